@@ -1,0 +1,5 @@
+"""`python -m virtex` is the command `virtex`."""
+
+from virtex.cli import main
+
+raise SystemExit(main())

@@ -1,0 +1,51 @@
+"""The command `virtex`: a table of sub-commands, each in its own module of `virtex.commands`.
+
+Only the module of the sub-command that was asked for is imported, so that `--help` is quick.
+"""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+from virtex import __version__
+from virtex.errors import UserError
+
+COMMANDS = {
+    "pretrain": "train a visual backbone and a textual head from captions",
+    "tokenizer": "train a SentencePiece vocabulary from captions",
+    "config": "print a resolved configuration, or its JSON schema",
+    "synthesize": "draw scenes with captions: data to try everything on",
+    "evaluate-scenes": "judge a checkpoint on held-out scenes: captions and features",
+}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="virtex", description="Train visual backbones from captions."
+    )
+    parser.add_argument("--version", action="version", version=f"virtex {__version__}")
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, summary in COMMANDS.items():
+        subparsers.add_parser(name, help=summary, add_help=False)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one sub-command; returns the exit status: 0, 1 (it failed), 2 (wrong input), 130 (interrupted)."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    known, rest = _parser().parse_known_args(arguments[:1])
+    command = importlib.import_module(f"virtex.commands.{known.command.replace('-', '_')}")
+    parser = argparse.ArgumentParser(
+        prog=f"virtex {known.command}", description=COMMANDS[known.command]
+    )
+    command.add_arguments(parser)
+    try:
+        status: int = command.run(parser.parse_args(rest + arguments[1:]))
+    except UserError as error:
+        print(f"virtex {known.command}: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    return status
