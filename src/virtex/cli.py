@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         status: int = command.run(parser.parse_args(rest + arguments[1:]))
     except UserError as error:
         print(f"virtex {known.command}: error: {error}", file=sys.stderr)
-        return 2
+        return error.exit_status
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130

@@ -1,0 +1,166 @@
+"""The textual head: a transformer decoder over the positions of a visual grid (VirTex, section 3.2).
+
+Two ways to the same logits: `forward` for all tokens at once, and `begin` + `step` for one token a
+time with a memory of keys and values that is passed in and out.
+"""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from virtex.models.attention import Attention, DecoderLayer, KeysValues
+
+
+@dataclass(frozen=True)
+class DecoderMemory:
+    """What decoding has computed so far, per layer.
+
+    `grid`: keys and values of B images; `text`: those of the B·beams rows, None before the first
+    token; `length`: number of tokens so far.
+    """
+
+    grid: tuple[KeysValues, ...]
+    text: tuple[KeysValues | None, ...]
+    length: int = 0
+
+    def select(self, rows: Tensor) -> "DecoderMemory":
+        """The memory whose row i is this one's row `rows[i]` (int64); images stay as they are."""
+        text = tuple(None if kv is None else (kv[0][rows], kv[1][rows]) for kv in self.text)
+        return replace(self, text=text)
+
+
+class TokenEmbedding(nn.Module):
+    """Word plus learned position embedding, layer norm, dropout; padding tokens become zero."""
+
+    def __init__(
+        self, vocab_size: int, width: int, max_length: int, dropout: float, padding_index: int
+    ) -> None:
+        super().__init__()
+        self.words = nn.Embedding(vocab_size, width, padding_idx=padding_index)
+        self.positions = nn.Embedding(max_length, width)
+        self.layer_norm = nn.LayerNorm(width, eps=1e-8)
+        self.dropout = nn.Dropout(dropout)
+        self.padding_index = padding_index
+
+    def forward(self, tokens: Tensor, first_position: int = 0) -> Tensor:
+        """(B, T) int64 at positions `first_position`, … to (B, T, D)."""
+        last = first_position + tokens.shape[1]
+        x = self.words(tokens) + self.positions.weight[first_position:last]
+        x = self.dropout(self.layer_norm(x))
+        return x * (tokens != self.padding_index).unsqueeze(-1).to(x.dtype)
+
+
+class Transformer(nn.Module):
+    """A stack of decoder layers of one shape; pre-norm layers are followed by a last layer norm."""
+
+    def __init__(
+        self,
+        *,
+        layers: int,
+        width: int,
+        heads: int,
+        feedforward: int,
+        dropout: float,
+        norm_first: bool,
+    ) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            DecoderLayer(width, heads, feedforward, dropout, norm_first) for _ in range(layers)
+        )
+        self.norm = nn.LayerNorm(width) if norm_first else nn.Identity()
+
+
+class TransformerDecoder(nn.Module):
+    """Logits of the next token at each position, given an image's grid.
+
+    `visual_projection` is linear from C to D, `output` linear from D to V (see `tied_output`). Two
+    decoders that differ only in their `transformer` may share the other three parts.
+    """
+
+    def __init__(
+        self,
+        visual_projection: nn.Linear,
+        embedding: TokenEmbedding,
+        transformer: Transformer,
+        output: nn.Linear,
+    ) -> None:
+        super().__init__()
+        self.visual_projection = visual_projection
+        self.embedding = embedding
+        self.transformer = transformer
+        self.output = output
+
+    def project(self, grid: Tensor) -> Tensor:
+        """(B, C, h, w) to (B, h·w, D)."""
+        projected: Tensor = self.visual_projection(grid.flatten(2).transpose(1, 2))
+        return projected
+
+    def forward(self, projected: Tensor, tokens: Tensor, lengths: Tensor) -> Tensor:
+        """Logits (B, T, V) of the token after each of `tokens`.
+
+        `projected` comes from `project`; `tokens` is (B, T) int64, padded on the right; `lengths`
+        (B,) int64 counts the tokens of each row that are not padding.
+        """
+        positions = torch.arange(tokens.shape[1], device=tokens.device)
+        earlier = positions[:, None] >= positions
+        mask = earlier & (positions < lengths[:, None, None, None])  # (B, 1, T, T)
+        x = self.embedding(tokens)
+        for layer in self.transformer.layers:
+            x = layer(x, projected, mask)
+        logits: Tensor = self.output(self.transformer.norm(x))
+        return logits
+
+    def begin(self, grid: Tensor) -> DecoderMemory:
+        """The memory before the first token, for the images of a grid (B, C, h, w)."""
+        projected = self.project(grid)
+        layers = [_decoder_layer(layer) for layer in self.transformer.layers]
+        keys_values = tuple(layer.multihead_attn.keys_values(projected) for layer in layers)
+        return DecoderMemory(grid=keys_values, text=(None,) * len(layers))
+
+    def step(self, tokens: Tensor, memory: DecoderMemory) -> tuple[Tensor, DecoderMemory]:
+        """Logits (N, V) after one more token a row, (N,) int64, and the longer memory.
+
+        The rows of an image's beams stand together: N is the number of images times that of beams.
+        """
+        x = self.embedding(tokens.unsqueeze(1), first_position=memory.length)
+        text = []
+        for layer, over_text, over_grid in zip(
+            self.transformer.layers, memory.text, memory.grid, strict=True
+        ):
+            x, longer = _decoder_layer(layer).step(x, over_text, over_grid)
+            text.append(longer)
+        logits: Tensor = self.output(self.transformer.norm(x.squeeze(1)))
+        return logits, replace(memory, text=tuple(text), length=memory.length + 1)
+
+
+def tied_output(embedding: TokenEmbedding) -> nn.Linear:
+    """The output layer D to V whose weight is the word embedding; its bias is its own."""
+    vocab_size, width = embedding.words.weight.shape
+    output = nn.Linear(width, vocab_size)
+    output.weight = embedding.words.weight
+    return output
+
+
+def initialise(module: nn.Module) -> None:
+    """Draw weights from N(0, 0.02) and set biases to zero, in all linear, embedding and attention parts."""
+    for part in module.modules():
+        match part:
+            case nn.Linear():
+                nn.init.normal_(part.weight, std=0.02)
+                nn.init.zeros_(part.bias)
+            case Attention():
+                nn.init.normal_(part.in_proj_weight, std=0.02)
+                nn.init.zeros_(part.in_proj_bias)
+            case nn.Embedding():
+                nn.init.normal_(part.weight, std=0.02)
+    # Last, as the output layer draws the tied weight anew.
+    for part in module.modules():
+        if isinstance(part, nn.Embedding) and part.padding_idx is not None:
+            with torch.no_grad():
+                part.weight[part.padding_idx].zero_()
+
+
+def _decoder_layer(module: nn.Module) -> DecoderLayer:
+    assert isinstance(module, DecoderLayer)
+    return module

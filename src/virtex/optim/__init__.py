@@ -1,0 +1,1 @@
+"""What moves the weights: parameter groups, learning-rate schedules, Lookahead."""

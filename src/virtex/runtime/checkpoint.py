@@ -1,0 +1,122 @@
+"""Checkpoints: files of tensors and plain values that are whole or not there.
+
+A file is written under a temporary name in the same directory, flushed to the disk and renamed.
+"""
+
+import os
+import pickle
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from virtex.errors import RunError, UserError
+
+State = Mapping[str, Any]
+
+_NAME = re.compile(r"checkpoint_(\d+)\.pth")
+_TEMPORARY = ".partial"
+
+
+class DamagedCheckpoint(UserError):
+    """A checkpoint file that is truncated, altered or not a checkpoint."""
+
+
+def checkpoint_path(directory: Path, iteration: int) -> Path:
+    """Where the checkpoint after `iteration` steps lies."""
+    return directory / f"checkpoint_{iteration}.pth"
+
+
+def checkpoint_iteration(path: Path) -> int | None:
+    """The iteration in a checkpoint's file name, or None for another name."""
+    match = _NAME.fullmatch(path.name)
+    return int(match[1]) if match else None
+
+
+def checkpoints(directory: Path) -> list[Path]:
+    """The checkpoint files of a directory, oldest first."""
+    numbered = [(checkpoint_iteration(path), path) for path in directory.glob("checkpoint_*.pth")]
+    return [path for number, path in sorted((n, p) for n, p in numbered if n is not None)]
+
+
+def save(path: Path, state: State) -> None:
+    """Write `state` to `path`: a reader finds the whole file, or the one before it.
+
+    Raises `RunError` if the disk is full or the directory cannot be written; `path` is then as it was.
+    """
+    temporary = path.with_name(f".{path.name}{_TEMPORARY}")
+    try:
+        with temporary.open("wb") as file:
+            torch.save(dict(state), file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        _flush_directory(path.parent)
+    # torch's zip writer turns a failed write into a RuntimeError.
+    except (OSError, RuntimeError) as error:
+        temporary.unlink(missing_ok=True)
+        raise RunError(
+            f"could not save {path}: {error}; checkpoints saved before are untouched. Make room or "
+            "mend the directory, then go on with --resume-from latest"
+        ) from error
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Read a checkpoint onto the CPU, as tensors and plain values only.
+
+    Raises `UserError` if there is no such file, and `DamagedCheckpoint` if it cannot be read whole.
+    """
+    if not path.is_file():
+        raise UserError(f"no checkpoint at {path}")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise DamagedCheckpoint(
+            f"{path} is not a checkpoint of tensors and plain values; it was not opened further, as "
+            "such a file could run code"
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise DamagedCheckpoint(f"{path} is truncated or damaged and cannot be read") from error
+    if not isinstance(state, dict):
+        raise DamagedCheckpoint(f"{path} holds a {type(state).__name__}, not a checkpoint's mapping")
+    return state
+
+
+def newest_readable(
+    directory: Path, before: int | None = None
+) -> tuple[Path, dict[str, Any], list[Path]] | None:
+    """The newest whole checkpoint (older than iteration `before`), its state, and the damaged ones
+    that are newer than it; None where there is no whole one."""
+    damaged: list[Path] = []
+    for path in reversed(checkpoints(directory)):
+        iteration = checkpoint_iteration(path)
+        assert iteration is not None
+        if before is not None and iteration >= before:
+            continue
+        try:
+            return path, load(path), damaged
+        except DamagedCheckpoint:
+            damaged.append(path)
+    return None
+
+
+def remove_partial_files(directory: Path) -> None:
+    """Delete what saves that were killed have left behind."""
+    for path in directory.glob(f".checkpoint_*{_TEMPORARY}"):
+        path.unlink()
+
+
+def remove_old(directory: Path, keep_recent: int) -> None:
+    """Delete all but the `keep_recent` newest checkpoints."""
+    for path in checkpoints(directory)[:-keep_recent]:
+        path.unlink()
+
+
+def _flush_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,52 @@
+"""Which floating-point type the forward pass uses on which device, and why."""
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class Precision:
+    """A type for matrix products and convolutions, its device, and the reason for the choice."""
+
+    dtype: torch.dtype
+    device_type: str
+    reason: str
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """The context in which the forward pass runs."""
+        return torch.autocast(
+            self.device_type, dtype=self.dtype, enabled=self.dtype is not torch.float32
+        )
+
+    def gradient_scaler(self) -> torch.amp.GradScaler:
+        """A loss scaler, active for float16 alone: the other types reach as far down as float32."""
+        return torch.amp.GradScaler(self.device_type, enabled=self.dtype is torch.float16)
+
+    def __str__(self) -> str:
+        return f"{str(self.dtype).removeprefix('torch.')} ({self.reason})"
+
+
+def choose_precision(amp: bool, device: torch.device) -> Precision:
+    """bfloat16 where the device computes in it, else float16 on CUDA, else float32."""
+    kind = device.type
+    if not amp:
+        return Precision(torch.float32, kind, "AMP is false")
+    if kind == "cuda":
+        if torch.cuda.is_bf16_supported(including_emulation=False):
+            return Precision(torch.bfloat16, kind, "mixed precision; this GPU has bfloat16")
+        return Precision(torch.float16, kind, "mixed precision; this GPU lacks bfloat16")
+    if kind == "cpu" and _cpu_has_bfloat16():
+        return Precision(torch.bfloat16, kind, "mixed precision; this CPU has bfloat16")
+    return Precision(torch.float32, kind, f"AMP is true, but this {kind} device lacks bfloat16")
+
+
+def _cpu_has_bfloat16() -> bool:
+    # Without these instructions torch emulates bfloat16 at a quarter of float32's speed. Newer
+    # releases name them all in get_capabilities (ARM's too); older ones know x86's alone.
+    if hasattr(torch.cpu, "get_capabilities"):
+        capabilities = torch.cpu.get_capabilities()
+        names = ("amx_bf16", "avx512_bf16", "bf16", "sve_bf16", "arm_bf16")
+        return any(bool(capabilities.get(name)) for name in names)
+    return bool(torch.cpu._is_avx512_bf16_supported())

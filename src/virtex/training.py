@@ -1,0 +1,179 @@
+"""The training loop and validation, for any task.
+
+Iterations count from 1. Iteration i uses the schedule's factor for i - 1 steps taken, and torch's random
+numbers (dropout) are a function of (seed, iteration, rank): a run can go on anywhere.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from virtex.errors import RunError
+from virtex.optim.schedules import Schedule
+from virtex.runtime.precision import Precision
+
+
+class LossTerm(Protocol):
+    """A sum over items and their number, as scalar tensors, and their quotient."""
+
+    @property
+    def total(self) -> Tensor: ...
+    @property
+    def count(self) -> Tensor: ...
+    @property
+    def mean(self) -> Tensor: ...
+
+
+class Optimizer(Protocol):
+    """What the loop needs of an optimizer; groups hold `name`, `peak_lr` and `lr`."""
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]: ...
+    def step(self) -> None: ...
+    def zero_grad(self) -> None: ...
+
+
+class Diverged(RunError):
+    """Too many steps in a row had a gradient that is not finite."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One iteration, done. Losses are means over the batch, detached, still on the device.
+
+    `applied` is False where the gradient was not finite and the weights were left alone.
+    """
+
+    iteration: int
+    losses: Mapping[str, Tensor]
+    gradient_norm: Tensor
+    learning_rates: Mapping[str, float]
+    applied: bool
+    images: int
+    data_seconds: float
+    seconds: float
+
+
+def optimize(
+    objective: nn.Module,
+    batches: Iterator[Mapping[str, Tensor]],
+    optimizer: Optimizer,
+    schedule: Schedule,
+    *,
+    scaler: torch.amp.GradScaler,
+    precision: Precision,
+    clip_grad_norm: float,
+    max_nonfinite_steps: int,
+    seed: tuple[int, int],
+    first: int,
+    last: int,
+) -> Iterator[Step]:
+    """Train for the iterations `first` … `last` and yield after each.
+
+    `seed` is (random seed, rank); `batches` starts at iteration `first`. The gradient's norm is clipped
+    to `clip_grad_norm`. A step whose gradient is not finite leaves the weights alone; more than
+    `max_nonfinite_steps` of them in a row raise `Diverged`.
+    """
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    nonfinite = 0
+    objective.train()
+    for iteration in range(first, last + 1):
+        start = time.perf_counter()
+        batch = next(batches)
+        data_seconds = time.perf_counter() - start
+        _seed_dropout(*seed, iteration)
+        for group in optimizer.param_groups:
+            group["lr"] = group["peak_lr"] * schedule(iteration - 1)
+        optimizer.zero_grad()
+        with precision.autocast():
+            losses = {name: term.mean for name, term in objective(batch).items()}
+        loss = torch.stack(list(losses.values())).sum()
+        scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        scaler.unscale_(optimizer)  # type: ignore[arg-type]
+        norm = nn.utils.clip_grad_norm_(parameters, clip_grad_norm)
+        applied = bool(norm.isfinite())
+        # A scaler must see the overflow, to lower its scale; it leaves the weights alone itself.
+        if applied or scaler.is_enabled():
+            scaler.step(optimizer)  # type: ignore[arg-type]
+            scaler.update()
+        nonfinite = 0 if applied else nonfinite + 1
+        step = Step(
+            iteration=iteration,
+            losses={name: value.detach() for name, value in losses.items()},
+            gradient_norm=norm,
+            learning_rates={group["name"]: group["lr"] for group in optimizer.param_groups},
+            applied=applied,
+            images=len(batch["image"]),
+            data_seconds=data_seconds,
+            seconds=time.perf_counter() - start,
+        )
+        if nonfinite > max_nonfinite_steps:
+            raise Diverged(_diagnosis(objective, step, batch, nonfinite))
+        yield step
+
+
+@torch.no_grad()
+def validate(
+    objective: nn.Module,
+    batches: Iterable[Mapping[str, Tensor]],
+    *,
+    precision: Precision,
+    sum_over_processes: Callable[[Tensor], Tensor],
+) -> dict[str, float]:
+    """Each loss's mean over all items of the split, however it is divided into batches.
+
+    Leaves the module in training mode, and torch's random state untouched.
+    """
+    objective.eval()
+    sums: dict[str, Tensor] = {}
+    try:
+        for batch in batches:
+            with precision.autocast():
+                losses: Mapping[str, LossTerm] = objective(batch)
+            for name, term in losses.items():
+                pair = torch.stack((term.total.double(), term.count.double()))
+                sums[name] = sums[name] + pair if name in sums else pair
+    finally:
+        objective.train()
+    means = {}
+    for name in sorted(sums):
+        total, count = sum_over_processes(sums[name]).tolist()
+        means[name] = total / count
+    return means
+
+
+def _seed_dropout(random_seed: int, rank: int, iteration: int) -> None:
+    words = np.random.SeedSequence([random_seed, rank, iteration]).generate_state(1, np.uint64)
+    # torch reads 64-bit seeds as signed.
+    torch.manual_seed(int(words[0] >> np.uint64(1)))
+
+
+def _diagnosis(
+    objective: nn.Module, step: Step, batch: Mapping[str, Tensor], nonfinite: int
+) -> str:
+    losses = ", ".join(f"{name} {float(value):.4g}" for name, value in step.losses.items())
+    rates = ", ".join(f"{name} {rate:.3g}" for name, rate in step.learning_rates.items())
+    bad = [
+        name
+        for name, p in objective.named_parameters()
+        if p.grad is not None and not bool(p.grad.isfinite().all())
+    ]
+    broken = [name for name, p in objective.named_parameters() if not bool(p.isfinite().all())]
+    where = f"first parameters with such a gradient: {', '.join(bad[:3])} ({len(bad)} in all)"
+    weights = f"weights not finite: {', '.join(broken[:3])}" if broken else "all weights are finite"
+    return (
+        f"training diverged: the gradient was not finite in {nonfinite} iterations in a row, up to "
+        f"iteration {step.iteration}\n"
+        f"  losses: {losses}\n"
+        f"  learning rates: {rates}\n"
+        f"  {where}\n"
+        f"  {weights}; the steps were not applied, and nothing was saved since the last checkpoint\n"
+        f"  images of the last batch: {batch['image_id'].tolist()[:8]} …\n"
+        "Try a lower OPTIM.CNN_LR and OPTIM.LR, a longer OPTIM.WARMUP_STEPS, or AMP false, and go on "
+        "with --resume-from latest."
+    )
