@@ -1,0 +1,93 @@
+"""`virtex synthesize`: draw scenes with captions into a directory.
+
+A COCO tree to pretrain on, and an ImageFolder and a VOC2007 tree to evaluate with.
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+TREES = ("coco", "imagefolder", "voc")
+_REPORTS = 10  # lines of progress for a tree
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("output", type=Path, help="directory to make; DATA.ROOT of a scenes config")
+    counts = parser.add_argument_group("how many pictures")
+    counts.add_argument("--train", type=int, default=8000, help="in train2017 (default: 8000)")
+    counts.add_argument("--val", type=int, default=500, help="in val2017, held out (default: 500)")
+    counts.add_argument(
+        "--evaluation-train",
+        type=int,
+        default=1200,
+        help="to train on, in the ImageFolder and in the VOC tree (default: 1200 each)",
+    )
+    counts.add_argument(
+        "--evaluation-val",
+        type=int,
+        default=600,
+        help="to test on, in the ImageFolder and in the VOC tree (default: 600 each)",
+    )
+    parser.add_argument("--size", type=int, default=80, help="side in pixels (default: 80)")
+    parser.add_argument(
+        "--max-objects", type=int, default=3, help="most objects in a picture, 1 to 3 (default: 3)"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="another seed gives other scenes (default: 0)"
+    )
+    parser.add_argument(
+        "--only", choices=TREES, action="append", help="write only this tree; may be repeated"
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace the scenes that an earlier run wrote"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Write the trees; returns the exit status. Raises UserError for impossible values."""
+    from virtex.synthetic.coco_tree import write_coco_tree
+    from virtex.synthetic.imagefolder_tree import write_imagefolder_tree
+    from virtex.synthetic.publishing import published
+    from virtex.synthetic.trees import Amount, Drawing, check_amount, check_classes
+    from virtex.synthetic.voc_tree import write_voc_tree
+
+    drawing = Drawing(arguments.seed, arguments.size, arguments.max_objects)
+    pretraining = Amount(arguments.train, arguments.val)
+    evaluation = Amount(arguments.evaluation_train, arguments.evaluation_val)
+    work = {
+        "coco": (write_coco_tree, pretraining),
+        "imagefolder": (write_imagefolder_tree, evaluation),
+        "voc": (write_voc_tree, evaluation),
+    }
+    trees = [tree for tree in TREES if arguments.only is None or tree in arguments.only]
+    if "coco" in trees:
+        check_amount(pretraining, "the COCO tree")
+    if trees != ["coco"]:
+        check_classes(evaluation, "each evaluation tree")
+    options = {
+        name: value
+        for name, value in vars(arguments).items()
+        if name not in ("output", "overwrite")
+    }
+    with published(arguments.output, arguments.overwrite, options) as root:
+        for tree in trees:
+            write, amount = work[tree]
+            write(root, drawing, amount, _reporter(tree, amount.train + amount.val))
+    print(f"scenes written to {arguments.output}", flush=True)
+    return 0
+
+
+def _reporter(tree: str, total: int) -> Callable[[], None]:
+    """Called for each picture of a tree, prints a line for every tenth of them."""
+    start, done = time.monotonic(), 0
+
+    def advance() -> None:
+        nonlocal done
+        done += 1
+        if done * _REPORTS // total > (done - 1) * _REPORTS // total:
+            rate = done / max(time.monotonic() - start, 1e-6)
+            print(f"{tree}: {done} of {total} pictures, {rate:.0f} a second", flush=True)
+
+    return advance

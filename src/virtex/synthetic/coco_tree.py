@@ -1,0 +1,110 @@
+"""Scenes as a COCO tree: captions to pretrain on, and instances with boxes to judge captions by.
+
+Beyond COCO's keys an image has `background` and an instance has `shape`, `color`, `texture`, `size`
+and `count` (how many in the picture look like it).
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from virtex.errors import UserError
+from virtex.synthetic.composing import compose, scene_random
+from virtex.synthetic.scenes import Object, Scene
+from virtex.synthetic.sentences import captions
+from virtex.synthetic.trees import Advance, Amount, Drawing, write_json, write_picture
+from virtex.synthetic.words import SHAPES
+
+_FIRST_IDS = {"train": 1, "val": 500_001}  # an id says which split it is of, in trees of any size
+_INFO = {"description": "virtex scenes: drawn pictures with true captions", "version": "1"}
+
+Json = dict[str, Any]
+
+
+def write_coco_tree(root: Path, drawing: Drawing, amount: Amount, advance: Advance) -> None:
+    """Fill `root` with annotations/, train2017/ and val2017/; none of them may exist."""
+    (root / "annotations").mkdir()
+    for split, count in (("train", amount.train), ("val", amount.val)):
+        _write_split(root, split, drawing, range(count), advance)
+
+
+def _write_split(
+    root: Path, split: str, drawing: Drawing, indices: range, advance: Advance
+) -> None:
+    folder = root / f"{split}2017"
+    folder.mkdir()
+    images: list[Json] = []
+    sentences: list[Json] = []
+    instances: list[Json] = []
+    for index in indices:
+        random = scene_random(drawing.seed, split, index)
+        scene = compose(random, drawing.max_objects)
+        image = _image(_FIRST_IDS[split] + index, scene, drawing.side)
+        write_picture(folder / image["file_name"], scene, drawing.side)
+        images.append(image)
+        for caption in captions(scene, random):
+            sentences.append(
+                {"id": len(sentences) + 1, "image_id": image["id"], "caption": caption}
+            )
+        for item in scene.objects:
+            identity = {"id": len(instances) + 1, "image_id": image["id"]}
+            instances.append(identity | _instance(item, scene, drawing.side))
+        advance()
+    head = {"info": _INFO, "licenses": [], "images": images}
+    write_json(root / f"annotations/captions_{split}2017.json", head | {"annotations": sentences})
+    write_json(
+        root / f"annotations/instances_{split}2017.json",
+        head | {"annotations": instances, "categories": _categories()},
+    )
+
+
+def _categories() -> list[Json]:
+    return [
+        {"id": number, "name": shape, "supercategory": "shape"}
+        for number, shape in enumerate(SHAPES, start=1)
+    ]
+
+
+def _image(image_id: int, scene: Scene, side: int) -> Json:
+    return {
+        "id": image_id,
+        "file_name": f"{image_id:012d}.jpg",
+        "width": side,
+        "height": side,
+        "background": scene.background.color,
+    }
+
+
+def _instance(item: Object, scene: Scene, side: int) -> Json:
+    """COCO's lengths are pixels from the left upper corner, its boxes are x, y, width, height."""
+    left, top, right, bottom = (edge * side for edge in item.box)
+    return {
+        "category_id": SHAPES.index(item.look.shape) + 1,
+        "bbox": [round(value, 2) for value in (left, top, right - left, bottom - top)],
+        "area": round(item.area * side**2, 2),
+        "segmentation": [[round(value * side, 2) for point in item.polygon for value in point]],
+        "iscrowd": 0,
+        "shape": item.look.shape,
+        "color": item.look.color,
+        "texture": item.look.texture,
+        "size": item.look.size,
+        "count": dict(scene.looks)[item.look],
+    }
+
+
+def read_objects(instances: Path) -> dict[int, list[tuple[str, str]]]:
+    """The (colour, shape) pairs of every image by its id, one for each object; read from a file.
+
+    Raises UserError for a file that is missing or was not written for scenes.
+    """
+    try:
+        content = json.loads(instances.read_text(encoding="utf-8"))
+        objects: dict[int, list[tuple[str, str]]] = {image["id"]: [] for image in content["images"]}
+        for item in content["annotations"]:
+            objects[item["image_id"]].append((item["color"], item["shape"]))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{instances} does not hold the objects of scenes ({type(error).__name__}: {error}); "
+            "give a directory that `virtex synthesize` wrote"
+        ) from error
+    return objects

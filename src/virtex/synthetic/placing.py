@@ -1,0 +1,82 @@
+"""Where the objects of a scene stand: inside the picture, apart, and plainly beside or above."""
+
+from dataclasses import replace
+from random import Random
+
+from virtex.synthetic.outlines import Point
+from virtex.synthetic.scenes import Object
+
+MARGIN = 0.02  # free strip along the picture's edges
+GAP = 0.03  # least distance of two boxes along the axis that tells them apart
+_SLOPE = 0.4  # most that one of two stands off the other's axis, over their distance along it
+
+
+def place(random: Random, objects: list[Object]) -> tuple[Object, ...]:
+    """The objects (one, two or three) moved to random places.
+
+    Two stand beside or above each other, three in three of the picture's quarters. The longer sides
+    of two boxes and GAP must fit between the margins; of three, each must fit in a quarter.
+    """
+    match objects:
+        case [alone]:
+            return (_moved(alone, _anywhere(random, alone)),)
+        case [first, second]:
+            return _place_two(random, first, second)
+        case _:
+            quarters = [(0.0, 0.0), (0.5, 0.0), (0.0, 0.5), (0.5, 0.5)]
+            random.shuffle(quarters)
+            return tuple(
+                _moved(item, _in_quarter(random, item, corner))
+                for item, corner in zip(objects, quarters[: len(objects)], strict=True)
+            )
+
+
+def _moved(item: Object, center: Point) -> Object:
+    return replace(item, center=(round(center[0], 6), round(center[1], 6)))
+
+
+def _halves(item: Object) -> Point:
+    left, top, right, bottom = item.box
+    return (right - left) / 2, (bottom - top) / 2
+
+
+def _anywhere(random: Random, item: Object) -> Point:
+    half_width, half_height = _halves(item)
+    return (
+        random.uniform(MARGIN + half_width, 1 - MARGIN - half_width),
+        random.uniform(MARGIN + half_height, 1 - MARGIN - half_height),
+    )
+
+
+def _in_quarter(random: Random, item: Object, corner: Point) -> Point:
+    """A place in the quarter whose left upper corner is given."""
+    low, high = MARGIN, 0.5 - GAP / 2
+    x, y = (
+        random.uniform(
+            start + (low if start == 0 else GAP / 2) + half,
+            start + (high if start == 0 else 0.5 - MARGIN) - half,
+        )
+        for start, half in zip(corner, _halves(item), strict=True)
+    )
+    return x, y
+
+
+def _place_two(random: Random, first: Object, second: Object) -> tuple[Object, Object]:
+    """One beside or above the other, either first, far more than they differ on the other axis."""
+    along = random.randrange(2)  # 0: beside, 1: above
+    swapped = random.random() < 0.5
+    before, after = (second, first) if swapped else (first, second)
+    halves = _halves(before), _halves(after)
+    room = 1 - 2 * MARGIN - GAP - 2 * (halves[0][along] + halves[1][along])
+    skips = sorted((random.uniform(0, room), random.uniform(0, room)))
+    start = MARGIN + skips[0] + halves[0][along]
+    end = start + halves[0][along] + GAP + (skips[1] - skips[0]) + halves[1][along]
+    bound = 1 - MARGIN - max(halves[0][1 - along], halves[1][1 - along])
+    across = random.uniform(1 - bound, bound)
+    shift = random.uniform(-_SLOPE, _SLOPE) * (end - start)
+    across_after = min(bound, max(1 - bound, across + shift))
+    points: tuple[Point, Point] = ((start, across), (end, across_after))
+    if along == 1:
+        points = ((across, start), (across_after, end))
+    placed = _moved(before, points[0]), _moved(after, points[1])
+    return placed[::-1] if swapped else placed

@@ -1,0 +1,75 @@
+"""What a caption states, and whether that is in a picture: the judge of generated captions.
+
+It reads any text, also one that no scene's author would write: a colour belongs to the shape right
+after it ("red circle"), to the background before that word, and else to nothing.
+"""
+
+from collections.abc import Iterable
+from itertools import pairwise
+
+from virtex.synthetic.words import COLORS, PLURALS, Color, Shape
+
+_SHAPE_OF: dict[str, Shape] = {
+    word: shape for shape, plural in PLURALS.items() for word in (shape, plural)
+}
+_COLOR_OF: dict[str, Color] = {color: color for color in COLORS}
+
+
+def _followed(caption: str) -> list[tuple[str, str]]:
+    """Each word with the one after it ("" after the last)."""
+    words = caption.lower().replace(".", " ").replace(",", " ").split()
+    return list(pairwise([*words, ""]))
+
+
+def stated_shapes(caption: str) -> list[Shape]:
+    """Every shape that is named, in order, the singular for the plural."""
+    return [_SHAPE_OF[word] for word, _ in _followed(caption) if word in _SHAPE_OF]
+
+
+def stated_colors(caption: str) -> list[Color]:
+    """Every colour that is named, in order, but for the background's."""
+    return [
+        _COLOR_OF[word]
+        for word, following in _followed(caption)
+        if word in _COLOR_OF and following != "background"
+    ]
+
+
+def stated_pairs(caption: str) -> list[tuple[Color, Shape]]:
+    """Every colour with the shape that it stands before, in order."""
+    return [
+        (_COLOR_OF[word], _SHAPE_OF[following])
+        for word, following in _followed(caption)
+        if word in _COLOR_OF and following in _SHAPE_OF
+    ]
+
+
+def stated_backdrops(caption: str) -> list[str]:
+    """Every word right before "background", in order."""
+    return [word for word, following in _followed(caption) if following == "background"]
+
+
+def is_true(caption: str, objects: Iterable[tuple[str, str]]) -> bool:
+    """Whether every stated shape and colour is in the picture, whichever shape has which colour.
+
+    `objects` are the picture's (colour, shape) pairs. A caption that names no shape or no colour
+    says nothing that could be judged: false. The background is not judged.
+    """
+    pairs = list(objects)
+    shapes, colors = stated_shapes(caption), stated_colors(caption)
+    return (
+        bool(shapes and colors)
+        and set(shapes) <= {shape for _, shape in pairs}
+        and set(colors) <= {color for color, _ in pairs}
+    )
+
+
+def is_true_in_pairs(caption: str, objects: Iterable[tuple[str, str]]) -> bool:
+    """Whether, beyond `is_true`, every shape is stated in a colour that one such object has."""
+    pairs = list(objects)
+    stated = stated_pairs(caption)
+    return (
+        is_true(caption, pairs)
+        and len(stated) == len(stated_shapes(caption)) == len(stated_colors(caption))
+        and set(stated) <= set(pairs)
+    )
