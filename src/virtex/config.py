@@ -1,0 +1,303 @@
+"""Every knob of a pretraining run: its type, range, default, unit and reason.
+
+A key in YAML is the field's name in upper case (`config.optim.clip_grad_norm` is
+`OPTIM.CLIP_GRAD_NORM`). Values are frozen. Nothing heavy is imported, so that a mistake is found
+before any work starts.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from virtex.config_section import Conflict, Section, parsed_by
+from virtex.config_strings import (
+    TextualArchitecture,
+    TransformSpec,
+    parse_architecture,
+    parse_network,
+    parse_pattern,
+    parse_transforms,
+)
+from virtex.errors import UserError
+
+__all__ = ["Config", "TextualArchitecture", "TransformSpec", "check_processes"]
+
+Transforms = Annotated[tuple[str, ...], parsed_by(parse_transforms)]
+
+
+class Data(Section):
+    """Images, captions, and how they become examples."""
+
+    root: Path = Field(
+        default=Path("datasets/coco"),
+        description="Directory of COCO: annotations/, train2017/, val2017/.",
+    )
+    tokenizer_model: Path = Field(
+        default=Path("datasets/vocab/coco_10k.model"),
+        description="SentencePiece model of the vocabulary.",
+    )
+    vocab_size: int = Field(
+        default=10000,
+        ge=1,
+        description="Pieces in the vocabulary; must agree with the tokenizer's.",
+    )
+    unk_index: int = Field(
+        default=0,
+        ge=0,
+        description="Id of unknown pieces in the tokenizer; also fills up short captions.",
+    )
+    sos_index: int = Field(default=1, ge=0, description="Id of [SOS], which begins a caption.")
+    eos_index: int = Field(default=2, ge=0, description="Id of [EOS], which ends a caption.")
+    mask_index: int = Field(
+        default=3, ge=0, description="Id of [MASK]; reserved in every vocabulary."
+    )
+    image_crop_size: int = Field(
+        default=224, ge=32, description="Pixels a side; at least the backbone's stride, 32."
+    )
+    max_caption_length: int = Field(
+        default=30,
+        ge=3,
+        description="Tokens with [SOS] and [EOS]; the rest is cut, to bound memory and time.",
+    )
+    use_percentage: float = Field(
+        default=100.0,
+        gt=0,
+        le=100,
+        description="Percent of the training images, to study less data.",
+    )
+    use_single_caption: bool = Field(
+        default=False, description="Only the first caption of an image, in place of one at random."
+    )
+    image_transform_train: Transforms = Field(
+        default=("random_resized_crop", "horizontal_flip", "color_jitter", "normalize"),
+        description="In order; arguments as in \"random_resized_crop::{'scale': (0.08, 1.0)}\".",
+    )
+    image_transform_val: Transforms = Field(
+        default=("smallest_resize", "center_crop", "normalize"),
+        description="In order, for validation.",
+    )
+    on_bad_image: Literal["error", "skip"] = Field(
+        default="error",
+        description="An image that cannot be read stops the run, or is counted and left out.",
+    )
+
+    @property
+    def transforms_train(self) -> tuple[TransformSpec, ...]:
+        return parse_transforms(self.image_transform_train)
+
+    @property
+    def transforms_val(self) -> tuple[TransformSpec, ...]:
+        return parse_transforms(self.image_transform_val)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        return self.refuse(self._conflicts())
+
+    def _conflicts(self) -> Iterator[Conflict]:
+        indices = ("UNK_INDEX", "SOS_INDEX", "EOS_INDEX", "MASK_INDEX")
+        values = [self.unk_index, self.sos_index, self.eos_index, self.mask_index]
+        if len(set(values)) < len(values):
+            yield indices, "expected four different ids, those of the tokenizer"
+        for key, value in zip(indices, values, strict=True):
+            if value >= self.vocab_size:
+                yield (key, "VOCAB_SIZE"), "expected an id below the size of the vocabulary"
+        if self.transforms_train[-1] != self.transforms_val[-1]:
+            # The model is one: it normalises what it gets.
+            keys = ("IMAGE_TRANSFORM_TRAIN", "IMAGE_TRANSFORM_VAL")
+            yield keys, "expected the same mean and std in both"
+
+
+class Visual(Section):
+    """The backbone: what pretraining is for."""
+
+    name: Annotated[str, parsed_by(parse_network)] = Field(
+        default="torchvision::resnet50",
+        description="Any ResNet of torchvision: `torchvision::NAME`.",
+    )
+    feature_size: int = Field(
+        default=2048,
+        ge=1,
+        description="Channels of the last stage: 2048, and 512 for ResNet-18 and -34.",
+    )
+    pretrained: bool = Field(
+        default=False, description="Start from torchvision's ImageNet weights."
+    )
+    frozen: bool = Field(default=False, description="Keep its weights and statistics as they are.")
+
+    @property
+    def network(self) -> str:
+        """The model's name in torchvision."""
+        return parse_network(self.name)
+
+
+class Textual(Section):
+    """The head that reads the backbone's grid and predicts captions."""
+
+    name: Annotated[str, parsed_by(parse_architecture)] = Field(
+        default="transdec_postnorm::L1_H2048_A32_F8192",
+        description=(
+            "transdec_postnorm or transdec_prenorm (where layers normalise), then layers, width, "
+            "heads and feed-forward width."
+        ),
+    )
+    dropout: float = Field(default=0.1, ge=0, lt=1, description="Probability, against overfitting.")
+
+    @property
+    def architecture(self) -> TextualArchitecture:
+        return parse_architecture(self.name)
+
+
+class Decoder(Section):
+    """How captions are predicted; training does not depend on it."""
+
+    name: Literal["beam_search"] = Field(
+        default="beam_search", description="How the next token is chosen."
+    )
+    beam_size: int = Field(default=5, ge=1, description="Captions that are followed at a time.")
+    nucleus_size: float = Field(
+        default=0.9,
+        gt=0,
+        le=1,
+        description="Probability mass to sample from; not used by beam search.",
+    )
+    max_decoding_steps: int = Field(
+        default=30, ge=2, description="Tokens of a predicted caption, with [SOS]."
+    )
+
+
+class Model(Section):
+    """The pretraining task and its network."""
+
+    name: Literal["virtex", "bicaptioning", "captioning"] = Field(
+        default="virtex", description="The pretraining task; virtex is bicaptioning."
+    )
+    visual: Visual = Visual()
+    textual: Textual = Textual()
+    decoder: Decoder = Decoder()
+
+
+class Lookahead(Section):
+    """Slow weights that follow the fast ones (Zhang et al. 2019, arXiv 1907.08610)."""
+
+    use: bool = Field(default=True, description="Wrap the optimizer, for a steadier course.")
+    alpha: float = Field(
+        default=0.5, gt=0, le=1, description="Share of the way to the fast weights."
+    )
+    steps: int = Field(
+        default=5, ge=1, description="Iterations between two moves of the slow weights."
+    )
+
+
+class Optim(Section):
+    """How weights change."""
+
+    optimizer_name: Literal["sgd", "adamw"] = Field(default="sgd", description="The update rule.")
+    sgd_momentum: float = Field(
+        default=0.9, ge=0, lt=1, description="Of sgd; adamw has its own averages."
+    )
+    weight_decay: float = Field(default=1e-4, ge=0, description="Pull of the weights towards zero.")
+    no_decay: Annotated[str, parsed_by(parse_pattern)] = Field(
+        default=".*textual.(embedding|transformer).*(norm.*|bias)",
+        description="Regular expression: parameters whose name begins with it are not decayed.",
+    )
+    clip_grad_norm: float = Field(
+        default=10.0, gt=0, description="Largest norm of all gradients; a huge value clips nothing."
+    )
+    lookahead: Lookahead = Lookahead()
+    batch_size: int = Field(
+        default=256, ge=1, description="Images an iteration, over all processes."
+    )
+    cnn_lr: float = Field(default=0.2, ge=0, description="Peak learning rate of the backbone.")
+    lr: float = Field(default=1e-3, ge=0, description="Peak learning rate of all else.")
+    num_iterations: int = Field(default=500000, ge=1, description="Length of the run.")
+    warmup_steps: int = Field(
+        default=10000, ge=0, description="Iterations in which the rates grow from 0 to their peak."
+    )
+    lr_decay_name: Literal["none", "linear", "cosine", "multistep"] = Field(
+        default="cosine", description="How the rates fall after the warm-up."
+    )
+    lr_steps: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        default=(), description="Iterations at which multistep lowers the rates; increasing."
+    )
+    lr_gamma: float = Field(
+        default=0.1, gt=0, le=1, description="Factor of the rates at each LR_STEPS."
+    )
+    max_nonfinite_steps: int = Field(
+        default=10,
+        ge=1,
+        description="Iterations in a row with a loss that is no number before the run stops.",
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        return self.refuse(self._conflicts())
+
+    def _conflicts(self) -> Iterator[Conflict]:
+        if self.warmup_steps >= self.num_iterations:
+            yield (
+                ("WARMUP_STEPS", "NUM_ITERATIONS"),
+                "expected a warm-up shorter than the run; change one of them",
+            )
+        if list(self.lr_steps) != sorted(set(self.lr_steps)):
+            yield ("LR_STEPS",), "expected iterations in increasing order"
+        keys = ("LR_DECAY_NAME", "LR_STEPS")
+        if self.lr_decay_name == "multistep" and not self.lr_steps:
+            yield keys, "expected the iterations of multistep, such as LR_STEPS: [300000, 400000]"
+        if self.lr_decay_name != "multistep" and self.lr_steps:
+            yield keys, "expected LR_STEPS only with multistep; set that or remove the steps"
+
+
+class Config(Section):
+    """A pretraining run of virtex."""
+
+    random_seed: int = Field(
+        default=0, ge=0, lt=2**32, description="Of weights, order, augmentation and dropout."
+    )
+    amp: bool = Field(
+        default=True, description="Mixed precision: bfloat16 or float16 where it is faster."
+    )
+    cudnn_deterministic: bool = Field(
+        default=False, description="Bit-identical repetition on a GPU, for speed."
+    )
+    cudnn_benchmark: bool = Field(
+        default=True, description="Try cuDNN's kernels and keep the fastest."
+    )
+    channels_last: bool = Field(
+        default=True,
+        description="Memory layout of the backbone: faster, and changes rounding only.",
+    )
+    data: Data = Data()
+    model: Model = Model()
+    optim: Optim = Optim()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        return self.refuse(self._conflicts())
+
+    def _conflicts(self) -> Iterator[Conflict]:
+        decoder, data = self.model.decoder, self.data
+        if decoder.beam_size > data.vocab_size:
+            yield (
+                ("MODEL.DECODER.BEAM_SIZE", "DATA.VOCAB_SIZE"),
+                "expected a beam that is not larger than the vocabulary",
+            )
+        if decoder.max_decoding_steps > data.max_caption_length:
+            # The head has learnt no positions beyond.
+            yield (
+                ("MODEL.DECODER.MAX_DECODING_STEPS", "DATA.MAX_CAPTION_LENGTH"),
+                "expected decoding that is not longer than a caption; change one of them",
+            )
+
+
+def check_processes(config: Config, processes: int) -> None:
+    """Raise `UserError` unless the batch divides equally over the processes (at least 1)."""
+    batch_size = config.optim.batch_size
+    if batch_size % processes:
+        below = batch_size - batch_size % processes
+        choices = [size for size in (below, below + processes) if size]
+        raise UserError(
+            f"'OPTIM.BATCH_SIZE' is {batch_size} over all processes, which does not divide by "
+            f"{processes} processes; choose {' or '.join(map(str, choices))}"
+        )

@@ -1,0 +1,48 @@
+"""What every section of the configuration has: frozen values, upper-case keys, own checks."""
+
+from collections.abc import Callable, Iterable
+from typing import Self, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+Text = TypeVar("Text", str, tuple[str, ...])
+
+# Keys that do not fit each other, dotted from their section, and what was expected.
+Conflict = tuple[tuple[str, ...], str]
+
+
+class Section(BaseModel):
+    """Built by field name in code, by upper-case key from YAML."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        alias_generator=str.upper,
+        validate_by_name=True,
+        allow_inf_nan=False,
+    )
+
+    def refuse(self, conflicts: Iterable[Conflict]) -> Self:
+        """This section; raises one error that holds all conflicts, if there are any."""
+        errors = [
+            InitErrorDetails(
+                type=PydanticCustomError("conflict", "{reason}", {"keys": keys, "reason": reason}),
+                loc=(),
+                input=None,
+            )
+            for keys, reason in conflicts
+        ]
+        if errors:
+            raise ValidationError.from_exception_data(type(self).__name__, errors)
+        return self
+
+
+def parsed_by(parse: Callable[[Text], object]) -> AfterValidator:
+    """A check that accepts what `parse` reads without `ValueError`, and keeps it as written."""
+
+    def check(text: Text) -> Text:
+        parse(text)
+        return text
+
+    return AfterValidator(check)

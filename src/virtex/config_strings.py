@@ -1,0 +1,174 @@
+"""The strings of a configuration that hold more than one value, parsed: nothing is ever evaluated.
+
+`transdec_postnorm::L1_H1024_A16_F4096` is a textual head, `torchvision::resnet50` a backbone,
+`random_resized_crop::{'scale': (0.08, 1.0)}` a transform. Each parser raises `ValueError` that says
+what was expected.
+"""
+
+import ast
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class TextualArchitecture:
+    """Sizes of a transformer; `norm_first` tells pre-norm from post-norm layers."""
+
+    norm_first: bool
+    layers: int
+    width: int
+    heads: int
+    feedforward: int
+
+
+@dataclass(frozen=True)
+class TransformSpec:
+    """A transform's name, and all of its arguments: as written, else the defaults."""
+
+    name: str
+    arguments: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class _Argument:
+    """What one argument of a transform may be: a number, or a tuple of `len(default)` numbers."""
+
+    default: float | tuple[float, ...]
+    highest: float
+    positive: bool = False
+    ascending: bool = False
+
+    def expectation(self) -> str:
+        size = len(self.default) if isinstance(self.default, tuple) else 0
+        count = {0: "a number", 2: "two numbers"}.get(size, f"{size} numbers")
+        bounds = "above 0" if self.positive else "at least 0"
+        if math.isfinite(self.highest):
+            bounds += f" and at most {self.highest:g}"
+        return f"{count} {bounds}" + (", the smaller first" if self.ascending else "")
+
+    def checked(self, value: object) -> float | tuple[float, ...]:
+        """The value as floats; raises `ValueError` without a message."""
+        if not isinstance(self.default, tuple):
+            return self._number(value)
+        if not isinstance(value, list | tuple) or len(value) != len(self.default):
+            raise ValueError
+        numbers = tuple(self._number(item) for item in value)
+        if self.ascending and list(numbers) != sorted(numbers):
+            raise ValueError
+        return numbers
+
+    def _number(self, value: object) -> float:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ValueError
+        if not 0 <= value <= self.highest or not math.isfinite(value):
+            raise ValueError
+        if self.positive and value == 0:
+            raise ValueError
+        return float(value)
+
+
+_TRANSFORMS: Mapping[str, Mapping[str, _Argument]] = {
+    "random_resized_crop": {
+        # Share of the image's area, and width / height.
+        "scale": _Argument((0.2, 1.0), highest=1, positive=True, ascending=True),
+        "ratio": _Argument((0.75, 1.3333), highest=math.inf, positive=True, ascending=True),
+    },
+    "horizontal_flip": {"p": _Argument(0.5, highest=1)},
+    "color_jitter": {
+        "brightness": _Argument(0.4, highest=1),
+        "contrast": _Argument(0.4, highest=1),
+        "saturation": _Argument(0.4, highest=1),
+        # Share of the colour circle, in either direction.
+        "hue": _Argument(0.1, highest=0.5),
+        "p": _Argument(0.8, highest=1),
+    },
+    # Of ImageNet's training images, RGB in 0..1.
+    "normalize": {
+        "mean": _Argument((0.485, 0.456, 0.406), highest=1),
+        "std": _Argument((0.229, 0.224, 0.225), highest=1, positive=True),
+    },
+    "smallest_resize": {},
+    "center_crop": {},
+}
+
+
+def parse_architecture(text: str) -> TextualArchitecture:
+    """Sizes from `transdec_{post,pre}norm::L{layers}_H{width}_A{heads}_F{feedforward}`."""
+    form = r"transdec_(post|pre)norm::L([0-9]{1,6})_H([0-9]{1,6})_A([0-9]{1,6})_F([0-9]{1,6})"
+    match = re.fullmatch(form, text)
+    if match is None:
+        raise ValueError(
+            "expected transdec_postnorm or transdec_prenorm with layers, width, heads and "
+            "feed-forward width, such as 'transdec_postnorm::L1_H1024_A16_F4096'"
+        )
+    layers, width, heads, feedforward = map(int, match.groups()[1:])
+    if 0 in (layers, width, heads, feedforward):
+        raise ValueError("expected L, H, A and F of at least 1")
+    if width % heads:
+        raise ValueError(f"expected a width (H) divisible by the number of heads (A = {heads})")
+    return TextualArchitecture(match[1] == "pre", layers, width, heads, feedforward)
+
+
+def parse_network(text: str) -> str:
+    """The model's name in torchvision from `torchvision::NAME`."""
+    match = re.fullmatch(r"torchvision::([a-z][a-z0-9_]*)", text)
+    if match is None:
+        raise ValueError("expected a ResNet of torchvision, such as 'torchvision::resnet50'")
+    return match[1]
+
+
+def parse_transform(text: str) -> TransformSpec:
+    """Name and arguments from `NAME` or `NAME::{'argument': value}`."""
+    name, separator, written = text.partition("::")
+    known = _TRANSFORMS.get(name)
+    if known is None:
+        raise ValueError(f"{name!r} is no transform; expected one of {', '.join(_TRANSFORMS)}")
+    arguments: dict[str, float | tuple[float, ...]]
+    arguments = {argument: allowed.default for argument, allowed in known.items()}
+    for argument, value in _literal(written).items() if separator else ():
+        if argument not in known:
+            names = ", ".join(known) or "none"
+            raise ValueError(f"{name} has no argument {argument!r}; expected arguments: {names}")
+        try:
+            arguments[argument] = known[argument].checked(value)
+        except ValueError:
+            expectation = known[argument].expectation()
+            raise ValueError(f"{argument} is {value!r}; expected {expectation}") from None
+    return TransformSpec(name, arguments)
+
+
+def parse_transforms(texts: tuple[str, ...]) -> tuple[TransformSpec, ...]:
+    """Transforms in order; raises `ValueError` unless they give normalised images of crop size."""
+    transforms = tuple(map(parse_transform, texts))
+    names = [transform.name for transform in transforms]
+    if names.count("normalize") != 1 or names[-1] != "normalize":
+        raise ValueError("expected normalize exactly once, as the last transform")
+    if not {"random_resized_crop", "center_crop"} & set(names):
+        raise ValueError(
+            "expected random_resized_crop or center_crop, so that all images get the crop size"
+        )
+    return transforms
+
+
+def parse_pattern(text: str) -> re.Pattern[str]:
+    """A regular expression."""
+    try:
+        return re.compile(text)
+    except (re.error, OverflowError, RecursionError) as error:
+        raise ValueError(f"expected a regular expression: {error}") from None
+
+
+def _literal(text: str) -> dict[str, object]:
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise ValueError(
+            f"{text!r} is no literal dictionary; "
+            "expected arguments such as {'scale': (0.08, 1.0)}"
+        )
+    return value

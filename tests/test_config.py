@@ -1,0 +1,415 @@
+"""Laws of the configuration; its values are read from YAML as a user writes them."""
+
+import dataclasses
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from virtex import settings
+from virtex.config import (
+    Config,
+    Data,
+    Optim,
+    Textual,
+    TextualArchitecture,
+    TransformSpec,
+    check_processes,
+)
+from virtex.config_strings import parse_architecture, parse_network, parse_transform
+from virtex.errors import UserError
+
+DEFAULTS = """\
+RANDOM_SEED: 0
+AMP: true
+CUDNN_DETERMINISTIC: false
+CUDNN_BENCHMARK: true
+CHANNELS_LAST: true
+DATA:
+  ROOT: datasets/coco
+  TOKENIZER_MODEL: datasets/vocab/coco_10k.model
+  VOCAB_SIZE: 10000
+  UNK_INDEX: 0
+  SOS_INDEX: 1
+  EOS_INDEX: 2
+  MASK_INDEX: 3
+  IMAGE_CROP_SIZE: 224
+  MAX_CAPTION_LENGTH: 30
+  USE_PERCENTAGE: 100.0
+  USE_SINGLE_CAPTION: false
+  IMAGE_TRANSFORM_TRAIN:
+  - random_resized_crop
+  - horizontal_flip
+  - color_jitter
+  - normalize
+  IMAGE_TRANSFORM_VAL:
+  - smallest_resize
+  - center_crop
+  - normalize
+  ON_BAD_IMAGE: error
+MODEL:
+  NAME: virtex
+  VISUAL:
+    NAME: torchvision::resnet50
+    FEATURE_SIZE: 2048
+    PRETRAINED: false
+    FROZEN: false
+  TEXTUAL:
+    NAME: transdec_postnorm::L1_H2048_A32_F8192
+    DROPOUT: 0.1
+  DECODER:
+    NAME: beam_search
+    BEAM_SIZE: 5
+    NUCLEUS_SIZE: 0.9
+    MAX_DECODING_STEPS: 30
+OPTIM:
+  OPTIMIZER_NAME: sgd
+  SGD_MOMENTUM: 0.9
+  WEIGHT_DECAY: 0.0001
+  NO_DECAY: .*textual.(embedding|transformer).*(norm.*|bias)
+  CLIP_GRAD_NORM: 10.0
+  LOOKAHEAD:
+    USE: true
+    ALPHA: 0.5
+    STEPS: 5
+  BATCH_SIZE: 256
+  CNN_LR: 0.2
+  LR: 0.001
+  NUM_ITERATIONS: 500000
+  WARMUP_STEPS: 10000
+  LR_DECAY_NAME: cosine
+  LR_STEPS: []
+  LR_GAMMA: 0.1
+  MAX_NONFINITE_STEPS: 10
+"""
+
+
+@pytest.fixture
+def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Loads pairs of KEY VALUE on top of the defaults."""
+    monkeypatch.chdir(tmp_path)
+    Path("a.yaml").write_text("RANDOM_SEED: 0")
+    return lambda *overrides: settings.load(Config, Path("a.yaml"), overrides)
+
+
+def problem(load, *overrides: str) -> str:
+    with pytest.raises(UserError) as caught:
+        load(*overrides)
+    return str(caught.value)
+
+
+# Values
+
+
+def test_defaults_are_the_published_ones() -> None:
+    assert settings.dump(Config()) == DEFAULTS
+
+
+def test_dump_of_any_run_loads_back_equal(tmp_path: Path) -> None:
+    data = Data(vocab_size=81, image_transform_val=("center_crop", "normalize::{}"))
+    optim = Optim(lr_decay_name="multistep", lr_steps=(10, 20), weight_decay=1e-5, lr=1e16)
+    config = Config(amp=False, data=data, optim=optim)
+    path = tmp_path / "config.yaml"
+    path.write_text(settings.dump(config))
+    assert settings.load(Config, path) == config
+
+
+def test_values_are_frozen_and_travel_to_other_processes() -> None:
+    config = Config()
+    with pytest.raises(ValidationError):
+        config.optim.lr = 1.0
+    assert pickle.loads(pickle.dumps(config)) == config
+
+
+def test_every_setting_says_what_it_is_for() -> None:
+    definitions = settings.json_schema(Config)["$defs"]
+    sections = [*definitions.values(), settings.json_schema(Config)]
+    for section in sections:
+        for name, node in section["properties"].items():
+            assert "description" in node or "$ref" in node, name
+        assert section["description"]
+
+
+def test_importing_the_configuration_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, virtex.config, virtex.settings\n"
+        "heavy = {'torch', 'numpy', 'cv2', 'torchvision', 'sentencepiece'} & set(sys.modules)\n"
+        "sys.exit(', '.join(heavy) or 0)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# Strings with more than one value
+
+
+@given(
+    st.booleans(), st.integers(1, 99), st.integers(1, 99), st.integers(1, 99), st.integers(1, 9999)
+)
+def test_every_architecture_is_read_back_from_its_name(
+    norm_first: bool, layers: int, heads: int, head_width: int, feedforward: int
+) -> None:
+    width = heads * head_width
+    order = "pre" if norm_first else "post"
+    text = f"transdec_{order}norm::L{layers}_H{width}_A{heads}_F{feedforward}"
+    expected = TextualArchitecture(norm_first, layers, width, heads, feedforward)
+    assert parse_architecture(text) == expected
+    assert Textual(name=text).architecture == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("transdec_postnorm::L1_H64_A3_F256", "divisible by the number of heads (A = 3)"),
+        ("transdec_postnorm::L0_H64_A2_F256", "expected L, H, A and F of at least 1"),
+        ("transdec_postnorm::L1_H64_A0_F256", "expected L, H, A and F of at least 1"),
+        ("transdec_postnorm", "such as 'transdec_postnorm::L1_H1024_A16_F4096'"),
+        ("transdec_midnorm::L1_H64_A2_F256", "expected transdec_postnorm or transdec_prenorm"),
+        ("transdec_postnorm::L1_H64_A2_F256\n", "expected transdec_postnorm"),
+        ("transdec_postnorm::L1_H64_A2", "expected transdec_postnorm"),
+        ("none", "expected transdec_postnorm"),
+    ],
+)
+def test_an_impossible_architecture_is_refused(load, text: str, message: str) -> None:
+    quoted = text.replace("\n", "\\n")
+    line = problem(load, "MODEL.TEXTUAL.NAME", f'"{quoted}"')
+    assert line.startswith("'MODEL.TEXTUAL.NAME' is 'transdec") or text == "none"
+    assert message in line
+
+
+def test_a_backbone_is_named_by_its_library() -> None:
+    assert parse_network("torchvision::wide_resnet50_2") == "wide_resnet50_2"
+    assert Config().model.visual.network == "resnet50"
+
+
+@pytest.mark.parametrize(
+    "text", ["resnet50", "torchvision::", "timm::resnet50", "torchvision::a-b"]
+)
+def test_a_backbone_without_its_library_is_refused(load, text: str) -> None:
+    assert problem(load, "MODEL.VISUAL.NAME", f"'{text}'") == (
+        f"'MODEL.VISUAL.NAME' is '{text}' on the command line; "
+        "expected a ResNet of torchvision, such as 'torchvision::resnet50'"
+    )
+
+
+def test_transforms_carry_all_arguments() -> None:
+    assert parse_transform("random_resized_crop::{'scale': (0.08, 1)}") == TransformSpec(
+        "random_resized_crop", {"scale": (0.08, 1.0), "ratio": (0.75, 1.3333)}
+    )
+    assert parse_transform("horizontal_flip::{'p': 1}").arguments == {"p": 1.0}
+    assert parse_transform("color_jitter").arguments == {
+        "brightness": 0.4,
+        "contrast": 0.4,
+        "saturation": 0.4,
+        "hue": 0.1,
+        "p": 0.8,
+    }
+    assert parse_transform("normalize::{'mean': [0, 0, 0]}").arguments == {
+        "mean": (0.0, 0.0, 0.0),
+        "std": (0.229, 0.224, 0.225),
+    }
+
+
+def test_transforms_keep_their_order() -> None:
+    data = Data()
+    names = ["random_resized_crop", "horizontal_flip", "color_jitter", "normalize"]
+    assert [transform.name for transform in data.transforms_train] == names
+    names = ["smallest_resize", "center_crop", "normalize"]
+    assert [transform.name for transform in data.transforms_val] == names
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("gaussian_blur", "'gaussian_blur' is no transform; expected one of random_resized_crop,"),
+        ("horizontal_flip::{'q': 1}", "has no argument 'q'; expected arguments: p"),
+        ("horizontal_flip::{1: 1}", "has no argument 1; expected arguments: p"),
+        ("center_crop::{'p': 1}", "center_crop has no argument 'p'; expected arguments: none"),
+        ("horizontal_flip::{'p': 1.5}", "p is 1.5; expected a number at least 0 and at most 1"),
+        ("horizontal_flip::{'p': True}", "p is True; expected a number"),
+        ("horizontal_flip::{'p': '1'}", "p is '1'; expected a number"),
+        ("horizontal_flip::{'p': 1j}", "p is 1j; expected a number"),
+        ("random_resized_crop::{'scale': 0.5}", "expected two numbers above 0 and at most 1, the"),
+        ("random_resized_crop::{'scale': (0, 1)}", "expected two numbers above 0"),
+        ("random_resized_crop::{'scale': (1, 0.5)}", "the smaller first"),
+        ("random_resized_crop::{'ratio': (1, 1e999)}", "expected two numbers above 0, the smaller"),
+        ("color_jitter::{'hue': 0.6}", "hue is 0.6; expected a number at least 0 and at most 0.5"),
+        ("horizontal_flip::", "'' is no literal dictionary; expected arguments such as"),
+        ("horizontal_flip::0.5", "'0.5' is no literal dictionary"),
+        ("horizontal_flip::dict(p=1)", "is no literal dictionary"),
+        ("horizontal_flip::{'p': [" + "[" * 999, "is no literal dictionary"),
+        ("horizontal_flip::{[]: 1}", "is no literal dictionary"),
+    ],
+)
+def test_a_wrong_transform_is_refused(load, text: str, message: str) -> None:
+    transforms = f'["{text}", center_crop, normalize]'
+    assert message in problem(load, "DATA.IMAGE_TRANSFORM_VAL", transforms)
+
+
+def test_a_transform_is_never_executed(load, tmp_path: Path) -> None:
+    code = f"horizontal_flip::open('{tmp_path}/made', 'w')"
+    problem(load, "DATA.IMAGE_TRANSFORM_TRAIN", f'["{code}", center_crop, normalize]')
+    assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.parametrize(
+    ("transforms", "message"),
+    [
+        ("[]", "expected normalize exactly once, as the last transform"),
+        ("[center_crop]", "expected normalize exactly once, as the last transform"),
+        ("[normalize, center_crop]", "expected normalize exactly once, as the last transform"),
+        ("[center_crop, normalize, normalize]", "expected normalize exactly once"),
+        ("[horizontal_flip, normalize]", "expected random_resized_crop or center_crop"),
+        ("[center_crop, \"normalize::{'mean': (0, 0, 0)}\"]", "expected the same mean and std"),
+    ],
+)
+def test_transforms_must_give_normalised_crops(load, transforms: str, message: str) -> None:
+    line = problem(load, "DATA.IMAGE_TRANSFORM_VAL", transforms)
+    assert "'DATA.IMAGE_TRANSFORM_VAL' is [" in line
+    assert message in line
+
+
+def test_normalize_written_out_equals_its_default(load) -> None:
+    written = "\"normalize::{'mean': (0.485, 0.456, 0.406), 'std': (0.229, 0.224, 0.225)}\""
+    config = load("DATA.IMAGE_TRANSFORM_VAL", f"[center_crop, {written}]")
+    assert config.data.transforms_val[-1] == config.data.transforms_train[-1]
+    assert dataclasses.is_dataclass(config.data.transforms_val[-1])
+
+
+# Ranges
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("RANDOM_SEED", "-1", "a whole number, at least 0 and below 4294967296"),
+        ("RANDOM_SEED", "4294967296", "a whole number, at least 0 and below 4294967296"),
+        ("AMP", "1", "true or false"),
+        ("CHANNELS_LAST", "null", "true or false"),
+        ("DATA.VOCAB_SIZE", "0", "a whole number, at least 1"),
+        ("DATA.UNK_INDEX", "-1", "a whole number, at least 0"),
+        ("DATA.IMAGE_CROP_SIZE", "31", "a whole number, at least 32"),
+        ("DATA.MAX_CAPTION_LENGTH", "2", "a whole number, at least 3"),
+        ("DATA.USE_PERCENTAGE", "0", "a number, above 0 and at most 100"),
+        ("DATA.USE_PERCENTAGE", "100.1", "a number, above 0 and at most 100"),
+        ("DATA.ON_BAD_IMAGE", "ignore", "one of 'error', 'skip'"),
+        ("MODEL.NAME", "masked_lm", "one of 'virtex', 'bicaptioning', 'captioning'"),
+        ("MODEL.VISUAL.FEATURE_SIZE", "0", "a whole number, at least 1"),
+        ("MODEL.TEXTUAL.DROPOUT", "1.0", "a number, at least 0 and below 1"),
+        ("MODEL.DECODER.NAME", "nucleus_sampling", "'beam_search'"),
+        ("MODEL.DECODER.BEAM_SIZE", "0", "a whole number, at least 1"),
+        ("MODEL.DECODER.NUCLEUS_SIZE", "0", "a number, above 0 and at most 1"),
+        ("MODEL.DECODER.MAX_DECODING_STEPS", "1", "a whole number, at least 2"),
+        ("OPTIM.OPTIMIZER_NAME", "adam", "one of 'sgd', 'adamw'"),
+        ("OPTIM.SGD_MOMENTUM", "1", "a number, at least 0 and below 1"),
+        ("OPTIM.WEIGHT_DECAY", "-1e-4", "a number, at least 0"),
+        ("OPTIM.CLIP_GRAD_NORM", "0", "a number, above 0"),
+        ("OPTIM.LOOKAHEAD.ALPHA", "0", "a number, above 0 and at most 1"),
+        ("OPTIM.LOOKAHEAD.ALPHA", "1.1", "a number, above 0 and at most 1"),
+        ("OPTIM.LOOKAHEAD.STEPS", "0", "a whole number, at least 1"),
+        ("OPTIM.BATCH_SIZE", "0", "a whole number, at least 1"),
+        ("OPTIM.CNN_LR", "-0.1", "a number, at least 0"),
+        ("OPTIM.LR", "-1e-3", "a number, at least 0"),
+        ("OPTIM.NUM_ITERATIONS", "0", "a whole number, at least 1"),
+        ("OPTIM.WARMUP_STEPS", "-1", "a whole number, at least 0"),
+        ("OPTIM.LR_DECAY_NAME", "step", "one of 'none', 'linear', 'cosine', 'multistep'"),
+        ("OPTIM.LR_GAMMA", "0", "a number, above 0 and at most 1"),
+        ("OPTIM.MAX_NONFINITE_STEPS", "0", "a whole number, at least 1"),
+    ],
+)
+def test_a_value_out_of_range_is_refused(load, key: str, value: str, expected: str) -> None:
+    line = problem(load, key, value)
+    assert line.startswith(f"'{key}' is ")
+    assert line.endswith(f" on the command line; expected {expected}")
+
+
+@pytest.mark.parametrize("value", [".nan", ".inf", "1e999"])
+@pytest.mark.parametrize("key", ["OPTIM.LR", "OPTIM.CLIP_GRAD_NORM", "DATA.USE_PERCENTAGE"])
+def test_a_number_that_is_not_finite_is_refused(load, key: str, value: str) -> None:
+    assert ", finite" in problem(load, key, value)
+
+
+def test_no_decay_is_a_regular_expression(load) -> None:
+    assert load("OPTIM.NO_DECAY", "none").optim.no_decay == "none"
+    line = problem(load, "OPTIM.NO_DECAY", '".*(norm"')
+    assert line.startswith("'OPTIM.NO_DECAY' is '.*(norm' on the command line; expected a regular")
+
+
+# Settings that do not fit each other
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["OPTIM.NUM_ITERATIONS", "10000"],
+            "'OPTIM.WARMUP_STEPS' is 10000 by default, 'OPTIM.NUM_ITERATIONS' is 10000 on the "
+            "command line; expected a warm-up shorter than the run",
+        ),
+        (
+            ["OPTIM.LR_DECAY_NAME", "multistep"],
+            "'OPTIM.LR_DECAY_NAME' is 'multistep' on the command line, 'OPTIM.LR_STEPS' is [] by "
+            "default; expected the iterations of multistep, such as LR_STEPS: [300000, 400000]",
+        ),
+        (["OPTIM.LR_STEPS", "[1]"], "expected LR_STEPS only with multistep"),
+        (
+            ["OPTIM.LR_DECAY_NAME", "multistep", "OPTIM.LR_STEPS", "[2, 2]"],
+            "'OPTIM.LR_STEPS' is [2, 2] on the command line; expected iterations in increasing",
+        ),
+        (
+            ["DATA.EOS_INDEX", "1"],
+            "'DATA.SOS_INDEX' is 1 by default, 'DATA.EOS_INDEX' is 1 on the command line",
+        ),
+        (["DATA.EOS_INDEX", "1"], "; expected four different ids, those of the tokenizer"),
+        (
+            ["DATA.VOCAB_SIZE", "5", "DATA.MASK_INDEX", "5"],
+            "'DATA.MASK_INDEX' is 5 on the command line, 'DATA.VOCAB_SIZE' is 5 on the command "
+            "line; expected an id below the size of the vocabulary",
+        ),
+        (
+            ["MODEL.DECODER.BEAM_SIZE", "5", "DATA.VOCAB_SIZE", "4"],
+            "'MODEL.DECODER.BEAM_SIZE' is 5 on the command line, 'DATA.VOCAB_SIZE' is 4 on the "
+            "command line; expected a beam that is not larger than the vocabulary",
+        ),
+        (
+            ["DATA.MAX_CAPTION_LENGTH", "12"],
+            "'MODEL.DECODER.MAX_DECODING_STEPS' is 30 by default, 'DATA.MAX_CAPTION_LENGTH' is 12 "
+            "on the command line; expected decoding that is not longer than a caption",
+        ),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(load, overrides: list[str], message: str) -> None:
+    assert message in problem(load, *overrides)
+
+
+def test_conflicts_of_all_sections_are_told_at_once(load) -> None:
+    lines = problem(
+        load, "OPTIM.NUM_ITERATIONS", "1", "OPTIM.LR_STEPS", "[1]", "DATA.SOS_INDEX", "2"
+    )
+    assert lines.startswith("3 problems:")
+
+
+def test_the_edges_of_the_checks_are_allowed(load) -> None:
+    load("OPTIM.NUM_ITERATIONS", "10001")
+    load("OPTIM.NUM_ITERATIONS", "1", "OPTIM.WARMUP_STEPS", "0")
+    load("DATA.VOCAB_SIZE", "5")
+    load("OPTIM.LR_DECAY_NAME", "multistep", "OPTIM.LR_STEPS", "[1, 2]")
+    load("DATA.MAX_CAPTION_LENGTH", "12", "MODEL.DECODER.MAX_DECODING_STEPS", "12")
+
+
+@given(st.integers(1, 300), st.integers(1, 40))
+def test_the_batch_divides_by_the_processes_or_the_error_says_what_does(
+    batch_size: int, processes: int
+) -> None:
+    config = Config(optim=Optim(batch_size=batch_size))
+    if batch_size % processes == 0:
+        check_processes(config, processes)
+        return
+    with pytest.raises(UserError, match=rf"'OPTIM.BATCH_SIZE' is {batch_size} ") as caught:
+        check_processes(config, processes)
+    for choice in str(caught.value).rpartition("choose ")[2].split(" or "):
+        check_processes(Config(optim=Optim(batch_size=int(choice))), processes)
