@@ -32,7 +32,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one sub-command; returns the exit status: 0, 1 (it failed), 2 (wrong input), 130 (interrupted)."""
+    """Run one sub-command; returns the exit status.
+
+    0 is success, 1 a failed run, 2 wrong input, 130 an interrupt.
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
     known, rest = _parser().parse_known_args(arguments[:1])
     command = importlib.import_module(f"virtex.commands.{known.command.replace('-', '_')}")

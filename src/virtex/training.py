@@ -1,11 +1,11 @@
 """The training loop and validation, for any task.
 
-Iterations count from 1. Iteration i uses the schedule's factor for i - 1 steps taken, and torch's random
-numbers (dropout) are a function of (seed, iteration, rank): a run can go on anywhere.
+Iterations count from 1. Iteration i uses the schedule's factor for i - 1 steps taken, and torch's
+random numbers (dropout) are a function of (seed, iteration, rank): a run can go on anywhere.
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -75,9 +75,9 @@ def optimize(
 ) -> Iterator[Step]:
     """Train for the iterations `first` … `last` and yield after each.
 
-    `seed` is (random seed, rank); `batches` starts at iteration `first`. The gradient's norm is clipped
-    to `clip_grad_norm`. A step whose gradient is not finite leaves the weights alone; more than
-    `max_nonfinite_steps` of them in a row raise `Diverged`.
+    `seed` is (random seed, rank); `batches` starts at iteration `first`. The gradient's norm is
+    clipped to `clip_grad_norm`. A step whose gradient is not finite leaves the weights alone; more
+    than `max_nonfinite_steps` of them in a row raise `Diverged`.
     """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     nonfinite = 0
@@ -90,6 +90,8 @@ def optimize(
         for group in optimizer.param_groups:
             group["lr"] = group["peak_lr"] * schedule(iteration - 1)
         optimizer.zero_grad()
+        # A forward pass that overflows would spoil batch norm's running statistics for good.
+        statistics = [buffer.clone() for buffer in objective.buffers()]
         with precision.autocast():
             losses = {name: term.mean for name, term in objective(batch).items()}
         loss = torch.stack(list(losses.values())).sum()
@@ -101,6 +103,8 @@ def optimize(
         if applied or scaler.is_enabled():
             scaler.step(optimizer)  # type: ignore[arg-type]
             scaler.update()
+        if not applied:
+            _restore(objective, statistics)
         nonfinite = 0 if applied else nonfinite + 1
         step = Step(
             iteration=iteration,
@@ -153,6 +157,12 @@ def _seed_dropout(random_seed: int, rank: int, iteration: int) -> None:
     torch.manual_seed(int(words[0] >> np.uint64(1)))
 
 
+@torch.no_grad()
+def _restore(module: nn.Module, buffers: Sequence[Tensor]) -> None:
+    for buffer, saved in zip(module.buffers(), buffers, strict=True):
+        buffer.copy_(saved)
+
+
 def _diagnosis(
     objective: nn.Module, step: Step, batch: Mapping[str, Tensor], nonfinite: int
 ) -> str:
@@ -172,8 +182,8 @@ def _diagnosis(
         f"  losses: {losses}\n"
         f"  learning rates: {rates}\n"
         f"  {where}\n"
-        f"  {weights}; the steps were not applied, and nothing was saved since the last checkpoint\n"
+        f"  {weights}; these steps were not applied, and nothing was saved since\n"
         f"  images of the last batch: {batch['image_id'].tolist()[:8]} …\n"
-        "Try a lower OPTIM.CNN_LR and OPTIM.LR, a longer OPTIM.WARMUP_STEPS, or AMP false, and go on "
-        "with --resume-from latest."
+        "Try a lower OPTIM.CNN_LR and OPTIM.LR, a longer OPTIM.WARMUP_STEPS, or AMP false, and go "
+        "on with --resume-from latest."
     )

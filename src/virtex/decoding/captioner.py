@@ -32,7 +32,9 @@ class Captioner:
 
     @torch.inference_mode()
     def caption(self, images: Tensor) -> list[list[Caption]]:
-        """All surviving captions of each image, best first; (B, 3, H, W) uint8 on the model's device.
+        """All surviving captions of each image, best first.
+
+        `images` is (B, 3, H, W) uint8 on the model's device.
 
         The modules run in evaluation mode, and are left in the mode in which they came.
         """
@@ -55,10 +57,7 @@ class Captioner:
             self.visual.train(training[0])
             self.textual.train(training[1])
         return [
-            [
-                Caption(self._text(tokens), score)
-                for tokens, score in zip(rows, scores, strict=True)
-            ]
+            [Caption(self._text(tokens), score) for tokens, score in zip(rows, scores, strict=True)]
             for rows, scores in zip(beams.tokens.tolist(), beams.scores.tolist(), strict=True)
         ]
 

@@ -38,7 +38,8 @@ class Attention(nn.Module):
     def keys_values(self, x: Tensor) -> KeysValues:
         """(B, S, D) to keys and values."""
         width = x.shape[-1]
-        key, value = F.linear(x, self.in_proj_weight[width:], self.in_proj_bias[width:]).chunk(2, -1)
+        both = F.linear(x, self.in_proj_weight[width:], self.in_proj_bias[width:])
+        key, value = both.chunk(2, dim=-1)
         return self._split(key), self._split(value)
 
     def attend(self, query: Tensor, memory: KeysValues, mask: Tensor | None = None) -> Tensor:
@@ -53,7 +54,7 @@ class Attention(nn.Module):
         return output
 
     def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        return x.view(*x.shape[:-1], self.heads, -1).transpose(1, 2)
 
 
 class DecoderLayer(nn.Module):
@@ -89,7 +90,9 @@ class DecoderLayer(nn.Module):
 
         return self._residuals(x, over_text, over_grid)
 
-    def step(self, x: Tensor, text: KeysValues | None, grid: KeysValues) -> tuple[Tensor, KeysValues]:
+    def step(
+        self, x: Tensor, text: KeysValues | None, grid: KeysValues
+    ) -> tuple[Tensor, KeysValues]:
         """One token a row: x (N, 1, D), where the N rows are B images times N / B beams.
 
         `text` holds keys and values of the N rows so far (None at the first token), `grid` those
@@ -123,10 +126,12 @@ class DecoderLayer(nn.Module):
         if self.norm_first:
             x = x + self.dropout(over_text(self.norm1(x)))
             x = x + self.dropout(over_grid(self.norm2(x)))
-            return x + self.dropout(self._feedforward(self.norm3(x)))
-        x = self.norm1(x + self.dropout(over_text(x)))
-        x = self.norm2(x + self.dropout(over_grid(x)))
-        return self.norm3(x + self.dropout(self._feedforward(x)))
+            x = x + self.dropout(self._feedforward(self.norm3(x)))
+        else:
+            x = self.norm1(x + self.dropout(over_text(x)))
+            x = self.norm2(x + self.dropout(over_grid(x)))
+            x = self.norm3(x + self.dropout(self._feedforward(x)))
+        return x
 
     def _feedforward(self, x: Tensor) -> Tensor:
         output: Tensor = self.linear2(self.dropout(F.gelu(self.linear1(x))))

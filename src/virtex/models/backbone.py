@@ -1,7 +1,8 @@
-"""Visual backbones: torchvision networks without their classifier. The only user of torchvision here."""
+"""Visual backbones: torchvision networks without their classifier."""
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 from urllib.error import URLError
 
 import torch
@@ -20,10 +21,11 @@ def network_names() -> list[str]:
 
 
 def residual_network(name: str, *, feature_size: int, pretrained: bool = False) -> nn.Module:
-    """A torchvision ResNet, ResNeXt or wide ResNet; residual branches start at zero, `fc` is removed.
+    """A torchvision ResNet, ResNeXt or wide ResNet without its classifier.
 
-    Raises `UserError` if the name is unknown, if `feature_size` is not the number of channels of the
-    network's last stage, or if pretrained weights cannot be had.
+    Its residual branches start at zero. Raises `UserError` if the name is unknown, if
+    `feature_size` is not the number of channels of the last stage, or if pretrained weights cannot
+    be had.
     """
     if name not in network_names():
         raise UserError(
@@ -32,9 +34,7 @@ def residual_network(name: str, *, feature_size: int, pretrained: bool = False) 
         )
     weights = "DEFAULT" if pretrained else None
     try:
-        cnn: nn.Module = torchvision.models.get_model(
-            name, weights=weights, zero_init_residual=True
-        )
+        cnn: Any = torchvision.models.get_model(name, weights=weights, zero_init_residual=True)
     except (URLError, OSError) as error:
         directory = Path(torch.hub.get_dir()) / "checkpoints"
         raise UserError(
@@ -47,7 +47,8 @@ def residual_network(name: str, *, feature_size: int, pretrained: bool = False) 
             f"{cnn.fc.in_features} channels; set MODEL.VISUAL.FEATURE_SIZE {cnn.fc.in_features}"
         )
     cnn.fc = nn.Identity()
-    return cnn
+    network: nn.Module = cnn
+    return network
 
 
 class Backbone(nn.Module):
@@ -91,7 +92,7 @@ class Backbone(nn.Module):
         """(B, 3, H, W) uint8 RGB, or float that is already normalised, to (B, C, H/32, W/32)."""
         if not images.is_floating_point():
             images = (images - self.pixel_mean) / self.pixel_std
-        cnn = self.cnn
+        cnn: Any = self.cnn
         x = images.contiguous(memory_format=self.layout)
         x = cnn.maxpool(cnn.relu(cnn.bn1(cnn.conv1(x))))
         grid: Tensor = cnn.layer4(cnn.layer3(cnn.layer2(cnn.layer1(x))))

@@ -1,4 +1,4 @@
-"""The textual head: a transformer decoder over the positions of a visual grid (VirTex, section 3.2).
+"""The textual head: a transformer decoder over a visual grid (VirTex, section 3.2).
 
 Two ways to the same logits: `forward` for all tokens at once, and `begin` + `step` for one token a
 time with a memory of keys and values that is passed in and out.
@@ -48,7 +48,8 @@ class TokenEmbedding(nn.Module):
         last = first_position + tokens.shape[1]
         x = self.words(tokens) + self.positions.weight[first_position:last]
         x = self.dropout(self.layer_norm(x))
-        return x * (tokens != self.padding_index).unsqueeze(-1).to(x.dtype)
+        masked: Tensor = x * (tokens != self.padding_index).unsqueeze(-1).to(x.dtype)
+        return masked
 
 
 class Transformer(nn.Module):
@@ -143,7 +144,7 @@ def tied_output(embedding: TokenEmbedding) -> nn.Linear:
 
 
 def initialise(module: nn.Module) -> None:
-    """Draw weights from N(0, 0.02) and set biases to zero, in all linear, embedding and attention parts."""
+    """Draw weights from N(0, 0.02), in linear, embedding and attention parts; biases are zero."""
     for part in module.modules():
         match part:
             case nn.Linear():

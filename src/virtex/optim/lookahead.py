@@ -8,7 +8,7 @@ from torch.optim import Optimizer
 
 
 class Lookahead:
-    """Wraps an optimizer: after each `steps` of its steps, slow += alpha (fast − slow); fast = slow.
+    """Wraps an optimizer: every `steps` of its steps, slow += alpha (fast − slow), fast = slow.
 
     The slow weights start as copies of the parameters; they and the counter are part of the state.
     """
@@ -40,7 +40,7 @@ class Lookahead:
         self.optimizer.zero_grad()
 
     def state_dict(self) -> dict[str, Any]:
-        """The wrapped optimizer's state, the slow weights in the order of its groups, the counter."""
+        """The wrapped optimizer's state, the slow weights in its groups' order, the counter."""
         return {
             "optimizer": self.optimizer.state_dict(),
             "slow": self.slow,

@@ -44,7 +44,7 @@ def checkpoints(directory: Path) -> list[Path]:
 def save(path: Path, state: State) -> None:
     """Write `state` to `path`: a reader finds the whole file, or the one before it.
 
-    Raises `RunError` if the disk is full or the directory cannot be written; `path` is then as it was.
+    Raises `RunError` if that fails, for a full disk say; `path` is then as it was.
     """
     temporary = path.with_name(f".{path.name}{_TEMPORARY}")
     try:
@@ -74,13 +74,14 @@ def load(path: Path) -> dict[str, Any]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise DamagedCheckpoint(
-            f"{path} is not a checkpoint of tensors and plain values; it was not opened further, as "
-            "such a file could run code"
+            f"{path} is not a checkpoint of tensors and plain values; it was not opened further, "
+            "as such a file could run code"
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         raise DamagedCheckpoint(f"{path} is truncated or damaged and cannot be read") from error
     if not isinstance(state, dict):
-        raise DamagedCheckpoint(f"{path} holds a {type(state).__name__}, not a checkpoint's mapping")
+        kind = type(state).__name__
+        raise DamagedCheckpoint(f"{path} holds a {kind}, not a checkpoint's mapping")
     return state
 
 

@@ -1,7 +1,7 @@
-"""The record of a run: console and log file, `scalars.jsonl`, TensorBoard. The only user of TensorBoard.
+"""The record of a run: console and log file, `scalars.jsonl`, TensorBoard.
 
-A line of `scalars.jsonl` is one JSON object with `iteration` and named numbers. What repeats exactly
-in a repeated run and what does not (times) stand on lines of their own.
+A line of `scalars.jsonl` is one JSON object with `iteration` and named numbers. What repeats
+exactly in a repeated run and what does not (times) stand on lines of their own.
 """
 
 import json
@@ -24,13 +24,14 @@ class Journal:
     """
 
     def __init__(self, directory: Path, *, rank: int, first: int) -> None:
-        self.logger = _logger(directory / f"log_rank{rank}.txt", console=rank == 0)
+        self._to_file = _file_handler(directory / f"log_rank{rank}.txt")
+        self.logger = _logger(self._to_file, console=rank == 0)
         self._scalars = None
         self._board = None
         if rank == 0:
             _drop_later_scalars(directory / SCALARS, first)
             self._scalars = (directory / SCALARS).open("a", encoding="utf-8")
-            self._board = SummaryWriter(str(directory), purge_step=first)  # type: ignore[no-untyped-call]
+            self._board = SummaryWriter(str(directory), purge_step=first)
 
     def say(self, message: str) -> None:
         """A line for the person who watches."""
@@ -40,6 +41,11 @@ class Journal:
         """A line for the person who should do something."""
         self.logger.warning(message)
 
+    def record(self, message: str) -> None:
+        """A line for the log file alone, such as an error that the console shows anyway."""
+        line = self.logger.makeRecord("virtex", logging.ERROR, "", 0, message, (), None)
+        self._to_file.handle(line)
+
     def scalars(self, iteration: int, values: Mapping[str, float]) -> None:
         """Named numbers of an iteration, such as `train/loss`."""
         if self._scalars is None or self._board is None:
@@ -47,35 +53,39 @@ class Journal:
         self._scalars.write(json.dumps({"iteration": iteration, **values}) + "\n")
         self._scalars.flush()
         for name, value in values.items():
-            self._board.add_scalar(name, value, iteration)  # type: ignore[no-untyped-call]
+            self._board.add_scalar(name, value, iteration)
 
     def page(self, iteration: int, name: str, picture: np.ndarray, text: str) -> None:
         """A picture, (H, W, 3) uint8, and a Markdown text beside it."""
         if self._board is None:
             return
-        self._board.add_image(name, picture, iteration, dataformats="HWC")  # type: ignore[no-untyped-call]
-        self._board.add_text(name, text, iteration)  # type: ignore[no-untyped-call]
+        self._board.add_image(name, picture, iteration, dataformats="HWC")
+        self._board.add_text(name, text, iteration)
 
     def flush(self) -> None:
         """Hand everything to the operating system."""
         if self._board is not None:
-            self._board.flush()  # type: ignore[no-untyped-call]
+            self._board.flush()
 
     def close(self) -> None:
         """Finish the files."""
         if self._scalars is not None:
             self._scalars.close()
         if self._board is not None:
-            self._board.close()  # type: ignore[no-untyped-call]
+            self._board.close()
         for handler in list(self.logger.handlers):
             self.logger.removeHandler(handler)
             handler.close()
 
 
-def _logger(path: Path, *, console: bool) -> logging.Logger:
+def _file_handler(path: Path) -> logging.Handler:
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    return handler
+
+
+def _logger(to_file: logging.Handler, *, console: bool) -> logging.Logger:
     logger = logging.Logger("virtex", level=logging.INFO)
-    to_file = logging.FileHandler(path, encoding="utf-8")
-    to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logger.addHandler(to_file)
     if console:
         to_console = logging.StreamHandler(sys.stdout)
@@ -89,9 +99,7 @@ def _drop_later_scalars(path: Path, first: int) -> None:
         return
     # The last line of a killed run may be cut; it has no line end.
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    kept = [
-        line for line in lines if line.endswith("\n") and json.loads(line)["iteration"] < first
-    ]
+    kept = [line for line in lines if line.endswith("\n") and json.loads(line)["iteration"] < first]
     temporary = path.with_suffix(".partial")
     temporary.write_text("".join(kept), encoding="utf-8")
     temporary.replace(path)

@@ -1,1 +1,1 @@
-"""Pretraining tasks, a file each: the loader's half (encode, collate) and the device's half (losses)."""
+"""Pretraining tasks, a file each: a loader's half (encode, collate), a device's half (losses)."""

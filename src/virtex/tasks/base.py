@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from torch import Tensor, nn
@@ -42,7 +42,7 @@ class Encoder(Protocol):
     ) -> dict[str, object]:
         """One example: the augmented image and the task's targets."""
 
-    def collate(self, examples: Sequence[dict[str, object]]) -> dict[str, Tensor]:
+    def collate(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         """A batch of examples."""
 
 

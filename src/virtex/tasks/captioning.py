@@ -3,8 +3,9 @@
 A caption is [SOS] w1 … wn [EOS]; the backward head reads it from the end: [EOS] wn … w1 [SOS].
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -50,9 +51,12 @@ class CaptionEncoder:
             "caption_tokens": torch.tensor(tokens),
         }
 
-    def collate(self, examples: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-        """A `Batch` with `caption_tokens` and `reversed_tokens` (B, T) int64, padded on the right to
-        the longest, and `caption_lengths` (B,) int64."""
+    def collate(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+        """A `Batch` with the captions and their lengths.
+
+        `caption_tokens` and `reversed_tokens` are (B, T) int64, padded on the right to the longest;
+        `caption_lengths` is (B,) int64.
+        """
         captions = [example["caption_tokens"] for example in examples]
 
         def pad(rows: Sequence[Tensor]) -> Tensor:

@@ -1,0 +1,137 @@
+"""`virtex pretrain`: from a YAML file and images on disk to checkpoints, curves and captions."""
+
+import argparse
+from pathlib import Path
+
+from virtex.errors import UserError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The published flags, and `--keep-recent` and `--init-from`."""
+    what = parser.add_argument_group("what to train")
+    what.add_argument("--config", type=Path, required=True, metavar="FILE", help="YAML of the run")
+    what.add_argument(
+        "--config-override",
+        nargs="*",
+        action="extend",
+        default=[],
+        metavar="KEY VALUE",
+        help="settings on top of the YAML, such as OPTIM.BATCH_SIZE 64",
+    )
+    files = parser.add_argument_group("files")
+    files.add_argument(
+        "--serialization-dir",
+        type=Path,
+        metavar="DIR",
+        help="checkpoints, logs and curves (default: runs/NAME, after the YAML file's name)",
+    )
+    files.add_argument(
+        "--checkpoint-every",
+        type=_positive,
+        default=2000,
+        metavar="N",
+        help="iterations between checkpoints, each after a validation (default: %(default)s)",
+    )
+    files.add_argument(
+        "--keep-recent",
+        type=_positive,
+        metavar="N",
+        help="keep only the N newest checkpoints (default: keep all)",
+    )
+    files.add_argument(
+        "--log-every",
+        type=_positive,
+        default=20,
+        metavar="N",
+        help="iterations between lines of progress (default: %(default)s)",
+    )
+    start = parser.add_mutually_exclusive_group()
+    start.add_argument(
+        "--resume-from",
+        metavar="FILE",
+        help="go on from this checkpoint, or from the newest of the directory: latest",
+    )
+    start.add_argument(
+        "--init-from", type=Path, metavar="FILE", help="begin a new run with a checkpoint's weights"
+    )
+    machines = parser.add_argument_group("machines")
+    machines.add_argument(
+        "--num-gpus-per-machine",
+        type=_natural,
+        default=0,
+        metavar="N",
+        help="0 trains on the CPU (default: %(default)s)",
+    )
+    machines.add_argument("--num-machines", type=_positive, default=1, metavar="N")
+    machines.add_argument("--machine-rank", type=_natural, default=0, metavar="N")
+    machines.add_argument(
+        "--dist-url",
+        default="tcp://127.0.0.1:23456",
+        metavar="URL",
+        help="where the first machine listens (default: %(default)s)",
+    )
+    machines.add_argument(
+        "--cpu-workers",
+        type=_natural,
+        default=0,
+        metavar="N",
+        help="data-loading workers of each process (default: %(default)s)",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Check everything that is cheap to check, then start the processes."""
+    import os
+
+    from virtex import settings
+    from virtex.config import Config, check_processes
+
+    config = settings.load(Config, arguments.config, arguments.config_override)
+    machine_processes = max(1, arguments.num_gpus_per_machine)
+    launched = int(os.environ.get("WORLD_SIZE", machine_processes * arguments.num_machines))
+    check_processes(config, launched)
+    if arguments.machine_rank >= arguments.num_machines:
+        raise UserError(
+            f"--machine-rank {arguments.machine_rank}: ranks of {arguments.num_machines} machines "
+            f"are 0 to {arguments.num_machines - 1}"
+        )
+    directory = arguments.serialization_dir
+    if directory is None:
+        directory = Path("runs") / arguments.config.stem
+
+    from virtex.pretraining import Job, check, pretrain
+    from virtex.runtime.world import launch
+
+    job = Job(
+        config=config,
+        directory=directory,
+        overridden=tuple(arguments.config_override[::2]),
+        resume_from=arguments.resume_from,
+        init_from=arguments.init_from,
+        gpus=arguments.num_gpus_per_machine > 0,
+        workers=arguments.cpu_workers,
+        checkpoint_every=arguments.checkpoint_every,
+        keep_recent=arguments.keep_recent,
+        log_every=arguments.log_every,
+    )
+    check(job, gpus_per_machine=arguments.num_gpus_per_machine)
+    return launch(
+        pretrain,
+        job,
+        processes=machine_processes,
+        machines=arguments.num_machines,
+        machine_rank=arguments.machine_rank,
+        dist_url=arguments.dist_url,
+    )
+
+
+def _natural(text: str) -> int:
+    if not text.isascii() or not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 0 or more")
+    return int(text)
+
+
+def _positive(text: str) -> int:
+    if _natural(text) == 0:
+        raise argparse.ArgumentTypeError("must be 1 or more")
+    return int(text)

@@ -1,0 +1,308 @@
+"""The pretraining job of one process: what happens between a configuration and its checkpoints."""
+
+import resource
+import sys
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from virtex import __version__, build, settings
+from virtex.config import Config
+from virtex.errors import RunError, UserError
+from virtex.evaluation.contact_sheet import contact_sheet
+from virtex.progress import Meter, losses_text, progress_line, training_scalars
+from virtex.runtime import checkpoint, directory
+from virtex.runtime.directory import Start
+from virtex.runtime.journal import Journal
+from virtex.runtime.precision import Precision, choose_precision
+from virtex.runtime.world import World, check_gpus, connect
+from virtex.tasks.captioning import Captioning
+from virtex.text.tokenizer import Tokenizer
+from virtex.training import optimize, validate
+
+SAMPLES = 8
+"""How many validation images the page of captions shows."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """How to run; the configuration says what."""
+
+    config: Config
+    directory: Path
+    overridden: tuple[str, ...]
+    resume_from: str | None
+    init_from: Path | None
+    gpus: bool
+    workers: int
+    checkpoint_every: int
+    keep_recent: int | None
+    log_every: int
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The objects of a run."""
+
+    tokenizer: Tokenizer
+    objective: Captioning
+    optimizer: build.AnyOptimizer
+    scaler: torch.amp.GradScaler
+    precision: Precision
+    data: build.Data
+
+
+def check(job: Job, *, gpus_per_machine: int) -> None:
+    """Raise `UserError` for what can be seen to be wrong before any process is started."""
+    check_gpus(gpus_per_machine)
+    if job.resume_from is None:
+        directory.check_free(job.directory)
+    elif job.resume_from != directory.LATEST and not Path(job.resume_from).is_file():
+        raise UserError(f"--resume-from {job.resume_from}: no such file")
+    if job.init_from is not None and not job.init_from.is_file():
+        raise UserError(f"--init-from {job.init_from}: no such file")
+
+
+def pretrain(job: Job) -> int:
+    """Train from where the run stands to its last iteration; returns the exit status."""
+    with connect(gpus=job.gpus) as world:
+        tokenizer = build.tokenizer(job.config)
+        start = _start(job, tokenizer)
+        parts = _parts(job, world, tokenizer, start)
+        _prepare_directory(job, world)
+        first = start.iteration + 1
+        with closing(Journal(job.directory, rank=world.rank, first=first)) as journal:
+            try:
+                _introduce(job, world, journal, parts, start)
+                _train(job, world, journal, parts, first)
+            except UserError as error:
+                journal.record(str(error))
+                raise
+    return 0
+
+
+def _train(job: Job, world: World, journal: Journal, parts: Parts, first: int) -> None:
+    config = job.config
+    last = config.optim.num_iterations
+    steps = optimize(
+        _distributed(parts.objective, world),
+        build.training_batches(
+            config, parts.data, world, workers=job.workers, first=first, on_bad_image=journal.warn
+        ),
+        parts.optimizer,
+        build.schedule(config),
+        scaler=parts.scaler,
+        precision=parts.precision,
+        clip_grad_norm=config.optim.clip_grad_norm,
+        max_nonfinite_steps=config.optim.max_nonfinite_steps,
+        seed=(config.random_seed, world.rank),
+        first=first,
+        last=last,
+    )
+    meter = Meter(world.size)
+    for step in steps:
+        meter.add(step)
+        if not step.applied:
+            journal.warn(f"iteration {step.iteration}: gradient not finite, step not applied")
+        if step.iteration % job.log_every == 0 or step.iteration == last:
+            losses = _mean_over_processes(step.losses, world)
+            speed = meter.speed(_memory_gb(world))
+            journal.scalars(step.iteration, training_scalars(step, losses))
+            journal.scalars(step.iteration, speed)
+            journal.say(progress_line(step.iteration, last, losses, speed, meter.step_seconds))
+            meter.restart()
+        if step.iteration % job.checkpoint_every == 0 or step.iteration == last:
+            _validate(job, world, journal, parts, step.iteration)
+            if world.main:
+                path = _save(job, parts, step.iteration)
+                journal.say(f"saved {path}")
+
+
+def _validate(job: Job, world: World, journal: Journal, parts: Parts, iteration: int) -> None:
+    batches = build.validation_batches(
+        job.config, parts.data, world, workers=job.workers, on_bad_image=journal.warn
+    )
+    means = validate(
+        parts.objective, batches, precision=parts.precision, sum_over_processes=world.sum
+    )
+    scalars = {"val/loss": sum(means.values())} | {f"val/{k}": v for k, v in means.items()}
+    journal.scalars(iteration, scalars)
+    journal.say(f"validation after iteration {iteration}: {losses_text(means)}")
+    if world.main:
+        _show_captions(job, world, journal, parts, iteration)
+
+
+def _show_captions(job: Job, world: World, journal: Journal, parts: Parts, iteration: int) -> None:
+    captioner = build.captioner(job.config, parts.objective, parts.tokenizer)
+    images, truths = build.samples(parts.data, SAMPLES)
+    captions = [beams[0].text for beams in captioner.caption(images.to(world.device))]
+    pictures = [image.permute(1, 2, 0).numpy() for image in images]
+    rows = "\n".join(f"| {c} | {t} |" for c, t in zip(captions, truths, strict=True))
+    text = f"| predicted | one of the given |\n|---|---|\n{rows}"
+    journal.page(iteration, "val/captions", contact_sheet(pictures, captions), text)
+
+
+def _save(job: Job, parts: Parts, iteration: int) -> Path:
+    weights = parts.objective.state_dict()
+    broken = [name for name, value in weights.items() if not bool(value.isfinite().all())]
+    if broken:
+        raise RunError(
+            f"iteration {iteration}: weights are not finite ({', '.join(broken[:3])}), so they were "
+            "not saved over good ones; lower OPTIM.CNN_LR and OPTIM.LR, and go on with "
+            "--resume-from latest"
+        )
+    state = {
+        "model": weights,
+        "optimizer": parts.optimizer.state_dict(),
+        "scaler": parts.scaler.state_dict(),
+        "iteration": iteration,
+        "config": job.config.model_dump(mode="json", by_alias=True),
+        "tokenizer": _as_tensor(parts.tokenizer.model_bytes),
+        "versions": {"virtex": __version__, "torch": torch.__version__},
+    }
+    path = checkpoint.checkpoint_path(job.directory, iteration)
+    checkpoint.save(path, state)
+    if job.keep_recent is not None:
+        checkpoint.remove_old(job.directory, job.keep_recent)
+    return path
+
+
+def _start(job: Job, tokenizer: Tokenizer) -> Start:
+    """Where the run begins; raises `UserError` if a checkpoint is not of this run."""
+    if job.resume_from is None:
+        return Start(0, None, ())
+    start = directory.find_start(job.directory, job.resume_from)
+    if start.state is None:
+        return start
+    saved = _flat(start.state["config"])
+    now = _flat(job.config.model_dump(mode="json", by_alias=True))
+    changed = {key for key in saved.keys() | now.keys() if saved.get(key) != now.get(key)}
+    unasked = sorted(changed - set(job.overridden))
+    if unasked:
+        lines = [f"  {key}: was {saved.get(key)!r}, is {now.get(key)!r}" for key in unasked]
+        raise UserError(
+            "--resume-from: the configuration is not the one that the checkpoint was made with:\n"
+            + "\n".join(lines)
+            + "\nMend the YAML file, or say that you mean it by repeating the new value after "
+            "--config-override; --init-from begins a new run with the weights alone"
+        )
+    if not torch.equal(start.state["tokenizer"], _as_tensor(tokenizer.model_bytes)):
+        raise UserError(
+            f"--resume-from: {job.config.data.tokenizer_model} is not the vocabulary that the "
+            "checkpoint was trained with; its tokens would mean other words"
+        )
+    notes = [f"changed on request: {key}, was {saved.get(key)!r}" for key in sorted(changed)]
+    return Start(start.iteration, start.state, (*start.notes, *notes))
+
+
+def _parts(job: Job, world: World, tokenizer: Tokenizer, start: Start) -> Parts:
+    config = job.config
+    torch.backends.cudnn.deterministic = config.cudnn_deterministic
+    torch.backends.cudnn.benchmark = config.cudnn_benchmark
+    data = build.data(config, tokenizer)
+    torch.manual_seed(config.random_seed)
+    objective = build.objective(config)
+    if job.init_from is not None:
+        load_weights(objective, checkpoint.load(job.init_from), job.init_from)
+    if start.state is not None:
+        load_weights(objective, start.state, job.directory)
+    objective.to(world.device)
+    precision = choose_precision(config.amp, world.device)
+    parts = Parts(
+        tokenizer=tokenizer,
+        objective=objective,
+        optimizer=build.optimizer(config, objective),
+        scaler=precision.gradient_scaler(),
+        precision=precision,
+        data=data,
+    )
+    if start.state is not None:
+        parts.optimizer.load_state_dict(start.state["optimizer"])
+        parts.scaler.load_state_dict(start.state["scaler"])
+    return parts
+
+
+def load_weights(module: nn.Module, state: Mapping[str, Any], source: Path) -> None:
+    """Load the weights of a checkpoint's `state`; raises `UserError` naming what does not fit."""
+    weights = state.get("model", state)
+    own = module.state_dict()
+    missing = sorted(own.keys() - weights.keys())
+    surplus = sorted(weights.keys() - own.keys())
+    other = [
+        f"{name} {list(weights[name].shape)} for {list(own[name].shape)}"
+        for name in own.keys() & weights.keys()
+        if weights[name].shape != own[name].shape
+    ]
+    wrong = [("missing", missing), ("left over", surplus), ("of another shape", sorted(other))]
+    lines = [f"  {len(names)} {what}: {', '.join(names[:5])}" for what, names in wrong if names]
+    if lines:
+        raise UserError(
+            f"the weights of {source} do not fit the configured model:\n" + "\n".join(lines)
+        )
+    module.load_state_dict(weights)
+
+
+def _prepare_directory(job: Job, world: World) -> None:
+    if world.main:
+        job.directory.mkdir(parents=True, exist_ok=True)
+        checkpoint.remove_partial_files(job.directory)
+        path = job.directory / directory.CONFIG
+        path.write_text(settings.dump(job.config), encoding="utf-8")
+    world.wait()
+
+
+def _introduce(job: Job, world: World, journal: Journal, parts: Parts, start: Start) -> None:
+    count = sum(p.numel() for p in parts.objective.parameters())
+    journal.say(f"run directory: {job.directory}")
+    journal.say(f"device: {world.device}, {world.size} process(es), precision: {parts.precision}")
+    journal.say(f"model: {job.config.model.name}, {count / 1e6:.1f} M parameters")
+    for line in parts.data.report:
+        journal.say(line)
+    for line in start.notes:
+        journal.say(line)
+
+
+def _distributed(objective: Captioning, world: World) -> nn.Module:
+    if world.size == 1:
+        return objective
+    return DistributedDataParallel(
+        objective,
+        device_ids=[world.device] if world.device.type == "cuda" else None,
+        # Batch-norm statistics are per process, as published; those of rank 0 are saved.
+        broadcast_buffers=False,
+        gradient_as_bucket_view=True,
+        static_graph=True,
+    )
+
+
+def _mean_over_processes(losses: Mapping[str, Tensor], world: World) -> dict[str, float]:
+    values = world.sum(torch.stack(list(losses.values()))) / world.size
+    return dict(zip(losses, values.tolist(), strict=True))
+
+
+def _memory_gb(world: World) -> float:
+    """Peak memory of this process, in GB: the GPU's where there is one, else resident memory."""
+    if world.device.type == "cuda":
+        return torch.cuda.max_memory_allocated() / 1e9
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+
+
+def _as_tensor(data: bytes) -> Tensor:
+    return torch.frombuffer(bytearray(data), dtype=torch.uint8)
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat

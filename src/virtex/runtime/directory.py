@@ -1,0 +1,96 @@
+"""The directory of a run: what lies where, and how a run begins in it or goes on.
+
+`config.yaml` (resolved), `checkpoint_{iteration}.pth`, `log_rank{rank}.txt`, `scalars.jsonl` and
+TensorBoard's event files.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from virtex.errors import UserError
+from virtex.runtime import checkpoint
+from virtex.runtime.checkpoint import DamagedCheckpoint
+
+CONFIG = "config.yaml"
+LATEST = "latest"
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a run begins: after `iteration` steps, with a checkpoint's `state` unless it is new."""
+
+    iteration: int
+    state: dict[str, Any] | None
+    notes: tuple[str, ...]
+
+
+def holds_run(directory: Path) -> bool:
+    """Whether a run has begun in this directory."""
+    return (directory / CONFIG).exists() or bool(checkpoint.checkpoints(directory))
+
+
+def check_free(directory: Path) -> None:
+    """Raise `UserError` unless a new run can begin in `directory`."""
+    if directory.exists() and not directory.is_dir():
+        raise UserError(f"--serialization-dir {directory} is a file; give a directory")
+    if holds_run(directory):
+        raise UserError(
+            f"--serialization-dir {directory} holds a run already; go on with it by --resume-from "
+            "latest, or give another directory"
+        )
+
+
+def find_start(directory: Path, resume_from: str) -> Start:
+    """Where a run that resumes goes on: at `resume_from`, a file, or `latest` in `directory`.
+
+    Raises `UserError` where there is nothing to go on from, where the file is damaged (naming the
+    one before it), and where newer checkpoints in the directory would be overwritten.
+    """
+    if resume_from == LATEST:
+        return _latest(directory)
+    path = Path(resume_from)
+    try:
+        state = checkpoint.load(path)
+    except DamagedCheckpoint as error:
+        raise DamagedCheckpoint(f"{error}; {_alternative(path)}") from error
+    iteration = state.get("iteration")
+    if not isinstance(iteration, int) or "optimizer" not in state:
+        raise UserError(
+            f"{path} holds weights but no optimizer and iteration, so a run cannot go on from it; "
+            "begin a new run from its weights with --init-from"
+        )
+    newer = checkpoint.newest_readable(directory)
+    if newer is not None and newer[1]["iteration"] > iteration:
+        raise UserError(
+            f"--resume-from {path} is iteration {iteration}, but {directory} already holds "
+            f"{newer[0].name}; go on with --resume-from latest, or give another --serialization-dir"
+        )
+    return Start(iteration, state, (f"going on from {path}, iteration {iteration}",))
+
+
+def _latest(directory: Path) -> Start:
+    found = checkpoint.newest_readable(directory)
+    if found is not None:
+        path, state, damaged = found
+        notes = [f"{bad} is damaged; the one before it is used" for bad in damaged]
+        notes.append(f"going on from {path}, iteration {state['iteration']}")
+        return Start(state["iteration"], state, tuple(notes))
+    damaged_only = checkpoint.checkpoints(directory)
+    if damaged_only:
+        names = ", ".join(path.name for path in damaged_only)
+        raise DamagedCheckpoint(f"no checkpoint in {directory} can be read; damaged: {names}")
+    if not holds_run(directory):
+        raise UserError(
+            f"--resume-from latest: there is no run in {directory}; check --serialization-dir, or "
+            "leave --resume-from out to begin a new run"
+        )
+    return Start(0, None, (f"no checkpoint in {directory} yet: beginning at iteration 1",))
+
+
+def _alternative(path: Path) -> str:
+    iteration = checkpoint.checkpoint_iteration(path)
+    found = checkpoint.newest_readable(path.parent, before=iteration)
+    if found is None:
+        return "there is no older checkpoint beside it"
+    return f"the one before it is whole: --resume-from {found[0]}"

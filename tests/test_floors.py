@@ -1,0 +1,90 @@
+"""Who may import whom. Read from the source by `ast`, so that a hidden import counts too."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "src" / "virtex"
+
+# Room → rooms that it may import beside itself; `errors` is open to all. A room is a folder or a
+# top-level module of the package.
+MAY_IMPORT = {
+    "errors": set(),
+    "settings": {"settings_yaml", "settings_report"},
+    "settings_yaml": set(),
+    "settings_report": set(),
+    "config": {"config_strings"},
+    "config_strings": set(),
+    "text": set(),
+    "data": set(),
+    "models": set(),
+    "optim": set(),
+    "runtime": set(),
+    "synthetic": set(),
+    "training": {"optim", "runtime"},
+    "decoding": {"models", "text"},
+    "tasks": {"text", "models", "data"},
+    "evaluation": {"data", "training", "optim", "decoding", "runtime"},
+    "build": {
+        *("config", "text", "data", "models", "optim", "runtime"),
+        *("training", "decoding", "tasks", "evaluation"),
+    },
+}
+BELOW_JOBS = {*MAY_IMPORT, "progress"}
+MAY_IMPORT["progress"] = {"training"}
+MAY_IMPORT["pretraining"] = BELOW_JOBS
+MAY_IMPORT["commands"] = {*BELOW_JOBS, "pretraining"}
+MAY_IMPORT["cli"] = {"commands"}
+MAY_IMPORT["__main__"] = {"cli"}
+MAY_IMPORT["__init__"] = set()
+
+# Library → the only files that may import it.
+FENCES = {
+    "sentencepiece": {"text/tokenizer.py"},
+    "torchvision": {"models/backbone.py"},
+    "tensorboard": {"runtime/journal.py"},
+    "yaml": {"settings_yaml.py"},
+    "sklearn": set(),
+}
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def imported_modules(path: Path) -> set[str]:
+    modules = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            modules |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            assert node.module is not None
+            modules |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return modules
+
+
+def room(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def test_every_room_stands_in_the_table():
+    assert {room(path) for path in FILES} == set(MAY_IMPORT)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_no_import_runs_up_or_sideways(path):
+    allowed = MAY_IMPORT[room(path)] | {room(path), "errors"}
+    for module in imported_modules(path):
+        package, _, inner = module.partition(".")
+        if package != "virtex" or inner == "__version__":
+            continue
+        assert inner.split(".")[0] in allowed, f"{path} imports {module}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_fenced_libraries_are_imported_in_one_place(path):
+    name = str(path.relative_to(PACKAGE))
+    for module in imported_modules(path):
+        for library, files in FENCES.items():
+            if library in module.split("."):
+                assert name in files, f"{name} imports {module}"
