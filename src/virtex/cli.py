@@ -16,6 +16,7 @@ COMMANDS = {
     "tokenizer": "train a SentencePiece vocabulary from captions",
     "config": "print a resolved configuration, or its JSON schema",
     "synthesize": "draw scenes with captions: data to try everything on",
+    "quickstart": "draw scenes, train on them and show what was learnt, in minutes",
     "evaluate-scenes": "judge a checkpoint on held-out scenes: captions and features",
 }
 

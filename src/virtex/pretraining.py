@@ -17,6 +17,7 @@ from virtex.config import Config
 from virtex.errors import RunError, UserError
 from virtex.evaluation.contact_sheet import contact_sheet
 from virtex.progress import Meter, losses_text, progress_line, training_scalars
+from virtex.restore import load_weights
 from virtex.runtime import checkpoint, directory
 from virtex.runtime.directory import Start
 from virtex.runtime.journal import Journal
@@ -153,7 +154,7 @@ def _save(job: Job, parts: Parts, iteration: int) -> Path:
     broken = [name for name, value in weights.items() if not bool(value.isfinite().all())]
     if broken:
         raise RunError(
-            f"iteration {iteration}: weights are not finite ({', '.join(broken[:3])}), so they were "
+            f"iteration {iteration}: weights are not finite ({', '.join(broken[:3])}), so were "
             "not saved over good ones; lower OPTIM.CNN_LR and OPTIM.LR, and go on with "
             "--resume-from latest"
         )
@@ -226,26 +227,6 @@ def _parts(job: Job, world: World, tokenizer: Tokenizer, start: Start) -> Parts:
         parts.optimizer.load_state_dict(start.state["optimizer"])
         parts.scaler.load_state_dict(start.state["scaler"])
     return parts
-
-
-def load_weights(module: nn.Module, state: Mapping[str, Any], source: Path) -> None:
-    """Load the weights of a checkpoint's `state`; raises `UserError` naming what does not fit."""
-    weights = state.get("model", state)
-    own = module.state_dict()
-    missing = sorted(own.keys() - weights.keys())
-    surplus = sorted(weights.keys() - own.keys())
-    other = [
-        f"{name} {list(weights[name].shape)} for {list(own[name].shape)}"
-        for name in own.keys() & weights.keys()
-        if weights[name].shape != own[name].shape
-    ]
-    wrong = [("missing", missing), ("left over", surplus), ("of another shape", sorted(other))]
-    lines = [f"  {len(names)} {what}: {', '.join(names[:5])}" for what, names in wrong if names]
-    if lines:
-        raise UserError(
-            f"the weights of {source} do not fit the configured model:\n" + "\n".join(lines)
-        )
-    module.load_state_dict(weights)
 
 
 def _prepare_directory(job: Job, world: World) -> None:

@@ -1,0 +1,34 @@
+"""`virtex evaluate-scenes`: are the captions of held-out scenes true, are the features good?"""
+
+import argparse
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which checkpoint, which scenes, where to."""
+    parser.add_argument("--checkpoint", type=Path, required=True, metavar="FILE")
+    parser.add_argument(
+        "--scenes", type=Path, required=True, metavar="DIR", help="what `virtex synthesize` wrote"
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="for results.json, captions.jsonl and captions.png; files of these names are replaced",
+    )
+    parser.add_argument(
+        "--images", type=int, default=100, help="held-out scenes to caption (default: 100)"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Caption, judge, fit the linear classifiers, write the files and print the table."""
+    from virtex.restore import restore
+    from virtex.scenes_report import caption_scenes, compare_features, write_report
+
+    restored = restore(arguments.checkpoint)
+    captioned = caption_scenes(restored, arguments.scenes, arguments.images)
+    features = compare_features(restored, arguments.scenes)
+    print(write_report(captioned, features, arguments.output))
+    return 0

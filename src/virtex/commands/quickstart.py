@@ -1,0 +1,130 @@
+"""`virtex quickstart`: from nothing to captions of held-out scenes, command by command.
+
+A step whose result is there already is not run again, and an interrupted training goes on.
+"""
+
+import argparse
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from virtex.errors import RunError, UserError
+
+_CONFIG = Path("configs/scenes/bicaptioning.yaml")
+
+
+@dataclass(frozen=True)
+class _Step:
+    """A command line of `virtex`, and the file that shows that it has been done."""
+
+    title: str
+    arguments: tuple[str | Path, ...]
+    result: Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Where everything goes, and which configuration."""
+    parser.add_argument("directory", type=Path, help="where scenes, vocabulary and run are put")
+    parser.add_argument(
+        "--config", type=Path, default=_CONFIG, metavar="FILE", help="default: %(default)s"
+    )
+    parser.add_argument(
+        "--config-override",
+        nargs="*",
+        default=[],
+        metavar="KEY VALUE",
+        help="settings on top of the YAML, such as OPTIM.NUM_ITERATIONS 300",
+    )
+    parser.add_argument(
+        "--train", type=int, default=8000, help="scenes to train on (default: %(default)s)"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the steps that are not done yet; the last one prints the table."""
+    from virtex import settings
+    from virtex.config import Config
+
+    if not arguments.config.is_file():
+        raise UserError(f"no configuration {arguments.config}; run this in a clone of the project")
+    directory = arguments.directory
+    overrides = [
+        *("DATA.ROOT", directory / "scenes"),
+        *("DATA.TOKENIZER_MODEL", directory / "vocabulary.model"),
+        *arguments.config_override,
+    ]
+    config = settings.load(Config, arguments.config, [str(word) for word in overrides])
+    begin = time.monotonic()
+    steps = _steps(directory, config, arguments, overrides)
+    for step in steps[:-1]:
+        if step.result.exists():
+            print(f"\n{step.title}: {step.result} is there already", flush=True)
+        else:
+            _run(step)
+    # The report is quick, and the person wants to see it.
+    _run(steps[-1])
+    minutes = (time.monotonic() - begin) / 60
+    print(
+        f"\nEverything lies in {directory}, after {minutes:.1f} minutes:\n"
+        f"  {directory}/report/captions.png     held-out scenes with their captions\n"
+        f"  {directory}/report/captions.jsonl   all of them, judged\n"
+        f"  {directory}/run                     checkpoints, log, scalars.jsonl, curves\n"
+        f"Curves:  {Path(sys.executable).parent}/tensorboard --logdir {directory}/run"
+    )
+    return 0
+
+
+def _steps(
+    directory: Path, config: object, arguments: argparse.Namespace, overrides: list[object]
+) -> list[_Step]:
+    from virtex.config import Config
+
+    assert isinstance(config, Config)
+    scenes, vocabulary = directory / "scenes", directory / "vocabulary.model"
+    run_directory = directory / "run"
+    last = run_directory / f"checkpoint_{config.optim.num_iterations}.pth"
+    begun = (run_directory / "config.yaml").exists()
+    captions = scenes / "annotations" / "captions_train2017.json"
+    return [
+        _Step(
+            "Draw scenes",
+            ("synthesize", scenes, "--train", str(arguments.train), "--max-objects", "2"),
+            scenes,
+        ),
+        _Step(
+            "Train a vocabulary",
+            (
+                *("tokenizer", captions, "--output", vocabulary),
+                *("--vocab-size", str(config.data.vocab_size)),
+            ),
+            vocabulary,
+        ),
+        _Step(
+            "Pretrain",
+            (
+                *("pretrain", "--config", arguments.config, "--serialization-dir", run_directory),
+                *("--checkpoint-every", "250", "--keep-recent", "2"),
+                *(("--resume-from", "latest") if begun else ()),
+                *("--config-override", *map(str, overrides)),
+            ),
+            last,
+        ),
+        _Step(
+            "Caption held-out scenes, compare features",
+            (
+                *("evaluate-scenes", "--checkpoint", last, "--scenes", scenes),
+                *("--output", directory / "report"),
+            ),
+            directory / "report",
+        ),
+    ]
+
+
+def _run(step: _Step) -> None:
+    words = [str(word) for word in step.arguments]
+    print(f"\n{step.title}:\n$ virtex {' '.join(words)}", flush=True)
+    status = subprocess.run([sys.executable, "-m", "virtex", *words], check=False).returncode
+    if status:
+        raise RunError(f"{step.title}: `virtex {words[0]}` ended with status {status}; see above")

@@ -1,0 +1,37 @@
+"""Images to pooled features of a frozen backbone."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from virtex.data.images import read_image
+from virtex.data.transforms import Augmented, CenterCrop, SmallestResize
+
+_BATCH = 100
+
+
+def center_crops(paths: Sequence[Path], size: int) -> Tensor:
+    """(N, 3, size, size) uint8 RGB: shorter side to `size`, then the middle square."""
+    unused = np.random.default_rng(0)  # these two transforms draw nothing
+    resize, crop = SmallestResize(size), CenterCrop(size)
+    images = [crop(resize(Augmented(read_image(p)), unused), unused).image for p in paths]
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
+
+
+@torch.inference_mode()
+def pooled_features(backbone: nn.Module, paths: Sequence[Path], size: int) -> Tensor:
+    """The mean of the grid of each image, (N, C) float32 on the CPU; the backbone is on the CPU.
+
+    Runs in evaluation mode, and leaves the backbone in it.
+    """
+    backbone.eval()
+    parts = [backbone(images).mean(dim=(2, 3)) for images in _batches(paths, size)]
+    return torch.cat(parts).float()
+
+
+def _batches(paths: Sequence[Path], size: int) -> Iterator[Tensor]:
+    for first in range(0, len(paths), _BATCH):
+        yield center_crops(paths[first : first + _BATCH], size)
