@@ -1,0 +1,111 @@
+"""`virtex tokenizer`: a SentencePiece vocabulary from captions."""
+
+import argparse
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from virtex.errors import UserError
+
+if TYPE_CHECKING:
+    from virtex.text.tokenizer import Tokenizer
+
+_EXAMPLES = 3
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `virtex tokenizer`."""
+    parser.add_argument(
+        "files",
+        type=Path,
+        nargs="+",
+        metavar="FILE",
+        help="captions: COCO annotations (.json), a table (.csv, .tsv) or a caption a line (.txt)",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="the vocabulary to write, for DATA.TOKENIZER_MODEL",
+    )
+    parser.add_argument(
+        "--vocab-size",
+        type=int,
+        default=10000,
+        metavar="N",
+        help="pieces, for DATA.VOCAB_SIZE (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--column",
+        default="caption",
+        metavar="NAME",
+        help="the captions' column in a table (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace the output where it exists"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Train, write and describe the vocabulary; raises `UserError`."""
+    # Here, so that `--help` answers at once.
+    from virtex.data.caption_files import read_captions
+    from virtex.text.tokenizer import Tokenizer, train
+
+    output: Path = arguments.output
+    if output.is_dir():
+        raise UserError(f"--output {output} is a directory; name a file in it")
+    if output.exists() and not arguments.overwrite:
+        raise UserError(f"{output} exists; give --overwrite to replace it, or another --output")
+    start = time.monotonic()
+    captions = [
+        caption for path in arguments.files for caption in read_captions(path, arguments.column)
+    ]
+    described = [caption for caption in captions if caption.strip()]
+    if not described:
+        raise UserError(f"no captions in {', '.join(map(str, arguments.files))}")
+    tokenizer = Tokenizer.from_bytes(train(described, arguments.vocab_size))
+    _write(output, tokenizer.model_bytes)
+    print(
+        f"captions         {len(described):,} ({len(captions) - len(described):,} blank left out)"
+    )
+    _describe(tokenizer, described)
+    print(f"written          {output} in {time.monotonic() - start:.1f} s")
+    return 0
+
+
+def _describe(tokenizer: "Tokenizer", captions: Sequence[str]) -> None:
+    from virtex.text.normalize import normalize_caption
+
+    tokens = unknown = 0
+    for caption in captions:
+        ids = tokenizer.encode(normalize_caption(caption))
+        tokens += len(ids)
+        unknown += ids.count(tokenizer.unk_index)
+    print(f"vocabulary       {tokenizer.vocab_size:,} pieces")
+    print(f"unknown tokens   {unknown / tokens:.3%} of {tokens:,}")
+    print(f"caption length   {tokens / len(captions):.1f} tokens on average")
+    for caption in captions[:_EXAMPLES]:
+        normalized = normalize_caption(caption)
+        pieces = " ".join(tokenizer.token(index) for index in tokenizer.encode(normalized))
+        print(f"example          {normalized}\n                 {pieces}")
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write the whole file or none of it, whenever the process ends."""
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with partial.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}") from error

@@ -1,0 +1,164 @@
+"""COCO captions: `annotations/captions_{split}2017.json` and the images of `{split}2017/`.
+
+Only the annotations say what there is; a directory is never listed. Records are in order of their
+image ids, whatever the order in the file.
+"""
+
+from array import array
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from virtex.data.images import OnBadImage
+from virtex.data.json_stream import list_items
+from virtex.data.packed import StringPacker, shared
+from virtex.data.records import Record
+from virtex.errors import UserError
+
+_NAMED = 5  # ids in a line of the report
+
+
+class CocoCaptions:
+    """The records of one split, in shared memory: about 70 bytes a caption for the whole job.
+
+    `report` says, a line each, what was left out: images without a caption, captions without an
+    image, blank captions.
+    """
+
+    def __init__(self, root: Path, split: str, on_bad_image: OnBadImage = "error") -> None:
+        """Read the annotations under `root`; `split` is "train" or "val".
+
+        Raises UserError when they are missing or malformed, hold two images of one id or no record;
+        under `on_bad_image` "error" also when anything would be left out.
+        """
+        path = root / "annotations" / f"captions_{split}2017.json"
+        if not path.is_file():
+            raise UserError(
+                f"there are no annotations {path}: DATA.ROOT ({root}) must be a directory with"
+                " annotations/, train2017/ and val2017/ as COCO publishes them"
+            )
+        self._directory = root / f"{split}2017"
+        columns = _read(path)
+        pairs = _paired(path, columns)
+        self.report = pairs.report
+        if self.report and on_bad_image == "error":
+            raise UserError(
+                f"{path}: {'; '.join(self.report)}. Mend the file, or set DATA.ON_BAD_IMAGE to skip"
+                " to train without these"
+            )
+        if not len(pairs.images):
+            raise UserError(f"{path} holds no image with a caption")
+        self._names, self._captions = columns.names.packed(), columns.captions.packed()
+        self._image_ids = shared(np.array(columns.image_ids, np.int64)[pairs.images])
+        self._images, self._order = shared(pairs.images), shared(pairs.captions)
+        self._ends = shared(pairs.ends)
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, index: int) -> Record:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        start, end = self._ends.numpy()[index : index + 2]
+        return Record(
+            image_id=int(self._image_ids.numpy()[index]),
+            path=self.path(index),
+            captions=tuple(self._captions[i] for i in self._order.numpy()[start:end].tolist()),
+        )
+
+    def path(self, index: int) -> Path:
+        """The image file of record `index` (0 … N-1)."""
+        return self._directory / self._names[int(self._images.numpy()[index])]
+
+    @property
+    def image_ids(self) -> npt.NDArray[np.int64]:
+        """The id of each record, (N,), ascending."""
+        ids: npt.NDArray[np.int64] = self._image_ids.numpy()
+        return ids
+
+
+@dataclass
+class _Columns:
+    """The file's two lists, column by column, in the file's order."""
+
+    image_ids: "array[int]" = field(default_factory=lambda: array("q"))
+    names: StringPacker = field(default_factory=StringPacker)
+    caption_image_ids: "array[int]" = field(default_factory=lambda: array("q"))
+    captions: StringPacker = field(default_factory=StringPacker)
+    blank: "array[int]" = field(default_factory=lambda: array("b"))  # 1 where a caption has no text
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    """Which image has which captions, as positions in the columns."""
+
+    images: npt.NDArray[np.int64]  # (N,), ascending by image id
+    captions: npt.NDArray[np.int64]  # those of the first image, of the second, …, in file order
+    ends: npt.NDArray[np.int64]  # (N + 1,), a 0 and the end of each image's part of `captions`
+    report: tuple[str, ...]
+
+
+def _read(path: Path) -> _Columns:
+    columns = _Columns()
+    for key, item in list_items(path):
+        if key == "images":
+            columns.image_ids.append(_integer(path, key, item, "id"))
+            columns.names.append(_text(path, key, item, "file_name"))
+        elif key == "annotations":
+            caption = _text(path, key, item, "caption")
+            columns.caption_image_ids.append(_integer(path, key, item, "image_id"))
+            columns.captions.append(caption)
+            columns.blank.append(not caption.strip())
+    return columns
+
+
+def _integer(path: Path, key: str, item: object, name: str) -> int:
+    value = item.get(name) if isinstance(item, dict) else None
+    if type(value) is not int or not -(2**63) <= value < 2**63:
+        raise UserError(_unfit(path, key, item, f"'{name}', a whole number of 64 bits"))
+    return value
+
+
+def _text(path: Path, key: str, item: object, name: str) -> str:
+    value = item.get(name) if isinstance(item, dict) else None
+    if not isinstance(value, str):
+        raise UserError(_unfit(path, key, item, f"'{name}', a string"))
+    return value
+
+
+def _unfit(path: Path, key: str, item: object, needed: str) -> str:
+    return f"{path}: every item of '{key}' needs {needed}; one is {str(item)[:200]}"
+
+
+def _paired(path: Path, columns: _Columns) -> _Pairs:
+    image_ids = np.array(columns.image_ids, np.int64)
+    order = np.argsort(image_ids, kind="stable")
+    ascending = image_ids[order]
+    repeated = np.unique(ascending[1:][ascending[1:] == ascending[:-1]])
+    if len(repeated):
+        raise UserError(f"{path}: {_line('image ids are given to several images', repeated)}")
+    wanted = np.array(columns.caption_image_ids, np.int64)
+    place = np.searchsorted(ascending, wanted)
+    known = np.isin(wanted, ascending)
+    blank = np.array(columns.blank, bool)
+    usable = np.flatnonzero(known & ~blank)
+    counts = np.bincount(place[usable], minlength=len(ascending))
+    findings = {
+        "images have no caption": ascending[counts == 0],
+        "captions are of images that are not listed": wanted[~known],
+        "captions are blank": wanted[known & blank],
+    }
+    return _Pairs(
+        images=order[counts > 0],
+        captions=usable[np.argsort(place[usable], kind="stable")],
+        ends=np.concatenate([[0], np.cumsum(counts[counts > 0])]),
+        report=tuple(_line(what, ids) for what, ids in findings.items() if len(ids)),
+    )
+
+
+def _line(what: str, image_ids: npt.NDArray[np.int64]) -> str:
+    """A count and the first ids: `3 captions are blank (image ids 7, 9, 31)`."""
+    named = ", ".join(map(str, image_ids[:_NAMED].tolist()))
+    return f"{len(image_ids)} {what} (image ids {named}{', …' if len(image_ids) > _NAMED else ''})"

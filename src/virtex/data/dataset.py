@@ -1,0 +1,93 @@
+"""Examples: a record, read, augmented and encoded by its task, as a function of a key."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from virtex.data.images import BadImage, OnBadImage, read_image
+from virtex.data.records import Record, Records
+from virtex.data.transforms import Augmented, Transform
+from virtex.errors import UserError
+
+Example = dict[str, object]
+Encode = Callable[[Record, Augmented, np.random.Generator], Example]
+
+# An epoch that training does not reach: validation draws are its own and the same each time.
+VALIDATION_EPOCH = 2**32 - 1
+_MOST_BAD_IN_A_ROW = 100
+
+
+class Key(NamedTuple):
+    """Which example: a `position` (0 … N-1) in the records, as augmented in `epoch`."""
+
+    epoch: int
+    position: int
+
+
+class ExampleDataset:
+    """Records turned into examples; everything random is drawn from (`seed`, epoch, index).
+
+    With `on_bad_image` "error" a file that gives no picture raises BadImage. With "skip", training
+    takes the next readable record in its place, because the processes of a job need batches of
+    one size; validation leaves it out, so that nothing counts twice. No file is skipped in silence:
+    `examples` hands back each one's error.
+    """
+
+    def __init__(
+        self,
+        records: Records,
+        transforms: Sequence[Transform],
+        encode: Encode,
+        seed: int,
+        on_bad_image: OnBadImage = "error",
+    ) -> None:
+        self._records = records
+        self._transforms = tuple(transforms)
+        self._encode = encode
+        self._seed = seed
+        self._on_bad_image = on_bad_image
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, key: tuple[int, int]) -> Example:
+        """The example of one key (epoch, index); raises BadImage whatever `on_bad_image` says."""
+        return self._example(Key(*key), self._records[key[1]])
+
+    def examples(self, keys: Sequence[Key]) -> tuple[list[Example], list[BadImage]]:
+        """The examples of a batch, and the errors of the files that were passed over for them.
+
+        Raises BadImage under "error", and UserError when a hundred files in a row are bad.
+        """
+        examples: list[Example] = []
+        bad: list[BadImage] = []
+        for key in keys:
+            try:
+                examples.append(self[key])
+            except BadImage as error:
+                if self._on_bad_image == "error":
+                    raise
+                bad.append(error)
+                if key.epoch != VALIDATION_EPOCH:
+                    examples.append(self._replacement(key, bad))
+        return examples, bad
+
+    def _replacement(self, key: Key, bad: list[BadImage]) -> Example:
+        """The next record that can be read, with the randomness of `key`; adds to `bad`."""
+        for step in range(1, min(_MOST_BAD_IN_A_ROW, len(self))):
+            try:
+                return self._example(key, self._records[(key.position + step) % len(self)])
+            except BadImage as error:
+                bad.append(error)
+        raise UserError(
+            f"{min(_MOST_BAD_IN_A_ROW, len(self))} images in a row are bad, so DATA.ROOT or the"
+            f" data set is probably wrong. The last: {bad[-1]}"
+        )
+
+    def _example(self, key: Key, record: Record) -> Example:
+        rng = np.random.default_rng([self._seed, *key])
+        augmented = Augmented(read_image(record.path))
+        for transform in self._transforms:
+            augmented = transform(augmented, rng)
+        return self._encode(record, augmented, rng)

@@ -1,0 +1,191 @@
+"""Batches of examples, loaded ahead by worker processes.
+
+Convention: which examples a batch holds is a function of (seed, iteration), so a run goes on at any
+iteration, with any number of workers and processes, without saved state. The keys of a batch go to
+one worker, which returns the whole batch; errors come back as values and are raised where the batch
+is due.
+"""
+
+import gc
+import signal
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import cv2
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from virtex.data.dataset import VALIDATION_EPOCH, Example, Key
+from virtex.data.images import BadImage
+from virtex.data.order import TrainingKeys
+from virtex.errors import RunError, UserError
+
+Batch = dict[str, torch.Tensor]
+Collate = Callable[[list[Example]], Batch]
+Skipped = Callable[[BadImage], None]
+
+
+class Examples(Protocol):
+    """What is loaded: `ExampleDataset`, or anything else that makes examples from keys."""
+
+    def __len__(self) -> int: ...
+
+    def examples(self, keys: Sequence[Key]) -> tuple[list[Example], list[BadImage]]:
+        """The examples of the keys, and the errors of files that were passed over."""
+        ...
+
+
+def training_batches(
+    dataset: Examples,
+    collate: Collate,
+    *,
+    batch_size: int,
+    workers: int,
+    seed: int,
+    first_iteration: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+    pin_memory: bool = False,
+    skipped: Skipped | None = None,
+    timeout_seconds: float = 600.0,
+) -> Iterator[Batch]:
+    """This process's parts of the global batches, endless, from `first_iteration` (0 or more).
+
+    `batch_size` is that of all processes together; process `rank` gets its contiguous part. Every
+    epoch has its own order; its last examples, that fill no batch, are left out. `workers`
+    processes load (0: this one). `skipped` gets every file that was passed over, once. A worker
+    that gives nothing for `timeout_seconds` ends the run.
+
+    Raises UserError at once when the batch is larger than the data or not divisible by
+    `world_size`; in iteration UserError as `dataset` does, and RunError when a worker dies or is
+    too slow.
+    """
+    part = _part(batch_size, world_size)
+    if batch_size > len(dataset):
+        raise UserError(
+            f"OPTIM.BATCH_SIZE {batch_size} is larger than the data ({len(dataset)} training"
+            " images): choose a smaller batch or more data"
+        )
+    keys = TrainingKeys(
+        len(dataset), batch_size, slice(rank * part, (rank + 1) * part), seed, first_iteration
+    )
+    return _batches(_Loads(dataset, collate), keys, workers, pin_memory, skipped, timeout_seconds)
+
+
+def validation_batches(
+    dataset: Examples,
+    collate: Collate,
+    *,
+    batch_size: int,
+    workers: int,
+    rank: int = 0,
+    world_size: int = 1,
+    pin_memory: bool = False,
+    skipped: Skipped | None = None,
+    timeout_seconds: float = 600.0,
+) -> Iterator[Batch]:
+    """Every example once over all processes, the same each time, the last batch smaller.
+
+    Processes may get one batch more or less than others. Arguments and errors as for training.
+    """
+    part = _part(batch_size, world_size)
+    keys = [Key(VALIDATION_EPOCH, index) for index in range(rank, len(dataset), world_size)]
+    batches = [keys[start : start + part] for start in range(0, len(keys), part)]
+    return _batches(
+        _Loads(dataset, collate), batches, workers, pin_memory, skipped, timeout_seconds
+    )
+
+
+def _part(batch_size: int, world_size: int) -> int:
+    """The examples of a global batch that one process gets."""
+    if batch_size < 1 or batch_size % world_size:
+        raise UserError(
+            f"a batch of {batch_size} cannot be divided over {world_size} processes:"
+            " choose a multiple of their number"
+        )
+    return batch_size // world_size
+
+
+class _Loaded(NamedTuple):
+    """What a worker hands over: a batch, unless all its files were left out, or an error."""
+
+    batch: Batch | None
+    bad: Sequence[BadImage]
+    error: UserError | None
+
+
+class _Loads(Dataset[_Loaded]):
+    """The worker's side: the keys of a batch to the batch."""
+
+    def __init__(self, dataset: Examples, collate: Collate) -> None:
+        self._dataset = dataset
+        self._collate = collate
+
+    def __getitem__(self, keys: list[Key]) -> _Loaded:
+        try:
+            examples, bad = self._dataset.examples(keys)
+        except UserError as error:
+            # As a value: torch would wrap a raised error in the worker's traceback.
+            return _Loaded(None, (), error)
+        return _Loaded(self._collate(examples) if examples else None, bad, None)
+
+
+def _batches(
+    loads: _Loads,
+    keys: Iterable[list[Key]],
+    workers: int,
+    pin_memory: bool,
+    skipped: Skipped | None,
+    timeout_seconds: float,
+) -> Iterator[Batch]:
+    """The main process's side: batches in order, errors raised, bad files reported once each."""
+    loader = DataLoader(
+        loads,
+        batch_size=None,  # a key of `loads` is a batch already
+        sampler=keys,
+        collate_fn=_as_it_is,
+        num_workers=workers,
+        pin_memory=pin_memory,
+        timeout=timeout_seconds if workers else 0,
+        worker_init_fn=_start_worker,
+        # Otherwise each iterator would draw from the global random state.
+        generator=torch.Generator(),
+    )
+    known = set()
+    for loaded in _living(loader):
+        for bad in loaded.bad:
+            if skipped is not None and bad.path not in known:
+                known.add(bad.path)
+                skipped(bad)
+        if loaded.error is not None:
+            raise loaded.error
+        if loaded.batch is not None:
+            yield loaded.batch
+
+
+def _living(loader: "DataLoader[_Loaded]") -> Iterator[_Loaded]:
+    """The loader's items; a worker that died or hangs is a RunError."""
+    try:
+        yield from loader
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader "):  # torch's own words for a lost worker
+            raise
+        raise RunError(
+            f"loading the data failed: {error}. A worker that was killed mostly means too little"
+            " memory: use fewer workers (--cpu-workers) or a smaller batch"
+        ) from error
+
+
+def _as_it_is(loaded: Any) -> Any:
+    return loaded
+
+
+def _start_worker(_: int) -> None:
+    # A collection writes to the header of every object and so copies the pages shared with the main
+    # process, 40 MB a worker. What was there at the start stays uncollected instead.
+    gc.freeze()
+    # One thread each: the workers are the parallelism.
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)
+    # Ctrl-C goes to the whole group; the main process ends the workers in good order.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

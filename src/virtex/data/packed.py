@@ -1,0 +1,53 @@
+"""Many strings or numbers in a few shared tensors.
+
+Loader workers see a list of Python strings copied page by page, because reading one writes its
+reference count. Tensors in shared memory are one copy for a whole job, forked or spawned.
+"""
+
+from array import array
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+
+class StringPacker:
+    """Strings on their way into `PackedStrings`."""
+
+    def __init__(self) -> None:
+        self._text = bytearray()
+        self._ends = array("q", [0])
+
+    def append(self, text: str) -> None:
+        # Broken JSON escapes can leave half a surrogate pair, which UTF-8 has no place for.
+        self._text += text.encode("utf-8", errors="replace")
+        self._ends.append(len(self._text))
+
+    def packed(self) -> "PackedStrings":
+        """All strings so far, in shared memory."""
+        return PackedStrings(
+            shared(np.frombuffer(self._text, np.uint8)), shared(np.frombuffer(self._ends, np.int64))
+        )
+
+
+class PackedStrings:
+    """An immutable sequence of strings in two tensors: UTF-8 bytes, and where each string ends."""
+
+    def __init__(self, text: torch.Tensor, ends: torch.Tensor) -> None:
+        """`text` is uint8; `ends` int64, a 0 and then the end of each string in `text`."""
+        self._text = text
+        self._ends = ends
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def __getitem__(self, index: int) -> str:
+        start, end = self._ends.numpy()[index : index + 2]
+        return self._text.numpy()[start:end].tobytes().decode()
+
+
+def shared(values: npt.NDArray[np.generic]) -> torch.Tensor:
+    """A copy of a writable array as a tensor in memory that all processes of the job share."""
+    tensor = torch.from_numpy(values)
+    tensor.share_memory_()  # type: ignore[no-untyped-call]
+    return tensor

@@ -1,0 +1,170 @@
+"""Captions to token ids and back, by SentencePiece byte-pair encoding.
+
+Convention: id 0 is `<unk>` and also padding; `[SOS]`, `[EOS]` and `[MASK]` are control symbols,
+which no text can produce.
+"""
+
+import io
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import sentencepiece
+
+from virtex.errors import UserError
+from virtex.text.normalize import normalize_caption
+
+CONTROL_SYMBOLS = ("[SOS]", "[EOS]", "[MASK]")
+_MAX_SENTENCE_BYTES = 1 << 30
+_TRAINER_FIELD, _NORMALIZER_FIELD = 2, 3
+
+
+def train(captions: Iterable[str], vocab_size: int) -> bytes:
+    """A SentencePiece model of `vocab_size` pieces for the captions, which are normalised here.
+
+    Deterministic: the same captions in the same order give the same bytes.
+
+    Raises UserError when the captions hold no text, or too few or too many different characters and
+    pieces for `vocab_size`.
+    """
+    sentences = [normalized for text in captions if (normalized := normalize_caption(text)).strip()]
+    if not sentences:
+        raise UserError("there is no caption with any text to train a vocabulary on")
+    if vocab_size < 1:
+        raise UserError(f"a vocabulary of {vocab_size} pieces is not possible")
+    model = io.BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(sentences),
+            model_writer=model,
+            model_type="bpe",
+            vocab_size=vocab_size,
+            character_coverage=1.0,
+            unk_id=0,
+            bos_id=-1,
+            eos_id=-1,
+            pad_id=-1,
+            control_symbols=list(CONTROL_SYMBOLS),
+            # Longer sentences would be left out without a word.
+            max_sentence_length=_MAX_SENTENCE_BYTES,
+            num_threads=1,
+            minloglevel=2,
+        )
+    except RuntimeError as error:
+        raise _explained(error, vocab_size) from error
+    return model.getvalue()
+
+
+def _explained(error: RuntimeError, vocab_size: int) -> UserError:
+    """The trainer's error in the user's terms."""
+    if largest := re.search(r"Vocabulary size too high.*<= (\d+)", str(error)):
+        return UserError(
+            f"a vocabulary of {vocab_size} pieces is too large for these captions: the largest"
+            f" possible size is {largest[1]}"
+        )
+    if smallest := re.search(r"smaller than required_chars\. \d+ vs (\d+)", str(error)):
+        return UserError(
+            f"a vocabulary of {vocab_size} pieces is too small for these captions: their"
+            f" characters alone need {smallest[1]}"
+        )
+    if "all_chars_count" in str(error):
+        return UserError("there is no caption with any text to train a vocabulary on")
+    return UserError(f"SentencePiece cannot train a vocabulary: {error}")
+
+
+class Tokenizer:
+    """One vocabulary: text to ids and ids to text; can be pickled, for loader workers."""
+
+    def __init__(self, model_bytes: bytes, source: str) -> None:
+        """`source` is how messages name the model. Raises UserError where it is none of ours."""
+        self._source = source
+        self.model_bytes = model_bytes
+        self._processor = _processor(model_bytes, source)
+        self.vocab_size: int = self._processor.vocab_size()
+        self.unk_index: int = self._processor.unk_id()
+        self.sos_index, self.eos_index, self.mask_index = map(self._control, CONTROL_SYMBOLS)
+        self._special = {
+            index
+            for index in range(self.vocab_size)
+            if self._processor.is_control(index) or self._processor.is_unknown(index)
+        }
+
+    @classmethod
+    def from_file(cls, path: Path) -> "Tokenizer":
+        """The tokenizer of a `.model` file; raises UserError where it is none."""
+        try:
+            return cls(path.read_bytes(), str(path))
+        except OSError as error:
+            raise UserError(
+                f"cannot read the vocabulary {path}: {error.strerror}; `virtex tokenizer` makes one"
+            ) from error
+
+    @classmethod
+    def from_bytes(cls, model_bytes: bytes) -> "Tokenizer":
+        """The tokenizer of a model's bytes, as `model_bytes` and a checkpoint hold them."""
+        return cls(model_bytes, "the given bytes")
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a normalised caption, without `[SOS]` and `[EOS]`; unknown text is id 0."""
+        ids: list[int] = self._processor.encode(text)
+        return ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of token ids (each 0 … V-1), leaving out control symbols and unknown tokens."""
+        text: str = self._processor.decode([int(i) for i in ids if int(i) not in self._special])
+        return text
+
+    def token(self, index: int) -> str:
+        """The piece of one id; a leading ▁ marks the start of a word."""
+        piece: str = self._processor.id_to_piece(index)
+        return piece
+
+    def __reduce__(self) -> tuple[type["Tokenizer"], tuple[bytes, str]]:
+        return Tokenizer, (self.model_bytes, self._source)
+
+    def _control(self, symbol: str) -> int:
+        index: int = self._processor.piece_to_id(symbol)
+        if not self._processor.is_control(index):
+            raise UserError(
+                f"the vocabulary {self._source} has no control symbol {symbol}: train one with"
+                " `virtex tokenizer`"
+            )
+        return index
+
+
+def _processor(model_bytes: bytes, source: str) -> sentencepiece.SentencePieceProcessor:
+    processor = sentencepiece.SentencePieceProcessor()
+    # A file that was cut between two pieces still parses, as another kind of model: look first.
+    complete = {_TRAINER_FIELD, _NORMALIZER_FIELD} <= _fields(model_bytes)
+    try:
+        if complete and processor.LoadFromSerializedProto(model_bytes):
+            return processor
+    except RuntimeError as error:
+        raise UserError(f"{source} is not a SentencePiece model: {error}") from error
+    raise UserError(f"{source} is not a complete SentencePiece model: is the file cut short?")
+
+
+def _fields(message: bytes) -> set[int]:
+    """The field numbers of a serialized protocol buffer, up to where it cannot be a model's."""
+    fields = set()
+    position = 0
+    while position < len(message):
+        tag, position = _varint(message, position)
+        length, position = _varint(message, position)
+        position += length
+        if tag & 7 != 2 or position > len(message):  # every part of a model is length-delimited
+            break
+        fields.add(tag >> 3)
+    return fields
+
+
+def _varint(message: bytes, position: int) -> tuple[int, int]:
+    """A variable-length integer (seven bits a byte, lowest first) and the position behind it."""
+    value = shift = 0
+    more = True
+    while more and position < len(message):
+        value |= (message[position] & 0x7F) << shift
+        more = message[position] >= 0x80
+        shift += 7
+        position += 1
+    return value, position

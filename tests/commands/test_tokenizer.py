@@ -1,0 +1,104 @@
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+
+from virtex.cli import main
+from virtex.text.tokenizer import Tokenizer
+
+CAPTIONS = [f"A {c} Café {n}" for c in ("red", "green", "blue") for n in ("left", "right", "here")]
+
+
+@pytest.fixture
+def captions(tmp_path):
+    path = tmp_path / "captions.txt"
+    path.write_text("\n".join([*CAPTIONS, "", " "]), encoding="utf-8")
+    return path
+
+
+def tokenizer(*arguments):
+    return main(["tokenizer", *map(str, arguments)])
+
+
+def test_a_vocabulary_is_written_and_described(tmp_path, captions, capsys):
+    output = tmp_path / "new" / "vocab.model"
+    assert tokenizer(captions, "--output", output, "--vocab-size", 40) == 0
+    assert Tokenizer.from_file(output).vocab_size == 40
+    assert [path.name for path in output.parent.iterdir()] == ["vocab.model"]
+    printed = capsys.readouterr().out
+    for fact in ["9 (2 blank", "40 pieces", "0.000% of", "a red cafe left", str(output)]:
+        assert fact in printed
+
+
+@pytest.mark.usefixtures("captions")
+def test_all_kinds_of_files_give_the_same_vocabulary(tmp_path):
+    (tmp_path / "a.json").write_text(
+        json.dumps({"annotations": [{"caption": c} for c in CAPTIONS]})
+    )
+    (tmp_path / "a.csv").write_text("\n".join(["caption,n", *(f"{c},1" for c in CAPTIONS)]))
+    (tmp_path / "a.tsv").write_text("\n".join(["n\ttext", *(f"1\t{c}" for c in CAPTIONS)]))
+    (tmp_path / "half.txt").write_text("\n".join(CAPTIONS[:4]))
+    (tmp_path / "rest.txt").write_text("\n".join(CAPTIONS[4:]))
+    sources = ["captions.txt"], ["a.json"], ["a.csv"], ["half.txt", "rest.txt"], ["a.tsv"]
+    models = set()
+    for source in sources:
+        output = tmp_path / f"{source[0]}.model"
+        column = "text" if source == ["a.tsv"] else "caption"
+        files = [tmp_path / name for name in source]
+        options = ["--output", output, "--vocab-size", 40, "--column", column]
+        assert tokenizer(*files, *options) == 0
+        models.add(output.read_bytes())
+    assert len(models) == 1
+
+
+def test_an_existing_file_is_kept_unless_asked(tmp_path, captions, capsys):
+    output = tmp_path / "vocab.model"
+    output.write_text("mine")
+    assert tokenizer(captions, "--output", output, "--vocab-size", 40) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert output.read_text() == "mine"
+    assert tokenizer(captions, "--output", output, "--vocab-size", 40, "--overwrite") == 0
+    assert Tokenizer.from_file(output).vocab_size == 40
+
+
+def test_a_failure_keeps_the_existing_file(tmp_path, captions):
+    output = tmp_path / "vocab.model"
+    output.write_text("mine")
+    assert tokenizer(captions, "--output", output, "--vocab-size", 10**6, "--overwrite") == 2
+    assert output.read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("blank.txt", "\n \n", "no captions in .*blank.txt"),
+        ("captions.csv", "a,b\n1,2\n", "no column 'caption', only 'a', 'b'"),
+        ("few.txt", "a dog", "10000 pieces is too large.* largest possible size is"),
+        ("none.txt", None, "cannot read .*none.txt"),
+    ],
+)
+def test_wrong_input_is_one_line_and_status_2(tmp_path, capsys, name, content, reason):
+    if content is not None:
+        (tmp_path / name).write_text(content)
+    assert tokenizer(tmp_path / name, "--output", tmp_path / "vocab.model") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("virtex tokenizer: error: ")
+    assert re.search(reason, line)
+    assert not (tmp_path / "vocab.model").exists()
+
+
+@pytest.mark.parametrize("output", ["", "captions.txt/vocab.model"])
+def test_an_output_that_cannot_be_written_is_an_error(tmp_path, captions, capsys, output):
+    assert tokenizer(captions, "--output", tmp_path / output, "--vocab-size", 40) == 2
+    assert str(tmp_path / output) in capsys.readouterr().err
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys, virtex.commands.tokenizer as command, argparse\n"
+        "command.add_arguments(argparse.ArgumentParser())\n"
+        "assert not {'torch', 'cv2', 'numpy', 'sentencepiece'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

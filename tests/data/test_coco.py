@@ -1,0 +1,126 @@
+import operator
+import os
+from multiprocessing.reduction import ForkingPickler
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from virtex.data.coco import CocoCaptions
+from virtex.data.records import Record, missing_images
+from virtex.errors import UserError
+
+COCO_MINI = os.environ.get("VIRTEX_COCO_MINI")
+
+
+def test_records_are_in_order_of_image_ids_with_captions_in_file_order(write_coco):
+    root = write_coco({7: ["b", "a"], 3: ["é one"], 12: ["c"]})
+    records = CocoCaptions(root, "train")
+    directory = root / "train2017"
+    assert [records[index] for index in range(len(records))] == [
+        Record(3, directory / "000000000003.jpg", ("é one",)),
+        Record(7, directory / "000000000007.jpg", ("b", "a")),
+        Record(12, directory / "000000000012.jpg", ("c",)),
+    ]
+    np.testing.assert_array_equal(records.image_ids, [3, 7, 12])
+    assert records.report == ()
+
+
+def test_iteration_ends(write_coco):
+    records = CocoCaptions(write_coco({1: ["a"]}, "val"), "val")
+    assert [record.image_id for record in records] == [1]
+    with pytest.raises(IndexError):
+        records[-1]
+
+
+@pytest.mark.slow
+def test_spawned_processes_share_the_memory(write_coco):
+    records = CocoCaptions(write_coco({1: ["a", "b"], 2: ["c"]}), "train")
+    with torch.multiprocessing.get_context("spawn").Pool(1) as pool:
+        assert pool.apply(operator.getitem, (records, 1)) == records[1]
+    # A handle for each tensor travels, not what is in it.
+    assert len(ForkingPickler.dumps(records)) < 4000
+
+
+def test_files_that_no_annotation_names_are_not_seen(write_coco):
+    root = write_coco({1: ["a"]})
+    (root / "train2017" / "000000000002.jpg").write_bytes(b"other")
+    assert len(CocoCaptions(root, "train")) == 1
+
+
+ANNOTATIONS = [
+    {"image_id": 5, "caption": "five"},
+    {"image_id": 9, "caption": "of no image"},
+    {"image_id": 6, "caption": " \n"},
+    {"image_id": 5, "caption": ""},
+]
+
+
+def test_what_lacks_its_counterpart_is_an_error_that_names_it(write_coco):
+    root = write_coco({5: [], 6: [], 8: []}, annotations=ANNOTATIONS)
+    expected = (
+        r"captions_train2017\.json: 2 images have no caption \(image ids 6, 8\);"
+        r" 1 captions are of images that are not listed \(image ids 9\);"
+        r" 2 captions are blank \(image ids 6, 5\).*ON_BAD_IMAGE"
+    )
+    with pytest.raises(UserError, match=expected):
+        CocoCaptions(root, "train")
+
+
+def test_what_lacks_its_counterpart_is_left_out_and_reported_when_asked(write_coco):
+    root = write_coco({5: [], 6: [], 8: []}, annotations=ANNOTATIONS)
+    records = CocoCaptions(root, "train", on_bad_image="skip")
+    assert [(record.image_id, record.captions) for record in records] == [(5, ("five",))]
+    assert len(records.report) == 3
+
+
+def test_a_report_names_a_few_of_many(write_coco):
+    root = write_coco({i: [] for i in range(1, 20)} | {20: ["a"]})
+    (line,) = CocoCaptions(root, "train", on_bad_image="skip").report
+    assert line == "19 images have no caption (image ids 1, 2, 3, 4, 5, …)"
+
+
+@pytest.mark.parametrize(
+    ("members", "reason"),
+    [
+        ({"images": [{"id": 1, "file_name": "a"}] * 2}, r"several images \(image ids 1\)"),
+        ({"images": [{"file_name": "a"}]}, "'images' needs 'id', a whole number"),
+        ({"images": [{"id": "1", "file_name": "a"}]}, "'images' needs 'id', a whole number"),
+        ({"images": [{"id": True, "file_name": "a"}]}, "'images' needs 'id', a whole number"),
+        ({"images": [{"id": 2**64, "file_name": "a"}]}, "'images' needs 'id', a whole number"),
+        ({"images": [{"id": 1}]}, "'images' needs 'file_name', a string"),
+        ({"images": [7]}, "'images' needs 'id'.* one is 7"),
+        ({"annotations": [{"image_id": 1}]}, "'annotations' needs 'caption', a string"),
+        ({"annotations": [{"image_id": 1, "caption": None}]}, "needs 'caption', a string"),
+        ({"annotations": [{"caption": "a"}]}, "'annotations' needs 'image_id'"),
+        ({"images": {}, "annotations": []}, "no image with a caption"),
+        ({"images": [], "annotations": []}, "no image with a caption"),
+    ],
+)
+def test_annotations_of_another_form_are_an_error_with_the_path(write_coco, members, reason):
+    root = write_coco({1: ["a"]}, **members)
+    with pytest.raises(UserError, match=rf"captions_train2017\.json.*{reason}"):
+        CocoCaptions(root, "train")
+
+
+def test_a_directory_without_annotations_is_an_error_that_says_the_layout(tmp_path):
+    with pytest.raises(UserError, match=r"captions_val2017\.json: DATA\.ROOT .* annotations/"):
+        CocoCaptions(tmp_path, "val")
+
+
+def test_missing_and_empty_files_are_found_without_reading(write_coco):
+    root = write_coco({1: ["a"], 2: ["b"], 3: ["c"], 4: ["d"]})
+    paths = [record.path for record in CocoCaptions(root, "train")]
+    paths[1].unlink()
+    paths[2].write_bytes(b"")
+    assert missing_images(CocoCaptions(root, "train")) == paths[1:3]
+
+
+@pytest.mark.skipif(COCO_MINI is None, reason="VIRTEX_COCO_MINI names no directory")
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_published_annotations_are_read(split):
+    records = CocoCaptions(Path(COCO_MINI), split)
+    assert missing_images(records) == []
+    assert all(len(record.captions) >= 5 for record in records)
+    assert f"{records[0].image_id:012}.jpg" == records[0].path.name

@@ -1,0 +1,247 @@
+import os
+import random
+import signal
+import time
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+
+from virtex.data.coco import CocoCaptions
+from virtex.data.dataset import ExampleDataset
+from virtex.data.images import BadImage
+from virtex.data.loader import training_batches, validation_batches
+from virtex.data.transforms import CenterCrop, ColorJitter, HorizontalFlip, RandomResizedCrop
+from virtex.errors import RunError, UserError
+
+pytestmark = [
+    # Python 3.12 and later say that torch's threads and forked workers may not go together.
+    pytest.mark.filterwarnings("ignore:This process .* is multi-threaded"),
+    # torch says so where a machine has fewer cores than the test has workers.
+    pytest.mark.filterwarnings("ignore:This DataLoader will create"),
+]
+
+TRAIN = (RandomResizedCrop(16), HorizontalFlip(), ColorJitter())
+
+
+def encode(record, augmented, rng):
+    return {
+        "image_id": record.image_id,
+        "image": torch.from_numpy(augmented.image),
+        "draw": int(rng.integers(1 << 40)),
+    }
+
+
+def collate(examples):
+    return {
+        "image_id": torch.tensor([example["image_id"] for example in examples]),
+        "image": torch.stack([example["image"] for example in examples]).permute(0, 3, 1, 2),
+        "draw": torch.tensor([example["draw"] for example in examples]),
+    }
+
+
+@pytest.fixture
+def records(write_coco):
+    return CocoCaptions(write_coco({i: ["a"] for i in range(1, 12)}), "train")
+
+
+@pytest.fixture
+def dataset(records):
+    return ExampleDataset(records, TRAIN, encode, seed=0)
+
+
+def training(dataset, count=7, workers=0, **options):
+    options = {"batch_size": 4, "seed": 3} | options
+    batches = training_batches(dataset, collate, workers=workers, **options)
+    return list(islice(batches, count))
+
+
+def validation(dataset, workers=0, **options):
+    return list(validation_batches(dataset, collate, workers=workers, **options))
+
+
+def equal(ones, others):
+    return len(ones) == len(others) and all(
+        one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+        for one, other in zip(ones, others, strict=True)
+    )
+
+
+def ids(batches):
+    return [batch["image_id"].tolist() for batch in batches]
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_batches_do_not_depend_on_the_number_of_workers(dataset, workers):
+    assert equal(training(dataset, workers=workers), training(dataset))
+
+
+def test_images_are_channels_last_views(dataset):
+    for workers in (0, 1):
+        (batch,) = training(dataset, 1, workers)
+        assert (batch["image"].shape, batch["image"].dtype) == ((4, 3, 16, 16), torch.uint8)
+        assert batch["image"].is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_starting_later_equals_going_on(dataset, workers):
+    assert equal(training(dataset, 4, workers, first_iteration=5), training(dataset, 9)[5:])
+
+
+def test_an_epoch_is_a_permutation_and_each_differs(dataset):
+    epochs = [
+        [i for batch in ids(training(dataset, 2, first_iteration=2 * epoch)) for i in batch]
+        for epoch in range(4)
+    ]
+    assert all(len(set(epoch)) == 8 for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) == 4
+
+
+@pytest.mark.parametrize("world_size", [2, 4])
+def test_processes_together_get_the_batches_of_one(dataset, world_size):
+    parts = [training(dataset, rank=rank, world_size=world_size) for rank in range(world_size)]
+    joined = [
+        {name: torch.cat([part[name] for part in batch]) for name in batch[0]}
+        for batch in zip(*parts, strict=True)
+    ]
+    assert equal(joined, training(dataset))
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_validation_sees_every_example_once(dataset, world_size, workers):
+    seen = [
+        image_id
+        for rank in range(world_size)
+        for batch in ids(
+            validation(dataset, workers, batch_size=6, rank=rank, world_size=world_size)
+        )
+        for image_id in batch
+    ]
+    assert sorted(seen) == list(range(1, 12))
+
+
+def test_validation_is_the_same_each_time_and_none_of_the_training(dataset):
+    once = validation(dataset, batch_size=4)
+    assert equal(once, validation(dataset, 2, batch_size=4))
+    draws = {draw for batch in once for draw in batch["draw"].tolist()}
+    trained = {draw for batch in training(dataset, 20) for draw in batch["draw"].tolist()}
+    assert not draws & trained
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_validating_in_between_changes_no_training_batch(dataset, workers):
+    batches = training_batches(dataset, collate, batch_size=4, workers=workers, seed=3)
+    interrupted = []
+    for batch in islice(batches, 7):
+        interrupted.append(batch)
+        validation(dataset, batch_size=4)
+    assert equal(interrupted, training(dataset))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_global_random_states_are_left_alone(dataset, workers):
+    def states():
+        return torch.random.get_rng_state().tolist(), random.getstate(), str(np.random.get_state())  # noqa: NPY002
+
+    before = states()
+    training(dataset, 3, workers)
+    validation(dataset, workers, batch_size=4)
+    assert states() == before
+
+
+def test_a_batch_larger_than_the_data_is_an_error_at_once(dataset):
+    with pytest.raises(UserError, match=r"OPTIM\.BATCH_SIZE 12 is larger than the data \(11 "):
+        training_batches(dataset, collate, batch_size=12, workers=0, seed=0)
+
+
+@pytest.mark.parametrize("batches", [training_batches, validation_batches])
+def test_a_batch_that_processes_cannot_share_is_an_error_at_once(dataset, batches):
+    options = {"seed": 0} if batches is training_batches else {}
+    with pytest.raises(UserError, match="a batch of 4 cannot be divided over 3 processes"):
+        batches(dataset, collate, batch_size=4, workers=0, world_size=3, **options)
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:300])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_bad_image_ends_the_run_with_its_path_and_no_traceback(dataset, records, workers):
+    cut(records[5].path)
+    with pytest.raises(BadImage) as caught:
+        training(dataset, 2 * 11, workers)
+    assert caught.value.path == records[5].path
+    assert str(caught.value).startswith(f"cannot read the image {records[5].path}: ")
+    assert "Traceback" not in str(caught.value)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_skipped_images_are_reported_once_each_and_batches_stay_full(records, workers):
+    for position in (5, 6):
+        cut(records[position].path)
+    dataset = ExampleDataset(records, TRAIN, encode, 0, "skip")
+    skipped = []
+    batches = training(dataset, 12, workers, skipped=skipped.append)
+    assert {len(batch["image"]) for batch in batches} == {4}
+    assert sorted(error.path for error in skipped) == [records[5].path, records[6].path]
+    assert not {6, 7} & {i for batch in ids(batches) for i in batch}
+
+
+def test_skipped_images_leave_validation_smaller(records):
+    for position in (0, 5, 8, 9, 10):
+        cut(records[position].path)
+    dataset = ExampleDataset(records, TRAIN, encode, 0, "skip")
+    skipped = []
+    batches = validation(dataset, 2, batch_size=2, skipped=skipped.append)
+    assert ids(batches) == [[2], [3, 4], [5], [7, 8]]
+    assert len(skipped) == 5
+
+
+def test_a_data_set_of_bad_images_only_is_an_error_not_a_hang(records):
+    for record in records:
+        cut(record.path)
+    dataset = ExampleDataset(records, TRAIN, encode, 0, "skip")
+    with pytest.raises(UserError, match="11 images in a row"):
+        training(dataset, workers=2)
+
+
+def killed(record, augmented, rng):
+    if record.image_id == 7:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return encode(record, augmented, rng)
+
+
+def test_a_killed_worker_ends_the_run(records):
+    dataset = ExampleDataset(records, TRAIN, killed, 0)
+    with pytest.raises(RunError, match=r"is killed by signal|exited unexpectedly"):
+        training(dataset, 11, workers=2)
+
+
+def stuck(record, augmented, rng):
+    time.sleep(2)
+    return encode(record, augmented, rng)
+
+
+def test_a_worker_that_hangs_ends_the_run(records):
+    dataset = ExampleDataset(records, TRAIN, stuck, 0)
+    with pytest.raises(RunError, match="timed out after 1"):
+        training(dataset, workers=1, batch_size=1, timeout_seconds=1)
+
+
+def faulty(*_):
+    raise RuntimeError("a fault of ours")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_other_errors_keep_their_type_and_words(records, workers):
+    with pytest.raises(RuntimeError, match="a fault of ours") as caught:
+        training(ExampleDataset(records, TRAIN, faulty, 0), workers=workers)
+    assert not isinstance(caught.value, RunError)
+
+
+def test_a_user_error_of_a_transform_arrives_as_it_was(records):
+    dataset = ExampleDataset(records, [CenterCrop(99)], encode, 0)
+    with pytest.raises(UserError, match=r"\Acenter_crop of 99"):
+        training(dataset, workers=1)

@@ -1,0 +1,73 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from virtex.data.coco import CocoCaptions
+from virtex.data.subset import Selection, subset
+from virtex.errors import UserError
+
+
+class Ids:
+    """Records that are nothing but ids."""
+
+    def __init__(self, ids):
+        self.image_ids = np.array(ids, np.int64)
+
+    def __len__(self):
+        return len(self.image_ids)
+
+    def __getitem__(self, index):
+        return int(self.image_ids[index])
+
+
+ids = st.lists(st.integers(0, 10**6), min_size=1, max_size=60, unique=True)
+percentages = st.floats(0.01, 100)
+
+
+@given(ids, percentages, percentages, st.integers(0, 3))
+def test_smaller_subsets_lie_in_larger_ones(ids, one, other, seed):
+    small, large = (subset(Ids(ids), p, seed).image_ids for p in sorted([one, other]))
+    assert set(small.tolist()) <= set(large.tolist())
+
+
+@given(ids, percentages, st.integers(0, 3), st.randoms())
+def test_the_order_of_the_records_does_not_choose(ids, percentage, seed, random):
+    chosen = set(subset(Ids(ids), percentage, seed).image_ids.tolist())
+    random.shuffle(ids)
+    assert set(subset(Ids(ids), percentage, seed).image_ids.tolist()) == chosen
+
+
+@given(ids, percentages)
+def test_the_size_is_the_percentage_rounded_down_but_not_nothing(ids, percentage):
+    size = len(subset(Ids(ids), percentage, 0))
+    assert size == max(1, int(len(ids) * percentage / 100))
+
+
+def test_the_choice_is_fixed_for_good():
+    # A changed figure here would change every data-efficiency run.
+    assert subset(Ids(range(1000)), 0.5, 7).image_ids.tolist() == [83, 271, 370, 502, 779]
+
+
+def test_seeds_choose_differently():
+    chosen = {tuple(subset(Ids(range(100)), 10, seed).image_ids.tolist()) for seed in range(20)}
+    assert len(chosen) == 20
+
+
+def test_all_of_them_are_the_records_themselves():
+    records = Ids([3, 1])
+    assert subset(records, 100.0, 0) is records
+
+
+@pytest.mark.parametrize("percentage", [0, -1, 100.5, float("nan")])
+def test_percentages_out_of_range_are_an_error(percentage):
+    with pytest.raises(UserError, match="above 0 and at most 100"):
+        subset(Ids([1]), percentage, 0)
+
+
+def test_a_selection_gives_the_records_at_its_positions(write_coco):
+    records = CocoCaptions(write_coco({1: ["a"], 2: ["b"], 3: ["c"]}), "train")
+    selection = Selection(records, np.array([2, 0]))
+    assert list(selection) == [records[2], records[0]]
+    assert selection.image_ids.tolist() == [3, 1]
+    assert [selection.path(0), selection.path(1)] == [records[2].path, records[0].path]

@@ -1,0 +1,29 @@
+from pathlib import Path
+
+import pytest
+
+from virtex.errors import UserError
+from virtex.text.tokenizer import Tokenizer, train
+from virtex.text.vocabulary import check_vocabulary
+
+TOKENIZER = Tokenizer.from_bytes(train(["a red circle", "a blue square"], 25))
+FIGURES = {"vocab_size": 25, "unk_index": 0, "sos_index": 1, "eos_index": 2, "mask_index": 3}
+
+
+def test_figures_that_agree_pass():
+    check_vocabulary(TOKENIZER, path=Path("v.model"), **FIGURES)
+
+
+@pytest.mark.parametrize("figure", FIGURES)
+def test_a_figure_that_disagrees_is_named_with_both_sides(figure):
+    wrong = FIGURES | {figure: 999}
+    both = rf"v\.model: DATA\.{figure.upper()} is 999, the file's is {FIGURES[figure]}\."
+    with pytest.raises(UserError, match=both):
+        check_vocabulary(TOKENIZER, path=Path("v.model"), **wrong)
+
+
+def test_all_disagreements_are_named_at_once():
+    with pytest.raises(UserError, match=r"VOCAB_SIZE.*EOS_INDEX"):
+        check_vocabulary(
+            TOKENIZER, path=Path("v.model"), **FIGURES | {"vocab_size": 5, "eos_index": 9}
+        )
