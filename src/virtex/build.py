@@ -53,7 +53,10 @@ def backbone(config: Config) -> Backbone:
     """The visual backbone."""
     visual = config.model.visual
     cnn = residual_network(
-        visual.network, feature_size=visual.feature_size, pretrained=visual.pretrained
+        visual.network,
+        feature_size=visual.feature_size,
+        pretrained=visual.pretrained,
+        zero_init_residual=visual.zero_init_residual,
     )
     normalize = config.data.transforms_train[-1].arguments
     return Backbone(
@@ -120,7 +123,7 @@ class Data:
 
 def data(config: Config, vocabulary: Tokenizer) -> Data:
     """The training and the validation split of `DATA.ROOT`; raises `UserError` for missing images
-    unless `DATA.ON_BAD_IMAGE` is skip."""
+    unless `DATA.ON_BAD_IMAGE` is skip, and for a batch larger than the training split."""
     settings = config.data
     encoder = CaptionEncoder(
         tokenizer=vocabulary,
@@ -129,6 +132,7 @@ def data(config: Config, vocabulary: Tokenizer) -> Data:
     )
     whole = CocoCaptions(settings.root, "train", settings.on_bad_image)
     training = subset(whole, settings.use_percentage, config.random_seed)
+    loader.check_batch_size(config.optim.batch_size, len(training))
     validation = CocoCaptions(settings.root, "val", settings.on_bad_image)
     report = (
         f"training: {len(training)} of {len(whole)} images",

@@ -2,11 +2,11 @@
 
 import resource
 import sys
+import warnings
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,10 +14,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 from virtex import __version__, build, settings
 from virtex.config import Config
+from virtex.data.loader import lost_workers_as_errors
 from virtex.errors import RunError, UserError
 from virtex.evaluation.contact_sheet import contact_sheet
 from virtex.progress import Meter, losses_text, progress_line, training_scalars
-from virtex.restore import load_weights
+from virtex.restore import check_same_run, load_optimizer, load_weights, tokenizer_tensor
 from virtex.runtime import checkpoint, directory
 from virtex.runtime.directory import Start
 from virtex.runtime.journal import Journal
@@ -76,16 +77,28 @@ def pretrain(job: Job) -> int:
         tokenizer = build.tokenizer(job.config)
         start = _start(job, tokenizer)
         parts = _parts(job, world, tokenizer, start)
-        _prepare_directory(job, world)
-        first = start.iteration + 1
-        with closing(Journal(job.directory, rank=world.rank, first=first)) as journal:
-            try:
-                _introduce(job, world, journal, parts, start)
-                _train(job, world, journal, parts, first)
-            except UserError as error:
-                journal.record(str(error))
-                raise
+        try:
+            _prepare_directory(job, world)
+            _record(job, world, parts, start)
+        except OSError as error:
+            raise RunError(
+                f"reading or writing failed: {error}. Make room or mend the permissions of "
+                f"{job.directory}, then go on with --resume-from latest"
+            ) from error
     return 0
+
+
+def _record(job: Job, world: World, parts: Parts, start: Start) -> None:
+    """Train, with a journal that also gets the error that ends the run."""
+    first = start.iteration + 1
+    with closing(Journal(job.directory, rank=world.rank, first=first)) as journal:
+        try:
+            _introduce(job, world, journal, parts, start)
+            with lost_workers_as_errors():
+                _train(job, world, journal, parts, first)
+        except UserError as error:
+            journal.record(str(error))
+            raise
 
 
 def _train(job: Job, world: World, journal: Journal, parts: Parts, first: int) -> None:
@@ -107,6 +120,7 @@ def _train(job: Job, world: World, journal: Journal, parts: Parts, first: int) -
         last=last,
     )
     meter = Meter(world.size)
+    due = False
     for step in steps:
         meter.add(step)
         if not step.applied:
@@ -118,7 +132,10 @@ def _train(job: Job, world: World, journal: Journal, parts: Parts, first: int) -
             journal.scalars(step.iteration, speed)
             journal.say(progress_line(step.iteration, last, losses, speed, meter.step_seconds))
             meter.restart()
-        if step.iteration % job.checkpoint_every == 0 or step.iteration == last:
+        due = due or step.iteration % job.checkpoint_every == 0
+        # Weights that give no finite gradient may be bad already: wait for a step that is applied.
+        if (due and step.applied) or step.iteration == last:
+            due = False
             _validate(job, world, journal, parts, step.iteration)
             if world.main:
                 path = _save(job, parts, step.iteration)
@@ -164,8 +181,9 @@ def _save(job: Job, parts: Parts, iteration: int) -> Path:
         "scaler": parts.scaler.state_dict(),
         "iteration": iteration,
         "config": job.config.model_dump(mode="json", by_alias=True),
-        "tokenizer": _as_tensor(parts.tokenizer.model_bytes),
-        "versions": {"virtex": __version__, "torch": torch.__version__},
+        "tokenizer": tokenizer_tensor(parts.tokenizer),
+        # torch's version is of a class of its own, which a reader of plain values refuses.
+        "versions": {"virtex": __version__, "torch": str(torch.__version__)},
     }
     path = checkpoint.checkpoint_path(job.directory, iteration)
     checkpoint.save(path, state)
@@ -181,24 +199,7 @@ def _start(job: Job, tokenizer: Tokenizer) -> Start:
     start = directory.find_start(job.directory, job.resume_from)
     if start.state is None:
         return start
-    saved = _flat(start.state["config"])
-    now = _flat(job.config.model_dump(mode="json", by_alias=True))
-    changed = {key for key in saved.keys() | now.keys() if saved.get(key) != now.get(key)}
-    unasked = sorted(changed - set(job.overridden))
-    if unasked:
-        lines = [f"  {key}: was {saved.get(key)!r}, is {now.get(key)!r}" for key in unasked]
-        raise UserError(
-            "--resume-from: the configuration is not the one that the checkpoint was made with:\n"
-            + "\n".join(lines)
-            + "\nMend the YAML file, or say that you mean it by repeating the new value after "
-            "--config-override; --init-from begins a new run with the weights alone"
-        )
-    if not torch.equal(start.state["tokenizer"], _as_tensor(tokenizer.model_bytes)):
-        raise UserError(
-            f"--resume-from: {job.config.data.tokenizer_model} is not the vocabulary that the "
-            "checkpoint was trained with; its tokens would mean other words"
-        )
-    notes = [f"changed on request: {key}, was {saved.get(key)!r}" for key in sorted(changed)]
+    notes = check_same_run(start.state, job.config, tokenizer, asked_for=job.overridden)
     return Start(start.iteration, start.state, (*start.notes, *notes))
 
 
@@ -224,7 +225,7 @@ def _parts(job: Job, world: World, tokenizer: Tokenizer, start: Start) -> Parts:
         data=data,
     )
     if start.state is not None:
-        parts.optimizer.load_state_dict(start.state["optimizer"])
+        load_optimizer(parts.optimizer, start.state["optimizer"])
         parts.scaler.load_state_dict(start.state["scaler"])
     return parts
 
@@ -252,14 +253,17 @@ def _introduce(job: Job, world: World, journal: Journal, parts: Parts, start: St
 def _distributed(objective: Captioning, world: World) -> nn.Module:
     if world.size == 1:
         return objective
-    return DistributedDataParallel(
-        objective,
-        device_ids=[world.device] if world.device.type == "cuda" else None,
-        # Batch-norm statistics are per process, as published; those of rank 0 are saved.
-        broadcast_buffers=False,
-        gradient_as_bucket_view=True,
-        static_graph=True,
-    )
+    with warnings.catch_warnings():
+        # torch 2.15 warns of `broadcast_buffers`; the name that it prefers is unknown to 2.11.
+        warnings.simplefilter("ignore", FutureWarning)
+        return DistributedDataParallel(
+            objective,
+            device_ids=[world.device] if world.device.type == "cuda" else None,
+            # Batch-norm statistics are per process, as published; those of rank 0 are saved.
+            broadcast_buffers=False,
+            gradient_as_bucket_view=True,
+            static_graph=True,
+        )
 
 
 def _mean_over_processes(losses: Mapping[str, Tensor], world: World) -> dict[str, float]:
@@ -273,17 +277,3 @@ def _memory_gb(world: World) -> float:
         return torch.cuda.max_memory_allocated() / 1e9
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
-
-
-def _as_tensor(data: bytes) -> Tensor:
-    return torch.frombuffer(bytearray(data), dtype=torch.uint8)
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat

@@ -9,8 +9,12 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from virtex.errors import RunError, UserError
+
+if TYPE_CHECKING:
+    from virtex.config import Config
 
 _CONFIG = Path("configs/scenes/bicaptioning.yaml")
 
@@ -51,11 +55,11 @@ def run(arguments: argparse.Namespace) -> int:
         raise UserError(f"no configuration {arguments.config}; run this in a clone of the project")
     directory = arguments.directory
     overrides = [
-        *("DATA.ROOT", directory / "scenes"),
-        *("DATA.TOKENIZER_MODEL", directory / "vocabulary.model"),
+        *("DATA.ROOT", str(directory / "scenes")),
+        *("DATA.TOKENIZER_MODEL", str(directory / "vocabulary.model")),
         *arguments.config_override,
     ]
-    config = settings.load(Config, arguments.config, [str(word) for word in overrides])
+    config = settings.load(Config, arguments.config, overrides)
     begin = time.monotonic()
     steps = _steps(directory, config, arguments, overrides)
     for step in steps[:-1]:
@@ -77,11 +81,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _steps(
-    directory: Path, config: object, arguments: argparse.Namespace, overrides: list[object]
+    directory: Path, config: "Config", arguments: argparse.Namespace, overrides: list[str]
 ) -> list[_Step]:
-    from virtex.config import Config
-
-    assert isinstance(config, Config)
     scenes, vocabulary = directory / "scenes", directory / "vocabulary.model"
     run_directory = directory / "run"
     last = run_directory / f"checkpoint_{config.optim.num_iterations}.pth"
@@ -107,7 +108,7 @@ def _steps(
                 *("pretrain", "--config", arguments.config, "--serialization-dir", run_directory),
                 *("--checkpoint-every", "250", "--keep-recent", "2"),
                 *(("--resume-from", "latest") if begun else ()),
-                *("--config-override", *map(str, overrides)),
+                *("--config-override", *overrides),
             ),
             last,
         ),

@@ -9,6 +9,7 @@ is due.
 import gc
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol
 
 import cv2
@@ -61,11 +62,7 @@ def training_batches(
     too slow.
     """
     part = _part(batch_size, world_size)
-    if batch_size > len(dataset):
-        raise UserError(
-            f"OPTIM.BATCH_SIZE {batch_size} is larger than the data ({len(dataset)} training"
-            " images): choose a smaller batch or more data"
-        )
+    check_batch_size(batch_size, len(dataset))
     keys = TrainingKeys(
         len(dataset), batch_size, slice(rank * part, (rank + 1) * part), seed, first_iteration
     )
@@ -94,6 +91,33 @@ def validation_batches(
     return _batches(
         _Loads(dataset, collate), batches, workers, pin_memory, skipped, timeout_seconds
     )
+
+
+def check_batch_size(batch_size: int, examples: int) -> None:
+    """Raise UserError where a batch is larger than the data."""
+    if batch_size > examples:
+        raise UserError(
+            f"OPTIM.BATCH_SIZE {batch_size} is larger than the data ({examples} training"
+            " images): choose a smaller batch or more data"
+        )
+
+
+@contextmanager
+def lost_workers_as_errors() -> Iterator[None]:
+    """Turn torch's error of a worker that died or hangs into a RunError.
+
+    torch raises it wherever the main process happens to be when a worker dies, so not only the
+    iteration over batches but all work beside it belongs into this context.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader "):  # torch's own words for a lost worker
+            raise
+        raise RunError(
+            f"loading the data failed: {error}. A worker that was killed mostly means too little"
+            " memory: use fewer workers (--cpu-workers) or a smaller batch"
+        ) from error
 
 
 def _part(batch_size: int, world_size: int) -> int:
@@ -164,16 +188,8 @@ def _batches(
 
 
 def _living(loader: "DataLoader[_Loaded]") -> Iterator[_Loaded]:
-    """The loader's items; a worker that died or hangs is a RunError."""
-    try:
+    with lost_workers_as_errors():
         yield from loader
-    except RuntimeError as error:
-        if not str(error).startswith("DataLoader "):  # torch's own words for a lost worker
-            raise
-        raise RunError(
-            f"loading the data failed: {error}. A worker that was killed mostly means too little"
-            " memory: use fewer workers (--cpu-workers) or a smaller batch"
-        ) from error
 
 
 def _as_it_is(loaded: Any) -> Any:

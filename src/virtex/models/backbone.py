@@ -20,12 +20,15 @@ def network_names() -> list[str]:
     return names
 
 
-def residual_network(name: str, *, feature_size: int, pretrained: bool = False) -> nn.Module:
+def residual_network(
+    name: str, *, feature_size: int, pretrained: bool = False, zero_init_residual: bool = True
+) -> nn.Module:
     """A torchvision ResNet, ResNeXt or wide ResNet without its classifier.
 
-    Its residual branches start at zero. Raises `UserError` if the name is unknown, if
-    `feature_size` is not the number of channels of the last stage, or if pretrained weights cannot
-    be had.
+    `zero_init_residual` lets every residual branch start at zero (Goyal et al., 2017).
+
+    Raises `UserError` if the name is unknown, if `feature_size` is not the number of channels of
+    the last stage, or if pretrained weights cannot be had.
     """
     if name not in network_names():
         raise UserError(
@@ -34,7 +37,9 @@ def residual_network(name: str, *, feature_size: int, pretrained: bool = False) 
         )
     weights = "DEFAULT" if pretrained else None
     try:
-        cnn: Any = torchvision.models.get_model(name, weights=weights, zero_init_residual=True)
+        cnn: Any = torchvision.models.get_model(
+            name, weights=weights, zero_init_residual=zero_init_residual
+        )
     except (URLError, OSError) as error:
         directory = Path(torch.hub.get_dir()) / "checkpoints"
         raise UserError(

@@ -49,7 +49,13 @@ class Lookahead:
 
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over a state of `state_dict`; raises `ValueError` if it is another model's."""
+        """Take over a state of `state_dict`.
+
+        Raises `ValueError`, before anything is changed, if it is of parameters of other shapes.
+        """
+        # Copying would broadcast a smaller tensor without a word, and torch checks no shapes.
+        if [saved.shape for saved in state["slow"]] != [slow.shape for slow in self.slow]:
+            raise ValueError("the slow weights' shapes are not those of the optimizer's parameters")
         self.optimizer.load_state_dict(state["optimizer"])
         for slow, saved in zip(self.slow, state["slow"], strict=True):
             slow.copy_(saved)

@@ -6,7 +6,10 @@ A file is written under a temporary name in the same directory, flushed to the d
 import os
 import pickle
 import re
-from collections.abc import Mapping
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,21 @@ State = Mapping[str, Any]
 
 _NAME = re.compile(r"checkpoint_(\d+)\.pth")
 _TEMPORARY = ".partial"
+_PLAIN = (str, int, float, bool, bytes, type(None))
+# What torch's and Python's readers are known to raise on altered bytes.
+_DAMAGE = (
+    RuntimeError,
+    EOFError,
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 class DamagedCheckpoint(UserError):
@@ -46,6 +64,8 @@ def save(path: Path, state: State) -> None:
 
     Raises `RunError` if that fails, for a full disk say; `path` is then as it was.
     """
+    foreign = next(_foreign(state), None)
+    assert foreign is None, f"{foreign} could be saved but not loaded"
     temporary = path.with_name(f".{path.name}{_TEMPORARY}")
     try:
         with temporary.open("wb") as file:
@@ -71,13 +91,14 @@ def load(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"no checkpoint at {path}")
     try:
+        _check_sums(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise DamagedCheckpoint(
             f"{path} is not a checkpoint of tensors and plain values; it was not opened further, "
             "as such a file could run code"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except _DAMAGE as error:
         raise DamagedCheckpoint(f"{path} is truncated or damaged and cannot be read") from error
     if not isinstance(state, dict):
         kind = type(state).__name__
@@ -113,6 +134,32 @@ def remove_old(directory: Path, keep_recent: int) -> None:
     """Delete all but the `keep_recent` newest checkpoints."""
     for path in checkpoints(directory)[:-keep_recent]:
         path.unlink()
+
+
+def _check_sums(path: Path) -> None:
+    """Raise one of `_DAMAGE` where a part of the file is not what was written.
+
+    torch itself ignores the checksums that it writes: altered weights would load without a word.
+    """
+    if not zipfile.is_zipfile(path):
+        return  # an old format of torch's, or damage that its reader notices
+    with zipfile.ZipFile(path) as archive:
+        altered = archive.testzip()
+    if altered is not None:
+        raise zipfile.BadZipFile(f"wrong checksum of {altered}")
+
+
+def _foreign(value: object, name: str = "state") -> Iterator[str]:
+    """The names of what is neither a tensor nor a plain value."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _foreign(key, f"a key of {name}")
+            yield from _foreign(inner, f"{name}[{key!r}]")
+    elif isinstance(value, list | tuple):
+        for index, inner in enumerate(value):
+            yield from _foreign(inner, f"{name}[{index}]")
+    elif not isinstance(value, torch.Tensor) and type(value) not in _PLAIN:
+        yield f"{name}, a {type(value).__name__},"
 
 
 def _flush_directory(directory: Path) -> None:

@@ -1,6 +1,7 @@
 """Processes and devices: who am I, how many are we, and sums over all of us."""
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -93,16 +94,37 @@ def launch(
     """
     if "TORCHELASTIC_RUN_ID" in os.environ or processes * machines == 1:
         return function(argument)
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     config = LaunchConfig(
         min_nodes=machines,
         max_nodes=machines,
         nproc_per_node=processes,
+        # The machines find each other by this name; torch would draw another on each of them.
+        run_id="virtex",
         rdzv_backend="static",
         rdzv_endpoint=dist_url.removeprefix("tcp://"),
         rdzv_configs={"rank": machine_rank},
         max_restarts=0,
     )
-    results: dict[int, int] = elastic_launch(config, function)(argument)
+    try:
+        results: dict[int, int] = elastic_launch(config, _reporting)(function, argument)
+    except ChildFailedError as error:
+        _, failure = error.get_first_failure()
+        # A signal's number is negative; a shell adds it to 128.
+        return failure.exitcode if failure.exitcode >= 0 else 128 - failure.exitcode
     return max(results.values())
+
+
+def _reporting(function: Callable[[A], int], argument: A) -> int:
+    """Call `function`; an error for the user becomes a message, and ends the other processes too.
+
+    Processes that wait for one that has failed would wait until `COLLECTIVE_TIMEOUT`.
+    """
+    try:
+        return function(argument)
+    except UserError as error:
+        print(f"virtex: error: {error}", file=sys.stderr, flush=True)
+        # Not sys.exit: other threads and the group's destruction may wait for the others.
+        os._exit(error.exit_status)

@@ -27,7 +27,7 @@ PLURALS: dict[Shape, str] = {
 DIAMETERS: dict[Size, tuple[float, float]] = {
     "small": (0.30, 0.34),
     "medium": (0.37, 0.42),
-    "large": (0.45, 0.62),
+    "large": (0.45, 0.72),
 }
 NUMBERS: dict[int, str] = {1: "one", 2: "two", 3: "three"}
 MAX_OBJECTS = max(NUMBERS)

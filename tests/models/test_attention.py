@@ -1,0 +1,127 @@
+"""Attention against sums written out and against torch's own layers, all in float64.
+
+Tolerance 1e-12: sums of a few dozen float64 products of order one, in another order.
+"""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests import small
+from torch import nn
+
+from virtex.models.attention import Attention, DecoderLayer
+
+CLOSE = {"rtol": 1e-12, "atol": 1e-12}
+
+
+def normal(*shape, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+
+def attention_of(width, heads, seed=0, dropout=0.0):
+    attention = Attention(width, heads, dropout).double()
+    small.spread(attention, seed)
+    return attention
+
+
+def slow_attention(attention, x, memory, may_look):
+    """One query at a time: softmax of scaled products over the positions it may look at."""
+    width = x.shape[-1]
+    size = width // attention.heads
+    weights = attention.in_proj_weight.split(width)
+    biases = attention.in_proj_bias.split(width)
+    query, key, value = (
+        source @ weight.T + bias
+        for source, weight, bias in zip((x, memory, memory), weights, biases, strict=True)
+    )
+    mixed = torch.zeros_like(x)
+    for row, t, head in torch.cartesian_prod(
+        *map(torch.arange, (*x.shape[:2], attention.heads))
+    ).tolist():
+        part = slice(head * size, (head + 1) * size)
+        seen = [s for s in range(memory.shape[1]) if may_look[row][t][s]]
+        scores = [float(query[row, t, part] @ key[row, s, part]) / math.sqrt(size) for s in seen]
+        total = sum(map(math.exp, scores))
+        for s, score in zip(seen, scores, strict=True):
+            mixed[row, t, part] += math.exp(score) / total * value[row, s, part]
+    return mixed @ attention.out_proj.weight.T + attention.out_proj.bias
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    rows=st.integers(1, 3),
+    queries=st.integers(1, 4),
+    positions=st.integers(1, 4),
+    heads=st.integers(1, 3),
+    size=st.integers(1, 4),
+    seed=st.integers(0, 2**32),
+)
+def test_attention_equals_softmax_by_hand(rows, queries, positions, heads, size, seed):
+    attention = attention_of(heads * size, heads, seed)
+    x = normal(rows, queries, heads * size, seed=seed)
+    memory = normal(rows, positions, heads * size, seed=seed + 1)
+    mask = normal(rows, queries, positions, seed=seed + 2) > 0
+    mask[:, :, 0] = True  # softmax over nothing is not defined
+    with torch.no_grad():
+        got = attention.attend(
+            attention.queries(x), attention.keys_values(memory), mask.unsqueeze(1)
+        )
+        expected = slow_attention(attention, x, memory, mask.tolist())
+    torch.testing.assert_close(got, expected, **CLOSE)
+
+
+def test_projections_together_are_the_projections_apart():
+    attention, x = attention_of(12, 3), normal(2, 5, 12)
+    query, key, value = attention.queries_keys_values(x)
+    torch.testing.assert_close(attention.queries(x), query, **CLOSE)
+    torch.testing.assert_close(attention.keys_values(x), (key, value), **CLOSE)
+
+
+def test_attention_equals_torchs_with_the_same_state_dict():
+    attention, x = attention_of(12, 3), normal(2, 5, 12)
+    theirs = nn.MultiheadAttention(12, 3, batch_first=True).double()
+    theirs.load_state_dict(attention.state_dict())
+    earlier = torch.ones(5, 5, dtype=torch.bool).tril()
+    query, key, value = attention.queries_keys_values(x)
+    got = attention.attend(query, (key, value), earlier)
+    expected, _ = theirs(x, x, x, attn_mask=~earlier, need_weights=False)
+    torch.testing.assert_close(got, expected, **CLOSE)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.4])
+@pytest.mark.parametrize("norm_first", [False, True], ids=["postnorm", "prenorm"])
+def test_layer_equals_torchs_with_the_same_state_dict(norm_first, dropout):
+    layer = DecoderLayer(12, 3, 20, dropout, norm_first).double()
+    small.spread(layer, seed=0)
+    theirs = nn.TransformerDecoderLayer(
+        12, 3, 20, dropout, activation="gelu", norm_first=norm_first, batch_first=True
+    ).double()
+    theirs.load_state_dict(layer.state_dict())
+    # Torch's keeps its batch in another order in memory, and dropout draws in memory's order.
+    rows = 1 if dropout else 2
+    x, grid = normal(rows, 5, 12), normal(rows, 4, 12, seed=1)
+    earlier = torch.ones(5, 5, dtype=torch.bool).tril()
+    # The same seed drops the same elements, if dropout stands in the same places.
+    torch.manual_seed(7)
+    got = layer(x, grid, earlier)
+    torch.manual_seed(7)
+    expected = theirs(x, grid, tgt_mask=~earlier)
+    torch.testing.assert_close(got, expected, **CLOSE)
+
+
+@pytest.mark.parametrize("norm_first", [False, True], ids=["postnorm", "prenorm"])
+def test_nothing_is_dropped_in_evaluation(norm_first):
+    dropping = DecoderLayer(12, 3, 20, 0.9, norm_first).double().eval()
+    keeping = DecoderLayer(12, 3, 20, 0.0, norm_first).double()
+    keeping.load_state_dict(dropping.state_dict())
+    x, grid, mask = normal(2, 5, 12), normal(2, 4, 12), torch.ones(5, 5, dtype=torch.bool)
+    assert torch.equal(dropping(x, grid, mask), keeping(x, grid, mask))
+
+
+def test_width_must_divide_into_heads():
+    with pytest.raises(RuntimeError):
+        Attention(10, 3, 0.0).queries(torch.zeros(1, 1, 10))
