@@ -14,7 +14,8 @@ MAY_IMPORT = {
     "settings": {"settings_yaml", "settings_report"},
     "settings_yaml": set(),
     "settings_report": set(),
-    "config": {"config_strings"},
+    "config": {"config_strings", "config_section"},
+    "config_section": set(),
     "config_strings": set(),
     "text": set(),
     "data": set(),
@@ -31,10 +32,12 @@ MAY_IMPORT = {
         *("training", "decoding", "tasks", "evaluation"),
     },
 }
-BELOW_JOBS = {*MAY_IMPORT, "progress"}
+MAY_IMPORT["restore"] = {*MAY_IMPORT}
 MAY_IMPORT["progress"] = {"training"}
-MAY_IMPORT["pretraining"] = BELOW_JOBS
-MAY_IMPORT["commands"] = {*BELOW_JOBS, "pretraining"}
+JOBS = {"pretraining", "scenes_report"}
+BELOW_JOBS = {*MAY_IMPORT}
+MAY_IMPORT |= dict.fromkeys(JOBS, BELOW_JOBS)
+MAY_IMPORT["commands"] = BELOW_JOBS | JOBS
 MAY_IMPORT["cli"] = {"commands"}
 MAY_IMPORT["__main__"] = {"cli"}
 MAY_IMPORT["__init__"] = set()

@@ -149,6 +149,9 @@ def _validate(job: Job, world: World, journal: Journal, parts: Parts, iteration:
     means = validate(
         parts.objective, batches, precision=parts.precision, sum_over_processes=world.sum
     )
+    if not means:
+        journal.warn(f"validation after iteration {iteration}: no item to predict, so no loss")
+        return
     scalars = {"val/loss": sum(means.values())} | {f"val/{k}": v for k, v in means.items()}
     journal.scalars(iteration, scalars)
     journal.say(f"validation after iteration {iteration}: {losses_text(means)}")

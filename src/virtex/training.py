@@ -29,6 +29,17 @@ class LossTerm(Protocol):
     def mean(self) -> Tensor: ...
 
 
+class Objective(Protocol):
+    """A module that gives the named losses of a batch."""
+
+    @property
+    def loss_names(self) -> tuple[str, ...]: ...
+    def __call__(self, batch: Mapping[str, Tensor], /) -> Mapping[str, LossTerm]: ...
+    def eval(self) -> object: ...
+    def train(self) -> object: ...
+    def parameters(self) -> Iterator[Tensor]: ...
+
+
 class Optimizer(Protocol):
     """What the loop needs of an optimizer; groups hold `name`, `peak_lr` and `lr`."""
 
@@ -123,7 +134,7 @@ def optimize(
 
 @torch.no_grad()
 def validate(
-    objective: nn.Module,
+    objective: Objective,
     batches: Iterable[Mapping[str, Tensor]],
     *,
     precision: Precision,
@@ -131,24 +142,24 @@ def validate(
 ) -> dict[str, float]:
     """Each loss's mean over all items of the split, however it is divided into batches.
 
-    Leaves the module in training mode, and torch's random state untouched.
+    `objective.loss_names` says which losses there are, so that processes whose share is empty take
+    part too. A loss without any item is left out. Leaves the module in training mode, and torch's
+    random state untouched.
     """
     objective.eval()
-    sums: dict[str, Tensor] = {}
+    names: tuple[str, ...] = objective.loss_names
+    device = next(objective.parameters()).device
+    sums = torch.zeros(len(names), 2, dtype=torch.float64, device=device)
     try:
         for batch in batches:
             with precision.autocast():
-                losses: Mapping[str, LossTerm] = objective(batch)
-            for name, term in losses.items():
-                pair = torch.stack((term.total.double(), term.count.double()))
-                sums[name] = sums[name] + pair if name in sums else pair
+                losses = objective(batch)
+            pairs = [torch.stack((losses[name].total, losses[name].count)) for name in names]
+            sums += torch.stack(pairs)
     finally:
         objective.train()
-    means = {}
-    for name in sorted(sums):
-        total, count = sum_over_processes(sums[name]).tolist()
-        means[name] = total / count
-    return means
+    totals = dict(zip(names, sum_over_processes(sums).tolist(), strict=True))
+    return {name: total / count for name, (total, count) in totals.items() if count > 0}
 
 
 def _seed_dropout(random_seed: int, rank: int, iteration: int) -> None:

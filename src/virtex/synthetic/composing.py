@@ -19,11 +19,11 @@ from virtex.synthetic.words import (
     Shape,
 )
 
-_ALONE = 0.6  # chance of one object
+_ALONE = 0.65  # chance of one object
 _DIFFERENT = 0.25  # chance of two different ones; the rest is two or three that look alike
 _LARGEST_IN_COMPANY = 0.46  # two of these fit beside each other
 _SIZE_WEIGHTS = (1, 2, 5)
-_TEXTURE_WEIGHTS = (3, 1, 1)
+_TEXTURE_WEIGHTS = (6, 1, 1)
 _MAX_TURN = 8  # degrees: a turned square must not become a diamond
 _GRAINS = (0, 45, 90, 135)
 

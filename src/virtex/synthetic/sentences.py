@@ -12,7 +12,7 @@ from virtex.synthetic.scenes import Look, Object, Scene
 from virtex.synthetic.words import NUMBERS, PLURALS
 
 CAPTIONS_PER_SCENE = 5
-_ADJECTIVE_CHANCE = 0.4
+_ADJECTIVE_CHANCE = 0.2
 
 _Phrase = Callable[[Look], str]
 
@@ -29,7 +29,7 @@ def captions(scene: Scene, random: Random) -> tuple[str, ...]:
     if len(scene.objects) == 1:
         sentences = _of_one(scene, single)
     elif len(scene.looks) == 2:
-        sentences = _of_two(scene, single, random)
+        sentences = _of_two(scene, single)
     else:
         sentences = _of_alike(scene, plural)
     return tuple(random.sample(sentences, CAPTIONS_PER_SCENE))
@@ -69,7 +69,7 @@ def _of_one(scene: Scene, single: _Phrase) -> list[str]:
     return sentences
 
 
-def _of_two(scene: Scene, single: _Phrase, random: Random) -> list[str]:
+def _of_two(scene: Scene, single: _Phrase) -> list[str]:
     before, after = _in_order(scene.objects)
     if are_beside(scene.objects):
         sentences = [
@@ -85,11 +85,13 @@ def _of_two(scene: Scene, single: _Phrase, random: Random) -> list[str]:
             f"{single(before)} at the top and {single(after)} at the bottom",
         ]
         near = "near"
-    for pattern in ("{} and {}", "there is {} and {}", "{} " + near + " {}"):
-        one, other = random.sample((before, after), 2)
-        sentences.append(pattern.format(single(one), single(other)))
-    one, other = random.sample((before, after), 2)
-    sentences.append(f"{single(one)} and {single(other)} {_on_background(scene)}")
+    # Read from left to right or from the top: an order by chance could not be learnt.
+    sentences += [
+        f"{single(before)} and {single(after)}",
+        f"there is {single(before)} and {single(after)}",
+        f"{single(before)} {near} {single(after)}",
+        f"{single(before)} and {single(after)} {_on_background(scene)}",
+    ]
     return sentences
 
 

@@ -50,6 +50,7 @@ class Objective(Protocol):
     """The device's half of a task: an `nn.Module` that gives the losses of a batch."""
 
     visual: nn.Module
+    loss_names: tuple[str, ...]
 
     def __call__(self, batch: Batch) -> Losses:
         """The named losses of a batch on the module's device."""

@@ -21,6 +21,8 @@ from virtex.tasks.base import Batch, Loss
 from virtex.text.normalize import normalize_caption, swap_left_right
 from virtex.text.tokenizer import Tokenizer
 
+BOTH_DIRECTIONS = ("captioning_forward", "captioning_backward")
+
 
 @dataclass(frozen=True)
 class CaptionEncoder:
@@ -88,6 +90,12 @@ class Captioning(nn.Module):
         self.visual = visual
         self.textual = textual
         self.backward_textual = backward_textual
+
+    @property
+    def loss_names(self) -> tuple[str, ...]:
+        """The keys of what `forward` gives."""
+        forward_only = self.backward_textual is None
+        return ("captioning_forward",) if forward_only else BOTH_DIRECTIONS
 
     def forward(self, batch: Batch) -> dict[str, Loss]:
         """`captioning_forward` and `captioning_backward`, summed over the tokens to predict."""
