@@ -14,7 +14,8 @@ def linear_probe_accuracy(
     """Share of `test` that multinomial logistic regression, fitted on `train`, gets right.
 
     Features are (N, C) float, labels (N,) int64 from 0. Each feature is standardised by the
-    training set; the fit is full-batch LBFGS with a small L2 penalty, from zero, so it has no randomness.
+    training set; the fit is full-batch LBFGS with a small L2 penalty, from zero, so it has no
+    randomness.
     """
     mean, std = train.double().mean(0), train.double().std(0)
     # A feature that never varies says nothing; it would become 0 / 0.
