@@ -86,6 +86,15 @@ def test_zero_init_residual_reaches_the_network(zero):
     assert bool(network.layer1[0].bn2.weight.any()) is not zero
 
 
+def test_initial_std_reaches_both_heads():
+    narrow = ("MODEL.TEXTUAL.NAME", "transdec_postnorm::L1_H64_A2_F128")
+    model = objective_of(*narrow, "MODEL.TEXTUAL.INITIAL_STD", "0.5")
+    for head in (model.textual, model.backward_textual):
+        weights = head.transformer.layers[0].linear1.weight
+        # 8,192 draws: five standard errors are 4 %.
+        assert float(weights.std()) == pytest.approx(0.5, rel=0.04)
+
+
 def test_the_first_weights_are_a_function_of_the_random_state():
     config = config_of("MODEL.TEXTUAL.NAME", "transdec_postnorm::L1_H8_A2_F8")
     models = []

@@ -105,8 +105,9 @@ def _textual_heads(config: Config) -> tuple[TransformerDecoder, TransformerDecod
     output = tied_output(embedding)
     forward = TransformerDecoder(projection, embedding, transformer(), output)
     backward = TransformerDecoder(projection, embedding, transformer(), output)
-    initialise(forward)
-    initialise(backward.transformer)
+    std = config.model.textual.initial_std
+    initialise(forward, std)
+    initialise(backward.transformer, std)
     return forward, backward
 
 
@@ -242,7 +243,7 @@ def optimizer(config: Config, model: nn.Module) -> AnyOptimizer:
         case "sgd":
             inner = torch.optim.SGD(settings, lr=optim.lr, momentum=optim.sgd_momentum)
         case "adamw":
-            inner = torch.optim.AdamW(settings, lr=optim.lr)
+            inner = torch.optim.AdamW(settings, lr=optim.lr, fused=True)
         case _:
             assert_never(optim.optimizer_name)
     if not optim.lookahead.use:

@@ -148,6 +148,12 @@ class Textual(Section):
         ),
     )
     dropout: float = Field(default=0.1, ge=0, lt=1, description="Probability, against overfitting.")
+    initial_std: float = Field(
+        default=0.02,
+        gt=0,
+        description="Standard deviation of the initial weights. The published value suits widths "
+        "of 1024 and more; a narrow head passes too little of the image on with it.",
+    )
 
     @property
     def architecture(self) -> TextualArchitecture:

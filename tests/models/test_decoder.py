@@ -167,7 +167,7 @@ def test_first_weights_are_small_normal_and_biases_zero():
     embedding = TokenEmbedding(40, 32, small.LENGTH, 0.0, padding_index=0)
     body = Transformer(layers=1, width=32, heads=2, feedforward=64, dropout=0.0, norm_first=True)
     head = TransformerDecoder(nn.Linear(6, 32), embedding, body, tied_output(embedding))
-    initialise(head)
+    initialise(head, std=0.02)
     for name, parameter in head.named_parameters():
         values = parameter.detach()
         if name.endswith("bias"):

@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="settings on top of the YAML, such as OPTIM.NUM_ITERATIONS 300",
     )
     parser.add_argument(
-        "--train", type=int, default=8000, help="scenes to train on (default: %(default)s)"
+        "--train", type=int, default=12000, help="scenes to train on (default: %(default)s)"
     )
 
 
@@ -91,7 +91,10 @@ def _steps(
     return [
         _Step(
             "Draw scenes",
-            ("synthesize", scenes, "--train", str(arguments.train), "--max-objects", "2"),
+            (
+                *("synthesize", scenes, "--train", str(arguments.train)),
+                *("--size", "64", "--max-objects", "2", "--only", "coco", "--only", "imagefolder"),
+            ),
             scenes,
         ),
         _Step(
@@ -106,7 +109,7 @@ def _steps(
             "Pretrain",
             (
                 *("pretrain", "--config", arguments.config, "--serialization-dir", run_directory),
-                *("--checkpoint-every", "250", "--keep-recent", "2"),
+                *("--checkpoint-every", "550", "--keep-recent", "2"),
                 *(("--resume-from", "latest") if begun else ()),
                 *("--config-override", *overrides),
             ),

@@ -143,18 +143,18 @@ def tied_output(embedding: TokenEmbedding) -> nn.Linear:
     return output
 
 
-def initialise(module: nn.Module) -> None:
-    """Draw weights from N(0, 0.02), in linear, embedding and attention parts; biases are zero."""
+def initialise(module: nn.Module, std: float) -> None:
+    """Draw weights from N(0, `std`), in linear, embedding and attention parts; biases are zero."""
     for part in module.modules():
         match part:
             case nn.Linear():
-                nn.init.normal_(part.weight, std=0.02)
+                nn.init.normal_(part.weight, std=std)
                 nn.init.zeros_(part.bias)
             case Attention():
-                nn.init.normal_(part.in_proj_weight, std=0.02)
+                nn.init.normal_(part.in_proj_weight, std=std)
                 nn.init.zeros_(part.in_proj_bias)
             case nn.Embedding():
-                nn.init.normal_(part.weight, std=0.02)
+                nn.init.normal_(part.weight, std=std)
     # Last, as the output layer draws the tied weight anew.
     for part in module.modules():
         if isinstance(part, nn.Embedding) and part.padding_idx is not None:

@@ -19,8 +19,8 @@ from virtex.synthetic.words import (
     Shape,
 )
 
-_ALONE = 0.65  # chance of one object
-_DIFFERENT = 0.25  # chance of two different ones; the rest is two or three that look alike
+_ALONE = 0.7  # chance of one object
+_DIFFERENT = 0.2  # chance of two different ones; the rest is two or three that look alike
 _LARGEST_IN_COMPANY = 0.46  # two of these fit beside each other
 _SIZE_WEIGHTS = (1, 2, 5)
 _TEXTURE_WEIGHTS = (6, 1, 1)
