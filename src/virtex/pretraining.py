@@ -5,7 +5,7 @@ import sys
 import warnings
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -77,6 +77,7 @@ def pretrain(job: Job) -> int:
         tokenizer = build.tokenizer(job.config)
         start = _start(job, tokenizer)
         parts = _parts(job, world, tokenizer, start)
+        start = replace(start, state=None)  # it is as large as model and optimizer
         try:
             _prepare_directory(job, world)
             _record(job, world, parts, start)
@@ -104,6 +105,8 @@ def _record(job: Job, world: World, parts: Parts, start: Start) -> None:
 def _train(job: Job, world: World, journal: Journal, parts: Parts, first: int) -> None:
     config = job.config
     last = config.optim.num_iterations
+    if first > last:
+        journal.say(f"all {last} iterations are done already; OPTIM.NUM_ITERATIONS sets more")
     steps = optimize(
         _distributed(parts.objective, world),
         build.training_batches(

@@ -90,6 +90,8 @@ def load(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise UserError(f"no checkpoint at {path}")
+    if not os.access(path, os.R_OK):
+        raise UserError(f"{path} may not be read by this user; change its permissions")
     try:
         _check_sums(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
