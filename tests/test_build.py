@@ -62,7 +62,8 @@ def test_architecture_reaches_the_layers(kind, norm_first):
 
 
 def test_data_figures_reach_the_embedding():
-    model = objective_of("DATA.VOCAB_SIZE", "77", "DATA.MAX_CAPTION_LENGTH", "33")
+    wide = ("MODEL.TEXTUAL.NAME", "transdec_postnorm::L1_H128_A4_F256")
+    model = objective_of(*wide, "DATA.VOCAB_SIZE", "77", "DATA.MAX_CAPTION_LENGTH", "33")
     assert model.textual.embedding.words.weight.shape == (77, 128)
     assert model.textual.embedding.positions.weight.shape == (33, 128)
 
@@ -88,11 +89,11 @@ def test_zero_init_residual_reaches_the_network(zero):
 
 def test_initial_std_reaches_both_heads():
     narrow = ("MODEL.TEXTUAL.NAME", "transdec_postnorm::L1_H64_A2_F128")
-    model = objective_of(*narrow, "MODEL.TEXTUAL.INITIAL_STD", "0.5")
+    model = build.objective(config_of(*narrow, "MODEL.TEXTUAL.INITIAL_STD", "0.5"))
     for head in (model.textual, model.backward_textual):
         weights = head.transformer.layers[0].linear1.weight
         # 8,192 draws: five standard errors are 4 %.
-        assert float(weights.std()) == pytest.approx(0.5, rel=0.04)
+        assert float(weights.detach().std()) == pytest.approx(0.5, rel=0.04)
 
 
 def test_the_first_weights_are_a_function_of_the_random_state():

@@ -59,9 +59,11 @@ MODEL:
     FEATURE_SIZE: 2048
     PRETRAINED: false
     FROZEN: false
+    ZERO_INIT_RESIDUAL: true
   TEXTUAL:
     NAME: transdec_postnorm::L1_H2048_A32_F8192
     DROPOUT: 0.1
+    INITIAL_STD: 0.02
   DECODER:
     NAME: beam_search
     BEAM_SIZE: 5

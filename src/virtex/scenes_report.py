@@ -106,7 +106,7 @@ def write_report(captioned: Sequence[CaptionedScene], features: Features, output
     (output / "captions.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     shown = captioned[:ON_SHEET]
     pictures = [center_crops([Path(scene.path)], 64)[0].permute(1, 2, 0).numpy() for scene in shown]
-    texts = [f"{'' if scene.true else '✗ '}{scene.caption}" for scene in shown]
+    texts = [f"{'' if scene.true else 'WRONG: '}{scene.caption}" for scene in shown]
     Image.fromarray(contact_sheet(pictures, texts, columns=6)).save(output / "captions.png")
     true = sum(scene.true for scene in captioned) / len(captioned)
     in_pairs = sum(scene.true_in_pairs for scene in captioned) / len(captioned)
