@@ -49,13 +49,13 @@ def tokenizer(config: Config) -> Tokenizer:
     return vocabulary
 
 
-def backbone(config: Config) -> Backbone:
-    """The visual backbone."""
+def backbone(config: Config, *, weights_follow: bool = False) -> Backbone:
+    """The visual backbone; `weights_follow` says that pretrained weights would be overwritten."""
     visual = config.model.visual
     cnn = residual_network(
         visual.network,
         feature_size=visual.feature_size,
-        pretrained=visual.pretrained,
+        pretrained=visual.pretrained and not weights_follow,
         zero_init_residual=visual.zero_init_residual,
     )
     normalize = config.data.transforms_train[-1].arguments
@@ -68,9 +68,9 @@ def backbone(config: Config) -> Backbone:
     )
 
 
-def objective(config: Config) -> Captioning:
+def objective(config: Config, *, weights_follow: bool = False) -> Captioning:
     """The model with its losses, on the CPU, freshly initialised from torch's random state."""
-    visual = backbone(config)
+    visual = backbone(config, weights_follow=weights_follow)
     textual, backward_textual = _textual_heads(config)
     match config.model.name:
         case "virtex" | "bicaptioning":
@@ -118,7 +118,6 @@ class Data:
     encoder: CaptionEncoder
     training: ExampleDataset
     validation: ExampleDataset
-    validation_records: Records
     report: tuple[str, ...]
 
 
@@ -156,7 +155,6 @@ def data(config: Config, vocabulary: Tokenizer) -> Data:
         encoder=encoder,
         training=examples(training, settings.transforms_train, training_encoder),
         validation=examples(validation, settings.transforms_val, encoder),
-        validation_records=validation,
         report=report,
     )
 
@@ -207,6 +205,8 @@ def samples(parts: Data, count: int) -> tuple[Tensor, list[str]]:
     """Up to `count` validation images (n, 3, H, W) uint8, and a caption of each."""
     keys = [Key(VALIDATION_EPOCH, index) for index in range(min(count, len(parts.validation)))]
     examples, _ = parts.validation.examples(keys)
+    if not examples:  # all of them are bad, and are to be skipped
+        return torch.empty(0, 3, 0, 0, dtype=torch.uint8), []
     batch = parts.encoder.collate(examples)
     texts = [parts.encoder.tokenizer.decode(row) for row in batch["caption_tokens"].tolist()]
     return batch["image"], texts

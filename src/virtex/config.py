@@ -80,7 +80,8 @@ class Data(Section):
     )
     on_bad_image: Literal["error", "skip"] = Field(
         default="error",
-        description="An image that cannot be read stops the run, or is counted and left out.",
+        description="An image that cannot be read stops the run, or is named and left out; "
+        "training then takes the next one in its place.",
     )
 
     @property
@@ -238,7 +239,8 @@ class Optim(Section):
     max_nonfinite_steps: int = Field(
         default=10,
         ge=1,
-        description="Iterations in a row with a loss that is no number before the run stops.",
+        description="Iterations in a row that are left out because their gradient is not finite; "
+        "one more stops the run.",
     )
 
     @model_validator(mode="after")
@@ -270,7 +272,8 @@ class Config(Section):
         default=True, description="Mixed precision: bfloat16 or float16 where it is faster."
     )
     cudnn_deterministic: bool = Field(
-        default=False, description="Bit-identical repetition on a GPU, for speed."
+        default=False,
+        description="Only deterministic kernels of cuDNN; other operations may still differ.",
     )
     cudnn_benchmark: bool = Field(
         default=True, description="Try cuDNN's kernels and keep the fastest."

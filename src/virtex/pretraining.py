@@ -79,7 +79,7 @@ def pretrain(job: Job) -> int:
         parts = _parts(job, world, tokenizer, start)
         start = replace(start, state=None)  # it is as large as model and optimizer
         try:
-            _prepare_directory(job, world)
+            _prepare_directory(job, world, parts)
             _record(job, world, parts, start)
         except OSError as error:
             raise RunError(
@@ -110,7 +110,10 @@ def _train(job: Job, world: World, journal: Journal, parts: Parts, first: int) -
     steps = optimize(
         _distributed(parts.objective, world),
         build.training_batches(
-            config, parts.data, world, workers=job.workers, first=first, on_bad_image=journal.warn
+            *(config, parts.data, world),
+            workers=job.workers,
+            first=first,
+            on_bad_image=journal.warn_once,
         ),
         parts.optimizer,
         build.schedule(config),
@@ -147,8 +150,10 @@ def _train(job: Job, world: World, journal: Journal, parts: Parts, first: int) -
 
 def _validate(job: Job, world: World, journal: Journal, parts: Parts, iteration: int) -> None:
     batches = build.validation_batches(
-        job.config, parts.data, world, workers=job.workers, on_bad_image=journal.warn
+        job.config, parts.data, world, workers=job.workers, on_bad_image=journal.warn_once
     )
+    # The statistics that are saved, and so judged, are those of the first process.
+    world.broadcast(list(parts.objective.buffers()))
     means = validate(
         parts.objective, batches, precision=parts.precision, sum_over_processes=world.sum
     )
@@ -165,6 +170,8 @@ def _validate(job: Job, world: World, journal: Journal, parts: Parts, iteration:
 def _show_captions(job: Job, world: World, journal: Journal, parts: Parts, iteration: int) -> None:
     captioner = build.captioner(job.config, parts.objective, parts.tokenizer)
     images, truths = build.samples(parts.data, SAMPLES)
+    if not truths:
+        return
     captions = [beams[0].text for beams in captioner.caption(images.to(world.device))]
     pictures = [image.permute(1, 2, 0).numpy() for image in images]
     rows = "\n".join(f"| {c} | {t} |" for c, t in zip(captions, truths, strict=True))
@@ -215,11 +222,12 @@ def _parts(job: Job, world: World, tokenizer: Tokenizer, start: Start) -> Parts:
     torch.backends.cudnn.benchmark = config.cudnn_benchmark
     data = build.data(config, tokenizer)
     torch.manual_seed(config.random_seed)
-    objective = build.objective(config)
+    given = start.state is not None or job.init_from is not None
+    objective = build.objective(config, weights_follow=given)
     if job.init_from is not None:
-        load_weights(objective, checkpoint.load(job.init_from), job.init_from)
+        load_weights(objective, checkpoint.load(job.init_from), f"--init-from {job.init_from}")
     if start.state is not None:
-        load_weights(objective, start.state, job.directory)
+        load_weights(objective, start.state, f"--resume-from {job.resume_from}")
     objective.to(world.device)
     precision = choose_precision(config.amp, world.device)
     parts = Parts(
@@ -232,16 +240,22 @@ def _parts(job: Job, world: World, tokenizer: Tokenizer, start: Start) -> Parts:
     )
     if start.state is not None:
         load_optimizer(parts.optimizer, start.state["optimizer"])
-        parts.scaler.load_state_dict(start.state["scaler"])
+        # Another precision had no scale to go on from, or has no use for one.
+        if start.state["scaler"] and parts.scaler.is_enabled():
+            parts.scaler.load_state_dict(start.state["scaler"])
     return parts
 
 
-def _prepare_directory(job: Job, world: World) -> None:
+def _prepare_directory(job: Job, world: World, parts: Parts) -> None:
+    # Without a shared file system every machine needs a place for its log.
+    job.directory.mkdir(parents=True, exist_ok=True)
     if world.main:
-        job.directory.mkdir(parents=True, exist_ok=True)
         checkpoint.remove_partial_files(job.directory)
         path = job.directory / directory.CONFIG
         path.write_text(settings.dump(job.config), encoding="utf-8")
+        if job.init_from is not None:
+            # So that a run that ends before its first checkpoint goes on from these weights.
+            _save(job, parts, 0)
     world.wait()
 
 

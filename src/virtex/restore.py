@@ -10,7 +10,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from virtex import build
+from virtex import __version__, build
 from virtex.config import Config
 from virtex.errors import UserError
 from virtex.runtime import checkpoint
@@ -42,20 +42,15 @@ def restore(path: Path) -> Restored:
         raise UserError(
             f"{path} holds no configuration and vocabulary; give a checkpoint that virtex saved"
         )
-    try:
-        config = Config.model_validate_json(json.dumps(state["config"]), by_alias=True)
-    except ValidationError as error:
-        raise UserError(
-            f"{path} holds a configuration that this version of virtex does not read: {error}"
-        ) from error
-    objective = build.objective(config)
-    load_weights(objective, state, path)
+    config = _saved_config(state)
+    objective = build.objective(config, weights_follow=True)
+    load_weights(objective, state, str(path))
     objective.eval()
     tokenizer = Tokenizer.from_bytes(bytes(state["tokenizer"].numpy()))
     return Restored(config, tokenizer, objective)
 
 
-def load_weights(module: nn.Module, state: Mapping[str, Any], source: Path) -> None:
+def load_weights(module: nn.Module, state: Mapping[str, Any], source: str) -> None:
     """Load the weights of a checkpoint's `state`, under `model` or bare.
 
     Raises `UserError` that names what is missing, left over or of another shape.
@@ -103,7 +98,8 @@ def check_same_run(
     Raises `UserError` where a key differs that is not among `asked_for`, where one cannot change
     in the middle of a run, and where the vocabulary is another.
     """
-    saved = _flat(state["config"])
+    # Through the model, so that a setting that is newer than the checkpoint has its default.
+    saved = _flat(_saved_config(state).model_dump(mode="json", by_alias=True))
     now = _flat(config.model_dump(mode="json", by_alias=True))
     changed = {key for key in saved.keys() | now.keys() if saved.get(key) != now.get(key)}
     fixed = sorted(changed & _SHAPES_OF_THE_OPTIMIZER)
@@ -127,6 +123,18 @@ def check_same_run(
             "checkpoint was trained with; its tokens would mean other words"
         )
     return [f"changed on request: {key}, was {saved.get(key)!r}" for key in sorted(changed)]
+
+
+def _saved_config(state: Mapping[str, Any]) -> Config:
+    """A checkpoint's configuration; raises `UserError` if this version does not know it."""
+    try:
+        return Config.model_validate_json(json.dumps(state["config"]), by_alias=True)
+    except ValidationError as error:
+        keys = ", ".join(".".join(map(str, problem["loc"])) for problem in error.errors())
+        raise UserError(
+            f"the checkpoint holds settings that virtex {__version__} does not accept: {keys}; use "
+            "the version that saved it"
+        ) from error
 
 
 def tokenizer_tensor(tokenizer: Tokenizer) -> Tensor:

@@ -81,7 +81,7 @@ def compare_features(restored: Restored, scenes: Path) -> Features:
     train = image_folder(scenes / "imagefolder" / "train")
     test = image_folder(scenes / "imagefolder" / "val")
     torch.manual_seed(restored.config.random_seed)
-    random = build.backbone(restored.config)
+    random = build.backbone(restored.config, weights_follow=True)
 
     def accuracy(backbone: torch.nn.Module) -> float:
         size = restored.config.data.image_crop_size

@@ -108,8 +108,10 @@ def optimize(
         loss = torch.stack(list(losses.values())).sum()
         scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         scaler.unscale_(optimizer)  # type: ignore[arg-type]
-        norm = nn.utils.clip_grad_norm_(parameters, clip_grad_norm)
+        norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         applied = bool(norm.isfinite())
+        if applied:
+            nn.utils.clip_grads_with_norm_(parameters, clip_grad_norm, norm)
         # A scaler must see the overflow, to lower its scale; it leaves the weights alone itself.
         if applied or scaler.is_enabled():
             scaler.step(optimizer)  # type: ignore[arg-type]

@@ -1,6 +1,7 @@
 """`virtex pretrain`: from a YAML file and images on disk to checkpoints, curves and captions."""
 
 import argparse
+import re
 from pathlib import Path
 
 from virtex.errors import UserError
@@ -66,6 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     machines.add_argument("--machine-rank", type=_natural, default=0, metavar="N")
     machines.add_argument(
         "--dist-url",
+        type=_tcp_url,
         default="tcp://127.0.0.1:23456",
         metavar="URL",
         help="where the first machine listens (default: %(default)s)",
@@ -129,6 +131,13 @@ def _natural(text: str) -> int:
     if not text.isascii() or not text.isdigit():
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 0 or more")
     return int(text)
+
+
+def _tcp_url(text: str) -> str:
+    match = re.fullmatch(r"tcp://[^:/\s]+:([0-9]{1,5})", text)
+    if match is None or not 0 < int(match[1]) < 2**16:
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form tcp://HOST:PORT")
+    return text
 
 
 def _positive(text: str) -> int:

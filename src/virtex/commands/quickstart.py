@@ -4,6 +4,7 @@ A step whose result is there already is not run again, and an interrupted traini
 """
 
 import argparse
+import json
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from virtex.config import Config
 
 _CONFIG = Path("configs/scenes/bicaptioning.yaml")
+_RESUME = ("--resume-from", "latest")
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
     config = settings.load(Config, arguments.config, overrides)
     begin = time.monotonic()
     steps = _steps(directory, config, arguments, overrides)
+    _check_same(directory, steps)
     for step in steps[:-1]:
         if step.result.exists():
             print(f"\n{step.title}: {step.result} is there already", flush=True)
@@ -110,7 +113,7 @@ def _steps(
             (
                 *("pretrain", "--config", arguments.config, "--serialization-dir", run_directory),
                 *("--checkpoint-every", "550", "--keep-recent", "2"),
-                *(("--resume-from", "latest") if begun else ()),
+                *(_RESUME if begun else ()),
                 *("--config-override", *overrides),
             ),
             last,
@@ -124,6 +127,19 @@ def _steps(
             directory / "report",
         ),
     ]
+
+
+def _check_same(directory: Path, steps: list[_Step]) -> None:
+    """Refuse to mix results of other settings; note those of a first call in `quickstart.json`."""
+    now = [[str(word) for word in step.arguments if word not in _RESUME] for step in steps]
+    path = directory / "quickstart.json"
+    if path.exists() and json.loads(path.read_text(encoding="utf-8")) != now:
+        raise UserError(
+            f"{directory} holds a quickstart with other settings; give another directory, or "
+            "remove this one"
+        )
+    directory.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(now, indent=1) + "\n", encoding="utf-8")
 
 
 def _run(step: _Step) -> None:

@@ -21,7 +21,7 @@ _NAMED = 5  # ids in a line of the report
 
 
 class CocoCaptions:
-    """The records of one split, in shared memory: about 70 bytes a caption for the whole job.
+    """The records of one split, in shared memory: 70 bytes a caption for a process and its workers.
 
     `report` says, a line each, what was left out: images without a caption, captions without an
     image, blank captions.

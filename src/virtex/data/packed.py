@@ -1,7 +1,8 @@
 """Many strings or numbers in a few shared tensors.
 
 Loader workers see a list of Python strings copied page by page, because reading one writes its
-reference count. Tensors in shared memory are one copy for a whole job, forked or spawned.
+reference count. Tensors in shared memory are one copy for a process and all its workers, forked or
+spawned.
 """
 
 from array import array

@@ -25,6 +25,7 @@ def residual_network(
 ) -> nn.Module:
     """A torchvision ResNet, ResNeXt or wide ResNet without its classifier.
 
+    `pretrained` takes torchvision's first ImageNet weights (IMAGENET1K_V1).
     `zero_init_residual` lets every residual branch start at zero (Goyal et al., 2017).
 
     Raises `UserError` if the name is unknown, if `feature_size` is not the number of channels of
@@ -35,7 +36,7 @@ def residual_network(
             f"MODEL.VISUAL.NAME: torchvision has no residual network {name!r}; "
             f"choose one of {', '.join(network_names())}"
         )
-    weights = "DEFAULT" if pretrained else None
+    weights = "IMAGENET1K_V1" if pretrained else None
     try:
         cnn: Any = torchvision.models.get_model(
             name, weights=weights, zero_init_residual=zero_init_residual

@@ -109,15 +109,17 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def newest_readable(
-    directory: Path, before: int | None = None
+    directory: Path, *, before: int | None = None, after: int = -1
 ) -> tuple[Path, dict[str, Any], list[Path]] | None:
-    """The newest whole checkpoint (older than iteration `before`), its state, and the damaged ones
-    that are newer than it; None where there is no whole one."""
+    """The newest whole checkpoint, its state, and the damaged ones that are newer than it.
+
+    Only iterations below `before` and above `after` count. None where there is no whole one.
+    """
     damaged: list[Path] = []
     for path in reversed(checkpoints(directory)):
         iteration = checkpoint_iteration(path)
         assert iteration is not None
-        if before is not None and iteration >= before:
+        if iteration <= after or (before is not None and iteration >= before):
             continue
         try:
             return path, load(path), damaged

@@ -14,6 +14,8 @@ from virtex.runtime.checkpoint import DamagedCheckpoint
 
 CONFIG = "config.yaml"
 LATEST = "latest"
+RUN_KEYS = ("iteration", "model", "optimizer", "scaler", "config", "tokenizer")
+"""What a checkpoint must hold for a run to go on from it."""
 
 
 @dataclass(frozen=True)
@@ -54,14 +56,12 @@ def find_start(directory: Path, resume_from: str) -> Start:
         state = checkpoint.load(path)
     except DamagedCheckpoint as error:
         raise DamagedCheckpoint(f"{error}; {_alternative(path)}") from error
-    iteration = state.get("iteration")
-    if not isinstance(iteration, int) or "optimizer" not in state:
-        raise UserError(
-            f"{path} holds weights but no optimizer and iteration, so a run cannot go on from it; "
-            "begin a new run from its weights with --init-from"
-        )
-    newer = checkpoint.newest_readable(directory)
-    if newer is not None and newer[1]["iteration"] > iteration:
+    _check_complete(path, state)
+    iteration = state["iteration"]
+    if path.parent.resolve() != directory.resolve():
+        check_free(directory)
+    newer = checkpoint.newest_readable(directory, after=iteration)
+    if newer is not None:
         raise UserError(
             f"--resume-from {path} is iteration {iteration}, but {directory} already holds "
             f"{newer[0].name}; go on with --resume-from latest, or give another --serialization-dir"
@@ -73,6 +73,7 @@ def _latest(directory: Path) -> Start:
     found = checkpoint.newest_readable(directory)
     if found is not None:
         path, state, damaged = found
+        _check_complete(path, state)
         notes = [f"{bad} is damaged; the one before it is used" for bad in damaged]
         notes.append(f"going on from {path}, iteration {state['iteration']}")
         return Start(state["iteration"], state, tuple(notes))
@@ -86,6 +87,15 @@ def _latest(directory: Path) -> Start:
             "leave --resume-from out to begin a new run"
         )
     return Start(0, None, (f"no checkpoint in {directory} yet: beginning at iteration 1",))
+
+
+def _check_complete(path: Path, state: dict[str, Any]) -> None:
+    lacking = [key for key in RUN_KEYS if key not in state]
+    if lacking or type(state["iteration"]) is not int:
+        raise UserError(
+            f"{path} holds no {', '.join(lacking) or 'iteration'}, so a run cannot go on from it; "
+            "begin a new run from its weights with --init-from"
+        )
 
 
 def _alternative(path: Path) -> str:

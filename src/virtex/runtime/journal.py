@@ -26,6 +26,7 @@ class Journal:
     def __init__(self, directory: Path, *, rank: int, first: int) -> None:
         self._to_file = _file_handler(directory / f"log_rank{rank}.txt")
         self.logger = _logger(self._to_file, console=rank == 0)
+        self._warned: set[str] = set()
         self._scalars = None
         self._board = None
         if rank == 0:
@@ -40,6 +41,12 @@ class Journal:
     def warn(self, message: str) -> None:
         """A line for the person who should do something."""
         self.logger.warning(message)
+
+    def warn_once(self, message: str) -> None:
+        """A warning that is not repeated, with the number of different ones so far."""
+        if message not in self._warned:
+            self._warned.add(message)
+            self.warn(f"{message} ({len(self._warned)} so far)")
 
     def record(self, message: str) -> None:
         """A line for the log file alone, such as an error that the console shows anyway."""
@@ -61,11 +68,6 @@ class Journal:
             return
         self._board.add_image(name, picture, iteration, dataformats="HWC")
         self._board.add_text(name, text, iteration)
-
-    def flush(self) -> None:
-        """Hand everything to the operating system."""
-        if self._board is not None:
-            self._board.flush()
 
     def close(self) -> None:
         """Finish the files."""
@@ -97,9 +99,14 @@ def _logger(to_file: logging.Handler, *, console: bool) -> logging.Logger:
 def _drop_later_scalars(path: Path, first: int) -> None:
     if not path.exists():
         return
-    # The last line of a killed run may be cut; it has no line end.
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    kept = [line for line in lines if line.endswith("\n") and json.loads(line)["iteration"] < first]
+    kept = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True):
+        try:
+            iteration = json.loads(line)["iteration"]
+        except (ValueError, KeyError, TypeError):
+            break  # what a killed run or a power failure left; nothing after it can be trusted
+        if iteration < first and line.endswith("\n"):
+            kept.append(line)
     temporary = path.with_suffix(".partial")
     temporary.write_text("".join(kept), encoding="utf-8")
     temporary.replace(path)

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -38,6 +38,12 @@ class World:
         if self.size > 1:
             dist.all_reduce(tensor)
         return tensor
+
+    def broadcast(self, tensors: Sequence[Tensor]) -> None:
+        """Overwrite all processes' tensors with those of rank 0."""
+        if self.size > 1:
+            for tensor in tensors:
+                dist.broadcast(tensor, src=0)
 
     def wait(self) -> None:
         """Return when every process has come here."""
@@ -92,8 +98,9 @@ def launch(
     Under torchrun, or for a single process, it is called here. With several machines each must run
     the same command with its own `machine_rank`; `dist_url` is `tcp://host:port` of the first.
     """
-    if "TORCHELASTIC_RUN_ID" in os.environ or processes * machines == 1:
+    if "WORLD_SIZE" in os.environ or processes * machines == 1:
         return function(argument)
+    from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
@@ -114,6 +121,8 @@ def launch(
         _, failure = error.get_first_failure()
         # A signal's number is negative; a shell adds it to 128.
         return failure.exitcode if failure.exitcode >= 0 else 128 - failure.exitcode
+    except SignalException as error:
+        return 128 + error.sigval
     return max(results.values())
 
 
