@@ -170,6 +170,26 @@ def test_weights_alone_are_no_run(refused, reference, tmp_path):
     (tmp_path / "weights.pth").unlink()
 
 
+def test_a_checkpoint_of_another_program_is_no_run(refused, tmp_path):
+    torch.save({"iteration": 5, "model": {}, "optimizer": {}}, tmp_path / "foreign.pth")
+    message = refused("--resume-from", tmp_path / "foreign.pth")
+    assert "holds no scaler, config, tokenizer" in message
+    assert "--init-from" in message
+
+
+def test_resuming_into_the_directory_of_another_run_is_refused(refused, reference, copy):
+    other = copy(7)
+    message = refused("--resume-from", reference / "checkpoint_14.pth", directory=other)
+    assert f"{other} holds a run already" in message
+
+
+def test_an_address_without_a_port_is_refused(scenes, run, capsys):
+    with pytest.raises(SystemExit) as caught:
+        scenes.pretrain(run, "--dist-url", "tcp://somewhere")
+    assert caught.value.code == 2
+    assert "'tcp://somewhere' is not of the form tcp://HOST:PORT" in capsys.readouterr().err
+
+
 def test_a_changed_file_is_refused_key_by_key(scenes, reference, tmp_path, capsys):
     text = scenes.config.read_text(encoding="utf-8")
     path = tmp_path / "changed.yaml"

@@ -47,3 +47,9 @@ def test_what_is_done_is_not_done_again(directory, capfd):
     printed = capfd.readouterr().out
     assert printed.count("is there already") == 3
     assert "every stated shape and colour is in the picture" in printed
+
+
+def test_results_of_other_settings_are_not_mixed(directory, capsys):
+    other = ["60" if word == "120" else word for word in SMALL]
+    assert main(["quickstart", str(directory), *other]) == 2
+    assert "holds a quickstart with other settings" in capsys.readouterr().err

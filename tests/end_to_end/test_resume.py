@@ -114,3 +114,16 @@ def test_init_from_takes_the_weights_alone(scenes, reference, run):
         *("running_mean", "running_var", "num_batches_tracked")
     }
     assert (state["iteration"], state["optimizer"]["counter"]) == (1, 1)
+
+
+def test_a_run_with_given_weights_that_ends_early_goes_on_from_them(scenes, reference, run):
+    override = ("OPTIM.NUM_ITERATIONS", "7")
+    start = ("--init-from", reference / "checkpoint_20.pth")
+    assert scenes.pretrain(run, *start, override=override) == 0
+    whole = checkpoint.load(checkpoint.checkpoint_path(run, 7))
+    given = checkpoint.load(checkpoint.checkpoint_path(run, 0))
+    assert first_difference(given["model"], final(reference)["model"]) is None
+    checkpoint.checkpoint_path(run, 7).unlink()  # as if it had been killed before
+    assert scenes.pretrain(run, "--resume-from", "latest", override=override) == 0
+    again = checkpoint.load(checkpoint.checkpoint_path(run, 7))
+    assert first_difference(again, whole) is None

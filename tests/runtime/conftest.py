@@ -17,6 +17,7 @@ def state():
         return {
             "model": weights,
             "optimizer": {"slow": [torch.randn(7, generator=generator)], "counter": 3},
+            "scaler": {},
             "iteration": iteration,
             "config": {"OPTIM": {"LR": 1e-3, "LR_STEPS": [1, 2]}, "AMP": True, "NONE": None},
             "tokenizer": torch.arange(50, dtype=torch.uint8),

@@ -8,8 +8,10 @@ is due.
 
 import gc
 import signal
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from types import TracebackType
 from typing import Any, NamedTuple, Protocol
 
 import cv2
@@ -205,3 +207,12 @@ def _start_worker(_: int) -> None:
     torch.set_num_threads(1)
     # Ctrl-C goes to the whole group; the main process ends the workers in good order.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.excepthook = _report_unless_disconnected
+
+
+def _report_unless_disconnected(
+    kind: type[BaseException], error: BaseException, traceback: TracebackType | None
+) -> None:
+    """For the thread that hands batches over: a main process that ended is none of its errors."""
+    if not isinstance(error, EOFError | ConnectionError):
+        sys.__excepthook__(kind, error, traceback)
