@@ -106,16 +106,7 @@ def optimize(
         with precision.autocast():
             losses = {name: term.mean for name, term in objective(batch).items()}
         loss = torch.stack(list(losses.values())).sum()
-        scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-        scaler.unscale_(optimizer)  # type: ignore[arg-type]
-        norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-        applied = bool(norm.isfinite())
-        if applied:
-            nn.utils.clip_grads_with_norm_(parameters, clip_grad_norm, norm)
-        # A scaler must see the overflow, to lower its scale; it leaves the weights alone itself.
-        if applied or scaler.is_enabled():
-            scaler.step(optimizer)  # type: ignore[arg-type]
-            scaler.update()
+        norm, applied = _descend(loss, optimizer, scaler, parameters, clip_grad_norm)
         if not applied:
             _restore(objective, statistics)
         nonfinite = 0 if applied else nonfinite + 1
@@ -132,6 +123,30 @@ def optimize(
         if nonfinite > max_nonfinite_steps:
             raise Diverged(_diagnosis(objective, step, batch, nonfinite))
         yield step
+
+
+def _descend(
+    loss: Tensor,
+    optimizer: Optimizer,
+    scaler: torch.amp.GradScaler,
+    parameters: Sequence[nn.Parameter],
+    clip_grad_norm: float,
+) -> tuple[Tensor, bool]:
+    """Backward pass and step; the gradient's norm before clipping, and whether it was finite.
+
+    Where it was not, the weights are left alone.
+    """
+    scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+    scaler.unscale_(optimizer)  # type: ignore[arg-type]
+    norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    finite = bool(norm.isfinite())
+    if finite:
+        nn.utils.clip_grads_with_norm_(parameters, clip_grad_norm, norm)
+    # A scaler must see the overflow, to lower its scale; it leaves the weights alone itself.
+    if finite or scaler.is_enabled():
+        scaler.step(optimizer)  # type: ignore[arg-type]
+        scaler.update()
+    return norm, finite
 
 
 @torch.no_grad()
