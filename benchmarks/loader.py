@@ -25,6 +25,7 @@ from virtex.data.images import simplejpeg
 from virtex.data.loader import training_batches
 from virtex.data.transforms import ColorJitter, HorizontalFlip, RandomResizedCrop
 from virtex.tasks.captioning import CaptionEncoder
+from virtex.tasks.examples import CaptionTokens
 from virtex.text.tokenizer import Tokenizer, train
 
 CROP, MAX_LENGTH, WARM_UP = 224, 30, 2
@@ -45,7 +46,7 @@ def main() -> None:
     records = CocoCaptions(arguments.root, arguments.split, on_bad_image="skip")
     captions = [caption for record in records for caption in record.captions]
     encoder = CaptionEncoder(
-        Tokenizer.from_bytes(train(captions, arguments.vocab_size)), MAX_LENGTH
+        CaptionTokens(Tokenizer.from_bytes(train(captions, arguments.vocab_size)), MAX_LENGTH)
     )
     transforms = (RandomResizedCrop(CROP), HorizontalFlip(), ColorJitter())
     dataset = ExampleDataset(records, transforms, encoder.encode, seed=0)

@@ -128,14 +128,14 @@ def test_transforms_are_built_in_order_with_their_arguments():
         """["horizontal_flip::{'p': 0.25}", "color_jitter::{'hue': 0.3}",
             "random_resized_crop::{'scale': (0.08, 1.0), 'ratio': (0.5, 2.0)}", "normalize"]""",
     )
-    built = build._transforms(config.data.transforms_train, 48)
+    built = build.transform_steps(config.data.transforms_train, 48)
     assert built == [
         transforms.HorizontalFlip(p=0.25),
         transforms.ColorJitter(hue=0.3),
         transforms.RandomResizedCrop(48, scale=(0.08, 1.0), ratio=(0.5, 2.0)),
     ]
     expected = [transforms.SmallestResize(48), transforms.CenterCrop(48)]
-    assert build._transforms(config.data.transforms_val, 48) == expected
+    assert build.transform_steps(config.data.transforms_val, 48) == expected
 
 
 def test_optimizer_and_lookahead_are_the_configured_ones():

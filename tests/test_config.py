@@ -42,6 +42,10 @@ DATA:
   MAX_CAPTION_LENGTH: 30
   USE_PERCENTAGE: 100.0
   USE_SINGLE_CAPTION: false
+  MASKED_LM:
+    MASK_PROPORTION: 0.15
+    MASK_PROBABILITY: 0.85
+    REPLACE_PROBABILITY: 0.1
   IMAGE_TRANSFORM_TRAIN:
   - random_resized_crop
   - horizontal_flip
@@ -173,13 +177,12 @@ def test_every_architecture_is_read_back_from_its_name(
         ("transdec_midnorm::L1_H64_A2_F256", "expected transdec_postnorm or transdec_prenorm"),
         ("transdec_postnorm::L1_H64_A2_F256\n", "expected transdec_postnorm"),
         ("transdec_postnorm::L1_H64_A2", "expected transdec_postnorm"),
-        ("none", "expected transdec_postnorm"),
     ],
 )
 def test_an_impossible_architecture_is_refused(load, text: str, message: str) -> None:
     quoted = text.replace("\n", "\\n")
     line = problem(load, "MODEL.TEXTUAL.NAME", f'"{quoted}"')
-    assert line.startswith("'MODEL.TEXTUAL.NAME' is 'transdec") or text == "none"
+    assert line.startswith("'MODEL.TEXTUAL.NAME' is 'transdec")
     assert message in line
 
 
@@ -299,7 +302,14 @@ def test_normalize_written_out_equals_its_default(load) -> None:
         ("DATA.USE_PERCENTAGE", "0", "a number, above 0 and at most 100"),
         ("DATA.USE_PERCENTAGE", "100.1", "a number, above 0 and at most 100"),
         ("DATA.ON_BAD_IMAGE", "ignore", "one of 'error', 'skip'"),
-        ("MODEL.NAME", "masked_lm", "one of 'virtex', 'bicaptioning', 'captioning'"),
+        (
+            "MODEL.NAME",
+            "contrastive",
+            "one of 'virtex', 'bicaptioning', 'captioning', 'masked_lm'"
+            ", 'token_classification', 'multilabel_classification'",
+        ),
+        ("DATA.MASKED_LM.MASK_PROPORTION", "0", "a number, above 0 and at most 1"),
+        ("DATA.MASKED_LM.MASK_PROBABILITY", "1.1", "a number, at least 0 and at most 1"),
         ("MODEL.VISUAL.FEATURE_SIZE", "0", "a whole number, at least 1"),
         ("MODEL.TEXTUAL.DROPOUT", "1.0", "a number, at least 0 and below 1"),
         ("MODEL.DECODER.NAME", "nucleus_sampling", "'beam_search'"),
@@ -376,6 +386,20 @@ def test_no_decay_is_a_regular_expression(load) -> None:
             ["MODEL.DECODER.BEAM_SIZE", "5", "DATA.VOCAB_SIZE", "4"],
             "'MODEL.DECODER.BEAM_SIZE' is 5 on the command line, 'DATA.VOCAB_SIZE' is 4 on the "
             "command line; expected a beam that is not larger than the vocabulary",
+        ),
+        (
+            ["MODEL.NAME", "token_classification"],
+            "'MODEL.NAME' is 'token_classification' on the command line, 'MODEL.TEXTUAL.NAME' is "
+            "'transdec_postnorm::L1_H2048_A32_F8192' by default; expected the textual head 'none'",
+        ),
+        (
+            ["MODEL.TEXTUAL.NAME", "none"],
+            "'MODEL.NAME' is 'virtex' by default, 'MODEL.TEXTUAL.NAME' is 'none' on the command "
+            "line; expected a textual head such as 'transdec",
+        ),
+        (
+            ["DATA.MASKED_LM.REPLACE_PROBABILITY", "0.2"],
+            "expected two probabilities that add up to at most 1",
         ),
         (
             ["DATA.MAX_CAPTION_LENGTH", "12"],

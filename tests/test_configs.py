@@ -11,16 +11,12 @@ from virtex.config import Config
 CONFIGS = Path(__file__).parent.parent / "configs"
 PARITY = Path(__file__).parent / "parity"
 BASE = "_base_bicaptioning_R_50_L1_H1024.yaml"
-PUBLISHED = {
-    name: figures
-    for name, figures in json.loads((PARITY / "configs.json").read_text()).items()
-    if figures["MODEL.NAME"] in ("virtex", "captioning")
-}
+PUBLISHED = json.loads((PARITY / "configs.json").read_text())
 
 
-def test_all_published_captioning_models_are_covered() -> None:
-    # The base, 2 tasks, 4 widths, 4 depths and 3 backbones.
-    assert len(PUBLISHED) == 14
+def test_all_published_models_are_covered() -> None:
+    # The base, 5 tasks, 4 widths, 4 depths and 3 backbones.
+    assert len(PUBLISHED) == 17
 
 
 @pytest.mark.parametrize("name", sorted(PUBLISHED))
@@ -36,6 +32,15 @@ def test_a_published_name_resolves_to_the_published_model(name: str) -> None:
 def test_a_published_name_differs_from_the_base_in_its_model_alone(name: str) -> None:
     config = settings.load(Config, CONFIGS / name)
     base = settings.load(Config, CONFIGS / BASE)
+    if config.model.classifies:
+        # There is no transformer to spare from weight decay.
+        assert config.optim.no_decay == "none"
+        optim = config.optim.model_copy(update={"no_decay": base.optim.no_decay})
+        config = config.model_copy(update={"optim": optim})
+    if config.model.name == "multilabel_classification":
+        assert config.data.vocab_size == 81
+        data = config.data.model_copy(update={"vocab_size": base.data.vocab_size})
+        config = config.model_copy(update={"data": data})
     assert config.model_copy(update={"model": base.model}) == base
 
 
@@ -56,13 +61,17 @@ def test_every_config_loads_and_names_the_schema_for_editors(path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    "case", ["bicaptioning_postnorm", "captioning_prenorm", "decode_bicaptioning_sharp"]
+    "case",
+    [
+        *("bicaptioning_postnorm", "captioning_prenorm", "decode_bicaptioning_sharp"),
+        *("masked_lm", "multilabel_classification", "token_classification"),
+    ],
 )
 def test_the_configs_of_the_parity_cases_load(case: str) -> None:
     recorded = json.loads((PARITY / f"{case}.json").read_text())
     overrides = [str(item) for item in recorded["config_override"]]
     config = settings.load(Config, CONFIGS / recorded["config"], overrides)
-    assert config.data.vocab_size == 100
+    assert config.data.vocab_size == recorded["config_override"][1]
     assert config.amp is False
 
 

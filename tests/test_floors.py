@@ -25,14 +25,17 @@ MAY_IMPORT = {
     "synthetic": set(),
     "training": {"optim", "runtime"},
     "decoding": {"models", "text"},
-    "tasks": {"text", "models", "data"},
+    "tasks": {"text", "models", "data", "decoding"},
+    "export": {"models"},
     "evaluation": {"data", "training", "optim", "decoding", "runtime"},
+    "build_tasks": {"config", "text", "data", "models", "decoding", "tasks"},
     "build": {
         *("config", "text", "data", "models", "optim", "runtime"),
-        *("training", "decoding", "tasks", "evaluation"),
+        *("training", "decoding", "tasks", "evaluation", "build_tasks"),
     },
 }
 MAY_IMPORT["restore"] = {*MAY_IMPORT}
+MAY_IMPORT["pretrained"] = {*MAY_IMPORT}
 MAY_IMPORT["progress"] = {"training"}
 JOBS = {"pretraining", "scenes_report"}
 BELOW_JOBS = {*MAY_IMPORT}

@@ -1,52 +1,27 @@
 """Where configuration becomes objects: this knob, that argument, and no other logic."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import assert_never
 
 import torch
 from torch import Tensor, nn
 
+from virtex import build_tasks
+from virtex.build_tasks import Vocabulary
 from virtex.config import Config, TransformSpec
 from virtex.data import loader, transforms
-from virtex.data.coco import CocoCaptions
 from virtex.data.dataset import VALIDATION_EPOCH, ExampleDataset, Key
 from virtex.data.records import Records, missing_images
 from virtex.data.subset import subset
 from virtex.data.transforms import Transform
-from virtex.decoding.captioner import Captioner
 from virtex.errors import UserError
 from virtex.models.backbone import Backbone, residual_network
-from virtex.models.decoder import (
-    TokenEmbedding,
-    Transformer,
-    TransformerDecoder,
-    initialise,
-    tied_output,
-)
 from virtex.optim import schedules
 from virtex.optim.groups import parameter_groups
 from virtex.optim.lookahead import Lookahead
 from virtex.runtime.world import World
-from virtex.tasks.captioning import CaptionEncoder, Captioning
-from virtex.text.tokenizer import Tokenizer
-from virtex.text.vocabulary import check_vocabulary
-
-
-def tokenizer(config: Config) -> Tokenizer:
-    """The vocabulary of the run, checked against the configuration."""
-    data = config.data
-    vocabulary = Tokenizer.from_file(data.tokenizer_model)
-    check_vocabulary(
-        vocabulary,
-        path=data.tokenizer_model,
-        vocab_size=data.vocab_size,
-        unk_index=data.unk_index,
-        sos_index=data.sos_index,
-        eos_index=data.eos_index,
-        mask_index=data.mask_index,
-    )
-    return vocabulary
+from virtex.tasks.base import Encoder, Objective
 
 
 def backbone(config: Config, *, weights_follow: bool = False) -> Backbone:
@@ -68,93 +43,50 @@ def backbone(config: Config, *, weights_follow: bool = False) -> Backbone:
     )
 
 
-def objective(config: Config, *, weights_follow: bool = False) -> Captioning:
+def objective(config: Config, *, weights_follow: bool = False) -> Objective:
     """The model with its losses, on the CPU, freshly initialised from torch's random state."""
-    visual = backbone(config, weights_follow=weights_follow)
-    textual, backward_textual = _textual_heads(config)
-    match config.model.name:
-        case "virtex" | "bicaptioning":
-            model = Captioning(visual, textual, backward_textual)
-        case "captioning":
-            model = Captioning(visual, textual)
-        case _:
-            assert_never(config.model.name)
-    return model
-
-
-def _textual_heads(config: Config) -> tuple[TransformerDecoder, TransformerDecoder]:
-    """Forward and backward heads, sharing all but their transformers."""
-    data = config.data
-    shape = config.model.textual.architecture
-    dropout = config.model.textual.dropout
-
-    def transformer() -> Transformer:
-        return Transformer(
-            layers=shape.layers,
-            width=shape.width,
-            heads=shape.heads,
-            feedforward=shape.feedforward,
-            dropout=dropout,
-            norm_first=shape.norm_first,
-        )
-
-    projection = nn.Linear(config.model.visual.feature_size, shape.width)
-    embedding = TokenEmbedding(
-        data.vocab_size, shape.width, data.max_caption_length, dropout, data.unk_index
-    )
-    output = tied_output(embedding)
-    forward = TransformerDecoder(projection, embedding, transformer(), output)
-    backward = TransformerDecoder(projection, embedding, transformer(), output)
-    std = config.model.textual.initial_std
-    initialise(forward, std)
-    initialise(backward.transformer, std)
-    return forward, backward
+    return build_tasks.objective(config, backbone(config, weights_follow=weights_follow))
 
 
 @dataclass(frozen=True)
 class Data:
     """Both splits as examples, and `report`: what was found, in lines for a person."""
 
-    encoder: CaptionEncoder
+    vocabulary: Vocabulary
     training: ExampleDataset
     validation: ExampleDataset
+    collate: loader.Collate
     report: tuple[str, ...]
 
 
-def data(config: Config, vocabulary: Tokenizer) -> Data:
+def data(config: Config) -> Data:
     """The training and the validation split of `DATA.ROOT`; raises `UserError` for missing images
     unless `DATA.ON_BAD_IMAGE` is skip, and for a batch larger than the training split."""
     settings = config.data
-    encoder = CaptionEncoder(
-        tokenizer=vocabulary,
-        max_length=settings.max_caption_length,
-        padding_index=settings.unk_index,
-    )
-    whole = CocoCaptions(settings.root, "train", settings.on_bad_image)
-    training = subset(whole, settings.use_percentage, config.random_seed)
+    whole = build_tasks.loading(config)
+    training = subset(whole.training, settings.use_percentage, config.random_seed)
     loader.check_batch_size(config.optim.batch_size, len(training))
-    validation = CocoCaptions(settings.root, "val", settings.on_bad_image)
     report = (
-        f"training: {len(training)} of {len(whole)} images",
-        *(f"training: {line}" for line in whole.report),
-        f"validation: {len(validation)} images",
-        *(f"validation: {line}" for line in validation.report),
+        f"training: {len(training)} of {len(whole.training)} images",
+        *(f"training: {line}" for line in whole.training.report),
+        f"validation: {len(whole.validation)} images",
+        *(f"validation: {line}" for line in whole.validation.report),
         *_missing(training, settings.on_bad_image),
-        *_missing(validation, settings.on_bad_image),
+        *_missing(whole.validation, settings.on_bad_image),
     )
 
     def examples(
-        records: Records, specs: Sequence[TransformSpec], encode: CaptionEncoder
+        records: Records, specs: Sequence[TransformSpec], encoder: Encoder
     ) -> ExampleDataset:
-        steps = _transforms(specs, settings.image_crop_size)
+        steps = transform_steps(specs, settings.image_crop_size)
         seed = config.random_seed
-        return ExampleDataset(records, steps, encode.encode, seed, settings.on_bad_image)
+        return ExampleDataset(records, steps, encoder.encode, seed, settings.on_bad_image)
 
-    training_encoder = replace(encoder, single_caption=settings.use_single_caption)
     return Data(
-        encoder=encoder,
-        training=examples(training, settings.transforms_train, training_encoder),
-        validation=examples(validation, settings.transforms_val, encoder),
+        vocabulary=whole.vocabulary,
+        training=examples(training, settings.transforms_train, whole.training_encoder),
+        validation=examples(whole.validation, settings.transforms_val, whole.validation_encoder),
+        collate=whole.training_encoder.collate,
         report=report,
     )
 
@@ -171,7 +103,7 @@ def training_batches(
     """This process's batches on its device, endless, from iteration `first` (from 1) on."""
     batches = loader.training_batches(
         parts.training,
-        parts.encoder.collate,
+        parts.collate,
         batch_size=config.optim.batch_size,
         workers=workers,
         seed=config.random_seed,
@@ -190,7 +122,7 @@ def validation_batches(
     """This process's share of the validation split on its device, every example once."""
     batches = loader.validation_batches(
         parts.validation,
-        parts.encoder.collate,
+        parts.collate,
         batch_size=config.optim.batch_size,
         workers=workers,
         rank=world.rank,
@@ -201,27 +133,11 @@ def validation_batches(
     return _on_device(batches, world.device)
 
 
-def samples(parts: Data, count: int) -> tuple[Tensor, list[str]]:
-    """Up to `count` validation images (n, 3, H, W) uint8, and a caption of each."""
+def samples(parts: Data, count: int) -> Mapping[str, Tensor] | None:
+    """A batch of up to `count` validation images; None where all of them are to be skipped."""
     keys = [Key(VALIDATION_EPOCH, index) for index in range(min(count, len(parts.validation)))]
     examples, _ = parts.validation.examples(keys)
-    if not examples:  # all of them are bad, and are to be skipped
-        return torch.empty(0, 3, 0, 0, dtype=torch.uint8), []
-    batch = parts.encoder.collate(examples)
-    texts = [parts.encoder.tokenizer.decode(row) for row in batch["caption_tokens"].tolist()]
-    return batch["image"], texts
-
-
-def captioner(config: Config, model: Captioning, vocabulary: Tokenizer) -> Captioner:
-    """The forward head's captioner."""
-    decoder = config.model.decoder
-    return Captioner(
-        visual=model.visual,
-        textual=model.textual,
-        tokenizer=vocabulary,
-        beam_size=decoder.beam_size,
-        max_tokens=decoder.max_decoding_steps - 1,
-    )
+    return parts.collate(examples) if examples else None
 
 
 AnyOptimizer = torch.optim.Optimizer | Lookahead
@@ -268,7 +184,7 @@ def schedule(config: Config) -> schedules.Schedule:
             assert_never(optim.lr_decay_name)
 
 
-def _transforms(specs: Sequence[TransformSpec], crop_size: int) -> list[Transform]:
+def transform_steps(specs: Sequence[TransformSpec], crop_size: int) -> list[Transform]:
     """The transforms before normalisation, which is the backbone's."""
     built: list[Transform] = []
     for spec in specs:

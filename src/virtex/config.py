@@ -27,6 +27,32 @@ __all__ = ["Config", "TextualArchitecture", "TransformSpec", "check_processes"]
 Transforms = Annotated[tuple[str, ...], parsed_by(parse_transforms)]
 
 
+class MaskedLM(Section):
+    """Which tokens of a caption masked language modelling predicts, and what stands there."""
+
+    mask_proportion: float = Field(
+        default=0.15, gt=0, le=1, description="Share of a caption's tokens to predict, rounded up."
+    )
+    mask_probability: float = Field(
+        default=0.85, ge=0, le=1, description="That such a token is replaced by [MASK]."
+    )
+    replace_probability: float = Field(
+        default=0.10,
+        ge=0,
+        le=1,
+        description="That it is replaced by another token at random; else it stays.",
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        return self.refuse(self._conflicts())
+
+    def _conflicts(self) -> Iterator[Conflict]:
+        if self.mask_probability + self.replace_probability > 1:
+            keys = ("MASK_PROBABILITY", "REPLACE_PROBABILITY")
+            yield keys, "expected two probabilities that add up to at most 1"
+
+
 class Data(Section):
     """Images, captions, and how they become examples."""
 
@@ -41,7 +67,8 @@ class Data(Section):
     vocab_size: int = Field(
         default=10000,
         ge=1,
-        description="Pieces in the vocabulary; must agree with the tokenizer's.",
+        description="Pieces in the vocabulary; must agree with the tokenizer's. Of multilabel "
+        "classification the categories and the background: 81 for COCO.",
     )
     unk_index: int = Field(
         default=0,
@@ -51,7 +78,7 @@ class Data(Section):
     sos_index: int = Field(default=1, ge=0, description="Id of [SOS], which begins a caption.")
     eos_index: int = Field(default=2, ge=0, description="Id of [EOS], which ends a caption.")
     mask_index: int = Field(
-        default=3, ge=0, description="Id of [MASK]; reserved in every vocabulary."
+        default=3, ge=0, description="Id of [MASK], which hides a token in masked_lm."
     )
     image_crop_size: int = Field(
         default=224, ge=32, description="Pixels a side; at least the backbone's stride, 32."
@@ -68,8 +95,10 @@ class Data(Section):
         description="Percent of the training images, to study less data.",
     )
     use_single_caption: bool = Field(
-        default=False, description="Only the first caption of an image, in place of one at random."
+        default=False,
+        description="Only the first caption of a training image, in place of one at random.",
     )
+    masked_lm: MaskedLM = MaskedLM()
     image_transform_train: Transforms = Field(
         default=("random_resized_crop", "horizontal_flip", "color_jitter", "normalize"),
         description="In order; arguments as in \"random_resized_crop::{'scale': (0.08, 1.0)}\".",
@@ -145,7 +174,7 @@ class Textual(Section):
         default="transdec_postnorm::L1_H2048_A32_F8192",
         description=(
             "transdec_postnorm or transdec_prenorm (where layers normalise), then layers, width, "
-            "heads and feed-forward width."
+            "heads and feed-forward width; none for the classification tasks."
         ),
     )
     dropout: float = Field(default=0.1, ge=0, lt=1, description="Probability, against overfitting.")
@@ -157,7 +186,8 @@ class Textual(Section):
     )
 
     @property
-    def architecture(self) -> TextualArchitecture:
+    def architecture(self) -> TextualArchitecture | None:
+        """The transformer's sizes; None for `none`."""
         return parse_architecture(self.name)
 
 
@@ -182,12 +212,35 @@ class Decoder(Section):
 class Model(Section):
     """The pretraining task and its network."""
 
-    name: Literal["virtex", "bicaptioning", "captioning"] = Field(
-        default="virtex", description="The pretraining task; virtex is bicaptioning."
-    )
+    name: Literal[
+        "virtex",
+        "bicaptioning",
+        "captioning",
+        "masked_lm",
+        "token_classification",
+        "multilabel_classification",
+    ] = Field(default="virtex", description="The pretraining task; virtex is bicaptioning.")
     visual: Visual = Visual()
     textual: Textual = Textual()
     decoder: Decoder = Decoder()
+
+    @property
+    def classifies(self) -> bool:
+        """Whether the task has a linear layer in place of a transformer."""
+        return self.name.endswith("_classification")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        return self.refuse(self._conflicts())
+
+    def _conflicts(self) -> Iterator[Conflict]:
+        if self.classifies and self.textual.architecture is not None:
+            yield ("NAME", "TEXTUAL.NAME"), "expected the textual head 'none' for classification"
+        if not self.classifies and self.textual.architecture is None:
+            yield (
+                ("NAME", "TEXTUAL.NAME"),
+                "expected a textual head such as 'transdec_postnorm::L1_H1024_A16_F4096'",
+            )
 
 
 class Lookahead(Section):

@@ -95,14 +95,19 @@ _TRANSFORMS: Mapping[str, Mapping[str, _Argument]] = {
 }
 
 
-def parse_architecture(text: str) -> TextualArchitecture:
-    """Sizes from `transdec_{post,pre}norm::L{layers}_H{width}_A{heads}_F{feedforward}`."""
+def parse_architecture(text: str) -> TextualArchitecture | None:
+    """Sizes from `transdec_{post,pre}norm::L{layers}_H{width}_A{heads}_F{feedforward}`.
+
+    None for `none`, the head without a transformer.
+    """
+    if text == "none":
+        return None
     form = r"transdec_(post|pre)norm::L([0-9]{1,6})_H([0-9]{1,6})_A([0-9]{1,6})_F([0-9]{1,6})"
     match = re.fullmatch(form, text)
     if match is None:
         raise ValueError(
             "expected transdec_postnorm or transdec_prenorm with layers, width, heads and "
-            "feed-forward width, such as 'transdec_postnorm::L1_H1024_A16_F4096'"
+            "feed-forward width, such as 'transdec_postnorm::L1_H1024_A16_F4096', or 'none'"
         )
     layers, width, heads, feedforward = map(int, match.groups()[1:])
     if 0 in (layers, width, heads, feedforward):

@@ -12,20 +12,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from virtex import __version__, build, settings
+from virtex import __version__, build, build_tasks, settings
 from virtex.config import Config
 from virtex.data.loader import lost_workers_as_errors
 from virtex.errors import RunError, UserError
 from virtex.evaluation.contact_sheet import contact_sheet
 from virtex.progress import Meter, losses_text, progress_line, training_scalars
-from virtex.restore import check_same_run, load_optimizer, load_weights, tokenizer_tensor
+from virtex.restore import check_same_run, load_optimizer, load_weights, vocabulary_state
 from virtex.runtime import checkpoint, directory
 from virtex.runtime.directory import Start
 from virtex.runtime.journal import Journal
 from virtex.runtime.precision import Precision, choose_precision
 from virtex.runtime.world import World, check_gpus, connect
-from virtex.tasks.captioning import Captioning
-from virtex.text.tokenizer import Tokenizer
+from virtex.tasks.base import Objective
 from virtex.training import optimize, validate
 
 SAMPLES = 8
@@ -52,8 +51,7 @@ class Job:
 class Parts:
     """The objects of a run."""
 
-    tokenizer: Tokenizer
-    objective: Captioning
+    objective: Objective
     optimizer: build.AnyOptimizer
     scaler: torch.amp.GradScaler
     precision: Precision
@@ -74,9 +72,9 @@ def check(job: Job, *, gpus_per_machine: int) -> None:
 def pretrain(job: Job) -> int:
     """Train from where the run stands to its last iteration; returns the exit status."""
     with connect(gpus=job.gpus) as world:
-        tokenizer = build.tokenizer(job.config)
-        start = _start(job, tokenizer)
-        parts = _parts(job, world, tokenizer, start)
+        data = build.data(job.config)
+        start = _start(job, data.vocabulary)
+        parts = _parts(job, world, data, start)
         start = replace(start, state=None)  # it is as large as model and optimizer
         try:
             _prepare_directory(job, world, parts)
@@ -164,19 +162,19 @@ def _validate(job: Job, world: World, journal: Journal, parts: Parts, iteration:
     journal.scalars(iteration, scalars)
     journal.say(f"validation after iteration {iteration}: {losses_text(means)}")
     if world.main:
-        _show_captions(job, world, journal, parts, iteration)
+        _show_samples(job, world, journal, parts, iteration)
 
 
-def _show_captions(job: Job, world: World, journal: Journal, parts: Parts, iteration: int) -> None:
-    captioner = build.captioner(job.config, parts.objective, parts.tokenizer)
-    images, truths = build.samples(parts.data, SAMPLES)
-    if not truths:
+def _show_samples(job: Job, world: World, journal: Journal, parts: Parts, iteration: int) -> None:
+    batch = build.samples(parts.data, SAMPLES)
+    if batch is None:
         return
-    captions = [beams[0].text for beams in captioner.caption(images.to(world.device))]
-    pictures = [image.permute(1, 2, 0).numpy() for image in images]
-    rows = "\n".join(f"| {c} | {t} |" for c, t in zip(captions, truths, strict=True))
-    text = f"| predicted | one of the given |\n|---|---|\n{rows}"
-    journal.page(iteration, "val/captions", contact_sheet(pictures, captions), text)
+    describe = build_tasks.describe(job.config, parts.objective, parts.data.vocabulary)
+    said = describe({name: tensor.to(world.device) for name, tensor in batch.items()})
+    pictures = [image.permute(1, 2, 0).numpy() for image in batch["image"]]
+    sheet = contact_sheet(pictures, [description.predicted for description in said])
+    rows = "\n".join(f"| {one.predicted} | {one.given} |" for one in said)
+    journal.page(iteration, "val/samples", sheet, f"| predicted | given |\n|---|---|\n{rows}")
 
 
 def _save(job: Job, parts: Parts, iteration: int) -> Path:
@@ -194,7 +192,7 @@ def _save(job: Job, parts: Parts, iteration: int) -> Path:
         "scaler": parts.scaler.state_dict(),
         "iteration": iteration,
         "config": job.config.model_dump(mode="json", by_alias=True),
-        "tokenizer": tokenizer_tensor(parts.tokenizer),
+        **vocabulary_state(parts.data.vocabulary),
         # torch's version is of a class of its own, which a reader of plain values refuses.
         "versions": {"virtex": __version__, "torch": str(torch.__version__)},
     }
@@ -205,22 +203,21 @@ def _save(job: Job, parts: Parts, iteration: int) -> Path:
     return path
 
 
-def _start(job: Job, tokenizer: Tokenizer) -> Start:
+def _start(job: Job, vocabulary: build_tasks.Vocabulary) -> Start:
     """Where the run begins; raises `UserError` if a checkpoint is not of this run."""
     if job.resume_from is None:
         return Start(0, None, ())
     start = directory.find_start(job.directory, job.resume_from)
     if start.state is None:
         return start
-    notes = check_same_run(start.state, job.config, tokenizer, asked_for=job.overridden)
+    notes = check_same_run(start.state, job.config, vocabulary, asked_for=job.overridden)
     return Start(start.iteration, start.state, (*start.notes, *notes))
 
 
-def _parts(job: Job, world: World, tokenizer: Tokenizer, start: Start) -> Parts:
+def _parts(job: Job, world: World, data: build.Data, start: Start) -> Parts:
     config = job.config
     torch.backends.cudnn.deterministic = config.cudnn_deterministic
     torch.backends.cudnn.benchmark = config.cudnn_benchmark
-    data = build.data(config, tokenizer)
     torch.manual_seed(config.random_seed)
     given = start.state is not None or job.init_from is not None
     objective = build.objective(config, weights_follow=given)
@@ -231,7 +228,6 @@ def _parts(job: Job, world: World, tokenizer: Tokenizer, start: Start) -> Parts:
     objective.to(world.device)
     precision = choose_precision(config.amp, world.device)
     parts = Parts(
-        tokenizer=tokenizer,
         objective=objective,
         optimizer=build.optimizer(config, objective),
         scaler=precision.gradient_scaler(),
@@ -270,7 +266,7 @@ def _introduce(job: Job, world: World, journal: Journal, parts: Parts, start: St
         journal.say(line)
 
 
-def _distributed(objective: Captioning, world: World) -> nn.Module:
+def _distributed(objective: Objective, world: World) -> nn.Module:
     if world.size == 1:
         return objective
     with warnings.catch_warnings():

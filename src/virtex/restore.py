@@ -1,20 +1,19 @@
-"""Taking over what a checkpoint holds: weights, a run to go on with, or a whole model."""
+"""What a checkpoint says of a run: taking over its weights, settings, vocabulary and optimizer."""
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, assert_never
 
 import torch
 from pydantic import ValidationError
-from torch import Tensor, nn
+from torch import nn
 
 from virtex import __version__, build
+from virtex.build_tasks import Vocabulary
 from virtex.config import Config
 from virtex.errors import UserError
-from virtex.runtime import checkpoint
-from virtex.tasks.captioning import Captioning
+from virtex.export.upstream import current_names
+from virtex.text.categories import Categories
 from virtex.text.tokenizer import Tokenizer
 
 _SHAPES_OF_THE_OPTIMIZER = {
@@ -26,36 +25,12 @@ _SHAPES_OF_THE_OPTIMIZER = {
 """Settings that decide what the optimizer's state holds, so that they cannot change in a run."""
 
 
-@dataclass(frozen=True)
-class Restored:
-    """What a checkpoint of ours holds: its model on the CPU, in evaluation mode."""
-
-    config: Config
-    tokenizer: Tokenizer
-    objective: Captioning
-
-
-def restore(path: Path) -> Restored:
-    """The model of a checkpoint of `virtex pretrain`; raises `UserError` for other files."""
-    state = checkpoint.load(path)
-    if "config" not in state or "tokenizer" not in state:
-        raise UserError(
-            f"{path} holds no configuration and vocabulary; give a checkpoint that virtex saved"
-        )
-    config = _saved_config(state)
-    objective = build.objective(config, weights_follow=True)
-    load_weights(objective, state, str(path))
-    objective.eval()
-    tokenizer = Tokenizer.from_bytes(bytes(state["tokenizer"].numpy()))
-    return Restored(config, tokenizer, objective)
-
-
 def load_weights(module: nn.Module, state: Mapping[str, Any], source: str) -> None:
-    """Load the weights of a checkpoint's `state`, under `model` or bare.
+    """Load the weights of a checkpoint's `state`, under `model` or bare; published ones too.
 
     Raises `UserError` that names what is missing, left over or of another shape.
     """
-    weights = state.get("model", state)
+    weights = current_names(state.get("model", state))
     own = module.state_dict()
     other = [
         f"{name} {list(weights[name].shape)} for {list(own[name].shape)}"
@@ -91,7 +66,7 @@ def load_optimizer(optimizer: build.AnyOptimizer, state: dict[str, Any]) -> None
 
 
 def check_same_run(
-    state: Mapping[str, Any], config: Config, tokenizer: Tokenizer, *, asked_for: Sequence[str]
+    state: Mapping[str, Any], config: Config, vocabulary: Vocabulary, *, asked_for: Sequence[str]
 ) -> list[str]:
     """What differs from the checkpoint's configuration, in lines for a person.
 
@@ -99,7 +74,7 @@ def check_same_run(
     in the middle of a run, and where the vocabulary is another.
     """
     # Through the model, so that a setting that is newer than the checkpoint has its default.
-    saved = _flat(_saved_config(state).model_dump(mode="json", by_alias=True))
+    saved = _flat(saved_config(state).model_dump(mode="json", by_alias=True))
     now = _flat(config.model_dump(mode="json", by_alias=True))
     changed = {key for key in saved.keys() | now.keys() if saved.get(key) != now.get(key)}
     fixed = sorted(changed & _SHAPES_OF_THE_OPTIMIZER)
@@ -117,15 +92,16 @@ def check_same_run(
             + "\nMend the YAML file, or say that you mean it by repeating the new value after "
             "--config-override; --init-from begins a new run with the weights alone"
         )
-    if not torch.equal(state["tokenizer"], tokenizer_tensor(tokenizer)):
+    if not _same_vocabulary(saved_vocabulary(state), vocabulary):
+        source = config.data.tokenizer_model if isinstance(vocabulary, Tokenizer) else "the data's"
         raise UserError(
-            f"--resume-from: {config.data.tokenizer_model} is not the vocabulary that the "
-            "checkpoint was trained with; its tokens would mean other words"
+            f"--resume-from: {source} is not the vocabulary that the checkpoint was trained with; "
+            "its tokens would mean other words"
         )
     return [f"changed on request: {key}, was {saved.get(key)!r}" for key in sorted(changed)]
 
 
-def _saved_config(state: Mapping[str, Any]) -> Config:
+def saved_config(state: Mapping[str, Any]) -> Config:
     """A checkpoint's configuration; raises `UserError` if this version does not know it."""
     try:
         return Config.model_validate_json(json.dumps(state["config"]), by_alias=True)
@@ -137,9 +113,29 @@ def _saved_config(state: Mapping[str, Any]) -> Config:
         ) from error
 
 
-def tokenizer_tensor(tokenizer: Tokenizer) -> Tensor:
-    """The vocabulary's file, (bytes,) uint8, as a checkpoint holds it."""
-    return torch.frombuffer(bytearray(tokenizer.model_bytes), dtype=torch.uint8)
+def vocabulary_state(vocabulary: Vocabulary) -> dict[str, Any]:
+    """What a checkpoint holds of a vocabulary."""
+    match vocabulary:
+        case Tokenizer():
+            data = bytearray(vocabulary.model_bytes)
+            return {"tokenizer": torch.frombuffer(data, dtype=torch.uint8), "categories": None}
+        case Categories():
+            return {"tokenizer": None, "categories": list(vocabulary.names)}
+        case _:
+            assert_never(vocabulary)
+
+
+def saved_vocabulary(state: Mapping[str, Any]) -> Vocabulary:
+    """The vocabulary in a checkpoint of ours."""
+    if state["tokenizer"] is None:
+        return Categories(tuple(state["categories"]))
+    return Tokenizer.from_bytes(bytes(state["tokenizer"].numpy()))
+
+
+def _same_vocabulary(one: Vocabulary, other: Vocabulary) -> bool:
+    if isinstance(one, Tokenizer) and isinstance(other, Tokenizer):
+        return one.model_bytes == other.model_bytes
+    return one == other
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -8,14 +8,14 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from virtex import build
+from virtex import build, build_tasks
 from virtex.data.coco import CocoCaptions
 from virtex.data.image_folder import image_folder
 from virtex.errors import UserError
 from virtex.evaluation.contact_sheet import contact_sheet
 from virtex.evaluation.features import center_crops, pooled_features
 from virtex.evaluation.linear_probe import linear_probe_accuracy
-from virtex.restore import Restored
+from virtex.pretrained import Pretrained
 from virtex.synthetic.coco_tree import read_objects
 from virtex.synthetic.reading import is_true, is_true_in_pairs
 
@@ -47,17 +47,19 @@ class Features:
     classes: int
 
 
-def caption_scenes(restored: Restored, scenes: Path, count: int) -> list[CaptionedScene]:
+def caption_scenes(pretrained: Pretrained, scenes: Path, count: int) -> list[CaptionedScene]:
     """The first `count` held-out scenes with captions; raises `UserError` if there are fewer."""
     records = CocoCaptions(scenes, "val")
     if not 0 < count <= len(records):
         raise UserError(f"--images {count}: {scenes} holds {len(records)} held-out scenes")
     objects = read_objects(scenes / "annotations" / "instances_val2017.json")
-    captioner = build.captioner(restored.config, restored.objective, restored.tokenizer)
+    captioner = build_tasks.captioner(
+        pretrained.config, pretrained.objective, pretrained.vocabulary
+    )
     captioned = []
     for first in range(0, count, _BATCH):
         batch = [records[index] for index in range(first, min(first + _BATCH, count))]
-        size = restored.config.data.image_crop_size
+        size = pretrained.config.data.image_crop_size
         images = center_crops([record.path for record in batch], size)
         for record, captions in zip(batch, captioner.caption(images), strict=True):
             text, score = captions[0].text, captions[0].score
@@ -75,16 +77,16 @@ def caption_scenes(restored: Restored, scenes: Path, count: int) -> list[Caption
     return captioned
 
 
-def compare_features(restored: Restored, scenes: Path) -> Features:
+def compare_features(pretrained: Pretrained, scenes: Path) -> Features:
     """Linear classifiers of single shapes, on the backbone and on one of the same initial weights'
     distribution."""
     train = image_folder(scenes / "imagefolder" / "train")
     test = image_folder(scenes / "imagefolder" / "val")
-    torch.manual_seed(restored.config.random_seed)
-    random = build.backbone(restored.config, weights_follow=True)
+    torch.manual_seed(pretrained.config.random_seed)
+    random = build.backbone(pretrained.config, weights_follow=True)
 
     def accuracy(backbone: torch.nn.Module) -> float:
-        size = restored.config.data.image_crop_size
+        size = pretrained.config.data.image_crop_size
         return linear_probe_accuracy(
             pooled_features(backbone, train.paths, size),
             torch.tensor(train.labels),
@@ -93,7 +95,7 @@ def compare_features(restored: Restored, scenes: Path) -> Features:
         )
 
     return Features(
-        pretrained=accuracy(restored.objective.visual),
+        pretrained=accuracy(pretrained.objective.visual),
         random=accuracy(random),
         classes=len(train.classes),
     )

@@ -18,11 +18,12 @@ from tests import small
 from virtex.data.records import Record
 from virtex.data.transforms import Augmented
 from virtex.tasks.captioning import CaptionEncoder
+from virtex.tasks.examples import CaptionTokens
 from virtex.text.tokenizer import Tokenizer, train
 
 WORDS = ["a", "cat", "dog", "left", "right", "bright", "of"]
 TOKENIZER = Tokenizer.from_bytes(train([" ".join(WORDS)] * 3, 45))
-ENCODER = CaptionEncoder(TOKENIZER, max_length=30)
+ENCODER = CaptionEncoder(CaptionTokens(TOKENIZER, max_length=30))
 CLOSE = {"rtol": 1e-6, "atol": 0}
 
 
@@ -62,7 +63,7 @@ def test_capital_left_is_exchanged_too():
 @given(length=st.integers(2, 12), words=st.lists(st.sampled_from(WORDS), max_size=10))
 def test_long_captions_are_cut_on_the_right(length, words):
     whole = [1, *TOKENIZER.encode(" ".join(words)), 2]
-    got = tokens_of(" ".join(words), encoder=CaptionEncoder(TOKENIZER, length))
+    got = tokens_of(" ".join(words), encoder=CaptionEncoder(CaptionTokens(TOKENIZER, length)))
     assert got == whole[:length]
     assert got[0] == 1
     assert (got[-1] == 2) == (len(whole) <= length)
@@ -79,7 +80,7 @@ def test_an_empty_caption_is_start_and_end():
 
 @given(seed=st.integers(0, 2**32))
 def test_single_caption_is_always_the_first(seed):
-    single = CaptionEncoder(TOKENIZER, 30, single_caption=True)
+    single = CaptionEncoder(CaptionTokens(TOKENIZER, 30, single_caption=True))
     assert text_of("cat", "dog", "a", encoder=single, seed=seed) == "cat"
 
 

@@ -24,11 +24,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Caption, judge, fit the linear classifiers, write the files and print the table."""
-    from virtex.restore import restore
+    from virtex.pretrained import load
     from virtex.scenes_report import caption_scenes, compare_features, write_report
 
-    restored = restore(arguments.checkpoint)
-    captioned = caption_scenes(restored, arguments.scenes, arguments.images)
-    features = compare_features(restored, arguments.scenes)
+    pretrained = load(arguments.checkpoint)
+    captioned = caption_scenes(pretrained, arguments.scenes, arguments.images)
+    features = compare_features(pretrained, arguments.scenes)
     print(write_report(captioned, features, arguments.output))
     return 0

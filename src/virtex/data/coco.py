@@ -5,6 +5,7 @@ image ids, whatever the order in the file.
 """
 
 from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,12 +34,7 @@ class CocoCaptions:
         Raises UserError when they are missing or malformed, hold two images of one id or no record;
         under `on_bad_image` "error" also when anything would be left out.
         """
-        path = root / "annotations" / f"captions_{split}2017.json"
-        if not path.is_file():
-            raise UserError(
-                f"there are no annotations {path}: DATA.ROOT ({root}) must be a directory with"
-                " annotations/, train2017/ and val2017/ as COCO publishes them"
-            )
+        path = annotations_file(root, f"captions_{split}2017.json")
         self._directory = root / f"{split}2017"
         columns = _read(path)
         pairs = _paired(path, columns)
@@ -100,28 +96,41 @@ class _Pairs:
     report: tuple[str, ...]
 
 
+def annotations_file(root: Path, name: str) -> Path:
+    """The path of `root`/annotations/`name`; raises UserError where there is no such file."""
+    path = root / "annotations" / name
+    if not path.is_file():
+        raise UserError(
+            f"there are no annotations {path}: DATA.ROOT ({root}) must be a directory with"
+            " annotations/, train2017/ and val2017/ as COCO publishes them"
+        )
+    return path
+
+
 def _read(path: Path) -> _Columns:
     columns = _Columns()
     for key, item in list_items(path):
         if key == "images":
-            columns.image_ids.append(_integer(path, key, item, "id"))
-            columns.names.append(_text(path, key, item, "file_name"))
+            columns.image_ids.append(integer(path, key, item, "id"))
+            columns.names.append(text(path, key, item, "file_name"))
         elif key == "annotations":
-            caption = _text(path, key, item, "caption")
-            columns.caption_image_ids.append(_integer(path, key, item, "image_id"))
+            caption = text(path, key, item, "caption")
+            columns.caption_image_ids.append(integer(path, key, item, "image_id"))
             columns.captions.append(caption)
             columns.blank.append(not caption.strip())
     return columns
 
 
-def _integer(path: Path, key: str, item: object, name: str) -> int:
+def integer(path: Path, key: str, item: object, name: str) -> int:
+    """The whole number `name` of an item of the file's list `key`; else raises UserError."""
     value = item.get(name) if isinstance(item, dict) else None
     if type(value) is not int or not -(2**63) <= value < 2**63:
         raise UserError(_unfit(path, key, item, f"'{name}', a whole number of 64 bits"))
     return value
 
 
-def _text(path: Path, key: str, item: object, name: str) -> str:
+def text(path: Path, key: str, item: object, name: str) -> str:
+    """The string `name` of an item of the file's list `key`; else raises UserError."""
     value = item.get(name) if isinstance(item, dict) else None
     if not isinstance(value, str):
         raise UserError(_unfit(path, key, item, f"'{name}', a string"))
@@ -133,12 +142,7 @@ def _unfit(path: Path, key: str, item: object, needed: str) -> str:
 
 
 def _paired(path: Path, columns: _Columns) -> _Pairs:
-    image_ids = np.array(columns.image_ids, np.int64)
-    order = np.argsort(image_ids, kind="stable")
-    ascending = image_ids[order]
-    repeated = np.unique(ascending[1:][ascending[1:] == ascending[:-1]])
-    if len(repeated):
-        raise UserError(f"{path}: {_line('image ids are given to several images', repeated)}")
+    order, ascending = sorted_ids(path, columns.image_ids)
     wanted = np.array(columns.caption_image_ids, np.int64)
     place = np.searchsorted(ascending, wanted)
     known = np.isin(wanted, ascending)
@@ -154,11 +158,24 @@ def _paired(path: Path, columns: _Columns) -> _Pairs:
         images=order[counts > 0],
         captions=usable[np.argsort(place[usable], kind="stable")],
         ends=np.concatenate([[0], np.cumsum(counts[counts > 0])]),
-        report=tuple(_line(what, ids) for what, ids in findings.items() if len(ids)),
+        report=tuple(line(what, ids) for what, ids in findings.items() if len(ids)),
     )
 
 
-def _line(what: str, image_ids: npt.NDArray[np.int64]) -> str:
+def sorted_ids(
+    path: Path, image_ids: Sequence[int]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """The order that sorts the ids, and the ids sorted; raises UserError where one stands twice."""
+    given = np.array(image_ids, np.int64)
+    order = np.argsort(given, kind="stable")
+    ascending = given[order]
+    repeated = np.unique(ascending[1:][ascending[1:] == ascending[:-1]])
+    if len(repeated):
+        raise UserError(f"{path}: {line('image ids are given to several images', repeated)}")
+    return order, ascending
+
+
+def line(what: str, image_ids: npt.NDArray[np.int64]) -> str:
     """A count and the first ids: `3 captions are blank (image ids 7, 9, 31)`."""
     named = ", ".join(map(str, image_ids[:_NAMED].tolist()))
     return f"{len(image_ids)} {what} (image ids {named}{', …' if len(image_ids) > _NAMED else ''})"

@@ -1,4 +1,4 @@
-"""What a data set gives: records of an image file and its captions, by position."""
+"""What a data set gives: records of an image file and what is known of it, by position."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +10,16 @@ import numpy.typing as npt
 
 @dataclass(frozen=True)
 class Record:
-    """One image, unread, and its captions as they were written; at least one."""
+    """One image, unread, with its captions as they were written, or its categories' indices.
+
+    A data set of captions gives at least one caption and no category; one of objects no caption,
+    and categories from 1, ascending, each once, or none where there is no object.
+    """
 
     image_id: int
     path: Path
-    captions: tuple[str, ...]
+    captions: tuple[str, ...] = ()
+    categories: tuple[int, ...] = ()
 
 
 class Records(Protocol):

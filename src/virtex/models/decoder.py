@@ -73,7 +73,10 @@ class Transformer(nn.Module):
 
 
 class TransformerDecoder(nn.Module):
-    """Logits of the next token at each position, given an image's grid.
+    """Logits at each position of a caption, given an image's grid.
+
+    A `causal` decoder predicts the next token and looks at those before it alone; another looks at
+    all tokens, and predicts the one in its own place.
 
     `visual_projection` is linear from C to D, `output` linear from D to V (see `tied_output`). Two
     decoders that differ only in their `transformer` may share the other three parts.
@@ -85,8 +88,11 @@ class TransformerDecoder(nn.Module):
         embedding: TokenEmbedding,
         transformer: Transformer,
         output: nn.Linear,
+        *,
+        causal: bool = True,
     ) -> None:
         super().__init__()
+        self.causal = causal
         self.visual_projection = visual_projection
         self.embedding = embedding
         self.transformer = transformer
@@ -98,14 +104,15 @@ class TransformerDecoder(nn.Module):
         return projected
 
     def forward(self, projected: Tensor, tokens: Tensor, lengths: Tensor) -> Tensor:
-        """Logits (B, T, V) of the token after each of `tokens`.
+        """Logits (B, T, V) of the token after each of `tokens`, or in its place.
 
         `projected` comes from `project`; `tokens` is (B, T) int64, padded on the right; `lengths`
         (B,) int64 counts the tokens of each row that are not padding.
         """
         positions = torch.arange(tokens.shape[1], device=tokens.device)
-        earlier = positions[:, None] >= positions
-        mask = earlier & (positions < lengths[:, None, None, None])  # (B, 1, T, T)
+        mask = positions < lengths[:, None, None, None]  # (B, 1, 1, T)
+        if self.causal:
+            mask = mask & (positions[:, None] >= positions)  # (B, 1, T, T)
         x = self.embedding(tokens)
         for layer in self.transformer.layers:
             x = layer(x, projected, mask)
@@ -113,7 +120,11 @@ class TransformerDecoder(nn.Module):
         return logits
 
     def begin(self, grid: Tensor) -> DecoderMemory:
-        """The memory before the first token, for the images of a grid (B, C, h, w)."""
+        """The memory before the first token, for the images of a grid (B, C, h, w).
+
+        Of a causal decoder only: another has nothing to say before it has seen all tokens.
+        """
+        assert self.causal
         projected = self.project(grid)
         layers = [_decoder_layer(layer) for layer in self.transformer.layers]
         keys_values = tuple(layer.multihead_attn.keys_values(projected) for layer in layers)

@@ -1,13 +1,23 @@
-"""What every pretraining task takes and gives: a batch, and losses by name.
+"""What every pretraining task takes and gives; a task is one file of this room.
 
-The loader's half of a task has `encode` and `collate`, the device's half is a module that gives a
-`Loss` for each of its `loss_names`; training minimises the sum of their means.
+The loader's half is an `Encoder`: a record becomes an example, examples become a batch. The
+device's half is an `Objective`: a batch becomes a `Loss` for each of its `loss_names`; training
+minimises the sum of their means. A `Describe` says in words what the objective makes of a batch.
+Which tasks there are is known to the configuration and to `build_tasks` alone.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any, Protocol
 
-from torch import Tensor
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from virtex.data.records import Record
+from virtex.data.transforms import Augmented
+from virtex.models.backbone import Backbone
 
 Batch = Mapping[str, Tensor]
 """`image` (B, 3, H, W) uint8 RGB and `image_id` (B,) int64; the task's own tensors beside them."""
@@ -27,3 +37,51 @@ class Loss:
     def mean(self) -> Tensor:
         """The mean loss of an item; zero, not NaN, where there is none."""
         return self.total / self.count.clamp(min=1)
+
+
+class Encoder(Protocol):
+    """The loader's half of a task; can be pickled, for loader workers."""
+
+    def encode(
+        self, record: Record, augmented: Augmented, rng: np.random.Generator
+    ) -> dict[str, object]:
+        """An example; everything random is drawn from `rng`."""
+        ...
+
+    def collate(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+        """A `Batch` of one or more examples."""
+        ...
+
+
+class Objective(nn.Module):
+    """The device's half of a task: `forward` gives the losses of a `Batch` by name."""
+
+    loss_names: tuple[str, ...]
+    """The keys of what `forward` gives, also where a process has no batch."""
+
+    def __init__(self, visual: Backbone) -> None:
+        super().__init__()
+        self.visual = visual
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a model says of an image and what it should say, for a person."""
+
+    predicted: str
+    given: str
+
+
+Describe = Callable[[Batch], list[Description]]
+
+
+@contextmanager
+def judging(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients; afterwards the module is in the mode in which it came."""
+    training = module.training
+    module.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        module.train(training)

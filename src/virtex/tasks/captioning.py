@@ -10,48 +10,32 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
+from torch import Tensor
 
 from virtex.data.records import Record
 from virtex.data.transforms import Augmented
+from virtex.decoding.captioner import Captioner
 from virtex.models.backbone import Backbone
 from virtex.models.decoder import TransformerDecoder
-from virtex.tasks.base import Batch, Loss
-from virtex.text.normalize import normalize_caption, swap_left_right
-from virtex.text.tokenizer import Tokenizer
+from virtex.tasks.base import Batch, Description, Loss, Objective
+from virtex.tasks.examples import CaptionTokens, image_batch, image_example, padded
 
 BOTH_DIRECTIONS = ("captioning_forward", "captioning_backward")
 
 
 @dataclass(frozen=True)
 class CaptionEncoder:
-    """One caption of the image, drawn at random or the first, as at most `max_length` tokens."""
+    """A caption of the image in both directions."""
 
-    tokenizer: Tokenizer
-    max_length: int
+    captions: CaptionTokens
     padding_index: int = 0
-    single_caption: bool = False
 
     def encode(
         self, record: Record, augmented: Augmented, rng: np.random.Generator
     ) -> dict[str, object]:
-        """`image` (H, W, 3) uint8, `image_id`, `caption_tokens` (T,) int64.
-
-        A mirrored image has *left* and *right* swapped in its caption. A long caption is cut on the
-        right and then lacks [EOS]: nobody is taught that it ended there.
-        """
-        choice = 0 if self.single_caption else int(rng.integers(len(record.captions)))
-        caption = normalize_caption(record.captions[choice])
-        if augmented.mirrored:
-            caption = swap_left_right(caption)
-        words = self.tokenizer.encode(caption)
-        tokens = [self.tokenizer.sos_index, *words, self.tokenizer.eos_index][: self.max_length]
-        return {
-            "image_id": record.image_id,
-            "image": torch.from_numpy(augmented.image),
-            "caption_tokens": torch.tensor(tokens),
-        }
+        """`image` (H, W, 3) uint8, `image_id`, `caption_tokens` (T,) int64."""
+        tokens = self.captions.draw(record, augmented, rng)
+        return image_example(record, augmented) | {"caption_tokens": torch.tensor(tokens)}
 
     def collate(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         """A `Batch` with the captions and their lengths.
@@ -60,21 +44,15 @@ class CaptionEncoder:
         `caption_lengths` is (B,) int64.
         """
         captions = [example["caption_tokens"] for example in examples]
-
-        def pad(rows: Sequence[Tensor]) -> Tensor:
-            return pad_sequence(list(rows), batch_first=True, padding_value=self.padding_index)
-
-        return {
-            "image_id": torch.tensor([example["image_id"] for example in examples]),
-            # A view with channels-last strides: no copy of the pixels.
-            "image": torch.stack([example["image"] for example in examples]).permute(0, 3, 1, 2),
-            "caption_tokens": pad(captions),
-            "reversed_tokens": pad([caption.flip(0) for caption in captions]),
+        reverse = [caption.flip(0) for caption in captions]
+        return image_batch(examples) | {
+            "caption_tokens": padded(captions, self.padding_index),
+            "reversed_tokens": padded(reverse, self.padding_index),
             "caption_lengths": torch.tensor([len(caption) for caption in captions]),
         }
 
 
-class Captioning(nn.Module):
+class Captioning(Objective):
     """Cross-entropy of the next token, forward and, with a `backward_textual`, backward.
 
     The two heads share their projection of the grid; it is computed once.
@@ -86,16 +64,11 @@ class Captioning(nn.Module):
         textual: TransformerDecoder,
         backward_textual: TransformerDecoder | None = None,
     ) -> None:
-        super().__init__()
-        self.visual = visual
+        super().__init__(visual)
         self.textual = textual
         self.backward_textual = backward_textual
-
-    @property
-    def loss_names(self) -> tuple[str, ...]:
-        """The keys of what `forward` gives."""
-        forward_only = self.backward_textual is None
-        return ("captioning_forward",) if forward_only else BOTH_DIRECTIONS
+        forward_only = backward_textual is None
+        self.loss_names = ("captioning_forward",) if forward_only else BOTH_DIRECTIONS
 
     def forward(self, batch: Batch) -> dict[str, Loss]:
         """`captioning_forward` and `captioning_backward`, summed over the tokens to predict."""
@@ -124,3 +97,15 @@ class Captioning(nn.Module):
             reduction="sum",
         )
         return Loss(total, (targets != padding).sum())
+
+
+@dataclass(frozen=True)
+class DescribeCaptions:
+    """The best caption of each image of a batch, and the one that it came with."""
+
+    captioner: Captioner
+
+    def __call__(self, batch: Batch) -> list[Description]:
+        predicted = [captions[0].text for captions in self.captioner.caption(batch["image"])]
+        given = map(self.captioner.tokenizer.decode, batch["caption_tokens"].tolist())
+        return [Description(*texts) for texts in zip(predicted, given, strict=True)]

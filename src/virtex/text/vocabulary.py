@@ -1,15 +1,14 @@
-"""The vocabulary's figures in a configuration must be those of the tokenizer's own file."""
-
-from pathlib import Path
+"""The vocabulary's figures in a configuration must be those of the vocabulary itself."""
 
 from virtex.errors import UserError
+from virtex.text.categories import Categories
 from virtex.text.tokenizer import Tokenizer
 
 
-def check_vocabulary(
+def check_tokenizer(
     tokenizer: Tokenizer,
     *,
-    path: Path,
+    source: str,
     vocab_size: int,
     unk_index: int,
     sos_index: int,
@@ -31,6 +30,16 @@ def check_vocabulary(
     ]
     if wrong:
         raise UserError(
-            f"the configuration does not fit the vocabulary {path}: {'; '.join(wrong)}."
+            f"the configuration does not fit the vocabulary {source}: {'; '.join(wrong)}."
             " Set the file's figures, or name the vocabulary that was meant in DATA.TOKENIZER_MODEL"
+        )
+
+
+def check_categories(categories: Categories, *, source: str, vocab_size: int) -> None:
+    """Raise UserError unless `vocab_size` counts the categories and the background."""
+    if vocab_size != categories.vocab_size:
+        raise UserError(
+            f"DATA.VOCAB_SIZE is {vocab_size}, but there are {len(categories.names)} categories "
+            f"{source}, which make {categories.vocab_size} with the background; set "
+            f"DATA.VOCAB_SIZE {categories.vocab_size}"
         )

@@ -1,0 +1,122 @@
+"""Masked language modelling: fill in words of a caption from the image and the words around them.
+
+As in BERT (Devlin et al., 2019, section 3.1) a share of a caption's tokens is chosen; most of them
+become [MASK], some another token, the rest stay; the original is predicted at all of them.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from virtex.data.records import Record
+from virtex.data.transforms import Augmented
+from virtex.models.backbone import Backbone
+from virtex.models.decoder import TransformerDecoder
+from virtex.tasks.base import Batch, Description, Loss, Objective, judging
+from virtex.tasks.examples import CaptionTokens, image_batch, image_example, padded
+from virtex.text.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class MaskedCaptionEncoder:
+    """A caption with tokens to guess.
+
+    `mask_proportion` of its tokens, rounded up, are chosen. Each becomes [MASK] with
+    `mask_probability`, another token, drawn from all ordinary ones, with `replace_probability`.
+    Special and unknown tokens are neither chosen nor put in.
+    """
+
+    captions: CaptionTokens
+    mask_proportion: float = 0.15
+    mask_probability: float = 0.85
+    replace_probability: float = 0.10
+    padding_index: int = 0
+
+    def encode(
+        self, record: Record, augmented: Augmented, rng: np.random.Generator
+    ) -> dict[str, object]:
+        """`image` (H, W, 3) uint8, `image_id`, `caption_tokens` and `masked_labels`, (T,) int64.
+
+        A label is the original token where it is to be predicted, else the padding index.
+        """
+        tokenizer = self.captions.tokenizer
+        tokens = np.array(self.captions.draw(record, augmented, rng))
+        ordinary = np.flatnonzero(~np.isin(tokens, list(tokenizer.special_ids)))
+        count = math.ceil(len(ordinary) * self.mask_proportion)
+        chosen = rng.choice(ordinary, count, replace=False)
+        labels = np.full_like(tokens, self.padding_index)
+        labels[chosen] = tokens[chosen]
+        fate = rng.random(count)
+        masked = fate < self.mask_probability
+        replaced = ~masked & (fate < self.mask_probability + self.replace_probability)
+        tokens[chosen[masked]] = tokenizer.mask_index
+        tokens[chosen[replaced]] = rng.choice(tokenizer.ordinary_ids, int(replaced.sum()))
+        return image_example(record, augmented) | {
+            "caption_tokens": torch.from_numpy(tokens),
+            "masked_labels": torch.from_numpy(labels),
+        }
+
+    def collate(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+        """A `Batch` with `caption_tokens` and `masked_labels` (B, T), `caption_lengths` (B,)."""
+        captions = [example["caption_tokens"] for example in examples]
+        labels = [example["masked_labels"] for example in examples]
+        return image_batch(examples) | {
+            "caption_tokens": padded(captions, self.padding_index),
+            "masked_labels": padded(labels, self.padding_index),
+            "caption_lengths": torch.tensor([len(caption) for caption in captions]),
+        }
+
+
+class MaskedLanguageModel(Objective):
+    """Cross-entropy of the chosen tokens; `textual` is not causal."""
+
+    loss_names = ("masked_lm",)
+
+    def __init__(self, visual: Backbone, textual: TransformerDecoder) -> None:
+        super().__init__(visual)
+        self.textual = textual
+
+    def logits(self, batch: Batch) -> Tensor:
+        """(B, T, V) for each position of `caption_tokens`."""
+        projected = self.textual.project(self.visual(batch["image"]))
+        logits: Tensor = self.textual(projected, batch["caption_tokens"], batch["caption_lengths"])
+        return logits
+
+    def forward(self, batch: Batch) -> dict[str, Loss]:
+        """`masked_lm`, summed over the tokens to predict."""
+        labels = batch["masked_labels"]
+        padding = self.textual.embedding.padding_index
+        total = F.cross_entropy(
+            self.logits(batch).flatten(0, 1).float(),
+            labels.flatten(),
+            ignore_index=padding,
+            reduction="sum",
+        )
+        return {"masked_lm": Loss(total, (labels != padding).sum())}
+
+
+@dataclass(frozen=True)
+class DescribeMaskedCaptions:
+    """Captions with the model's guesses at the chosen places, and as they were."""
+
+    objective: MaskedLanguageModel
+    tokenizer: Tokenizer
+
+    def __call__(self, batch: Batch) -> list[Description]:
+        tokens, labels = batch["caption_tokens"], batch["masked_labels"]
+        chosen = labels != self.objective.textual.embedding.padding_index
+        with judging(self.objective):
+            guesses = self.objective.logits(batch).argmax(dim=-1)
+        predicted = torch.where(chosen, guesses, tokens).tolist()
+        given = torch.where(chosen, labels, tokens).tolist()
+        decode = self.tokenizer.decode
+        return [
+            Description(decode(one), decode(other))
+            for one, other in zip(predicted, given, strict=True)
+        ]
