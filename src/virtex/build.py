@@ -14,7 +14,7 @@ from virtex.data.dataset import VALIDATION_EPOCH, ExampleDataset, Key
 from virtex.data.records import Records, missing_images
 from virtex.data.subset import subset
 from virtex.data.transforms import Transform
-from virtex.decoding.captioner import Captioner
+from virtex.decoding.captioner import BeamSearch, Captioner, NucleusSampling, Strategy
 from virtex.errors import UserError
 from virtex.models.backbone import Backbone, residual_network
 from virtex.models.decoder import (
@@ -213,13 +213,21 @@ def samples(parts: Data, count: int) -> tuple[Tensor, list[str]]:
 
 
 def captioner(config: Config, model: Captioning, vocabulary: Tokenizer) -> Captioner:
-    """The forward head's captioner."""
+    """The forward head's captioner; sampling draws one caption an image, with the run's seed."""
     decoder = config.model.decoder
+    strategy: Strategy
+    match decoder.name:
+        case "beam_search":
+            strategy = BeamSearch(decoder.beam_size)
+        case "nucleus_sampling":
+            strategy = NucleusSampling(decoder.nucleus_size, samples=1, seed=config.random_seed)
+        case _:
+            assert_never(decoder.name)
     return Captioner(
         visual=model.visual,
         textual=model.textual,
         tokenizer=vocabulary,
-        beam_size=decoder.beam_size,
+        strategy=strategy,
         max_tokens=decoder.max_decoding_steps - 1,
     )
 
