@@ -8,6 +8,7 @@ from typing import assert_never
 import torch
 from torch import Tensor
 
+from virtex.decoding.attention import WordAttention, word_attention
 from virtex.decoding.beam import beam_search
 from virtex.decoding.hypotheses import Hypotheses
 from virtex.decoding.nucleus import draw_uniforms, nucleus_sampling
@@ -111,6 +112,17 @@ class Captioner:
             [self._caption(tokens, score) for tokens, score in zip(rows, scores, strict=True)]
             for rows, scores in zip(found.tokens.tolist(), found.scores.tolist(), strict=True)
         ]
+
+    @torch.inference_mode()
+    def attention(self, image: Tensor, tokens: Sequence[int], *, layer: int = -1) -> WordAttention:
+        """Where the head looks for each word of a caption of one image, (3, H, W) uint8.
+
+        `tokens` are those of a `Caption`; `layer` and errors as of `word_attention`. Modes as in
+        `caption`.
+        """
+        with self._evaluating():
+            grid = self.visual(image.unsqueeze(0))
+            return word_attention(self.textual, self.tokenizer, grid[0], tokens, layer=layer)
 
     def _decode(self, images: Tensor, keys: Sequence[int]) -> Hypotheses:
         memory = self.textual.begin(self.visual(images))

@@ -83,11 +83,12 @@ class Tokenizer:
         self.vocab_size: int = self._processor.vocab_size()
         self.unk_index: int = self._processor.unk_id()
         self.sos_index, self.eos_index, self.mask_index = map(self._control, CONTROL_SYMBOLS)
-        self._special = {
+        self.special_ids = frozenset(
             index
             for index in range(self.vocab_size)
             if self._processor.is_control(index) or self._processor.is_unknown(index)
-        }
+        )
+        """Ids that stand for no text: control symbols and unknown text."""
 
     @classmethod
     def from_file(cls, path: Path) -> "Tokenizer":
@@ -111,7 +112,7 @@ class Tokenizer:
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of token ids (each 0 … V-1), leaving out control symbols and unknown tokens."""
-        text: str = self._processor.decode([int(i) for i in ids if int(i) not in self._special])
+        text: str = self._processor.decode([int(i) for i in ids if int(i) not in self.special_ids])
         return text
 
     def token(self, index: int) -> str:
