@@ -18,7 +18,8 @@ from torch import Tensor
 
 from virtex import build, settings
 from virtex.config import Config
-from virtex.decoding.beam import Beams, beam_search
+from virtex.decoding.beam import beam_search
+from virtex.decoding.hypotheses import Hypotheses
 from virtex.models.decoder import TransformerDecoder
 
 BEAM, TOKENS = 5, 29
@@ -63,12 +64,12 @@ def main() -> None:
     indices = {"sos_index": 1, "eos_index": 2}
 
     @torch.inference_mode()
-    def with_memory() -> Beams:
+    def with_memory() -> Hypotheses:
         memory = textual.begin(model.visual(images))
         return beam_search(textual.step, memory, **limits, **indices, device=device)
 
     @torch.inference_mode()
-    def without_memory() -> Beams:
+    def without_memory() -> Hypotheses:
         nothing = torch.empty(arguments.batch, 0, dtype=torch.int64, device=device)
         memory = WholeSequences(model.visual(images), nothing)
 

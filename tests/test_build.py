@@ -6,10 +6,12 @@ import pytest
 import torch
 from tests import small
 
-from virtex import build, settings
+from virtex import build, build_tasks, settings
 from virtex.config import Config
 from virtex.data import transforms
+from virtex.decoding.captioner import BeamSearch, NucleusSampling
 from virtex.optim.lookahead import Lookahead
+from virtex.text.tokenizer import Tokenizer, train
 
 SCENES = Path(__file__).parent.parent / "configs" / "scenes" / "bicaptioning.yaml"
 
@@ -136,6 +138,26 @@ def test_transforms_are_built_in_order_with_their_arguments():
     ]
     expected = [transforms.SmallestResize(48), transforms.CenterCrop(48)]
     assert build.transform_steps(config.data.transforms_val, 48) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "strategy"),
+    [
+        ("beam_search", BeamSearch(4)),
+        ("nucleus_sampling", NucleusSampling(nucleus_size=0.7, samples=1, seed=9)),
+    ],
+)
+def test_captioner_has_the_configured_strategy(name, strategy):
+    config = config_of(
+        *("MODEL.DECODER.NAME", name, "MODEL.DECODER.BEAM_SIZE", "4"),
+        *("MODEL.DECODER.NUCLEUS_SIZE", "0.7", "MODEL.DECODER.MAX_DECODING_STEPS", "8"),
+        *("RANDOM_SEED", "9"),
+    )
+    model, tokenizer = small.captioning(), Tokenizer.from_bytes(train(["ab ba"], 9))
+    built = build_tasks.captioner(config, model, tokenizer)
+    assert built.strategy == strategy
+    assert built.max_tokens == 7  # beside [SOS]
+    assert (built.visual, built.textual) == (model.visual, model.textual)
 
 
 def test_optimizer_and_lookahead_are_the_configured_ones():

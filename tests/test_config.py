@@ -312,7 +312,7 @@ def test_normalize_written_out_equals_its_default(load) -> None:
         ("DATA.MASKED_LM.MASK_PROBABILITY", "1.1", "a number, at least 0 and at most 1"),
         ("MODEL.VISUAL.FEATURE_SIZE", "0", "a whole number, at least 1"),
         ("MODEL.TEXTUAL.DROPOUT", "1.0", "a number, at least 0 and below 1"),
-        ("MODEL.DECODER.NAME", "nucleus_sampling", "'beam_search'"),
+        ("MODEL.DECODER.NAME", "greedy", "one of 'beam_search', 'nucleus_sampling'"),
         ("MODEL.DECODER.BEAM_SIZE", "0", "a whole number, at least 1"),
         ("MODEL.DECODER.NUCLEUS_SIZE", "0", "a number, above 0 and at most 1"),
         ("MODEL.DECODER.MAX_DECODING_STEPS", "1", "a whole number, at least 2"),
@@ -423,6 +423,7 @@ def test_the_edges_of_the_checks_are_allowed(load) -> None:
     load("OPTIM.NUM_ITERATIONS", "10001")
     load("OPTIM.NUM_ITERATIONS", "1", "OPTIM.WARMUP_STEPS", "0")
     load("DATA.VOCAB_SIZE", "5")
+    load("DATA.VOCAB_SIZE", "4", "MODEL.DECODER.NAME", "nucleus_sampling")
     load("OPTIM.LR_DECAY_NAME", "multistep", "OPTIM.LR_STEPS", "[1, 2]")
     load("DATA.MAX_CAPTION_LENGTH", "12", "MODEL.DECODER.MAX_DECODING_STEPS", "12")
 

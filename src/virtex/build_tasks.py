@@ -14,7 +14,7 @@ from virtex.config import Config
 from virtex.data.coco import CocoCaptions
 from virtex.data.coco_categories import CocoCategories
 from virtex.data.records import Records
-from virtex.decoding.captioner import Captioner
+from virtex.decoding.captioner import BeamSearch, Captioner, NucleusSampling, Strategy
 from virtex.errors import UserError
 from virtex.models.backbone import Backbone
 from virtex.models.decoder import (
@@ -147,21 +147,37 @@ def describe(config: Config, model: Objective, vocabulary: Vocabulary) -> Descri
             raise AssertionError(f"{type(model).__name__} with {type(vocabulary).__name__}")
 
 
-def captioner(config: Config, model: Objective, vocabulary: Vocabulary) -> Captioner:
-    """The forward head's captioner; raises `UserError` if the task has none."""
+def captioner(
+    config: Config, model: Objective, vocabulary: Vocabulary, strategy: Strategy | None = None
+) -> Captioner:
+    """The forward head's captioner, by the configured strategy if none is given.
+
+    Raises `UserError` if the task has no such head.
+    """
     if not isinstance(model, Captioning) or not isinstance(vocabulary, Tokenizer):
         raise UserError(
             f"a model of MODEL.NAME {config.model.name} cannot caption; take one that was "
             "pretrained by bicaptioning or captioning"
         )
-    decoder = config.model.decoder
     return Captioner(
         visual=model.visual,
         textual=model.textual,
         tokenizer=vocabulary,
-        beam_size=decoder.beam_size,
-        max_tokens=decoder.max_decoding_steps - 1,
+        strategy=decoding_strategy(config) if strategy is None else strategy,
+        max_tokens=config.model.decoder.max_decoding_steps - 1,
     )
+
+
+def decoding_strategy(config: Config) -> Strategy:
+    """How captions are found; sampling draws one an image, with the run's seed."""
+    decoder = config.model.decoder
+    match decoder.name:
+        case "beam_search":
+            return BeamSearch(decoder.beam_size)
+        case "nucleus_sampling":
+            return NucleusSampling(decoder.nucleus_size, samples=1, seed=config.random_seed)
+        case _:
+            assert_never(decoder.name)
 
 
 def published_vocabulary(config: Config) -> tuple[Vocabulary, str]:

@@ -194,15 +194,19 @@ class Textual(Section):
 class Decoder(Section):
     """How captions are predicted; training does not depend on it."""
 
-    name: Literal["beam_search"] = Field(
-        default="beam_search", description="How the next token is chosen."
+    name: Literal["beam_search", "nucleus_sampling"] = Field(
+        default="beam_search",
+        description="The likeliest captions, or one caption drawn at random with RANDOM_SEED.",
     )
-    beam_size: int = Field(default=5, ge=1, description="Captions that are followed at a time.")
+    beam_size: int = Field(
+        default=5, ge=1, description="Captions that beam search follows at a time."
+    )
     nucleus_size: float = Field(
         default=0.9,
         gt=0,
         le=1,
-        description="Probability mass to sample from; not used by beam search.",
+        description="Probability of the likeliest tokens together, from which nucleus sampling "
+        "draws the next one.",
     )
     max_decoding_steps: int = Field(
         default=30, ge=2, description="Tokens of a predicted caption, with [SOS]."
@@ -345,7 +349,7 @@ class Config(Section):
 
     def _conflicts(self) -> Iterator[Conflict]:
         decoder, data = self.model.decoder, self.data
-        if decoder.beam_size > data.vocab_size:
+        if decoder.name == "beam_search" and decoder.beam_size > data.vocab_size:
             yield (
                 ("MODEL.DECODER.BEAM_SIZE", "DATA.VOCAB_SIZE"),
                 "expected a beam that is not larger than the vocabulary",

@@ -5,8 +5,6 @@ scores nearer than that could change places, so such draws are left out.
 """
 
 import itertools
-import math
-from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -14,11 +12,19 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from tests import small
-from torch import Tensor
+from tests.decoding.languages import (
+    EOS,
+    SOS,
+    Language,
+    Prefixes,
+    next_token,
+    nothing_computed,
+    recompute,
+    trimmed,
+)
 
 from virtex.decoding.beam import beam_search
 
-SOS, EOS = 1, 2
 CLOSE = 1e-4
 searches = given(
     vocabulary=st.integers(3, 6),
@@ -27,44 +33,6 @@ searches = given(
     max_tokens=st.integers(1, 6),
     seed=st.integers(0, 2**32),
 )
-
-
-class Language:
-    """Random logits of the next word, a function of the image and all words so far."""
-
-    def __init__(self, vocabulary, seed):
-        self.vocabulary, self.seed = vocabulary, seed
-
-    def logits(self, image, words):
-        rng = np.random.default_rng([self.seed, image, *words])
-        return rng.normal(scale=2, size=self.vocabulary)
-
-    def costs(self, image, words):
-        logits = self.logits(image, words)
-        total = math.log(sum(map(math.exp, logits)))
-        return {token: float(logit) - total for token, logit in enumerate(logits)}
-
-
-@dataclass(frozen=True)
-class Prefixes:
-    """The slowest memory: the image and all words of each row."""
-
-    rows: tuple[tuple[int, ...], ...]
-
-    def select(self, rows: Tensor):
-        return Prefixes(tuple(self.rows[row] for row in rows.tolist()))
-
-
-def next_token(language, calls):
-    def step(tokens, memory):
-        longer = tuple(
-            (*row, token) for row, token in zip(memory.rows, tokens.tolist(), strict=True)
-        )
-        calls.append(longer)
-        logits = [language.logits(image, words) for image, *words in longer]
-        return torch.tensor(np.array(logits)), Prefixes(longer)
-
-    return step
 
 
 def search(language, images, beam_size, max_tokens):
@@ -113,11 +81,6 @@ def plain_search(language, image, beam_size, max_tokens):
             offered += [((*words, token), score + cost) for token, cost in following]
         beams = best(offered, beam_size)
     return beams
-
-
-def trimmed(words):
-    """The words up to [EOS]; a search of many images goes on until all have ended."""
-    return words[: words.index(EOS) + 1] if EOS in words else words
 
 
 @settings(deadline=None, max_examples=60)
@@ -204,17 +167,6 @@ def test_images_do_not_see_each_other():
     assert [(trimmed(w), s) for w, s in together[0]] == [(trimmed(w), s) for w, s in first[0]]
 
 
-@dataclass(frozen=True)
-class Recomputing:
-    """A decoder's memory that remembers the words alone, and computes all else anew."""
-
-    projected: Tensor
-    tokens: Tensor
-
-    def select(self, rows):
-        return Recomputing(self.projected[rows], self.tokens[rows])
-
-
 @settings(deadline=None, max_examples=25)
 @given(
     norm_first=st.booleans(),
@@ -231,13 +183,6 @@ def test_a_decoder_with_memory_finds_what_recomputing_finds(
     generator = torch.Generator().manual_seed(seed)
     grid = torch.randn(images, small.CHANNELS, 2, 2, generator=generator, dtype=torch.float64)
 
-    def recompute(newest, memory):
-        tokens = torch.cat((memory.tokens, newest.unsqueeze(1)), dim=1)
-        lengths = torch.full((len(tokens),), tokens.shape[1])
-        logits = decoder(memory.projected, tokens, lengths)[:, -1]
-        return logits, Recomputing(memory.projected, tokens)
-
-    nothing = torch.empty(images, 0, dtype=torch.int64)
     fast, slow = (
         beam_search(
             step,
@@ -251,7 +196,7 @@ def test_a_decoder_with_memory_finds_what_recomputing_finds(
         )
         for step, memory in (
             (decoder.step, decoder.begin(grid)),
-            (recompute, Recomputing(decoder.project(grid), nothing)),
+            (recompute(decoder), nothing_computed(decoder, grid)),
         )
     )
     # Logits agree to 1e-12, far below the float32 in which scores are compared.

@@ -92,6 +92,19 @@ def test_attention_equals_torchs_with_the_same_state_dict():
     torch.testing.assert_close(got, expected, **CLOSE)
 
 
+def test_weights_equal_torchs_and_give_what_attending_gives():
+    attention, x, memory = attention_of(12, 3), normal(2, 5, 12), normal(2, 4, 12, seed=1)
+    query, (key, value) = attention.queries(x), attention.keys_values(memory)
+    weights = attention.weights(query, key)
+    theirs = nn.MultiheadAttention(12, 3, batch_first=True).double()
+    theirs.load_state_dict(attention.state_dict())
+    _, expected = theirs(x, memory, memory, average_attn_weights=False)
+    torch.testing.assert_close(weights, expected, **CLOSE)
+    torch.testing.assert_close(weights.sum(dim=-1), torch.ones_like(weights[..., 0]), **CLOSE)
+    mixed = attention.out_proj((weights @ value).transpose(1, 2).flatten(2))
+    torch.testing.assert_close(mixed, attention.attend(query, (key, value)), **CLOSE)
+
+
 @pytest.mark.parametrize("dropout", [0.0, 0.4])
 @pytest.mark.parametrize("norm_first", [False, True], ids=["postnorm", "prenorm"])
 def test_layer_equals_torchs_with_the_same_state_dict(norm_first, dropout):
@@ -111,6 +124,29 @@ def test_layer_equals_torchs_with_the_same_state_dict(norm_first, dropout):
     torch.manual_seed(7)
     expected = theirs(x, grid, tgt_mask=~earlier)
     torch.testing.assert_close(got, expected, **CLOSE)
+
+
+@pytest.mark.parametrize("norm_first", [False, True], ids=["postnorm", "prenorm"])
+def test_a_layer_tells_the_weights_that_torchs_uses(norm_first):
+    layer = DecoderLayer(12, 3, 20, 0.0, norm_first).double()
+    small.spread(layer, seed=0)
+    theirs = nn.TransformerDecoderLayer(
+        12, 3, 20, 0.0, activation="gelu", norm_first=norm_first, batch_first=True
+    ).double()
+    theirs.load_state_dict(layer.state_dict())
+    x, grid = normal(2, 5, 12), normal(2, 4, 12, seed=1)
+    earlier = torch.ones(5, 5, dtype=torch.bool).tril()
+    asked = []
+
+    def ask_for_weights(attention, given):
+        hook.remove()
+        asked.append(attention(*given, average_attn_weights=False)[1])
+
+    hook = theirs.multihead_attn.register_forward_pre_hook(ask_for_weights)
+    theirs(x, grid, tgt_mask=~earlier)
+    output, weights = layer.cross_attention(x, grid, earlier)
+    torch.testing.assert_close(weights, asked[0], **CLOSE)
+    assert torch.equal(output, layer(x, grid, earlier))
 
 
 @pytest.mark.parametrize("norm_first", [False, True], ids=["postnorm", "prenorm"])

@@ -140,6 +140,59 @@ def test_every_grid_position_matters_and_their_order_does_not():
         assert not torch.allclose(logits_of(decoder, other, tokens), logits)
 
 
+@NORMS
+@torch.no_grad()
+def test_cross_attention_rows_sum_to_one_and_are_zero_at_padding(norm_first):
+    decoder, grid, tokens = decoder_of(norm_first, layers=3), grid_of(2), words(2, 6)
+    weights = decoder.cross_attention(decoder.project(grid), tokens, torch.tensor([6, 4]))
+    assert weights.shape == (2, 3, 2, 6, 6)
+    assert (weights >= 0).all()
+    sums = torch.ones(2, 3, 2, 6, dtype=torch.float64)
+    sums[1, :, :, 4:] = 0.0
+    torch.testing.assert_close(weights.sum(dim=-1), sums, **CLOSE)
+    # No layer, head, token or image looks as another does.
+    rows = torch.cat((weights[0].flatten(0, 2), weights[1, :, :, :4].flatten(0, 2)))
+    distances = (rows.unsqueeze(0) - rows.unsqueeze(1)).abs().amax(dim=-1)
+    assert (distances + torch.eye(len(rows))).min() > 1e-6
+
+
+@NORMS
+@torch.no_grad()
+def test_cross_attention_is_each_layers_on_the_way_to_the_logits(norm_first):
+    decoder, grid, tokens = decoder_of(norm_first, layers=3), grid_of(2), words(2, 5)
+    projected, lengths = decoder.project(grid), torch.tensor([5, 5])
+    weights = decoder.cross_attention(projected, tokens, lengths)
+    x, earlier = decoder.embedding(tokens), torch.ones(5, 5, dtype=torch.bool).tril()
+    for index, layer in enumerate(decoder.transformer.layers):
+        x, of_layer = layer.cross_attention(x, projected, earlier)
+        torch.testing.assert_close(weights[:, index], of_layer, **CLOSE)
+    logits = decoder.output(decoder.transformer.norm(x))
+    torch.testing.assert_close(logits, decoder(projected, tokens, lengths), **CLOSE)
+
+
+@torch.no_grad()
+def test_cross_attention_sees_neither_later_words_nor_padding_nor_other_images():
+    decoder, grid, tokens = decoder_of(), grid_of(2), words(2, 6)
+    projected, lengths = decoder.project(grid), torch.tensor([6, 4])
+    weights = decoder.cross_attention(projected, tokens, lengths)
+    alone = decoder.cross_attention(projected[1:], tokens[1:, :4], lengths[1:])
+    torch.testing.assert_close(weights[1:, :, :, :4], alone, **CLOSE)
+    shorter = decoder.cross_attention(projected[:1], tokens[:1, :3], torch.tensor([3]))
+    torch.testing.assert_close(weights[:1, :, :, :3], shorter, **CLOSE)
+
+
+@torch.no_grad()
+def test_cross_attention_moves_with_the_grid():
+    decoder, grid, tokens = decoder_of(), grid_of(1), words(1, 4)
+    order = [3, 0, 5, 1, 4, 2]
+    shuffled = grid.flatten(2)[:, :, order].view_as(grid)
+    weights, moved = (
+        decoder.cross_attention(decoder.project(g), tokens, torch.tensor([4]))
+        for g in (grid, shuffled)
+    )
+    torch.testing.assert_close(moved, weights[..., order], **CLOSE)
+
+
 def test_embedding_by_hand():
     embedding = TokenEmbedding(5, 4, 3, 0.0, padding_index=0).double()
     small.spread(embedding, seed=0)

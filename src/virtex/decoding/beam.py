@@ -5,36 +5,13 @@ directly repeat the one before it; a beam that has ended goes on with [EOS] at n
 sums of log-probabilities without length normalisation.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol, Self, TypeVar
-
 import torch
 from torch import Tensor
 
+from virtex.decoding.hypotheses import Hypotheses, M, NextToken, log_probabilities
+
 CONTINUATIONS = 2
 """How many next tokens each beam offers at a step."""
-
-
-class Memory(Protocol):
-    """What a step function remembers of the tokens so far, a row a beam."""
-
-    def select(self, rows: Tensor) -> Self:
-        """The memory of the rows `rows` (int64), in that order."""
-
-
-M = TypeVar("M", bound=Memory)
-
-NextToken = Callable[[Tensor, M], tuple[Tensor, M]]
-"""(N,) int64 newest tokens and the memory before them to logits (N, V) and the longer memory."""
-
-
-@dataclass(frozen=True)
-class Beams:
-    """All hypotheses of each image, best first: tokens (B, beams, T) int64, scores (B, beams)."""
-
-    tokens: Tensor
-    scores: Tensor
 
 
 def beam_search(
@@ -47,14 +24,14 @@ def beam_search(
     sos_index: int,
     eos_index: int,
     device: torch.device,
-) -> Beams:
+) -> Hypotheses:
     """The `beam_size` hypotheses that survive a beam search, of at most `max_tokens` tokens.
 
     `memory` is that of `images` rows before the first token. Ends when every beam has ended.
     """
     start = torch.full((images,), sos_index, device=device)
     logits, memory = next_token(start, memory)
-    scores, newest = _log_probabilities(logits).topk(beam_size)  # (B, beams)
+    scores, newest = log_probabilities(logits).topk(beam_size)  # (B, beams)
     first_row = torch.arange(images, device=device).unsqueeze(1) * beam_size
     memory = memory.select(torch.arange(images, device=device).repeat_interleave(beam_size))
     tokens = newest.unsqueeze(-1)
@@ -63,7 +40,7 @@ def beam_search(
         if bool((newest == eos_index).all()):
             break
         logits, memory = next_token(newest.flatten(), memory)
-        step = _continuations(_log_probabilities(logits), newest.flatten(), eos_index)
+        step = _continuations(log_probabilities(logits), newest.flatten(), eos_index)
         step_scores, candidates = step.topk(CONTINUATIONS)  # (B·beams, 2)
         totals = scores.view(-1, 1) + step_scores
         scores, chosen = totals.view(images, -1).topk(beam_size)
@@ -71,16 +48,12 @@ def beam_search(
         newest = candidates.view(images, -1).gather(1, chosen)
         tokens = torch.cat((tokens.flatten(0, 1)[parents], newest.unsqueeze(-1)), dim=-1)
         memory = memory.select(parents.flatten())
-    return Beams(tokens, scores)
+    return Hypotheses(tokens, scores)
 
 
-def _log_probabilities(logits: Tensor) -> Tensor:
-    return torch.log_softmax(logits.float(), dim=-1)
-
-
-def _continuations(log_probabilities: Tensor, previous: Tensor, eos_index: int) -> Tensor:
+def _continuations(unconstrained: Tensor, previous: Tensor, eos_index: int) -> Tensor:
     """Scores (N, V) of the next token: no direct repeat, and only [EOS], free, after [EOS]."""
-    scores = log_probabilities.scatter(1, previous.unsqueeze(1), -torch.inf)
+    scores = unconstrained.scatter(1, previous.unsqueeze(1), -torch.inf)
     ended = torch.full_like(scores, -torch.inf)
     ended[:, eos_index] = 0.0
     return torch.where((previous == eos_index).unsqueeze(1), ended, scores)

@@ -1,5 +1,6 @@
 """Multi-head attention and one layer of a transformer decoder (Vaswani et al., 2017)."""
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -53,6 +54,15 @@ class Attention(nn.Module):
         output: Tensor = self.out_proj(mixed)
         return output
 
+    def weights(self, query: Tensor, key: Tensor) -> Tensor:
+        """How much each query takes from each of S positions, as `attend` without a mask.
+
+        (B, heads, T, D / heads) and (B, heads, S, D / heads) to (B, heads, T, S), ≥ 0, rows of sum
+        1.
+        """
+        products = query @ key.transpose(-2, -1)
+        return torch.softmax(products / math.sqrt(query.shape[-1]), dim=-1)
+
     def _split(self, x: Tensor) -> Tensor:
         return x.view(*x.shape[:-1], self.heads, -1).transpose(1, 2)
 
@@ -79,16 +89,20 @@ class DecoderLayer(nn.Module):
 
     def forward(self, x: Tensor, grid: Tensor, mask: Tensor) -> Tensor:
         """All tokens: x (B, T, D), projected grid (B, S, D), mask as in `Attention.attend`."""
+        return self._all_tokens(x, mask, lambda y: self._over_grid(y, grid))
 
-        def over_text(y: Tensor) -> Tensor:
-            query, key, value = self.self_attn.queries_keys_values(y)
-            return self.self_attn.attend(query, (key, value), mask)
+    def cross_attention(self, x: Tensor, grid: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """What `forward` gives, and the weights of the grid at each token (B, heads, T, S)."""
+        weights: list[Tensor] = []
 
         def over_grid(y: Tensor) -> Tensor:
-            memory = self.multihead_attn.keys_values(grid)
-            return self.multihead_attn.attend(self.multihead_attn.queries(y), memory)
+            query = self.multihead_attn.queries(y)
+            key, _ = self.multihead_attn.keys_values(grid)
+            weights.append(self.multihead_attn.weights(query, key))
+            return self._over_grid(y, grid)
 
-        return self._residuals(x, over_text, over_grid)
+        x = self._all_tokens(x, mask, over_grid)
+        return x, weights[0]
 
     def step(
         self, x: Tensor, text: KeysValues | None, grid: KeysValues
@@ -116,6 +130,17 @@ class DecoderLayer(nn.Module):
 
         x = self._residuals(x, over_text, over_grid)
         return x, longer[0]
+
+    def _all_tokens(self, x: Tensor, mask: Tensor, over_grid: Callable[[Tensor], Tensor]) -> Tensor:
+        def over_text(y: Tensor) -> Tensor:
+            query, key, value = self.self_attn.queries_keys_values(y)
+            return self.self_attn.attend(query, (key, value), mask)
+
+        return self._residuals(x, over_text, over_grid)
+
+    def _over_grid(self, x: Tensor, grid: Tensor) -> Tensor:
+        memory = self.multihead_attn.keys_values(grid)
+        return self.multihead_attn.attend(self.multihead_attn.queries(x), memory)
 
     def _residuals(
         self,

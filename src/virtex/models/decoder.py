@@ -109,15 +109,34 @@ class TransformerDecoder(nn.Module):
         `projected` comes from `project`; `tokens` is (B, T) int64, padded on the right; `lengths`
         (B,) int64 counts the tokens of each row that are not padding.
         """
-        positions = torch.arange(tokens.shape[1], device=tokens.device)
-        mask = positions < lengths[:, None, None, None]  # (B, 1, 1, T)
-        if self.causal:
-            mask = mask & (positions[:, None] >= positions)  # (B, 1, T, T)
+        mask = self._mask(tokens, lengths)
         x = self.embedding(tokens)
         for layer in self.transformer.layers:
             x = layer(x, projected, mask)
         logits: Tensor = self.output(self.transformer.norm(x))
         return logits
+
+    def cross_attention(self, projected: Tensor, tokens: Tensor, lengths: Tensor) -> Tensor:
+        """Weights of the S = h·w grid positions at each token of each of L layers.
+
+        Arguments as of `forward`; gives (B, L, heads, T, S) with rows of sum 1, and of zeros at
+        padding. Dropout, in training mode, disturbs the layers before, not the weights themselves.
+        """
+        mask = self._mask(tokens, lengths)
+        x = self.embedding(tokens)
+        weights = []
+        for layer in self.transformer.layers:
+            x, over_grid = _decoder_layer(layer).cross_attention(x, projected, mask)
+            weights.append(over_grid)
+        padding = torch.arange(tokens.shape[1], device=tokens.device) >= lengths.unsqueeze(1)
+        return torch.stack(weights, dim=1).masked_fill(padding[:, None, None, :, None], 0.0)
+
+    def _mask(self, tokens: Tensor, lengths: Tensor) -> Tensor:
+        """True where a token (second to last axis) may look (last axis)."""
+        positions = torch.arange(tokens.shape[1], device=tokens.device)
+        mask = positions < lengths[:, None, None, None]  # (B, 1, 1, T)
+        # (B, 1, T, T)
+        return mask & (positions[:, None] >= positions) if self.causal else mask
 
     def begin(self, grid: Tensor) -> DecoderMemory:
         """The memory before the first token, for the images of a grid (B, C, h, w).
