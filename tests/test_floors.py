@@ -36,6 +36,7 @@ MAY_IMPORT = {
 }
 MAY_IMPORT["restore"] = {*MAY_IMPORT}
 MAY_IMPORT["pretrained"] = {*MAY_IMPORT}
+MAY_IMPORT["checkpoint_arguments"] = {"pretrained"}
 MAY_IMPORT["progress"] = {"training"}
 JOBS = {"pretraining", "scenes_report"}
 BELOW_JOBS = {*MAY_IMPORT}
@@ -43,7 +44,7 @@ MAY_IMPORT |= dict.fromkeys(JOBS, BELOW_JOBS)
 MAY_IMPORT["commands"] = BELOW_JOBS | JOBS
 MAY_IMPORT["cli"] = {"commands"}
 MAY_IMPORT["__main__"] = {"cli"}
-MAY_IMPORT["__init__"] = set()
+MAY_IMPORT["__init__"] = {"pretrained"}
 
 # Library → the only files that may import it.
 FENCES = {

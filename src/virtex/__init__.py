@@ -1,3 +1,19 @@
 """Train visual backbones from captions."""
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from virtex.pretrained import Pretrained
+
 __version__ = "2.0.0.dev0"
+
+
+def load(
+    path: str | Path, *, config: str | Path | None = None, tokenizer: str | Path | None = None
+) -> "Pretrained":
+    """A pretrained model from its checkpoint; see `virtex.pretrained.load`."""
+    # Here, so that importing the package is cheap.
+    from virtex import pretrained
+
+    return pretrained.load(path, config=config, tokenizer=tokenizer)

@@ -1,18 +1,30 @@
 """A pretrained model, whole: from one of our checkpoints, or from weights and a configuration."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
 
 from virtex import build, build_tasks, settings
 from virtex.build_tasks import Vocabulary
 from virtex.config import Config
+from virtex.data.images import PixelArray, from_pillow, read_image
+from virtex.data.transforms import Augmented
+from virtex.decoding.captioner import Caption, Captioner, Strategy
 from virtex.errors import UserError
 from virtex.restore import load_weights, saved_config, saved_vocabulary
 from virtex.runtime import checkpoint
-from virtex.tasks.base import Objective
+from virtex.tasks.base import Objective, judging
 from virtex.text.tokenizer import Tokenizer
+
+
+Picture = str | Path | Image.Image | PixelArray
+"""An image file, a picture of Pillow's, or (H, W, 3) uint8 RGB."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +34,82 @@ class Pretrained:
     config: Config
     vocabulary: Vocabulary
     objective: Objective
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model computes."""
+        return next(self.objective.parameters()).device
+
+    def to(self, device: str | torch.device) -> Self:
+        """This model, moved to a device."""
+        self.objective.to(device)
+        return self
+
+    def pixels(self, pictures: Sequence[Picture]) -> Tensor:
+        """(B, 3, H, W) uint8 RGB on the model's device, cropped as for validation.
+
+        Raises `BadImage`, a `UserError`, for a file that gives no picture.
+        """
+        crops = [self._cropped(_array(picture)) for picture in pictures]
+        return torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).to(self.device)
+
+    def caption(
+        self,
+        pictures: Sequence[Picture],
+        *,
+        strategy: Strategy | None = None,
+        keys: Sequence[int] | None = None,
+        batch_size: int = 32,
+    ) -> list[list[Caption]]:
+        """Captions of each picture, best first.
+
+        `strategy` is `BeamSearch` or `NucleusSampling` of `virtex.decoding.captioner` (default: the
+        configuration's). `keys` name the pictures to sampling, their positions if None: what is
+        drawn does not depend on `batch_size`.
+
+        Raises `UserError` if the model's task is not captioning, and as `pixels` does.
+        """
+        captioner = self.captioner(strategy)
+        keys = range(len(pictures)) if keys is None else keys
+        found: list[list[Caption]] = []
+        for first in range(0, len(pictures), batch_size):
+            batch = slice(first, first + batch_size)
+            found += captioner.caption(self.pixels(pictures[batch]), keys[batch])
+        return found
+
+    def captioner(self, strategy: Strategy | None = None) -> Captioner:
+        """What captions batches of pixels; arguments and errors as of `caption`."""
+        return build_tasks.captioner(self.config, self.objective, self.vocabulary, strategy)
+
+    def features(self, pictures: Sequence[Picture], *, batch_size: int = 32) -> Tensor:
+        """(N, C) float32: the mean of each picture's grid, on the CPU."""
+        with judging(self.objective):
+            pooled = [
+                self.objective.visual(self.pixels(pictures[first : first + batch_size]))
+                .mean(dim=(2, 3))
+                .float()
+                .cpu()
+                for first in range(0, len(pictures), batch_size)
+            ]
+        return torch.cat(pooled)
+
+    def _cropped(self, picture: PixelArray) -> PixelArray:
+        data = self.config.data
+        unused = np.random.default_rng(0)  # these transforms draw nothing
+        augmented = Augmented(picture)
+        for step in build.transform_steps(data.transforms_val, data.image_crop_size):
+            augmented = step(augmented, unused)
+        return augmented.image
+
+
+def _array(picture: Picture) -> PixelArray:
+    match picture:
+        case str() | Path():
+            return read_image(Path(picture))
+        case Image.Image():
+            return from_pillow(picture)
+        case _:
+            return picture
 
 
 def load(

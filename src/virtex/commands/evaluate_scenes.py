@@ -3,10 +3,12 @@
 import argparse
 from pathlib import Path
 
+from virtex.checkpoint_arguments import add_checkpoint_arguments, load_checkpoint
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Which checkpoint, which scenes, where to."""
-    parser.add_argument("--checkpoint", type=Path, required=True, metavar="FILE")
+    add_checkpoint_arguments(parser)
     parser.add_argument(
         "--scenes", type=Path, required=True, metavar="DIR", help="what `virtex synthesize` wrote"
     )
@@ -24,10 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Caption, judge, fit the linear classifiers, write the files and print the table."""
-    from virtex.pretrained import load
     from virtex.scenes_report import caption_scenes, compare_features, write_report
 
-    pretrained = load(arguments.checkpoint)
+    pretrained = load_checkpoint(arguments)
     captioned = caption_scenes(pretrained, arguments.scenes, arguments.images)
     features = compare_features(pretrained, arguments.scenes)
     print(write_report(captioned, features, arguments.output))

@@ -67,6 +67,16 @@ def read_image(path: Path) -> PixelArray:
         raise BadImage(path, str(error)) from error
 
 
+def from_pillow(image: Image.Image) -> PixelArray:
+    """A picture of Pillow's as `read_image` would give it, (H, W, 3) RGB.
+
+    Raises ValueError for 32-bit pixels of unknown range.
+    """
+    # Pillow itself turns TIFF.
+    exif = b"" if image.format == "TIFF" else image.info.get("exif", b"")
+    return upright(_rgb(image), orientation(exif))
+
+
 def _content(path: Path) -> bytes:
     try:
         data = path.read_bytes()
@@ -84,9 +94,7 @@ def decode(data: bytes, jpeg_decoder: ModuleType | None) -> PixelArray:
     """
     if not data.startswith(_JPEG_START):
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-            # Pillow itself turns TIFF.
-            exif = b"" if image.format == "TIFF" else image.info.get("exif", b"")
-            return upright(_rgb(image), orientation(exif))
+            return from_pillow(image)
     turned = orientation(jpeg_exif(data))
     if jpeg_decoder is not None and _is_plain_jpeg(data, jpeg_decoder):
         return upright(jpeg_decoder.decode_jpeg(data, strict=True), turned)

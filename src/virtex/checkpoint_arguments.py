@@ -1,0 +1,40 @@
+"""The arguments of every command that takes a pretrained model."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from virtex.pretrained import Pretrained
+
+
+def add_checkpoint_arguments(parser: argparse.ArgumentParser) -> None:
+    """`--checkpoint`, and what a file that is not self-contained needs beside it."""
+    group = parser.add_argument_group("model")
+    group.add_argument(
+        "--checkpoint",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="of `virtex pretrain`, which is enough; or published weights, or a state dict",
+    )
+    group.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="YAML of the run; needed where the checkpoint holds weights alone",
+    )
+    group.add_argument(
+        "--tokenizer",
+        type=Path,
+        metavar="FILE",
+        help="vocabulary of the weights (default: the checkpoint's, else DATA.TOKENIZER_MODEL)",
+    )
+
+
+def load_checkpoint(arguments: argparse.Namespace) -> "Pretrained":
+    """The model that the arguments name; raises `UserError`."""
+    # Here, so that `--help` answers at once.
+    from virtex.pretrained import load
+
+    return load(arguments.checkpoint, config=arguments.config, tokenizer=arguments.tokenizer)
