@@ -22,7 +22,6 @@ from virtex.runtime import checkpoint
 from virtex.tasks.base import Objective, judging
 from virtex.text.tokenizer import Tokenizer
 
-
 Picture = str | Path | Image.Image | PixelArray
 """An image file, a picture of Pillow's, or (H, W, 3) uint8 RGB."""
 
