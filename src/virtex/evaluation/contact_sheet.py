@@ -1,15 +1,15 @@
 """One picture of many: images in a grid, each with its caption below."""
 
-import textwrap
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
+
+from virtex.evaluation.lettering import choose_font, wrap
 
 TILE = 192
 """Side of an image on the sheet, in pixels."""
 
-_CHARACTERS = 30
 _LINE = 14
 _LINES = 4
 _MARGIN = 8
@@ -24,12 +24,12 @@ def contact_sheet(
     width, height = TILE + _MARGIN, TILE + _LINE * _LINES + _MARGIN
     sheet = Image.new("RGB", (columns * width + _MARGIN, rows * height + _MARGIN), "white")
     draw = ImageDraw.Draw(sheet)
-    font = ImageFont.load_default(size=12)
+    font = choose_font(" ".join(captions), 12)
     for index, (image, caption) in enumerate(zip(images, captions, strict=True)):
         x = _MARGIN + index % columns * width
         y = _MARGIN + index // columns * height
         tile = Image.fromarray(image).resize((TILE, TILE), Image.Resampling.BICUBIC)
         sheet.paste(tile, (x, y))
-        lines = textwrap.wrap(caption, _CHARACTERS)[:_LINES]
+        lines = wrap(caption, font, TILE)[:_LINES]
         draw.multiline_text((x, y + TILE + 2), "\n".join(lines), fill="black", font=font, spacing=2)
     return np.asarray(sheet)
