@@ -17,7 +17,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         required=True,
         metavar="DIR",
-        help="for results.json, and of a captioning model captions.jsonl and captions.png; files of these names are replaced",
+        help="for results.json, and a captioning model's captions.jsonl and captions.png; files of "
+        "these names are replaced",
     )
     parser.add_argument(
         "--images", type=int, default=100, help="held-out scenes to caption (default: 100)"
