@@ -41,6 +41,7 @@ DATA:
   IMAGE_CROP_SIZE: 224
   MAX_CAPTION_LENGTH: 30
   USE_PERCENTAGE: 100.0
+  SUBSET_MANIFEST: null
   USE_SINGLE_CAPTION: false
   MASKED_LM:
     MASK_PROPORTION: 0.15
@@ -301,6 +302,7 @@ def test_normalize_written_out_equals_its_default(load) -> None:
         ("DATA.MAX_CAPTION_LENGTH", "2", "a whole number, at least 3"),
         ("DATA.USE_PERCENTAGE", "0", "a number, above 0 and at most 100"),
         ("DATA.USE_PERCENTAGE", "100.1", "a number, above 0 and at most 100"),
+        ("DATA.SUBSET_MANIFEST", "10", "text or null"),
         ("DATA.ON_BAD_IMAGE", "ignore", "one of 'error', 'skip'"),
         (
             "MODEL.NAME",
@@ -383,6 +385,11 @@ def test_no_decay_is_a_regular_expression(load) -> None:
             "line; expected an id below the size of the vocabulary",
         ),
         (
+            ["DATA.SUBSET_MANIFEST", "subset.json", "DATA.USE_PERCENTAGE", "99.5"],
+            "'DATA.SUBSET_MANIFEST' is 'subset.json' on the command line, 'DATA.USE_PERCENTAGE' is "
+            "99.5 on the command line; expected one of them",
+        ),
+        (
             ["MODEL.DECODER.BEAM_SIZE", "5", "DATA.VOCAB_SIZE", "4"],
             "'MODEL.DECODER.BEAM_SIZE' is 5 on the command line, 'DATA.VOCAB_SIZE' is 4 on the "
             "command line; expected a beam that is not larger than the vocabulary",
@@ -425,6 +432,7 @@ def test_the_edges_of_the_checks_are_allowed(load) -> None:
     load("DATA.VOCAB_SIZE", "5")
     load("DATA.VOCAB_SIZE", "4", "MODEL.DECODER.NAME", "nucleus_sampling")
     load("OPTIM.LR_DECAY_NAME", "multistep", "OPTIM.LR_STEPS", "[1, 2]")
+    load("DATA.SUBSET_MANIFEST", "runs/x/subset.json", "DATA.USE_PERCENTAGE", "100")
     load("DATA.MAX_CAPTION_LENGTH", "12", "MODEL.DECODER.MAX_DECODING_STEPS", "12")
 
 

@@ -13,7 +13,7 @@ from virtex.config import Config, TransformSpec
 from virtex.data import loader, transforms
 from virtex.data.dataset import VALIDATION_EPOCH, ExampleDataset, Key
 from virtex.data.records import Records, missing_images
-from virtex.data.subset import subset
+from virtex.data.subset_manifest import SubsetManifest, training_subset
 from virtex.data.transforms import Transform
 from virtex.errors import UserError
 from virtex.models.backbone import Backbone, residual_network
@@ -50,9 +50,13 @@ def objective(config: Config, *, weights_follow: bool = False) -> Objective:
 
 @dataclass(frozen=True)
 class Data:
-    """Both splits as examples, and `report`: what was found, in lines for a person."""
+    """Both splits as examples, and `report`: what was found, in lines for a person.
+
+    `subset` says which images are trained on; it is None for all of them.
+    """
 
     vocabulary: Vocabulary
+    subset: SubsetManifest | None
     training: ExampleDataset
     validation: ExampleDataset
     collate: loader.Collate
@@ -64,7 +68,12 @@ def data(config: Config) -> Data:
     unless `DATA.ON_BAD_IMAGE` is skip, and for a batch larger than the training split."""
     settings = config.data
     whole = build_tasks.loading(config)
-    training = subset(whole.training, settings.use_percentage, config.random_seed)
+    training, chosen = training_subset(
+        whole.training,
+        percentage=settings.use_percentage,
+        seed=config.random_seed,
+        manifest=settings.subset_manifest,
+    )
     loader.check_batch_size(config.optim.batch_size, len(training))
     report = (
         f"training: {len(training)} of {len(whole.training)} images",
@@ -84,6 +93,7 @@ def data(config: Config) -> Data:
 
     return Data(
         vocabulary=whole.vocabulary,
+        subset=chosen,
         training=examples(training, settings.transforms_train, whole.training_encoder),
         validation=examples(whole.validation, settings.transforms_val, whole.validation_encoder),
         collate=whole.training_encoder.collate,

@@ -92,7 +92,13 @@ class Data(Section):
         default=100.0,
         gt=0,
         le=100,
-        description="Percent of the training images, to study less data.",
+        description="Percent of the training images, to study less data; RANDOM_SEED and the "
+        "image ids alone decide which.",
+    )
+    subset_manifest: Path | None = Field(
+        default=None,
+        description="The subset.json of a run, or a list of your own: train on these images, "
+        "whatever the seed.",
     )
     use_single_caption: bool = Field(
         default=False,
@@ -133,6 +139,9 @@ class Data(Section):
         for key, value in zip(indices, values, strict=True):
             if value >= self.vocab_size:
                 yield (key, "VOCAB_SIZE"), "expected an id below the size of the vocabulary"
+        if self.subset_manifest is not None and self.use_percentage != 100:
+            keys = ("SUBSET_MANIFEST", "USE_PERCENTAGE")
+            yield keys, "expected one of them: the manifest already says which images are used"
         if self.transforms_train[-1] != self.transforms_val[-1]:
             # The model is one: it normalises what it gets.
             keys = ("IMAGE_TRANSFORM_TRAIN", "IMAGE_TRANSFORM_VAL")
