@@ -72,8 +72,13 @@ def console_text(result: Result, path_width: int) -> str:
         return ""
     lines = [f"{caption.score:8.2f}  {caption.text or '(no words)'}" for caption in result.captions]
     if len(lines) == 1:
-        return f"{result.path!s:<{path_width}}{lines[0]}\n"
-    return "\n".join([str(result.path), *lines]) + "\n"
+        return f"{shown(result.path):<{path_width}}{lines[0]}\n"
+    return "\n".join([shown(result.path), *lines]) + "\n"
+
+
+def shown(path: Path) -> str:
+    """A path for the console: escaped where its name is no text."""
+    return str(path).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def json_text(result: Result, stream: TextIO) -> str:

@@ -14,7 +14,7 @@ from typing import Literal, TextIO, assert_never
 import torch
 from torch import Tensor
 
-from virtex.caption_results import Captioned, Form, Result, result_writer
+from virtex.caption_results import Captioned, Form, Result, result_writer, shown
 from virtex.config import Config
 from virtex.data.images import BadImage
 from virtex.data.picture_files import path_of
@@ -118,7 +118,7 @@ def write_captions(
     """
     bad = done = 0
     reported = started = time.monotonic()
-    width = max((len(str(path_of(picture))) for picture in pictures), default=0)
+    width = max((len(shown(path_of(picture))) for picture in pictures), default=0)
     with (
         _silent_pillow(),
         _opened(output) as stream,
@@ -128,7 +128,7 @@ def write_captions(
             for result in batch:
                 if isinstance(result, BadImage):
                     bad += 1
-                    _tell(f"skipped {result.path}: {result.reason}")
+                    _tell(f"skipped {shown(result.path)}: {result.reason}")
                 write(result)
             stream.flush()
             done += len(batch)

@@ -35,8 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_checkpoint_arguments(parser)
     _add_decoding(parser)
     _add_output(parser)
-    computing = parser.add_argument_group("computing")
-    computing.add_argument(
+    parser.add_argument(
         "--batch-size",
         type=positive,
         default=32,
