@@ -34,7 +34,7 @@ MAY_IMPORT = {
 }
 MAY_IMPORT["restore"] = {*MAY_IMPORT}
 MAY_IMPORT["progress"] = {"training"}
-JOBS = {"pretraining", "scenes_report"}
+JOBS = {"pretraining", "scenes_report", "sweeping"}
 BELOW_JOBS = {*MAY_IMPORT}
 MAY_IMPORT |= dict.fromkeys(JOBS, BELOW_JOBS)
 MAY_IMPORT["commands"] = BELOW_JOBS | JOBS

@@ -13,6 +13,7 @@ from virtex.errors import UserError
 
 COMMANDS = {
     "pretrain": "train a visual backbone and a textual head from captions",
+    "sweep": "pretrain on several percentages of the images, with several seeds",
     "tokenizer": "train a SentencePiece vocabulary from captions",
     "config": "print a resolved configuration, or its JSON schema",
     "synthesize": "draw scenes with captions: data to try everything on",
