@@ -34,10 +34,11 @@ MAY_IMPORT = {
 }
 MAY_IMPORT["restore"] = {*MAY_IMPORT}
 MAY_IMPORT["progress"] = {"training"}
-JOBS = {"pretraining", "scenes_report", "sweeping"}
+JOBS = {"pretraining", "scenes_report", "sweeping", "comparison"}
 BELOW_JOBS = {*MAY_IMPORT}
 MAY_IMPORT |= dict.fromkeys(JOBS, BELOW_JOBS)
-MAY_IMPORT["commands"] = BELOW_JOBS | JOBS
+MAY_IMPORT["comparison_table"] = {"comparison"}
+MAY_IMPORT["commands"] = BELOW_JOBS | JOBS | {"comparison_table"}
 MAY_IMPORT["cli"] = {"commands"}
 MAY_IMPORT["__main__"] = {"cli"}
 MAY_IMPORT["__init__"] = set()
