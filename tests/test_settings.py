@@ -1,5 +1,6 @@
 """Laws of settings, on a small schema of the tests' own."""
 
+import json
 import re
 from pathlib import Path
 from typing import Annotated, Literal
@@ -206,6 +207,14 @@ def test_a_bad_override_is_blamed_on_the_command_line(
     load, overrides: list[str], message: str
 ) -> None:
     assert message in problem(load, "NAME: a", *overrides)
+
+
+def test_flat_settings_are_overrides(load) -> None:
+    car = Car(name="a", engine=Engine(power=2.0, sizes=(3, 1)))
+    flat = settings.flat(car)
+    assert list(flat)[:4] == ["NAME", "COLOR", "MANUAL", "ENGINE.POWER"]
+    overrides = [text for key, value in flat.items() for text in (key, json.dumps(value))]
+    assert load("NAME: b", *overrides) == car
 
 
 # Mistakes of value
