@@ -2,12 +2,12 @@
 
     python benchmarks/model_costs.py [--write]
 
-A multiply-add counts as two operations. One image of 224 px and a caption of 30 tokens, in training.
-Matrix products and convolutions are counted as torch's operators run them; attention is made of
-them on the device without values on which this counts, so that nothing is computed. No norms,
-activations or softmax, and no optimizer. Backward is what autograd runs: the gradient of every weight
-and activation, but not of the pixels. `--write` puts the table into the page; the figures of the
-paper stand in this file.
+A multiply-add counts as two operations. One image of 224 px and a caption of 30 tokens, in
+training. Matrix products and convolutions are counted as torch's operators run them; attention is
+made of them on the device without values on which this counts, so that nothing is computed. No
+norms, activations or softmax, and no optimizer. Backward is what autograd runs: the gradient of
+every weight and activation, but not of the pixels. `--write` puts the table into the page; the
+figures of the paper stand in this file.
 """
 
 import argparse

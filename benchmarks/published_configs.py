@@ -5,11 +5,11 @@
 DATA_ROOT is a directory in COCO's layout; a vocabulary of `--vocab-size` pieces is made of its
 training captions. Each configuration runs in a process of its own, one after another, and is
 validated and saved as any run is; its checkpoint is then deleted (up to 1.5 GB), its log and curves
-are kept. `--output` gets a JSON line for each run in `results.jsonl`; what stands there as done with
-the same settings is not done again, so that an interrupted command can be repeated. Prints those
-lines and, in the end, a table of them; exits with 1 if any configuration failed. Half an hour on two
-idle cores with the defaults. It shows that every model trains, not how well: the rates only just
-reach their peak, which is meant for 256 images.
+are kept. `--output` gets a JSON line for each run in `results.jsonl`; what stands there as done
+with the same settings is not done again, so that an interrupted command can be repeated. Prints
+those lines and, in the end, a table of them; exits with 1 if any configuration failed. Half an hour
+on two idle cores with the defaults. It shows that every model trains, not how well: the rates only
+just reach their peak, which is meant for 256 images.
 """
 
 import argparse
