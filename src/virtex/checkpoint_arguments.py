@@ -4,6 +4,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from virtex.errors import UserError
+
 if TYPE_CHECKING:
     from virtex.pretrained import Pretrained
 
@@ -38,3 +40,23 @@ def load_checkpoint(arguments: argparse.Namespace) -> "Pretrained":
     from virtex.pretrained import load
 
     return load(arguments.checkpoint, config=arguments.config, tokenizer=arguments.tokenizer)
+
+
+def add_device_argument(parser: argparse.ArgumentParser) -> None:
+    """`--device`, for commands that compute on one."""
+    parser.add_argument(
+        "--device", metavar="NAME", help="such as cpu or cuda:1 (default: cuda if there is one)"
+    )
+
+
+def choose_device(name: str | None) -> str:
+    """The device that `--device` names, else a GPU, else the CPU; raises `UserError`."""
+    import torch
+
+    gpus = torch.cuda.device_count()
+    if name is None:
+        return "cuda" if gpus else "cpu"
+    known = ["cpu", *(["cuda"] if gpus else []), *(f"cuda:{gpu}" for gpu in range(gpus))]
+    if name not in known:
+        raise UserError(f"--device {name}: this machine has {', '.join(known)}")
+    return name

@@ -19,6 +19,8 @@ COMMANDS = {
     "config": "print a resolved configuration, or its JSON schema",
     "synthesize": "draw scenes with captions: data to try everything on",
     "quickstart": "draw scenes, train on them and show what was learnt, in minutes",
+    "caption": "caption pictures",
+    "attention": "show where a model looks for each word of a caption",
     "evaluate-scenes": "judge a checkpoint on held-out scenes: captions and features",
 }
 

@@ -15,7 +15,8 @@ from virtex.build_tasks import Vocabulary
 from virtex.config import Config
 from virtex.data.images import PixelArray, from_pillow, read_image
 from virtex.data.transforms import Augmented
-from virtex.decoding.captioner import Caption, Captioner, Strategy
+from virtex.decoding.attention import WordAttention
+from virtex.decoding.captioner import BeamSearch, Caption, Captioner, Strategy
 from virtex.errors import UserError
 from virtex.models.modes import evaluating
 from virtex.restore import load_weights, saved_config, saved_vocabulary
@@ -26,6 +27,15 @@ from virtex.text.tokenizer import Tokenizer
 
 Picture = str | Path | Image.Image | PixelArray
 """An image file, a picture of Pillow's, or (H, W, 3) uint8 RGB."""
+
+
+@dataclass(frozen=True)
+class CaptionAttention:
+    """A caption, where the model looks in `pixels` (H, W, 3) uint8 RGB for each of its words."""
+
+    text: str
+    attention: WordAttention
+    pixels: PixelArray
 
 
 @dataclass(frozen=True)
@@ -82,6 +92,26 @@ class Pretrained:
             batch = slice(first, first + batch_size)
             found += captioner.caption(self.pixels(pictures[batch]), keys[batch])
         return found
+
+    def attention(
+        self, picture: Picture, tokens: Sequence[int] | None = None, *, layer: int = -1
+    ) -> CaptionAttention:
+        """Where the model looks in a picture for each word of a caption.
+
+        `tokens` are the caption's, without [SOS] and [EOS]; if None, the best that beam search
+        finds. `layer` is of the head: from 0, or from the end with -1.
+
+        Raises `UserError` for a `layer` or a length that the head does not have, and as `caption`.
+        """
+        captioner = self.captioner(BeamSearch(self.config.model.decoder.beam_size))
+        pixels = self.pixels([picture])
+        if tokens is None:
+            tokens = captioner.caption(pixels)[0][0].tokens
+        return CaptionAttention(
+            text=captioner.tokenizer.decode(tokens),
+            attention=captioner.attention(pixels[0], tokens, layer=layer),
+            pixels=pixels[0].permute(1, 2, 0).cpu().numpy(),
+        )
 
     def captioner(self, strategy: Strategy | None = None) -> Captioner:
         """What captions batches of pixels; arguments and errors as of `caption`."""

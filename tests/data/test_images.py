@@ -1,13 +1,16 @@
 import io
 import os
 import pickle
+import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, features
 
 from virtex.data.images import BadImage, decode, read_image
 
@@ -57,9 +60,11 @@ def test_lossless_files_give_their_pixels(save, photograph, name):
     assert image.flags.c_contiguous
 
 
-@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp", "a.tiff"])
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp", "a.tiff", "a.avif"])
 @pytest.mark.parametrize("turned", [1, 3, 6])
 def test_pictures_are_upright(save, name, turned):
+    if name == "a.avif" and not features.check("avif"):
+        pytest.skip("this Pillow has no AVIF")
     image = np.zeros((32, 64, 3), np.uint8)
     image[:16, :16] = 255  # the corner that moves
     exif = Image.Exif()
@@ -78,15 +83,73 @@ def test_grey_files_get_three_equal_channels(save, photograph, name):
     np.testing.assert_array_equal(result[:, :, 0], result[:, :, 2])
 
 
-def test_sixteen_bits_are_scaled_not_clipped(save):
-    values = np.arange(0, 65536, 256, dtype=np.uint16).reshape(16, 16)
-    for name in ("a.png", "a.tiff"):
-        np.testing.assert_array_equal(read_image(save(values, name))[:, :, 1], values >> 8)
+SIXTEEN_BITS = np.arange(0, 65536, 256, dtype=np.uint16).reshape(16, 16)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tiff", "a.pgm", "a.jp2"])
+def test_sixteen_bits_are_scaled_not_clipped(save, name):
+    image = read_image(save(SIXTEEN_BITS, name))
+    assert image.dtype == np.uint8
+    for channel in range(3):
+        np.testing.assert_array_equal(image[:, :, channel], SIXTEEN_BITS >> 8)
+
+
+def tiff(values, *, bits=16, white=65535, endian="<"):
+    """A TIFF file of grey values (H, W), of which `white` is shown white, whole as one strip."""
+    height, width = values.shape
+    pixels = values.astype(f"{endian}u2").tobytes()
+    if bits == 12:
+        packed = [(one << 12) | other for one, other in values.reshape(-1, 2).tolist()]
+        pixels = b"".join(pair.to_bytes(3, "big") for pair in packed)
+    tags = {256: width, 257: height, 258: bits, 259: 1, 262: int(white > 0)}
+    tags |= {273: 8, 277: 1, 278: height, 279: len(pixels)}
+    directory = struct.pack(f"{endian}H", len(tags))
+    for tag, value in tags.items():
+        directory += struct.pack(f"{endian}HHII", tag, 4, 1, value)
+    magic = {"<": b"II*\0", ">": b"MM\0*"}[endian]
+    start = struct.pack(f"{endian}I", 8 + len(pixels))
+    return magic + start + pixels + directory + bytes(4)
+
+
+@pytest.mark.parametrize("endian", ["<", ">"])
+def test_sixteen_bit_tiffs_are_scaled_whatever_their_order_of_bytes(endian):
+    image = decode(tiff(SIXTEEN_BITS, endian=endian), None)
+    np.testing.assert_array_equal(image[:, :, 1], SIXTEEN_BITS >> 8)
+
+
+def test_twelve_bits_are_scaled_by_their_own_range():
+    image = decode(tiff(SIXTEEN_BITS >> 4, bits=12), None)
+    np.testing.assert_array_equal(image[:, :, 1], SIXTEEN_BITS >> 8)
+
+
+def test_a_tiff_whose_zero_is_white_is_no_negative():
+    image = decode(tiff(SIXTEEN_BITS, white=0), None)
+    np.testing.assert_array_equal(image[:, :, 1], 255 - (SIXTEEN_BITS >> 8))
+
+
+def test_a_transparent_value_of_sixteen_bits_is_white(save):
+    transparent = int(SIXTEEN_BITS[3, 4])
+    image = read_image(save(SIXTEEN_BITS, "a.png", transparency=transparent))
+    expected = SIXTEEN_BITS >> 8
+    expected[3, 4] = 255
+    np.testing.assert_array_equal(image[:, :, 1], expected)
+
+
+@pytest.mark.parametrize("white", [4095, 65535])
+@pytest.mark.parametrize("kind", ["P2", "P5"])
+def test_a_graymap_is_scaled_by_its_own_white(kind, white):
+    values = [0, white // 4, white // 2, white]
+    header = f"{kind} 4 1 {white}\n".encode()
+    plain, raw = " ".join(map(str, values)).encode(), struct.pack(">4H", *values)
+    image = decode(header + (plain if kind == "P2" else raw), None)
+    # A value between two of the 256 may fall to either.
+    np.testing.assert_allclose(image[0, :, 0], [0, 63, 127, 255], atol=1)
 
 
 def test_pixels_of_unknown_range_are_refused(save):
-    with pytest.raises(BadImage, match="32-bit"):
-        read_image(save(np.ones((4, 4), np.float32), "a.tiff"))
+    for values in (np.ones((4, 4), np.float32), np.ones((4, 4), np.int32)):
+        with pytest.raises(BadImage, match="32-bit"):
+            read_image(save(values, "a.tiff"))
 
 
 def test_transparent_parts_are_white(save):
@@ -149,12 +212,92 @@ def test_a_damaged_file_is_a_picture_or_a_bad_image(damaged_path, place, value):
         assert (image.ndim, image.shape[2]) == (3, 3)
 
 
+def written_formats():
+    """The names of the formats that Pillow can both write and, by itself, read."""
+    Image.init()
+    elsewhere = {"EPS", "BUFR", "GRIB", "HDF5", "WMF"}  # readers of other programs
+    return sorted((Image.SAVE.keys() & Image.OPEN.keys()) - elsewhere)
+
+
+def in_format(kind):
+    """The bytes of a small picture in a format, dark in its middle."""
+    picture = Image.radial_gradient("L").resize((40, 30))
+    for mode in ("RGB", "L", "1", "P"):
+        file = io.BytesIO()
+        try:
+            picture.convert(mode).save(file, kind)
+        except (OSError, ValueError, KeyError):
+            continue
+        return file.getvalue()
+    raise AssertionError(f"{kind} takes no picture")
+
+
+# Pillow's, of a format that it gives up.
+OLD_FORMATS = pytest.mark.filterwarnings("ignore:.*format is deprecated:DeprecationWarning")
+
+
+@OLD_FORMATS
+@pytest.mark.parametrize("kind", sorted({*written_formats()} - {"SPIDER"}))  # of 32 bits
+def test_every_format_of_pillows_is_read(kind):
+    image = decode(in_format(kind), None)
+    assert image.dtype == np.uint8
+    middle = image[image.shape[0] // 2, image.shape[1] // 2]
+    assert (middle < image[0, 0]).all()
+
+
+@OLD_FORMATS
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")  # of odd metadata
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize("kind", written_formats())
+def test_damage_in_any_format_is_a_picture_or_a_bad_image(kind, tmp_path):
+    data = in_format(kind)
+    rng = np.random.default_rng(0)
+    path = tmp_path / "damaged"
+    for trial in range(60):
+        damaged = bytearray(data)
+        # Headers, where most can go wrong, come first.
+        within = 64 if trial % 2 else len(damaged)
+        damaged[rng.integers(min(within, len(damaged)))] = rng.integers(256)
+        if trial % 3 == 0:
+            del damaged[rng.integers(len(damaged)) :]
+        path.write_bytes(damaged)
+        try:
+            image = read_image(path)
+        except BadImage as error:
+            assert error.reason  # noqa: PT017 - either outcome is right
+        else:
+            assert (image.dtype, image.ndim, image.shape[2]) == (np.uint8, 3, 3)
+
+
+POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\nshowpage\n"
+
+
 @pytest.mark.parametrize("suffix", [".txt", ".eps", ".jpg"])
 def test_other_files_are_an_error(tmp_path, suffix):
     path = tmp_path / f"notes{suffix}"
-    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\nshowpage\n")
+    path.write_bytes(POSTSCRIPT)
     with pytest.raises(BadImage, match="is no image"):
         read_image(path)
+
+
+def test_postscript_inside_another_file_is_not_run():
+    """Pillow would open it, and run Ghostscript, as the picture that an IPTC file holds."""
+    fields = {(3, 20): b"\0\x0a", (3, 30): b"\0\x0a", (3, 60): b"\1\0", (3, 120): b"\5"}
+    fields[8, 10] = POSTSCRIPT
+    data = b"".join(
+        bytes((0x1C, *name)) + struct.pack(">H", len(value)) + value
+        for name, value in fields.items()
+    )
+    with Image.open(io.BytesIO(data)) as image:
+        assert image.format == "IPTC"
+    with pytest.raises(Image.UnidentifiedImageError):
+        decode(data, None)
+
+
+def test_readers_are_imported_when_the_first_picture_is_read():
+    told = "import sys, virtex.data.images; print('PIL.PsdImagePlugin' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True)
+    assert result.stdout == "False\n"
 
 
 def test_a_missing_file_is_an_error_with_its_path(tmp_path):

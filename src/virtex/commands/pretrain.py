@@ -4,6 +4,7 @@ import argparse
 import re
 from pathlib import Path
 
+from virtex.argument_types import natural, positive
 from virtex.errors import UserError
 
 
@@ -28,20 +29,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     files.add_argument(
         "--checkpoint-every",
-        type=_positive,
+        type=positive,
         default=2000,
         metavar="N",
         help="iterations between checkpoints, each after a validation (default: %(default)s)",
     )
     files.add_argument(
         "--keep-recent",
-        type=_positive,
+        type=positive,
         metavar="N",
         help="keep only the N newest checkpoints (default: keep all)",
     )
     files.add_argument(
         "--log-every",
-        type=_positive,
+        type=positive,
         default=20,
         metavar="N",
         help="iterations between lines of progress (default: %(default)s)",
@@ -58,13 +59,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     machines = parser.add_argument_group("machines")
     machines.add_argument(
         "--num-gpus-per-machine",
-        type=_natural,
+        type=natural,
         default=0,
         metavar="N",
         help="0 trains on the CPU (default: %(default)s)",
     )
-    machines.add_argument("--num-machines", type=_positive, default=1, metavar="N")
-    machines.add_argument("--machine-rank", type=_natural, default=0, metavar="N")
+    machines.add_argument("--num-machines", type=positive, default=1, metavar="N")
+    machines.add_argument("--machine-rank", type=natural, default=0, metavar="N")
     machines.add_argument(
         "--dist-url",
         type=_tcp_url,
@@ -74,7 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     machines.add_argument(
         "--cpu-workers",
-        type=_natural,
+        type=natural,
         default=0,
         metavar="N",
         help="data-loading workers of each process (default: %(default)s)",
@@ -127,20 +128,8 @@ def run(arguments: argparse.Namespace) -> int:
     )
 
 
-def _natural(text: str) -> int:
-    if not text.isascii() or not text.isdigit():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 0 or more")
-    return int(text)
-
-
 def _tcp_url(text: str) -> str:
     match = re.fullmatch(r"tcp://[^:/\s]+:([0-9]{1,5})", text)
     if match is None or not 0 < int(match[1]) < 2**16:
         raise argparse.ArgumentTypeError(f"{text!r} is not of the form tcp://HOST:PORT")
     return text
-
-
-def _positive(text: str) -> int:
-    if _natural(text) == 0:
-        raise argparse.ArgumentTypeError("must be 1 or more")
-    return int(text)

@@ -1,7 +1,6 @@
 """`virtex tokenizer`: a SentencePiece vocabulary from captions."""
 
 import argparse
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -53,6 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Train, write and describe the vocabulary; raises `UserError`."""
     # Here, so that `--help` answers at once.
     from virtex.data.caption_files import read_captions
+    from virtex.runtime.whole_file import write_whole
     from virtex.text.tokenizer import Tokenizer, train
 
     output: Path = arguments.output
@@ -68,7 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
     if not described:
         raise UserError(f"no captions in {', '.join(map(str, arguments.files))}")
     tokenizer = Tokenizer.from_bytes(train(described, arguments.vocab_size))
-    _write(output, tokenizer.model_bytes)
+    write_whole(output, tokenizer.model_bytes)
     print(
         f"captions         {len(described):,} ({len(captions) - len(described):,} blank left out)"
     )
@@ -92,20 +92,3 @@ def _describe(tokenizer: "Tokenizer", captions: Sequence[str]) -> None:
         normalized = normalize_caption(caption)
         pieces = " ".join(tokenizer.token(index) for index in tokenizer.encode(normalized))
         print(f"example          {normalized}\n                 {pieces}")
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write the whole file or none of it, whenever the process ends."""
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with partial.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from error

@@ -2,9 +2,11 @@
 
 import io
 import struct
+import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -23,18 +25,28 @@ PixelArray = npt.NDArray[np.uint8]
 
 _JPEG_START = b"\xff\xd8\xff"
 _MAX_PIXELS = 178_956_970  # Pillow's own bound against files that unpack to gigabytes
-# Not all that Pillow can open: a PostScript file from the web would be executed.
-_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "JPEG2000", "PPM")
+_COMMON = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "JPEG2000", "PPM")
+# Pillow gives PostScript to Ghostscript, which executes it, and opens whatever an IPTC file holds,
+# PostScript too. Of the others it knows the header alone.
+_NOT_READ = ("EPS", "IPTC", "WMF", "BUFR", "GRIB", "HDF5", "MPEG")
 # What Pillow's readers are known to raise on damaged data.
 _DAMAGE = (
     ValueError,
+    ArithmeticError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    AssertionError,
     OSError,
     EOFError,
+    MemoryError,
     SyntaxError,
     RuntimeError,
     struct.error,
+    zlib.error,
     Image.DecompressionBombError,
 )
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0  # of TIFF
 
 
 class BadImage(UserError):
@@ -50,7 +62,7 @@ class BadImage(UserError):
 
 
 def read_image(path: Path) -> PixelArray:
-    """The picture in a file, (H, W, 3) RGB, contiguous.
+    """The picture in a file of any format that Pillow opens by itself, (H, W, 3) RGB, contiguous.
 
     It is upright by its Exif orientation. Transparent parts lie on white, which most transparent
     pictures on the web were drawn for; 16-bit grey is scaled to 8 bits; of an animation it is the
@@ -62,9 +74,9 @@ def read_image(path: Path) -> PixelArray:
     try:
         return decode(data, simplejpeg)
     except UnidentifiedImageError as error:
-        raise BadImage(path, f"it is no image, or none of {', '.join(_FORMATS)}") from error
+        raise BadImage(path, "it is no image, or of a format that is not read") from error
     except _DAMAGE as error:
-        raise BadImage(path, str(error)) from error
+        raise BadImage(path, str(error) or f"it is damaged ({type(error).__name__})") from error
 
 
 def from_pillow(image: Image.Image) -> PixelArray:
@@ -93,13 +105,20 @@ def decode(data: bytes, jpeg_decoder: ModuleType | None) -> PixelArray:
     Pillow alone cannot tell a JPEG whose data end too early but in order from a grey picture.
     """
     if not data.startswith(_JPEG_START):
-        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+        with Image.open(io.BytesIO(data), formats=_formats()) as image:
             return from_pillow(image)
     turned = orientation(jpeg_exif(data))
     if jpeg_decoder is not None and _is_plain_jpeg(data, jpeg_decoder):
         return upright(jpeg_decoder.decode_jpeg(data, strict=True), turned)
-    with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+    with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
         return upright(_rgb(image), turned)
+
+
+def _formats() -> tuple[str, ...]:
+    """Names of the formats that are read, the common ones first."""
+    Image.init()  # imports all of Pillow's readers, the first time
+    others = (name for name in Image.ID if name not in (*_COMMON, *_NOT_READ))
+    return (*(name for name in _COMMON if name in Image.ID), *others)
 
 
 def _is_plain_jpeg(data: bytes, jpeg_decoder: ModuleType) -> bool:
@@ -112,15 +131,28 @@ def _is_plain_jpeg(data: bytes, jpeg_decoder: ModuleType) -> bool:
 
 
 def _rgb(image: Image.Image) -> PixelArray:
-    if image.mode.startswith("I;16"):
-        grey = (np.asarray(image) >> 8).astype(np.uint8)
-        return np.repeat(grey[:, :, None], 3, axis=2)
+    image.load()
+    if image.mode.startswith("I;16") or (image.mode, image.format) == ("I", "PPM"):
+        return np.repeat(_eight_bits(image)[:, :, None], 3, axis=2)
     if image.mode in ("I", "F"):
         raise ValueError(
-            "its pixels are 32-bit numbers of unknown range; save it with 8 or 16 bits"
+            "its pixels are 32-bit or signed numbers of unknown range; save it with 8 or 16 bits"
         )
     if image.has_transparency_data:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         return np.array(Image.alpha_composite(white, image).convert("RGB"))
     return np.array(image.convert("RGB"))
+
+
+def _eight_bits(image: Image.Image) -> PixelArray:
+    """(H, W) of grey with 16 bits, or with as many as a TIFF file says."""
+    values = np.asarray(image)
+    tags: Mapping[int, Any] = getattr(image, "tag_v2", {})
+    (bits,) = tags.get(_BITS_PER_SAMPLE, (16,))
+    grey: PixelArray = (values >> (bits - 8)).astype(np.uint8)
+    if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:  # Pillow turns these round in 8 bits only
+        grey = 255 - grey
+    if (transparent := image.info.get("transparency")) is not None:
+        grey[values == transparent] = 255
+    return grey

@@ -1,0 +1,93 @@
+"""`virtex attention`: a picture of where a model looks for each word of a caption."""
+
+import argparse
+import io
+from pathlib import Path
+
+from virtex.checkpoint_arguments import (
+    add_checkpoint_arguments,
+    add_device_argument,
+    choose_device,
+    load_checkpoint,
+)
+from virtex.errors import UserError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which picture and caption, which model, what is shown."""
+    parser.add_argument("image", type=Path, metavar="IMAGE", help="an image file")
+    add_checkpoint_arguments(parser)
+    shown = parser.add_argument_group("what is shown")
+    shown.add_argument(
+        "--caption",
+        metavar="TEXT",
+        help="a caption of your own (default: the best that beam search finds)",
+    )
+    shown.add_argument(
+        "--heads", action="store_true", help="a row for each attention head below their mean"
+    )
+    shown.add_argument(
+        "--layer",
+        type=int,
+        default=-1,
+        metavar="N",
+        help="of the textual head: from 0, or from the end with -1 (default: the last)",
+    )
+    shown.add_argument(
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="the PNG file to write (default: {name of IMAGE}_attention.png in this directory)",
+    )
+    shown.add_argument(
+        "--overwrite", action="store_true", help="replace the output where it exists"
+    )
+    add_device_argument(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Caption the picture, draw the panels and say where they are; raises `UserError`."""
+    image: Path = arguments.image
+    output: Path = arguments.output or Path(f"{image.stem}_attention.png")
+    _check(image, output, overwrite=arguments.overwrite)
+
+    from PIL import Image
+
+    from virtex.evaluation.attention_panels import attention_panels
+    from virtex.runtime.whole_file import write_whole
+    from virtex.text.normalize import normalize_caption
+
+    device = choose_device(arguments.device)
+    pretrained = load_checkpoint(arguments).to(device)
+    tokens = None
+    if arguments.caption is not None:
+        tokens = pretrained.captioner().tokenizer.encode(normalize_caption(arguments.caption))
+    looked = pretrained.attention(image, tokens, layer=arguments.layer)
+    if not looked.attention.words:
+        raise UserError(
+            f"no word of {arguments.caption!r} is in the model's vocabulary"
+            if arguments.caption is not None
+            else f"the model finds no word for {image}; give --caption TEXT"
+        )
+    panels = attention_panels(
+        looked.pixels,
+        looked.attention.words,
+        looked.attention.maps.cpu().numpy(),
+        heads=arguments.heads,
+    )
+    png = io.BytesIO()
+    Image.fromarray(panels).save(png, "PNG")
+    write_whole(output, png.getvalue())
+    print(f"caption   {looked.text}\nwritten   {output}")
+    return 0
+
+
+def _check(image: Path, output: Path, *, overwrite: bool) -> None:
+    if not image.is_file():
+        raise UserError(f"{image} is no file; name an image file")
+    if output.suffix.lower() != ".png":
+        raise UserError(f"--output {output}: the picture is a PNG file; let its name end in .png")
+    if output.is_dir():
+        raise UserError(f"--output {output} is a directory; name a file in it")
+    if output.exists() and not overwrite:
+        raise UserError(f"{output} exists; give --overwrite to replace it, or another --output")

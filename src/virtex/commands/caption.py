@@ -1,0 +1,200 @@
+"""`virtex caption`: captions for picture files."""
+
+import argparse
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from virtex.argument_types import natural, positive
+from virtex.checkpoint_arguments import (
+    add_checkpoint_arguments,
+    add_device_argument,
+    choose_device,
+    load_checkpoint,
+)
+from virtex.errors import RunError, UserError
+
+if TYPE_CHECKING:
+    from virtex.caption_results import Form
+    from virtex.data.images import BadImage
+
+_FORMS: tuple["Form", ...] = ("console", "jsonl", "json")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which pictures, which model, how, where to."""
+    parser.add_argument(
+        "paths",
+        type=Path,
+        nargs="+",
+        metavar="PATH",
+        help="image files, and directories: all files in them, at any depth, but hidden ones",
+    )
+    add_checkpoint_arguments(parser)
+    _add_decoding(parser)
+    _add_output(parser)
+    computing = parser.add_argument_group("computing")
+    computing.add_argument(
+        "--batch-size",
+        type=positive,
+        default=32,
+        metavar="N",
+        help="pictures at once (default: %(default)s)",
+    )
+    add_device_argument(parser)
+    parser.epilog = (
+        "Files that give no picture are named on stderr and skipped, and the exit status is 1; "
+        "in JSON they stand with an error in place of captions. A caption's score is the sum of "
+        "its tokens' log-probabilities: nearer to 0 is likelier."
+    )
+
+
+def _add_decoding(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("captions (default: as the checkpoint's configuration says)")
+    group.add_argument("--decoder", choices=("beam_search", "nucleus_sampling"))
+    group.add_argument("--beam-size", type=positive, metavar="N", help="of beam search")
+    group.add_argument(
+        "--nucleus-size",
+        type=float,
+        metavar="P",
+        help="of nucleus sampling: probability, above 0 and at most 1, to sample from",
+    )
+    group.add_argument(
+        "--seed",
+        type=natural,
+        metavar="N",
+        help="of nucleus sampling: the same seed and picture, the same captions",
+    )
+    group.add_argument(
+        "--top",
+        type=positive,
+        default=1,
+        metavar="K",
+        help="captions of each picture, best first (default: %(default)s)",
+    )
+    group.add_argument("--max-length", type=positive, metavar="N", help="most tokens of a caption")
+
+
+def _add_output(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("output")
+    group.add_argument(
+        "--format",
+        choices=_FORMS,
+        help="a table; an object a line, of path and captions of text and score; or a list of "
+        "these objects (default: as --output ends, else console)",
+    )
+    group.add_argument(
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="results, written batch by batch (default: standard output)",
+    )
+    group.add_argument(
+        "--continue",
+        dest="go_on",
+        action="store_true",
+        help="add to an --output of jsonl: pictures with captions in it are left out, by their "
+        "path as it is written; those with an error are tried again",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Check what can be checked, load the model, caption; quiet where nobody reads on."""
+    try:
+        return _run(arguments)
+    except BrokenPipeError:
+        # Else Python complains when it flushes standard output at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from virtex.caption_results import take_up
+    from virtex.data.picture_files import find_pictures, path_of
+
+    pictures = find_pictures(arguments.paths)
+    bad = [picture for picture in pictures if not isinstance(picture, Path)]
+    if len(bad) == len(pictures):
+        reasons = "; ".join(f"{one.path}: {one.reason}" for one in bad)
+        raise UserError(f"there is nothing to caption: {reasons}")
+    output: Path | None = arguments.output
+    form = _form(arguments.format, output)
+    _check_output(output, form, go_on=arguments.go_on)
+    if output is not None and arguments.go_on:
+        wanted = {str(path_of(picture)) for picture in pictures}
+        done = take_up(output, wanted)
+        pictures = [
+            picture
+            for picture in pictures
+            if str(path_of(picture)) not in done and not _is_same(path_of(picture), output)
+        ]
+        print(f"{len(wanted & done):,} pictures have captions in {output}", file=sys.stderr)
+        if not pictures:
+            return 0
+    skipped = _caption(arguments, pictures, form)
+    if output is not None:
+        captioned = len(pictures) - skipped
+        print(f"captions of {captioned:,} pictures written to {output}", file=sys.stderr)
+    if skipped:
+        raise RunError(f"{skipped:,} of {len(pictures):,} could not be captioned; see above")
+    return 0
+
+
+def _caption(arguments: argparse.Namespace, pictures: "list[Path | BadImage]", form: "Form") -> int:
+    """Load the model and caption; how many pictures were bad."""
+    from virtex.captioning_job import (
+        Decoding,
+        caption_pictures,
+        decoding_strategy,
+        write_captions,
+    )
+
+    device = choose_device(arguments.device)
+    pretrained = load_checkpoint(arguments).to(device)
+    decoding = Decoding(
+        decoder=arguments.decoder,
+        beam_size=arguments.beam_size,
+        nucleus_size=arguments.nucleus_size,
+        seed=arguments.seed,
+        top=arguments.top,
+    )
+    captioner = pretrained.captioner(decoding_strategy(pretrained.config, decoding))
+    if arguments.max_length is not None:
+        captioner = replace(captioner, max_tokens=arguments.max_length)
+    batches = caption_pictures(
+        pretrained, captioner, pictures, top=arguments.top, batch_size=arguments.batch_size
+    )
+    return write_captions(batches, pictures, arguments.output, form)
+
+
+def _is_same(path: Path, output: Path) -> bool:
+    """Whether a file found among the pictures is the output."""
+    return path.name == output.name and path.resolve() == output.resolve()
+
+
+def _form(wanted: "Form | None", output: Path | None) -> "Form":
+    if wanted is not None:
+        return wanted
+    match output.suffix if output is not None else "":
+        case ".jsonl":
+            return "jsonl"
+        case ".json":
+            return "json"
+        case _:
+            return "console"
+
+
+def _check_output(output: Path | None, form: "Form", *, go_on: bool) -> None:
+    if go_on and (output is None or form != "jsonl"):
+        raise UserError(
+            "--continue adds to results in a file of JSON lines; name it, as in --output FILE.jsonl"
+        )
+    if output is None:
+        return
+    if output.is_dir():
+        raise UserError(f"--output {output} is a directory; name a file in it")
+    if output.is_file() and not go_on:
+        remedy = "give --continue to go on with it, or" if form == "jsonl" else "remove it, or"
+        raise UserError(f"{output} exists; {remedy} name another --output")
