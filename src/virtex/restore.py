@@ -13,6 +13,7 @@ from virtex.build_tasks import Vocabulary
 from virtex.config import Config
 from virtex.errors import UserError
 from virtex.export.upstream import current_names
+from virtex.models.weights import misfits, model_weights
 from virtex.text.categories import Categories
 from virtex.text.tokenizer import Tokenizer
 
@@ -30,23 +31,8 @@ def load_weights(module: nn.Module, state: Mapping[str, Any], source: str) -> No
 
     Raises `UserError` that names what is missing, left over or of another shape.
     """
-    weights = current_names(state.get("model", state))
-    own = module.state_dict()
-    other = [
-        f"{name} {list(weights[name].shape)} for {list(own[name].shape)}"
-        for name in own.keys() & weights.keys()
-        if weights[name].shape != own[name].shape
-    ]
-    wrong = {
-        "missing": own.keys() - weights.keys(),
-        "left over": weights.keys() - own.keys(),
-        "of another shape": other,
-    }
-    lines = [
-        f"  {len(names)} {what}: {', '.join(sorted(names)[:5])}"
-        for what, names in wrong.items()
-        if names
-    ]
+    weights = current_names(model_weights(state))
+    lines = misfits(module.state_dict(), weights)
     if lines:
         raise UserError(
             f"the weights of {source} do not fit the configured model:\n" + "\n".join(lines)
