@@ -44,7 +44,7 @@ MAY_IMPORT |= dict.fromkeys(JOBS, BELOW_JOBS)
 MAY_IMPORT["commands"] = BELOW_JOBS | JOBS
 MAY_IMPORT["cli"] = {"commands"}
 MAY_IMPORT["__main__"] = {"cli"}
-MAY_IMPORT["__init__"] = {"pretrained"}
+MAY_IMPORT["__init__"] = {"config", "pretrained"}
 
 # Library → the only files that may import it.
 FENCES = {
