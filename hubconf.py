@@ -60,10 +60,10 @@ def virtex(
 def _backbone(name: str, path: str | pathlib.Path | None) -> nn.Module:
     # Here, so that `torch.hub.list` answers at once.
     from virtex.export.torchvision import load_backbone
-    from virtex.models.backbone import residual_network
+    from virtex.models.networks import network
     from virtex.runtime import checkpoint
 
-    network = residual_network(name, feature_size=2048)
+    built = network(name, feature_size=2048, image_size=224)
     if path is not None:
-        load_backbone(network, checkpoint.load(pathlib.Path(path)), str(path))
-    return network.eval()
+        load_backbone(built, checkpoint.load(pathlib.Path(path)), str(path))
+    return built.cnn.eval()

@@ -41,6 +41,7 @@ DATA:
   IMAGE_CROP_SIZE: 224
   MAX_CAPTION_LENGTH: 30
   USE_PERCENTAGE: 100.0
+  SUBSET_MANIFEST: null
   USE_SINGLE_CAPTION: false
   MASKED_LM:
     MASK_PROPORTION: 0.15
@@ -197,8 +198,19 @@ def test_a_backbone_is_named_by_its_library() -> None:
 def test_a_backbone_without_its_library_is_refused(load, text: str) -> None:
     assert problem(load, "MODEL.VISUAL.NAME", f"'{text}'") == (
         f"'MODEL.VISUAL.NAME' is '{text}' on the command line; "
-        "expected a ResNet of torchvision, such as 'torchvision::resnet50'"
+        "expected a network of torchvision, such as 'torchvision::resnet50'"
     )
+
+
+@pytest.mark.parametrize(
+    ("value", "pretrained"),
+    [("true", True), ("false", False), ("a/b.pth", Path("a/b.pth")), ("'true'", Path("true"))],
+)
+def test_pretrained_is_a_choice_or_a_path(load, tmp_path: Path, value: str, pretrained) -> None:
+    config = load("MODEL.VISUAL.PRETRAINED", value)
+    assert config.model.visual.pretrained == pretrained
+    (tmp_path / "again.yaml").write_text(settings.dump(config))
+    assert settings.load(Config, tmp_path / "again.yaml") == config
 
 
 def test_transforms_carry_all_arguments() -> None:
@@ -301,6 +313,7 @@ def test_normalize_written_out_equals_its_default(load) -> None:
         ("DATA.MAX_CAPTION_LENGTH", "2", "a whole number, at least 3"),
         ("DATA.USE_PERCENTAGE", "0", "a number, above 0 and at most 100"),
         ("DATA.USE_PERCENTAGE", "100.1", "a number, above 0 and at most 100"),
+        ("DATA.SUBSET_MANIFEST", "10", "text or null"),
         ("DATA.ON_BAD_IMAGE", "ignore", "one of 'error', 'skip'"),
         (
             "MODEL.NAME",
@@ -311,6 +324,7 @@ def test_normalize_written_out_equals_its_default(load) -> None:
         ("DATA.MASKED_LM.MASK_PROPORTION", "0", "a number, above 0 and at most 1"),
         ("DATA.MASKED_LM.MASK_PROBABILITY", "1.1", "a number, at least 0 and at most 1"),
         ("MODEL.VISUAL.FEATURE_SIZE", "0", "a whole number, at least 1"),
+        ("MODEL.VISUAL.PRETRAINED", "1", "true or false or text"),
         ("MODEL.TEXTUAL.DROPOUT", "1.0", "a number, at least 0 and below 1"),
         ("MODEL.DECODER.NAME", "greedy", "one of 'beam_search', 'nucleus_sampling'"),
         ("MODEL.DECODER.BEAM_SIZE", "0", "a whole number, at least 1"),
@@ -383,6 +397,11 @@ def test_no_decay_is_a_regular_expression(load) -> None:
             "line; expected an id below the size of the vocabulary",
         ),
         (
+            ["DATA.SUBSET_MANIFEST", "subset.json", "DATA.USE_PERCENTAGE", "99.5"],
+            "'DATA.SUBSET_MANIFEST' is 'subset.json' on the command line, 'DATA.USE_PERCENTAGE' is "
+            "99.5 on the command line; expected one of them",
+        ),
+        (
             ["MODEL.DECODER.BEAM_SIZE", "5", "DATA.VOCAB_SIZE", "4"],
             "'MODEL.DECODER.BEAM_SIZE' is 5 on the command line, 'DATA.VOCAB_SIZE' is 4 on the "
             "command line; expected a beam that is not larger than the vocabulary",
@@ -425,6 +444,7 @@ def test_the_edges_of_the_checks_are_allowed(load) -> None:
     load("DATA.VOCAB_SIZE", "5")
     load("DATA.VOCAB_SIZE", "4", "MODEL.DECODER.NAME", "nucleus_sampling")
     load("OPTIM.LR_DECAY_NAME", "multistep", "OPTIM.LR_STEPS", "[1, 2]")
+    load("DATA.SUBSET_MANIFEST", "runs/x/subset.json", "DATA.USE_PERCENTAGE", "100")
     load("DATA.MAX_CAPTION_LENGTH", "12", "MODEL.DECODER.MAX_DECODING_STEPS", "12")
 
 

@@ -153,7 +153,7 @@ def test_weights_of_another_network_are_named(hub, weights, tmp_path):
     torch.save({"model": weights}, tmp_path / "weights.pth")
     _, error = hub('load("resnet101", checkpoint="weights.pth")', blocked=BEYOND_TORCH)
     last = error[error.index("UserError") :]
-    assert "the backbone in weights.pth does not fit the network" in last
+    assert "the backbone in weights.pth does not fit resnet101" in last
     assert "missing: layer3.10.bn1.bias" in last
     assert "left over" not in last
 

@@ -92,7 +92,13 @@ class Data(Section):
         default=100.0,
         gt=0,
         le=100,
-        description="Percent of the training images, to study less data.",
+        description="Percent of the training images, to study less data; RANDOM_SEED and the "
+        "image ids alone decide which.",
+    )
+    subset_manifest: Path | None = Field(
+        default=None,
+        description="The subset.json of a run, or a list of your own: train on these images, "
+        "whatever the seed.",
     )
     use_single_caption: bool = Field(
         default=False,
@@ -133,6 +139,9 @@ class Data(Section):
         for key, value in zip(indices, values, strict=True):
             if value >= self.vocab_size:
                 yield (key, "VOCAB_SIZE"), "expected an id below the size of the vocabulary"
+        if self.subset_manifest is not None and self.use_percentage != 100:
+            keys = ("SUBSET_MANIFEST", "USE_PERCENTAGE")
+            yield keys, "expected one of them: the manifest already says which images are used"
         if self.transforms_train[-1] != self.transforms_val[-1]:
             # The model is one: it normalises what it gets.
             keys = ("IMAGE_TRANSFORM_TRAIN", "IMAGE_TRANSFORM_VAL")
@@ -144,21 +153,26 @@ class Visual(Section):
 
     name: Annotated[str, parsed_by(parse_network)] = Field(
         default="torchvision::resnet50",
-        description="Any ResNet of torchvision: `torchvision::NAME`.",
+        description="Any ResNet, ResNeXt, wide ResNet, RegNet, ConvNeXt or ViT of torchvision: "
+        "`torchvision::NAME`. A ViT needs a DATA.IMAGE_CROP_SIZE that divides into its patches.",
     )
     feature_size: int = Field(
         default=2048,
         ge=1,
-        description="Channels of the last stage: 2048, and 512 for ResNet-18 and -34.",
+        description="Channels of the features: 2048, and 512 for ResNet-18 and -34; of other "
+        "families a wrong value is answered with the right one.",
     )
-    pretrained: bool = Field(
-        default=False, description="Start from torchvision's ImageNet weights."
+    pretrained: bool | Path = Field(
+        default=False,
+        description="Start from ImageNet weights: true for torchvision's, or the path of a file of "
+        "the network's weights or a checkpoint of virtex. A ViT's positions are interpolated to "
+        "the image size.",
     )
     frozen: bool = Field(default=False, description="Keep its weights and statistics as they are.")
     zero_init_residual: bool = Field(
         default=True,
         description="Let every residual branch start at zero, as published. It steadies long "
-        "runs; runs of minutes learn faster without.",
+        "runs; runs of minutes learn faster without. No effect on RegNet, ConvNeXt and ViT.",
     )
 
     @property

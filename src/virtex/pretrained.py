@@ -17,9 +17,11 @@ from virtex.data.images import PixelArray, from_pillow, read_image
 from virtex.data.transforms import Augmented
 from virtex.decoding.captioner import Caption, Captioner, Strategy
 from virtex.errors import UserError
+from virtex.models.modes import evaluating
 from virtex.restore import is_own, load_weights, saved_config, saved_vocabulary
 from virtex.runtime import checkpoint
-from virtex.tasks.base import Objective, judging
+from virtex.tasks.base import Objective
+from virtex.tasks.captioning import Captioning
 from virtex.text.tokenizer import Tokenizer
 
 Picture = str | Path | Image.Image | PixelArray
@@ -38,6 +40,11 @@ class Pretrained:
     def device(self) -> torch.device:
         """Where the model computes."""
         return next(self.objective.parameters()).device
+
+    @property
+    def can_caption(self) -> bool:
+        """Whether the model's task was captioning."""
+        return isinstance(self.objective, Captioning)
 
     def to(self, device: str | torch.device) -> Self:
         """This model, moved to a device."""
@@ -82,7 +89,7 @@ class Pretrained:
 
     def features(self, pictures: Sequence[Picture], *, batch_size: int = 32) -> Tensor:
         """(N, C) float32: the mean of each picture's grid, on the CPU."""
-        with judging(self.objective):
+        with evaluating(self.objective):
             pooled = [
                 self.objective.visual(self.pixels(pictures[first : first + batch_size]))
                 .mean(dim=(2, 3))

@@ -14,6 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from virtex import __version__, build, build_tasks, settings
 from virtex.config import Config
+from virtex.data import subset_manifest
 from virtex.data.loader import lost_workers_as_errors
 from virtex.errors import RunError, UserError
 from virtex.evaluation.contact_sheet import contact_sheet
@@ -67,13 +68,15 @@ def check(job: Job, *, gpus_per_machine: int) -> None:
         raise UserError(f"--resume-from {job.resume_from}: no such file")
     if job.init_from is not None and not job.init_from.is_file():
         raise UserError(f"--init-from {job.init_from}: no such file")
+    given = job.resume_from is not None or job.init_from is not None
+    build.check_backbone(job.config, weights_follow=given)
 
 
 def pretrain(job: Job) -> int:
     """Train from where the run stands to its last iteration; returns the exit status."""
     with connect(gpus=job.gpus) as world:
         data = build.data(job.config)
-        start = _start(job, data.vocabulary)
+        start = _start(job, data)
         parts = _parts(job, world, data, start)
         start = replace(start, state=None)  # it is as large as model and optimizer
         try:
@@ -203,14 +206,15 @@ def _save(job: Job, parts: Parts, iteration: int) -> Path:
     return path
 
 
-def _start(job: Job, vocabulary: build_tasks.Vocabulary) -> Start:
+def _start(job: Job, data: build.Data) -> Start:
     """Where the run begins; raises `UserError` if a checkpoint is not of this run."""
     if job.resume_from is None:
         return Start(0, None, ())
     start = directory.find_start(job.directory, job.resume_from)
     if start.state is None:
         return start
-    notes = check_same_run(start.state, job.config, vocabulary, asked_for=job.overridden)
+    notes = check_same_run(start.state, job.config, data.vocabulary, asked_for=job.overridden)
+    subset_manifest.check_unchanged(job.directory / subset_manifest.SUBSET, data.subset)
     return Start(start.iteration, start.state, (*start.notes, *notes))
 
 
@@ -249,6 +253,7 @@ def _prepare_directory(job: Job, world: World, parts: Parts) -> None:
         checkpoint.remove_partial_files(job.directory)
         path = job.directory / directory.CONFIG
         path.write_text(settings.dump(job.config), encoding="utf-8")
+        subset_manifest.keep(job.directory / subset_manifest.SUBSET, parts.data.subset)
         if job.init_from is not None:
             # So that a run that ends before its first checkpoint goes on from these weights.
             _save(job, parts, 0)

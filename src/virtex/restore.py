@@ -8,7 +8,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from virtex import __version__, build
+from virtex import __version__, build, settings
 from virtex.build_tasks import Vocabulary
 from virtex.config import Config
 from virtex.errors import UserError
@@ -71,8 +71,8 @@ def load_optimizer(optimizer: build.AnyOptimizer, state: dict[str, Any]) -> None
         for group in optimizer.param_groups
     ]
     optimizer.load_state_dict(state)
-    for group, settings in zip(optimizer.param_groups, configured, strict=True):
-        group.update(settings)
+    for group, own in zip(optimizer.param_groups, configured, strict=True):
+        group.update(own)
 
 
 def check_same_run(
@@ -84,8 +84,8 @@ def check_same_run(
     in the middle of a run, and where the vocabulary is another.
     """
     # Through the model, so that a setting that is newer than the checkpoint has its default.
-    saved = _flat(saved_config(state).model_dump(mode="json", by_alias=True))
-    now = _flat(config.model_dump(mode="json", by_alias=True))
+    saved = settings.flat(saved_config(state))
+    now = settings.flat(config)
     changed = {key for key in saved.keys() | now.keys() if saved.get(key) != now.get(key)}
     fixed = sorted(changed & _SHAPES_OF_THE_OPTIMIZER)
     if fixed:
@@ -152,13 +152,3 @@ def _same_vocabulary(one: Vocabulary, other: Vocabulary) -> bool:
     if isinstance(one, Tokenizer) and isinstance(other, Tokenizer):
         return one.model_bytes == other.model_bytes
     return one == other
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from virtex import build, build_tasks
+from virtex import build
 from virtex.data.coco import CocoCaptions
 from virtex.data.image_folder import image_folder
 from virtex.errors import UserError
@@ -53,15 +53,14 @@ def caption_scenes(pretrained: Pretrained, scenes: Path, count: int) -> list[Cap
     if not 0 < count <= len(records):
         raise UserError(f"--images {count}: {scenes} holds {len(records)} held-out scenes")
     objects = read_objects(scenes / "annotations" / "instances_val2017.json")
-    captioner = build_tasks.captioner(
-        pretrained.config, pretrained.objective, pretrained.vocabulary
-    )
+    captioner = pretrained.captioner()
     captioned = []
     for first in range(0, count, _BATCH):
         batch = [records[index] for index in range(first, min(first + _BATCH, count))]
         size = pretrained.config.data.image_crop_size
         images = center_crops([record.path for record in batch], size)
-        for record, captions in zip(batch, captioner.caption(images), strict=True):
+        found = captioner.caption(images, [record.image_id for record in batch])
+        for record, captions in zip(batch, found, strict=True):
             text, score = captions[0].text, captions[0].score
             truth = objects[record.image_id]
             captioned.append(
@@ -101,26 +100,38 @@ def compare_features(pretrained: Pretrained, scenes: Path) -> Features:
     )
 
 
-def write_report(captioned: Sequence[CaptionedScene], features: Features, output: Path) -> str:
-    """Write `results.json`, `captions.jsonl` and `captions.png`; the table for the console."""
+def write_report(
+    captioned: Sequence[CaptionedScene] | None, features: Features, output: Path
+) -> str:
+    """Write `results.json` and, of captioned scenes, `captions.jsonl` and `captions.png`; the table
+    for the console."""
     output.mkdir(parents=True, exist_ok=True)
+    results: dict[str, float] = {}
+    rows: list[tuple[str, str]] = []
+    if captioned is not None:
+        _write_captions(captioned, output)
+        true = sum(scene.true for scene in captioned) / len(captioned)
+        in_pairs = sum(scene.true_in_pairs for scene in captioned) / len(captioned)
+        results |= {"scenes": len(captioned), "true": true, "true_in_pairs": in_pairs}
+        rows += [
+            (f"captions of {len(captioned)} held-out scenes", ""),
+            ("  every stated shape and colour is in the picture", f"{true:.1%}"),
+            ("  … and each shape has the colour stated", f"{in_pairs:.1%}"),
+        ]
+    results |= {f"linear_classifier_{name}": value for name, value in asdict(features).items()}
+    (output / "results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    rows += [
+        (f"linear classifier of {features.classes} shapes, frozen features", ""),
+        ("  pretrained backbone", f"{features.pretrained:.1%}"),
+        ("  the same with random weights", f"{features.random:.1%}"),
+    ]
+    return "\n".join(f"{label:<52}{value:>8}" for label, value in rows)
+
+
+def _write_captions(captioned: Sequence[CaptionedScene], output: Path) -> None:
     lines = [json.dumps(asdict(scene)) for scene in captioned]
     (output / "captions.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     shown = captioned[:ON_SHEET]
     pictures = [center_crops([Path(scene.path)], 64)[0].permute(1, 2, 0).numpy() for scene in shown]
     texts = [f"{'' if scene.true else 'WRONG: '}{scene.caption}" for scene in shown]
     Image.fromarray(contact_sheet(pictures, texts, columns=6)).save(output / "captions.png")
-    true = sum(scene.true for scene in captioned) / len(captioned)
-    in_pairs = sum(scene.true_in_pairs for scene in captioned) / len(captioned)
-    results = {"scenes": len(captioned), "true": true, "true_in_pairs": in_pairs}
-    results |= {f"linear_classifier_{name}": value for name, value in asdict(features).items()}
-    (output / "results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    rows = [
-        (f"captions of {len(captioned)} held-out scenes", ""),
-        ("  every stated shape and colour is in the picture", f"{true:.1%}"),
-        ("  … and each shape has the colour stated", f"{in_pairs:.1%}"),
-        (f"linear classifier of {features.classes} shapes, frozen features", ""),
-        ("  pretrained backbone", f"{features.pretrained:.1%}"),
-        ("  the same with random weights", f"{features.random:.1%}"),
-    ]
-    return "\n".join(f"{label:<52}{value:>8}" for label, value in rows)

@@ -1,6 +1,8 @@
+import math
+
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from virtex.data.coco import CocoCaptions
@@ -22,26 +24,50 @@ class Ids:
 
 
 ids = st.lists(st.integers(0, 10**6), min_size=1, max_size=60, unique=True)
-percentages = st.floats(0.01, 100)
+percentages = st.floats(1, 100)
+
+
+def longer(ids, percentage):
+    """The ids and as many more as give at least one image."""
+    return ids + list(range(10**6 + 1, 10**6 + 1 + math.ceil(100 / percentage)))
 
 
 @given(ids, percentages, percentages, st.integers(0, 3))
 def test_smaller_subsets_lie_in_larger_ones(ids, one, other, seed):
+    ids = longer(ids, min(one, other))
     small, large = (subset(Ids(ids), p, seed).image_ids for p in sorted([one, other]))
     assert set(small.tolist()) <= set(large.tolist())
 
 
 @given(ids, percentages, st.integers(0, 3), st.randoms())
 def test_the_order_of_the_records_does_not_choose(ids, percentage, seed, random):
+    ids = longer(ids, percentage)
     chosen = set(subset(Ids(ids), percentage, seed).image_ids.tolist())
     random.shuffle(ids)
     assert set(subset(Ids(ids), percentage, seed).image_ids.tolist()) == chosen
 
 
-@given(ids, percentages)
-def test_the_size_is_the_percentage_rounded_down_but_not_nothing(ids, percentage):
-    size = len(subset(Ids(ids), percentage, 0))
-    assert size == max(1, int(len(ids) * percentage / 100))
+@given(st.integers(1, 2000), st.integers(1, 1000))
+@example(1000, 323)  # in floating point 1000 * 32.3 / 100 lies below 323
+def test_the_size_is_the_percentage_as_written_rounded_down(images, tenths):
+    size = images * tenths // 1000
+    percentage = tenths / 10
+    if size:
+        assert len(subset(Ids(range(images)), percentage, 0)) == size
+    else:
+        with pytest.raises(UserError, match="less than one"):
+            subset(Ids(range(images)), percentage, 0)
+
+
+@given(st.integers(1, 5000))
+def test_the_error_of_no_image_names_the_smallest_percentage_that_gives_one(images):
+    with pytest.raises(UserError, match=rf"is 1e-05, which of {images} training images") as caught:
+        subset(Ids(range(images)), 1e-5, 0)
+    smallest = float(str(caught.value).rpartition(" is ")[2])
+    assert len(subset(Ids(range(images)), smallest, 0)) == 1
+    if images > 1:
+        with pytest.raises(UserError):
+            subset(Ids(range(images)), smallest * 0.998, 0)
 
 
 def test_the_choice_is_fixed_for_good():

@@ -17,7 +17,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         required=True,
         metavar="DIR",
-        help="for results.json, captions.jsonl and captions.png; files of these names are replaced",
+        help="for results.json, and a captioning model's captions.jsonl and captions.png; files of "
+        "these names are replaced",
     )
     parser.add_argument(
         "--images", type=int, default=100, help="held-out scenes to caption (default: 100)"
@@ -25,11 +26,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Caption, judge, fit the linear classifiers, write the files and print the table."""
+    """Caption, judge, fit the linear classifiers, write the files and print the table.
+
+    A model of a task without captions is judged by its features alone.
+    """
     from virtex.scenes_report import caption_scenes, compare_features, write_report
 
     pretrained = load_checkpoint(arguments)
-    captioned = caption_scenes(pretrained, arguments.scenes, arguments.images)
+    captioned = None
+    if pretrained.can_caption:
+        captioned = caption_scenes(pretrained, arguments.scenes, arguments.images)
     features = compare_features(pretrained, arguments.scenes)
     print(write_report(captioned, features, arguments.output))
     return 0

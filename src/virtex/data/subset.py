@@ -1,6 +1,9 @@
 """Parts of a data set, for data-efficiency runs."""
 
 import hashlib
+import math
+from decimal import ROUND_CEILING, Context, Decimal
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -39,23 +42,42 @@ class Selection:
 
 
 def subset(records: Records, percentage: float, seed: int) -> Records:
-    """`percentage` (0 < p ≤ 100) percent of the images, at least one; all of them for 100.
+    """`percentage` (0 < p ≤ 100) percent of the images, rounded down; all of them for 100.
 
     Each image has a rank, the hash of `seed` and its id, and the lowest ranks are taken. So a
     smaller subset lies inside every larger one, and neither the file system nor the order of the
     annotations nor NumPy's version decides who is in. The order of `records` is kept.
 
-    Raises UserError when `percentage` is out of its range.
+    Raises UserError when `percentage` is out of its range or gives no image.
     """
     if not 0 < percentage <= 100:
-        raise UserError(f"{percentage} percent of the images: it must be above 0 and at most 100")
+        raise UserError(
+            f"DATA.USE_PERCENTAGE is {percentage}; expected a number above 0 and at most 100"
+        )
     if percentage == 100:
         return records
     image_ids = records.image_ids
+    share = _exact(percentage) * len(image_ids) / 100
+    count = math.floor(share)
+    if count == 0:
+        raise UserError(
+            f"DATA.USE_PERCENTAGE is {percentage}, which of {len(image_ids)} training images is "
+            f"{float(share):.2g}, less than one; the smallest percentage that gives an image is "
+            f"{_smallest_percentage(len(image_ids))}"
+        )
     ranks = np.array([_rank(seed, image_id) for image_id in image_ids.tolist()], np.uint64)
-    count = max(1, int(len(image_ids) * percentage / 100))
     # Equal hashes are as good as impossible; the id decides them all the same.
     return Selection(records, np.sort(np.lexsort((image_ids, ranks))[:count]))
+
+
+def _exact(percentage: float) -> Fraction:
+    """The number as it is written: in binary 32.3 percent of 1000 images are not quite 323."""
+    return Fraction(str(percentage))
+
+
+def _smallest_percentage(images: int) -> Decimal:
+    """The least percentage of few digits that gives one of `images` images."""
+    return Context(prec=4, rounding=ROUND_CEILING).divide(Decimal(100), Decimal(images))
 
 
 def _rank(seed: int, image_id: int) -> int:

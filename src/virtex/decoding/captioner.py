@@ -1,11 +1,9 @@
 """Images to captions: the backbone, the forward head and a decoding strategy in one call."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import assert_never
 
-import torch
 from torch import Tensor
 
 from virtex.decoding.attention import WordAttention, word_attention
@@ -15,6 +13,7 @@ from virtex.decoding.nucleus import draw_uniforms, nucleus_sampling
 from virtex.errors import UserError
 from virtex.models.backbone import Backbone
 from virtex.models.decoder import TransformerDecoder
+from virtex.models.modes import evaluating
 from virtex.text.tokenizer import Tokenizer
 
 
@@ -94,7 +93,6 @@ class Captioner:
                 f"most {vocabulary}"
             )
 
-    @torch.inference_mode()
     def caption(self, images: Tensor, keys: Sequence[int] | None = None) -> list[list[Caption]]:
         """All captions of each image that the strategy finds, best first.
 
@@ -106,21 +104,20 @@ class Captioner:
         keys = range(len(images)) if keys is None else keys
         if len(keys) != len(images):
             raise UserError(f"{len(keys)} keys for {len(images)} images; give one an image")
-        with self._evaluating():
+        with evaluating(self.visual, self.textual):
             found = self._decode(images, keys)
         return [
             [self._caption(tokens, score) for tokens, score in zip(rows, scores, strict=True)]
             for rows, scores in zip(found.tokens.tolist(), found.scores.tolist(), strict=True)
         ]
 
-    @torch.inference_mode()
     def attention(self, image: Tensor, tokens: Sequence[int], *, layer: int = -1) -> WordAttention:
         """Where the head looks for each word of a caption of one image, (3, H, W) uint8.
 
         `tokens` are those of a `Caption`; `layer` and errors as of `word_attention`. Modes as in
         `caption`.
         """
-        with self._evaluating():
+        with evaluating(self.visual, self.textual):
             grid = self.visual(image.unsqueeze(0))
             return word_attention(self.textual, self.tokenizer, grid[0], tokens, layer=layer)
 
@@ -150,17 +147,6 @@ class Captioner:
                 )
             case _:
                 assert_never(self.strategy)
-
-    @contextmanager
-    def _evaluating(self) -> Iterator[None]:
-        training = self.visual.training, self.textual.training
-        self.visual.eval()
-        self.textual.eval()
-        try:
-            yield
-        finally:
-            self.visual.train(training[0])
-            self.textual.train(training[1])
 
     def _caption(self, tokens: list[int], score: float) -> Caption:
         eos = self.tokenizer.eos_index

@@ -1,7 +1,7 @@
 """The directory of a run: what lies where, and how a run begins in it or goes on.
 
-`config.yaml` (resolved), `checkpoint_{iteration}.pth`, `log_rank{rank}.txt`, `scalars.jsonl` and
-TensorBoard's event files.
+`config.yaml` (resolved), `subset.json` (the images, where not all are trained on),
+`checkpoint_{iteration}.pth`, `log_rank{rank}.txt`, `scalars.jsonl` and TensorBoard's event files.
 """
 
 from dataclasses import dataclass

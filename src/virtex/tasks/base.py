@@ -6,13 +6,11 @@ minimises the sum of their means. A `Describe` says in words what the objective 
 Which tasks there are is known to the configuration and to `build_tasks` alone.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from virtex.data.records import Record
@@ -73,15 +71,3 @@ class Description:
 
 
 Describe = Callable[[Batch], list[Description]]
-
-
-@contextmanager
-def judging(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; afterwards the module is in the mode in which it came."""
-    training = module.training
-    module.eval()
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        module.train(training)

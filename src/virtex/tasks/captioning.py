@@ -106,6 +106,7 @@ class DescribeCaptions:
     captioner: Captioner
 
     def __call__(self, batch: Batch) -> list[Description]:
-        predicted = [captions[0].text for captions in self.captioner.caption(batch["image"])]
+        found = self.captioner.caption(batch["image"], batch["image_id"].tolist())
+        predicted = [captions[0].text for captions in found]
         given = map(self.captioner.tokenizer.decode, batch["caption_tokens"].tolist())
         return [Description(*texts) for texts in zip(predicted, given, strict=True)]

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from virtex.models.backbone import Backbone
 from virtex.models.label_head import LabelHead
-from virtex.tasks.base import Batch, Description, Loss, Objective, judging
+from virtex.models.modes import evaluating
+from virtex.tasks.base import Batch, Description, Loss, Objective
 from virtex.tasks.examples import image_batch, padded
 
 _SHOWN = 5
@@ -58,7 +59,7 @@ class DescribeLabels:
 
     def __call__(self, batch: Batch) -> list[Description]:
         ignored = set(self.objective.ignored.tolist())
-        with judging(self.objective):
+        with evaluating(self.objective):
             logits = self.objective.textual(self.objective.visual(batch["image"]))
             logits = logits.index_fill(1, self.objective.ignored, -torch.inf)
             likeliest = logits.topk(min(_SHOWN, logits.shape[1] - len(ignored))).indices

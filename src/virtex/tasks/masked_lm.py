@@ -18,7 +18,8 @@ from virtex.data.records import Record
 from virtex.data.transforms import Augmented
 from virtex.models.backbone import Backbone
 from virtex.models.decoder import TransformerDecoder
-from virtex.tasks.base import Batch, Description, Loss, Objective, judging
+from virtex.models.modes import evaluating
+from virtex.tasks.base import Batch, Description, Loss, Objective
 from virtex.tasks.examples import CaptionTokens, image_batch, image_example, padded
 from virtex.text.tokenizer import Tokenizer
 
@@ -111,7 +112,7 @@ class DescribeMaskedCaptions:
     def __call__(self, batch: Batch) -> list[Description]:
         tokens, labels = batch["caption_tokens"], batch["masked_labels"]
         chosen = labels != self.objective.textual.embedding.padding_index
-        with judging(self.objective):
+        with evaluating(self.objective):
             guesses = self.objective.logits(batch).argmax(dim=-1)
         predicted = torch.where(chosen, guesses, tokens).tolist()
         given = torch.where(chosen, labels, tokens).tolist()
