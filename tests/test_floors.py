@@ -47,7 +47,7 @@ MAY_IMPORT["comparison_table"] = {"comparison"}
 MAY_IMPORT["commands"] = BELOW_JOBS | JOBS | {"comparison_table"}
 MAY_IMPORT["cli"] = {"commands"}
 MAY_IMPORT["__main__"] = {"cli"}
-MAY_IMPORT["__init__"] = {"pretrained"}
+MAY_IMPORT["__init__"] = {"config", "pretrained"}
 
 # Library → the only files that may import it.
 FENCES = {

@@ -6,13 +6,14 @@ from typing import Any, assert_never
 
 import torch
 from pydantic import ValidationError
-from torch import nn
+from torch import Tensor, nn
 
 from virtex import __version__, build, settings
 from virtex.build_tasks import Vocabulary
 from virtex.config import Config
 from virtex.errors import UserError
 from virtex.export.upstream import current_names
+from virtex.models.sharing import completed, contradictions
 from virtex.models.weights import misfits, model_weights
 from virtex.text.categories import Categories
 from virtex.text.tokenizer import Tokenizer
@@ -25,19 +26,42 @@ _SHAPES_OF_THE_OPTIMIZER = {
 }
 """Settings that decide what the optimizer's state holds, so that they cannot change in a run."""
 
+_PER_TOKEN = "textual.output.bias"
+"""(V,): in every task the weight that has the vocabulary's size and no other."""
+
 
 def load_weights(module: nn.Module, state: Mapping[str, Any], source: str) -> None:
     """Load the weights of a checkpoint's `state`, under `model` or bare; published ones too.
 
-    Raises `UserError` that names what is missing, left over or of another shape.
+    Raises `UserError` if there are none, and one that names what is missing, left over, of another
+    shape, for another vocabulary, or told in two ways.
     """
     weights = current_names(model_weights(state))
-    lines = misfits(module.state_dict(), weights)
+    if not any(isinstance(value, Tensor) for value in weights.values()):
+        held = ", ".join(sorted(map(str, state))[:8]) or "nothing"
+        raise UserError(
+            f"{source} holds no weights, neither under 'model' nor by themselves; it holds {held}. "
+            "Give a checkpoint, or a file of the state dict alone"
+        )
+    own = module.state_dict()
+    whole = completed(module, weights)
+    lines = _other_vocabulary(own, whole) + contradictions(module, weights) + misfits(own, whole)
     if lines:
         raise UserError(
             f"the weights of {source} do not fit the configured model:\n" + "\n".join(lines)
         )
-    module.load_state_dict(weights)
+    module.load_state_dict(whole)
+
+
+def _other_vocabulary(own: Mapping[str, Tensor], weights: Mapping[str, Any]) -> list[str]:
+    """A line where weights of another vocabulary's size are the reason for other shapes."""
+    configured, held = own.get(_PER_TOKEN), weights.get(_PER_TOKEN)
+    if configured is None or not isinstance(held, Tensor) or held.shape == configured.shape:
+        return []
+    return [
+        f"  they are for a vocabulary of {held.numel()}, DATA.VOCAB_SIZE is {configured.numel()}: "
+        "give the configuration and the vocabulary that they were trained with"
+    ]
 
 
 def load_optimizer(optimizer: build.AnyOptimizer, state: dict[str, Any]) -> None:
@@ -85,6 +109,12 @@ def check_same_run(
             "its tokens would mean other words"
         )
     return [f"changed on request: {key}, was {saved.get(key)!r}" for key in sorted(changed)]
+
+
+def is_own(state: Mapping[str, Any]) -> bool:
+    """Whether this is a checkpoint of ours, which holds its configuration and vocabulary."""
+    versions = state.get("versions")
+    return isinstance(versions, Mapping) and "virtex" in versions
 
 
 def saved_config(state: Mapping[str, Any]) -> Config:

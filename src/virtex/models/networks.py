@@ -197,31 +197,37 @@ def fetch_weights(name: str) -> Path:
 
 
 def load_pretrained(into: Network, state: State, source: str) -> None:
-    """Load weights of torchvision, or the backbone of a checkpoint of virtex; mutates the network.
-
-    `state` holds the network's own names, or those below `visual.cnn`, bare or under `model`. A
-    classifier and all that is beside the backbone are ignored. A vision transformer's positions are
-    interpolated to its image size.
+    """Load `backbone_weights` of `state`; mutates the network.
 
     Raises `UserError` that names what is missing, left over or of another shape.
     """
-    classifier = f"{into.family.classifier}."
-    weights = {
-        name: value
-        for name, value in _backbone_of(model_weights(state)).items()
-        if not name.startswith(classifier)
-    }
-    own = into.cnn.state_dict()
-    # Files of old versions lack the counters, which no computation here depends on.
-    counters = {name: own[name] for name in own if name.endswith(".num_batches_tracked")}
-    weights = counters | dict(into.family.adapt(into.cnn, weights))
-    lines = misfits(own, weights)
+    weights = backbone_weights(into, state)
+    lines = misfits(into.cnn.state_dict(), weights)
     if lines:
         raise UserError(
             f"MODEL.VISUAL.PRETRAINED: the weights of {source} do not fit {into.name}; name a file "
             "of this network, or set MODEL.VISUAL.NAME to the file's:\n" + "\n".join(lines)
         )
     into.cnn.load_state_dict(weights)
+
+
+def backbone_weights(of: Network, state: State) -> dict[str, Any]:
+    """The weights in `state` for a network, those of torchvision or of a checkpoint of virtex.
+
+    `state` holds the network's own names, or those below `visual.cnn`, bare or under `model`. A
+    classifier and all that is beside the backbone are ignored. A vision transformer's positions are
+    interpolated to its image size.
+    """
+    classifier = f"{of.family.classifier}."
+    weights = {
+        name: value
+        for name, value in _backbone_of(model_weights(state)).items()
+        if not name.startswith(classifier)
+    }
+    own = of.cnn.state_dict()
+    # Files of old versions lack the counters, which no computation here depends on.
+    counters = {name: own[name] for name in own if name.endswith(".num_batches_tracked")}
+    return counters | dict(of.family.adapt(of.cnn, weights))
 
 
 def _family(name: str) -> Family:
