@@ -48,7 +48,8 @@ def load_weights(module: nn.Module, state: Mapping[str, Any], source: str) -> No
     lines = _other_vocabulary(own, whole) + contradictions(module, weights) + misfits(own, whole)
     if lines:
         raise UserError(
-            f"the weights of {source} do not fit the configured model:\n" + "\n".join(lines)
+            f"the weights of {source} do not fit the configured model; give the settings of MODEL "
+            "that they were trained with:\n" + "\n".join(lines)
         )
     module.load_state_dict(whole)
 
