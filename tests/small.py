@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from virtex.models.backbone import Backbone
 from virtex.models.decoder import TokenEmbedding, Transformer, TransformerDecoder, tied_output
+from virtex.models.networks import residual_grid
 from virtex.tasks.captioning import Captioning
 
 VOCABULARY = 11
@@ -53,6 +54,7 @@ def backbone(*, frozen: bool = False, channels_last: bool = True, seed: int = 0)
     spread(network, seed)
     return Backbone(
         network,
+        residual_grid,
         mean=(0.5, 0.4, 0.3),
         std=(0.2, 0.25, 0.3),
         frozen=frozen,

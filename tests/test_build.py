@@ -4,12 +4,14 @@ from pathlib import Path
 
 import pytest
 import torch
+import torchvision
 from tests import small
 
 from virtex import build, build_tasks, settings
 from virtex.config import Config
 from virtex.data import transforms
 from virtex.decoding.captioner import BeamSearch, NucleusSampling
+from virtex.errors import UserError
 from virtex.optim.lookahead import Lookahead
 from virtex.text.tokenizer import Tokenizer, train
 
@@ -87,6 +89,104 @@ def test_channels_last_chooses_the_layout(choice, layout):
 def test_zero_init_residual_reaches_the_network(zero):
     network = build.backbone(config_of("MODEL.VISUAL.ZERO_INIT_RESIDUAL", str(zero))).cnn
     assert bool(network.layer1[0].bn2.weight.any()) is not zero
+
+
+def test_crop_size_reaches_a_vision_transformer():
+    model = objective_of(
+        *("MODEL.VISUAL.NAME", "torchvision::vit_b_16", "MODEL.VISUAL.FEATURE_SIZE", "768"),
+        *("DATA.IMAGE_CROP_SIZE", "96"),
+    )
+    assert model.visual.cnn.encoder.pos_embedding.shape == (1, 1 + 6 * 6, 768)
+    images = torch.empty(2, 3, 96, 96, device="meta")
+    assert model.textual.project(model.visual(images)).shape == (2, 6 * 6, 256)
+
+
+def saved_resnet18(path, **beside):
+    torch.manual_seed(1)
+    weights = build.backbone(config_of()).cnn.state_dict()
+    torch.save(weights | beside, path)
+    return weights
+
+
+def test_pretrained_weights_come_from_the_named_file(tmp_path):
+    path = tmp_path / "a.pth"
+    weights = saved_resnet18(path)
+    config = config_of("MODEL.VISUAL.PRETRAINED", str(path))
+    small.assert_same(build.objective(config).visual.cnn.state_dict(), weights)
+
+
+def test_pretrained_weights_come_from_torchvisions_file(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    url = torchvision.models.ResNet18_Weights.IMAGENET1K_V1.url
+    path = tmp_path / "hub" / "checkpoints" / url.rpartition("/")[2]
+    path.parent.mkdir(parents=True)
+    weights = saved_resnet18(path, **{"fc.weight": torch.zeros(1000, 512)})
+    visual = build.backbone(config_of("MODEL.VISUAL.PRETRAINED", "true"))
+    small.assert_same(visual.cnn.state_dict(), weights)
+
+
+class Harmful:
+    """Runs code when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (Path.touch, (self.path,))
+
+
+def test_a_file_that_is_no_weights_is_refused_with_its_setting(tmp_path):
+    path, made = tmp_path / "a.pth", tmp_path / "made"
+    config = config_of("MODEL.VISUAL.PRETRAINED", str(path))
+    for write, message in (
+        (lambda: path.write_bytes(b"words"), "is not a checkpoint"),
+        (lambda: torch.save({"fc.weight": Harmful(made)}, path), "is not a checkpoint"),
+        (lambda: torch.save([1], path), "holds a list"),
+        (lambda: torch.save({"other": 1}, path), "left over: other"),
+    ):
+        write()
+        with pytest.raises(UserError, match=rf"MODEL\.VISUAL\.PRETRAINED: .*{path} .*") as caught:
+            build.backbone(config)
+        assert message in str(caught.value)
+    assert not made.exists()
+
+
+@pytest.mark.parametrize("find", [build.check_backbone, build.backbone])
+def test_weights_that_cannot_be_fetched_are_missed_before_a_backbone_is_built(
+    find, tmp_path, monkeypatch
+):
+    (tmp_path / "file").touch()  # no directory can be made below a file
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "file"))
+    with pytest.raises(UserError, match=r"VISUAL\.PRETRAINED: .* of resnet18 could not be fetched"):
+        find(config_of("MODEL.VISUAL.PRETRAINED", "true"))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("MODEL.VISUAL.PRETRAINED", "/nowhere/a.pth"), "PRETRAINED: no file at /nowhere/a.pth; "),
+        (("MODEL.VISUAL.NAME", "torchvision::resnet19"), "NAME is 'torchvision::resnet19', which"),
+        (("MODEL.VISUAL.NAME", "torchvision::vit_h_14"), "CROP_SIZE is 48, .* such as 56, or"),
+    ],
+)
+@pytest.mark.parametrize("find", [build.check_backbone, build.backbone])
+def test_what_is_wrong_with_a_backbone_is_seen_before_it_is_built(find, overrides, message):
+    with pytest.raises(UserError, match=message):
+        find(config_of(*overrides))
+
+
+def test_a_backbone_that_can_be_built_passes_the_check(tmp_path):
+    (tmp_path / "a.pth").touch()
+    build.check_backbone(config_of("MODEL.VISUAL.PRETRAINED", str(tmp_path / "a.pth")))
+    build.check_backbone(
+        config_of("MODEL.VISUAL.NAME", "torchvision::vit_h_14", "DATA.IMAGE_CROP_SIZE", "56")
+    )
+
+
+def test_pretrained_weights_are_not_read_where_others_follow(tmp_path):
+    config = config_of("MODEL.VISUAL.PRETRAINED", str(tmp_path / "none.pth"))
+    build.check_backbone(config, weights_follow=True)
+    build.backbone(config, weights_follow=True)
 
 
 def test_initial_std_reaches_both_heads():

@@ -198,8 +198,19 @@ def test_a_backbone_is_named_by_its_library() -> None:
 def test_a_backbone_without_its_library_is_refused(load, text: str) -> None:
     assert problem(load, "MODEL.VISUAL.NAME", f"'{text}'") == (
         f"'MODEL.VISUAL.NAME' is '{text}' on the command line; "
-        "expected a ResNet of torchvision, such as 'torchvision::resnet50'"
+        "expected a network of torchvision, such as 'torchvision::resnet50'"
     )
+
+
+@pytest.mark.parametrize(
+    ("value", "pretrained"),
+    [("true", True), ("false", False), ("a/b.pth", Path("a/b.pth")), ("'true'", Path("true"))],
+)
+def test_pretrained_is_a_choice_or_a_path(load, tmp_path: Path, value: str, pretrained) -> None:
+    config = load("MODEL.VISUAL.PRETRAINED", value)
+    assert config.model.visual.pretrained == pretrained
+    (tmp_path / "again.yaml").write_text(settings.dump(config))
+    assert settings.load(Config, tmp_path / "again.yaml") == config
 
 
 def test_transforms_carry_all_arguments() -> None:
@@ -313,6 +324,7 @@ def test_normalize_written_out_equals_its_default(load) -> None:
         ("DATA.MASKED_LM.MASK_PROPORTION", "0", "a number, above 0 and at most 1"),
         ("DATA.MASKED_LM.MASK_PROBABILITY", "1.1", "a number, at least 0 and at most 1"),
         ("MODEL.VISUAL.FEATURE_SIZE", "0", "a whole number, at least 1"),
+        ("MODEL.VISUAL.PRETRAINED", "1", "true or false or text"),
         ("MODEL.TEXTUAL.DROPOUT", "1.0", "a number, at least 0 and below 1"),
         ("MODEL.DECODER.NAME", "greedy", "one of 'beam_search', 'nucleus_sampling'"),
         ("MODEL.DECODER.BEAM_SIZE", "0", "a whole number, at least 1"),

@@ -1,5 +1,6 @@
 """Laws of settings, on a small schema of the tests' own."""
 
+import json
 import re
 from pathlib import Path
 from typing import Annotated, Literal
@@ -28,6 +29,7 @@ class Engine(Part):
     sizes: tuple[Annotated[int, Field(ge=1)], ...] = ()
     pair: tuple[float, float] = (0.0, 1.0)
     spare: str | None = None
+    radio: bool | Path = False
 
     @model_validator(mode="after")
     def _check(self) -> "Engine":
@@ -207,6 +209,14 @@ def test_a_bad_override_is_blamed_on_the_command_line(
     assert message in problem(load, "NAME: a", *overrides)
 
 
+def test_flat_settings_are_overrides(load) -> None:
+    car = Car(name="a", engine=Engine(power=2.0, sizes=(3, 1)))
+    flat = settings.flat(car)
+    assert list(flat)[:4] == ["NAME", "COLOR", "MANUAL", "ENGINE.POWER"]
+    overrides = [text for key, value in flat.items() for text in (key, json.dumps(value))]
+    assert load("NAME: b", *overrides) == car
+
+
 # Mistakes of value
 
 
@@ -232,11 +242,12 @@ def test_a_bad_override_is_blamed_on_the_command_line(
         ("PAIR: [1, x]", "'ENGINE.PAIR[1]' is 'x' in a.yaml; expected a number"),
         ("PAIR: [1, 2, 3]", "is [1, 2, 3] in a.yaml; expected a list of 2 items"),
         ("SPARE: 3", "is 3 in a.yaml; expected text or null"),
+        ("RADIO: 3", "is 3 in a.yaml; expected true or false or text"),
     ],
 )
 def test_a_wrong_value_is_refused_with_what_was_expected(load, line: str, message: str) -> None:
     text = problem(load, f"NAME: a\nENGINE:\n  {line}")
-    assert f"'ENGINE.{line.split(':')[0]}" in text
+    assert text.startswith(f"'ENGINE.{line.split(':')[0]}")
     assert message in text
 
 
@@ -291,7 +302,7 @@ def test_a_long_value_is_cut(load) -> None:
         (
             "NAME: a\nENGINE: {ZZZ: 1}",
             "unknown setting 'ENGINE.ZZZ' in a.yaml; the settings in 'ENGINE' are POWER, CYLINDERS,"
-            " WARMUP_STEPS, ELECTRIC, SIZES, PAIR, SPARE",
+            " WARMUP_STEPS, ELECTRIC, SIZES, PAIR, SPARE, RADIO",
         ),
     ],
 )
@@ -371,6 +382,7 @@ engines = st.builds(
     sizes=st.lists(st.integers(1)).map(tuple),
     pair=st.tuples(st.floats(allow_nan=False, allow_infinity=False), st.just(0.5)),
     spare=st.none() | st.text(),
+    radio=st.booleans() | st.text("abc/.~: #1").map(Path),
 )
 tricky = st.sampled_from(
     ["1e-3", "yes", "null", "", "~", "1:30", "2020-01-02", "0o7", "- a", "a: b", " a ", "# a", "|"]
@@ -397,7 +409,9 @@ plain = st.recursive(
     max_leaves=8,
 )
 keys = st.sampled_from(["NAME", "COLOR", "MANUAL", "ENGINE", "ENGIN", "", "ENGINE.POWER"])
-engine_keys = st.sampled_from(["POWER", "CYLINDERS", "SIZES", "PAIR", "ELECTRIC", "SPARE", "P"])
+engine_keys = st.sampled_from(
+    ["POWER", "CYLINDERS", "SIZES", "PAIR", "ELECTRIC", "SPARE", "RADIO", "P"]
+)
 
 
 @given(st.dictionaries(keys, plain, min_size=1), st.none() | st.dictionaries(engine_keys, plain))

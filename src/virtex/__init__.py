@@ -4,13 +4,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from virtex.config import Config
     from virtex.pretrained import Pretrained
 
 __version__ = "2.0.0.dev0"
 
 
 def load(
-    path: str | Path, *, config: str | Path | None = None, tokenizer: str | Path | None = None
+    path: str | Path,
+    *,
+    config: "str | Path | Config | None" = None,
+    tokenizer: str | Path | None = None,
 ) -> "Pretrained":
     """A pretrained model from its checkpoint; see `virtex.pretrained.load`."""
     # Here, so that importing the package is cheap.

@@ -2,24 +2,27 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import assert_never
+from pathlib import Path
+from typing import Any, assert_never
 
 import torch
 from torch import Tensor, nn
 
 from virtex import build_tasks
 from virtex.build_tasks import Vocabulary
-from virtex.config import Config, TransformSpec
+from virtex.config import Config, TransformSpec, Visual
 from virtex.data import loader, transforms
 from virtex.data.dataset import VALIDATION_EPOCH, ExampleDataset, Key
 from virtex.data.records import Records, missing_images
 from virtex.data.subset_manifest import SubsetManifest, training_subset
 from virtex.data.transforms import Transform
 from virtex.errors import UserError
-from virtex.models.backbone import Backbone, residual_network
+from virtex.models.backbone import Backbone
+from virtex.models.networks import check_network, fetch_weights, load_pretrained, network
 from virtex.optim import schedules
 from virtex.optim.groups import parameter_groups
 from virtex.optim.lookahead import Lookahead
+from virtex.runtime import checkpoint
 from virtex.runtime.world import World
 from virtex.tasks.base import Encoder, Objective
 
@@ -27,20 +30,54 @@ from virtex.tasks.base import Encoder, Objective
 def backbone(config: Config, *, weights_follow: bool = False) -> Backbone:
     """The visual backbone; `weights_follow` says that pretrained weights would be overwritten."""
     visual = config.model.visual
-    cnn = residual_network(
+    built = network(
         visual.network,
         feature_size=visual.feature_size,
-        pretrained=visual.pretrained and not weights_follow,
+        image_size=config.data.image_crop_size,
         zero_init_residual=visual.zero_init_residual,
     )
+    if visual.pretrained is not False and not weights_follow:
+        path = _pretrained_file(visual)
+        load_pretrained(built, _read_weights(path), str(path))
     normalize = config.data.transforms_train[-1].arguments
     return Backbone(
-        cnn,
+        built.cnn,
+        built.grid,
         mean=normalize["mean"],
         std=normalize["std"],
         channels_last=config.channels_last,
         frozen=visual.frozen,
     )
+
+
+def check_backbone(config: Config, *, weights_follow: bool = False) -> None:
+    """Raise `UserError` for what can be seen to be wrong with `backbone` before it is built.
+
+    Torchvision's weights are fetched, so that this is done once, before processes are started.
+    """
+    visual = config.model.visual
+    check_network(visual.network, config.data.image_crop_size)
+    if visual.pretrained is not False and not weights_follow:
+        _pretrained_file(visual)
+
+
+def _pretrained_file(visual: Visual) -> Path:
+    """The named file of weights, or torchvision's."""
+    if not isinstance(visual.pretrained, Path):
+        return fetch_weights(visual.network)
+    if not visual.pretrained.is_file():
+        raise UserError(
+            f"MODEL.VISUAL.PRETRAINED: no file at {visual.pretrained}; name a file of weights, or "
+            "set it to true (torchvision's weights) or false"
+        )
+    return visual.pretrained
+
+
+def _read_weights(path: Path) -> Mapping[str, Any]:
+    try:
+        return checkpoint.load(path)
+    except UserError as error:
+        raise UserError(f"MODEL.VISUAL.PRETRAINED: {error}; replace or remove it") from error
 
 
 def objective(config: Config, *, weights_follow: bool = False) -> Objective:

@@ -181,12 +181,21 @@ def decoding_strategy(config: Config) -> Strategy:
 
 
 def published_vocabulary(config: Config) -> tuple[Vocabulary, str]:
-    """The vocabulary of weights that came without one, and where it is from, for messages."""
+    """The vocabulary of weights that came without one, and where it is from, for messages.
+
+    Raises `UserError` if the configured file is not there or is none.
+    """
     if config.model.name == "multilabel_classification":
         # Nothing says what their categories are called.
         names = tuple(f"category {number}" for number in range(1, config.data.vocab_size))
         return Categories(names), "of DATA.VOCAB_SIZE"
     path = config.data.tokenizer_model
+    if not path.is_file():
+        raise UserError(
+            "the weights came without a vocabulary, and there is none at DATA.TOKENIZER_MODEL, "
+            f"{path}; name the one that they were trained with as well (--tokenizer FILE on the "
+            "command line, tokenizer= in Python)"
+        )
     return Tokenizer.from_file(path), str(path)
 
 

@@ -13,6 +13,8 @@ from virtex.errors import UserError
 
 COMMANDS = {
     "pretrain": "train a visual backbone and a textual head from captions",
+    "sweep": "pretrain on several percentages of the images, with several seeds",
+    "compare": "print mean and deviation over seeds, for each setting of the runs given",
     "tokenizer": "train a SentencePiece vocabulary from captions",
     "config": "print a resolved configuration, or its JSON schema",
     "synthesize": "draw scenes with captions: data to try everything on",

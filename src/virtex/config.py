@@ -153,21 +153,26 @@ class Visual(Section):
 
     name: Annotated[str, parsed_by(parse_network)] = Field(
         default="torchvision::resnet50",
-        description="Any ResNet of torchvision: `torchvision::NAME`.",
+        description="Any ResNet, ResNeXt, wide ResNet, RegNet, ConvNeXt or ViT of torchvision: "
+        "`torchvision::NAME`. A ViT needs a DATA.IMAGE_CROP_SIZE that divides into its patches.",
     )
     feature_size: int = Field(
         default=2048,
         ge=1,
-        description="Channels of the last stage: 2048, and 512 for ResNet-18 and -34.",
+        description="Channels of the features: 2048, and 512 for ResNet-18 and -34; of other "
+        "families a wrong value is answered with the right one.",
     )
-    pretrained: bool = Field(
-        default=False, description="Start from torchvision's ImageNet weights."
+    pretrained: bool | Path = Field(
+        default=False,
+        description="Start from ImageNet weights: true for torchvision's, or the path of a file of "
+        "the network's weights or a checkpoint of virtex. A ViT's positions are interpolated to "
+        "the image size.",
     )
     frozen: bool = Field(default=False, description="Keep its weights and statistics as they are.")
     zero_init_residual: bool = Field(
         default=True,
         description="Let every residual branch start at zero, as published. It steadies long "
-        "runs; runs of minutes learn faster without.",
+        "runs; runs of minutes learn faster without. No effect on RegNet, ConvNeXt and ViT.",
     )
 
     @property

@@ -121,7 +121,7 @@ def parse_network(text: str) -> str:
     """The model's name in torchvision from `torchvision::NAME`."""
     match = re.fullmatch(r"torchvision::([a-z][a-z0-9_]*)", text)
     if match is None:
-        raise ValueError("expected a ResNet of torchvision, such as 'torchvision::resnet50'")
+        raise ValueError("expected a network of torchvision, such as 'torchvision::resnet50'")
     return match[1]
 
 

@@ -19,7 +19,7 @@ from virtex.decoding.attention import WordAttention
 from virtex.decoding.captioner import BeamSearch, Caption, Captioner, Strategy
 from virtex.errors import UserError
 from virtex.models.modes import evaluating
-from virtex.restore import load_weights, saved_config, saved_vocabulary
+from virtex.restore import is_own, load_weights, saved_config, saved_vocabulary
 from virtex.runtime import checkpoint
 from virtex.tasks.base import Objective
 from virtex.tasks.captioning import Captioning
@@ -149,14 +149,17 @@ def _array(picture: Picture) -> PixelArray:
 
 
 def load(
-    path: str | Path, *, config: str | Path | None = None, tokenizer: str | Path | None = None
+    path: str | Path,
+    *,
+    config: str | Path | Config | None = None,
+    tokenizer: str | Path | None = None,
 ) -> Pretrained:
     """The model of a checkpoint, on the CPU.
 
     A checkpoint of ours is self-contained. A published one (a mapping with `model`, of any release
-    from 0.9 on) and a bare state dict need `config`, the YAML of their run; their vocabulary is
-    `tokenizer`, else the configuration's `DATA.TOKENIZER_MODEL`. Given for a checkpoint of ours,
-    both replace what it holds.
+    from 0.9 on) and a bare state dict need `config`, the YAML of their run or what was made of it;
+    their vocabulary is `tokenizer`, else the configuration's `DATA.TOKENIZER_MODEL`. Given for a
+    checkpoint of ours, both replace what it holds.
 
     Raises `UserError` where the file cannot be read, where weights are missing, left over or of
     another shape, and where the vocabulary does not fit them.
@@ -172,10 +175,12 @@ def load(
     return Pretrained(resolved, vocabulary, objective)
 
 
-def _config(path: Path, state: Mapping[str, Any], given: str | Path | None) -> Config:
+def _config(path: Path, state: Mapping[str, Any], given: str | Path | Config | None) -> Config:
+    if isinstance(given, Config):
+        return given
     if given is not None:
         return settings.load(Config, Path(given))
-    if "config" not in state:
+    if not is_own(state):
         raise UserError(
             f"{path} holds weights but no configuration; name the YAML file of their run as well "
             "(--config FILE on the command line, config= in Python)"
@@ -189,6 +194,6 @@ def _vocabulary(
     """The vocabulary, and where it comes from."""
     if given is not None:
         return Tokenizer.from_file(Path(given)), str(given)
-    if "tokenizer" in state:
+    if is_own(state):
         return saved_vocabulary(state), f"in {path}"
     return build_tasks.published_vocabulary(config)

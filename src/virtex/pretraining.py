@@ -68,6 +68,8 @@ def check(job: Job, *, gpus_per_machine: int) -> None:
         raise UserError(f"--resume-from {job.resume_from}: no such file")
     if job.init_from is not None and not job.init_from.is_file():
         raise UserError(f"--init-from {job.init_from}: no such file")
+    given = job.resume_from is not None or job.init_from is not None
+    build.check_backbone(job.config, weights_follow=given)
 
 
 def pretrain(job: Job) -> int:

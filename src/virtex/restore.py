@@ -6,13 +6,15 @@ from typing import Any, assert_never
 
 import torch
 from pydantic import ValidationError
-from torch import nn
+from torch import Tensor, nn
 
-from virtex import __version__, build
+from virtex import __version__, build, settings
 from virtex.build_tasks import Vocabulary
 from virtex.config import Config
 from virtex.errors import UserError
 from virtex.export.upstream import current_names
+from virtex.models.sharing import completed, contradictions
+from virtex.models.weights import misfits, model_weights
 from virtex.text.categories import Categories
 from virtex.text.tokenizer import Tokenizer
 
@@ -24,34 +26,43 @@ _SHAPES_OF_THE_OPTIMIZER = {
 }
 """Settings that decide what the optimizer's state holds, so that they cannot change in a run."""
 
+_PER_TOKEN = "textual.output.bias"
+"""(V,): in every task the weight that has the vocabulary's size and no other."""
+
 
 def load_weights(module: nn.Module, state: Mapping[str, Any], source: str) -> None:
     """Load the weights of a checkpoint's `state`, under `model` or bare; published ones too.
 
-    Raises `UserError` that names what is missing, left over or of another shape.
+    Raises `UserError` if there are none, and one that names what is missing, left over, of another
+    shape, for another vocabulary, or told in two ways.
     """
-    weights = current_names(state.get("model", state))
+    weights = current_names(model_weights(state))
+    if not any(isinstance(value, Tensor) for value in weights.values()):
+        held = ", ".join(sorted(map(str, state))[:8]) or "nothing"
+        raise UserError(
+            f"{source} holds no weights, neither under 'model' nor by themselves; it holds {held}. "
+            "Give a checkpoint, or a file of the state dict alone"
+        )
     own = module.state_dict()
-    other = [
-        f"{name} {list(weights[name].shape)} for {list(own[name].shape)}"
-        for name in own.keys() & weights.keys()
-        if weights[name].shape != own[name].shape
-    ]
-    wrong = {
-        "missing": own.keys() - weights.keys(),
-        "left over": weights.keys() - own.keys(),
-        "of another shape": other,
-    }
-    lines = [
-        f"  {len(names)} {what}: {', '.join(sorted(names)[:5])}"
-        for what, names in wrong.items()
-        if names
-    ]
+    whole = completed(module, weights)
+    lines = _other_vocabulary(own, whole) + contradictions(module, weights) + misfits(own, whole)
     if lines:
         raise UserError(
-            f"the weights of {source} do not fit the configured model:\n" + "\n".join(lines)
+            f"the weights of {source} do not fit the configured model; give the settings of MODEL "
+            "that they were trained with:\n" + "\n".join(lines)
         )
-    module.load_state_dict(weights)
+    module.load_state_dict(whole)
+
+
+def _other_vocabulary(own: Mapping[str, Tensor], weights: Mapping[str, Any]) -> list[str]:
+    """A line where weights of another vocabulary's size are the reason for other shapes."""
+    configured, held = own.get(_PER_TOKEN), weights.get(_PER_TOKEN)
+    if configured is None or not isinstance(held, Tensor) or held.shape == configured.shape:
+        return []
+    return [
+        f"  they are for a vocabulary of {held.numel()}, DATA.VOCAB_SIZE is {configured.numel()}: "
+        "give the configuration and the vocabulary that they were trained with"
+    ]
 
 
 def load_optimizer(optimizer: build.AnyOptimizer, state: dict[str, Any]) -> None:
@@ -61,8 +72,8 @@ def load_optimizer(optimizer: build.AnyOptimizer, state: dict[str, Any]) -> None
         for group in optimizer.param_groups
     ]
     optimizer.load_state_dict(state)
-    for group, settings in zip(optimizer.param_groups, configured, strict=True):
-        group.update(settings)
+    for group, own in zip(optimizer.param_groups, configured, strict=True):
+        group.update(own)
 
 
 def check_same_run(
@@ -74,8 +85,8 @@ def check_same_run(
     in the middle of a run, and where the vocabulary is another.
     """
     # Through the model, so that a setting that is newer than the checkpoint has its default.
-    saved = _flat(saved_config(state).model_dump(mode="json", by_alias=True))
-    now = _flat(config.model_dump(mode="json", by_alias=True))
+    saved = settings.flat(saved_config(state))
+    now = settings.flat(config)
     changed = {key for key in saved.keys() | now.keys() if saved.get(key) != now.get(key)}
     fixed = sorted(changed & _SHAPES_OF_THE_OPTIMIZER)
     if fixed:
@@ -99,6 +110,12 @@ def check_same_run(
             "its tokens would mean other words"
         )
     return [f"changed on request: {key}, was {saved.get(key)!r}" for key in sorted(changed)]
+
+
+def is_own(state: Mapping[str, Any]) -> bool:
+    """Whether this is a checkpoint of ours, which holds its configuration and vocabulary."""
+    versions = state.get("versions")
+    return isinstance(versions, Mapping) and "virtex" in versions
 
 
 def saved_config(state: Mapping[str, Any]) -> Config:
@@ -136,13 +153,3 @@ def _same_vocabulary(one: Vocabulary, other: Vocabulary) -> bool:
     if isinstance(one, Tokenizer) and isinstance(other, Tokenizer):
         return one.model_bytes == other.model_bytes
     return one == other
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat

@@ -61,12 +61,25 @@ def dump(settings: BaseModel) -> str:
     return settings_yaml.write(settings.model_dump(mode="json", by_alias=True))
 
 
+def flat(settings: BaseModel) -> dict[str, object]:
+    """All settings by dotted key, such as `OPTIM.LR`, in the schema's order; values as in JSON."""
+    return dict(_leaves(settings.model_dump(mode="json", by_alias=True), ""))
+
+
 def json_schema(schema: type[BaseModel]) -> dict[str, object]:
     """JSON schema (draft 2020-12) of a settings file, for editors; allows `_BASE_`."""
     described = schema.model_json_schema(by_alias=True)
     base = {"type": "string", "description": "YAML file below this one, relative to this file."}
     described["properties"] = {BASE_KEY: base} | described["properties"]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | described
+
+
+def _leaves(values: dict[str, object], prefix: str) -> Iterator[tuple[str, object]]:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
 
 
 def _lay(

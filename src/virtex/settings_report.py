@@ -48,7 +48,8 @@ def problems(
     JSON schema, and `file` is to blame for what nobody set.
     """
     reporter = _Reporter(values, origins, schema, file)
-    return [reporter.line(detail) for detail in error.errors(include_url=False)]
+    lines = [reporter.line(detail) for detail in error.errors(include_url=False)]
+    return list(dict.fromkeys(lines))  # a value that is of none of two types is reported for both
 
 
 class _Reporter:

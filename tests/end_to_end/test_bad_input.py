@@ -44,6 +44,11 @@ def tree(scenes, tmp_path):
         (("OPTIM.WARMUP_STEPS", "20"), ["OPTIM.WARMUP_STEPS", "NUM_ITERATIONS", "shorter"]),
         (("MODEL.VISUAL.FEATURE_SIZE", "2048"), ["FEATURE_SIZE", "2048", "512"]),
         (("MODEL.VISUAL.NAME", "torchvision::resnet19"), ["resnet19", "resnet18"]),
+        (
+            ("MODEL.VISUAL.NAME", "torchvision::vit_b_32", "DATA.IMAGE_CROP_SIZE", "72"),
+            ["72", "96"],
+        ),
+        (("MODEL.VISUAL.PRETRAINED", "/nowhere.pth"), ["VISUAL.PRETRAINED", "/nowhere.pth"]),
         (("DATA.ROOT", "/nowhere"), ["/nowhere"]),
         (("DATA.TOKENIZER_MODEL", "/nowhere.model"), ["/nowhere.model"]),
         (("DATA.VOCAB_SIZE", "120"), ["DATA.VOCAB_SIZE is 120", "the file's is 110"]),

@@ -1,12 +1,14 @@
 """A run that is interrupted, however, ends in the same bits as one that is not."""
 
 import os
+import shutil
 import signal
 from pathlib import Path
 
 import pytest
 import torch
 from tests.end_to_end.conftest import EVERY, ITERATIONS, logged, scalars, wait_for
+from tests.published import ENCODERS, older_names
 from tests.same import first_difference
 
 from virtex.runtime import checkpoint
@@ -35,7 +37,8 @@ def test_it_learns(reference):
 def test_a_checkpoint_is_complete(reference):
     state = final(reference)
     assert list(state) == [
-        *("model", "optimizer", "scaler", "iteration", "config", "tokenizer", "versions")
+        *("model", "optimizer", "scaler", "iteration", "config"),
+        *("tokenizer", "categories", "versions"),
     ]
     optimizer = state["optimizer"]
     assert list(optimizer) == ["optimizer", "slow", "counter"]
@@ -114,6 +117,22 @@ def test_init_from_takes_the_weights_alone(scenes, reference, run):
         *("running_mean", "running_var", "num_batches_tracked")
     }
     assert (state["iteration"], state["optimizer"]["counter"]) == (1, 1)
+
+
+def test_published_weights_begin_a_run_as_our_own_do(scenes, reference, run, tmp_path):
+    override = ("OPTIM.NUM_ITERATIONS", "1", "OPTIM.WARMUP_STEPS", "0")
+    ours = reference / "checkpoint_14.pth"
+    assert scenes.pretrain(run, "--init-from", ours, override=override) == 0
+    for number, encoder in enumerate(ENCODERS):
+        theirs = tmp_path / f"published_{number}.pth"
+        older = older_names(checkpoint.load(ours)["model"], encoder)
+        torch.save({"model": older, "iteration": 14, "optimizer": {}}, theirs)
+        other = tmp_path / f"run_{number}"
+        assert scenes.pretrain(other, "--init-from", theirs, override=override) == 0
+        assert len(scalars(other, "train/")) == 1
+        assert scalars(other) == scalars(run)
+        theirs.unlink()
+        shutil.rmtree(other)
 
 
 def test_a_run_with_given_weights_that_ends_early_goes_on_from_them(scenes, reference, run):

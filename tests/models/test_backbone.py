@@ -1,13 +1,25 @@
+import copy
+
 import pytest
 import torch
 from tests import small
-from tests.small import state_of
+from tests.small import assert_same, state_of
 from torch import nn
 
-from virtex.errors import UserError
-from virtex.models.backbone import Backbone, network_names, residual_network
+from virtex.models.backbone import Backbone
+from virtex.models.networks import network
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+# A small member of each family, and its channels.
+MEMBERS = {
+    "resnet18": 512,
+    "resnext50_32x4d": 2048,
+    "regnet_y_400mf": 440,
+    "convnext_tiny": 768,
+    "vit_b_32": 768,
+}
+SIDE = 64
 
 
 def pixels(rows=2, side=32):
@@ -20,29 +32,59 @@ def normalised(images):
     return (images / 255 - mean) / std
 
 
+def as_backbone(built, **options):
+    return Backbone(built.cnn, built.grid, mean=MEAN, std=STD, **options)
+
+
+@pytest.fixture(scope="module", params=MEMBERS)
+def member(request):
+    """One of the networks; what changes it takes a copy."""
+    torch.manual_seed(0)
+    name = request.param
+    size = MEMBERS[name]
+    return network(name, feature_size=size, image_size=SIDE, zero_init_residual=False)
+
+
 @pytest.fixture(scope="module")
 def resnet():
     torch.manual_seed(0)
-    cnn = residual_network("resnet18", feature_size=512)
-    return Backbone(cnn, mean=MEAN, std=STD).eval()
+    return as_backbone(network("resnet18", feature_size=512, image_size=32)).eval()
 
 
 def changed(module, before):
     return {name for name, value in module.state_dict().items() if not value.equal(before[name])}
 
 
-@torch.no_grad()
-def test_grid_has_the_last_stages_shape(resnet):
-    assert resnet(pixels(2, 64)).shape == (2, 512, 2, 2)
+def step(visual, channels):
+    """One step of everything on a loss of the grid, through a projection that learns too."""
+    projection = nn.Conv2d(channels, 4, 1)
+    parameters = [*visual.parameters(), *projection.parameters()]
+    optimizer = torch.optim.SGD(parameters, lr=0.1, weight_decay=0.1)
+    projection(visual(pixels(side=SIDE))).square().sum().backward()
+    optimizer.step()
 
 
 @torch.no_grad()
-def test_grid_is_the_networks_own_before_pooling(resnet):
-    """With the classifier an identity, torchvision's forward is the mean over the grid."""
-    images = normalised(pixels())
-    pooled = resnet(images).mean(dim=(2, 3))
-    # The same operations; only the mean over the grid may add up in another order.
-    torch.testing.assert_close(pooled, resnet.cnn(images), rtol=1e-5, atol=1e-6)
+def test_grid_is_what_torchvision_itself_computes(member):
+    images = normalised(pixels(side=SIDE))
+    cnn = member.cnn.eval()
+    grid = as_backbone(member).eval()(pixels(side=SIDE))
+    assert grid.shape == (2, MEMBERS[member.name], 2, 2)
+    if member.name.startswith("vit"):
+        seen = []
+        handle = cnn.encoder.register_forward_hook(lambda *parts: seen.append(parts[-1]))
+        cnn(images)
+        handle.remove()
+        positions = [grid[:, :, row, column] for row in range(2) for column in range(2)]
+        got, expected = torch.stack(positions, 1), seen[0][:, 1:]
+    elif member.name.startswith("convnext"):
+        # Pooled before the norm, so alike where the grid has one position.
+        corner = images[:, :, :32, :32]
+        got, expected = member.grid(cnn, corner).flatten(1), cnn(corner)
+    else:
+        got, expected = grid.mean(dim=(2, 3)), cnn(images)
+    # The same operations; only a mean over the grid may add up in another order.
+    torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
 
 
 @torch.no_grad()
@@ -79,43 +121,34 @@ def test_an_images_features_do_not_depend_on_its_layout_in_memory(resnet):
     assert torch.equal(resnet(images), resnet(images.contiguous(memory_format=torch.channels_last)))
 
 
-@pytest.mark.parametrize("zero", [True, False])
-def test_residual_branches_start_at_zero_if_asked(zero):
-    """So that every stage begins as its shortcut (Goyal et al., 2017, section 5.1)."""
-    cnn = residual_network("resnet18", feature_size=512, zero_init_residual=zero)
-    ends = [block.bn2.weight for stage in (cnn.layer1, cnn.layer4) for block in stage]
-    assert len(ends) == 4
-    assert {bool(weight.any()) for weight in ends} == {not zero}
-
-
-def test_classifier_has_no_parameters(resnet):
-    assert not any(name.startswith("cnn.fc") for name in resnet.state_dict())
-
-
 def test_pixel_statistics_are_no_part_of_the_state(resnet):
     assert all(name.startswith("cnn.") for name in resnet.state_dict())
 
 
-def test_frozen_backbone_keeps_weights_and_statistics():
-    visual = small.backbone(frozen=True)
+def test_frozen_backbone_keeps_weights_and_statistics(member):
+    visual = as_backbone(copy.deepcopy(member), frozen=True)
     before = state_of(visual)
-    projection = nn.Conv2d(small.CHANNELS, 1, 1)
-    parameters = [*visual.parameters(), *projection.parameters()]
-    optimizer = torch.optim.SGD(parameters, lr=1.0, weight_decay=0.1)
-    for mode in (True, False, True):
-        visual.train(mode)
-        projection(visual(pixels(side=small.SIDE))).sum().backward()
-        optimizer.step()
-    assert changed(visual, before) == set()
+    step(visual.train(), MEMBERS[member.name])
+    visual.eval()(pixels(side=SIDE))
+    step(visual.train(), MEMBERS[member.name])
+    assert_same(visual.state_dict(), before)
     assert not any(part.training for part in visual.modules())
 
 
-def test_thawed_backbone_does_not():
+def test_thawed_backbone_learns_with_every_parameter(member):
+    visual = as_backbone(copy.deepcopy(member)).train()
+    before = state_of(visual)
+    step(visual, MEMBERS[member.name])
+    unused = [name for name, p in visual.named_parameters() if p.grad is None or not p.grad.any()]
+    assert unused == []
+    assert changed(visual, before) == set(before)
+
+
+def test_thawed_backbone_keeps_its_statistics_in_evaluation():
     visual = small.backbone().train()
     before = state_of(visual)
-    visual(pixels(side=small.SIDE)).square().sum().backward()
+    visual(pixels(side=small.SIDE))
     assert {"cnn.bn1.running_mean", "cnn.bn1.running_var"} <= changed(visual, before)
-    assert all(p.grad is not None for p in visual.parameters())
     visual.eval()
     before = state_of(visual)
     visual(pixels(side=small.SIDE))
@@ -126,25 +159,3 @@ def test_frozen_backbone_stays_so_inside_a_model():
     model = small.captioning(frozen=True).train()
     assert model.textual.training
     assert not any(part.training for part in model.visual.modules())
-
-
-def test_wrong_feature_size_names_the_right_one():
-    with pytest.raises(UserError, match=r"is 2048, .*512 channels; set .*FEATURE_SIZE 512"):
-        residual_network("resnet18", feature_size=2048)
-
-
-@pytest.mark.parametrize("name", ["resnet19", "vgg16", "ResNet18", ""])
-def test_unknown_name_lists_the_known(name):
-    with pytest.raises(UserError, match=rf"network '{name}'; choose one of .*resnet50.*"):
-        residual_network(name, feature_size=512)
-
-
-def test_the_published_networks_are_among_the_names():
-    assert {"resnet50", "resnet101", "wide_resnet50_2"} <= set(network_names())
-
-
-def test_weights_that_cannot_be_had_are_an_error_with_a_remedy(tmp_path, monkeypatch):
-    (tmp_path / "file").touch()  # no directory can be made below a file, nor anything fetched
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "file"))
-    with pytest.raises(UserError, match=r"put the file into .*file.*MODEL\.VISUAL\.PRETRAINED fal"):
-        residual_network("resnet18", feature_size=512, pretrained=True)

@@ -14,14 +14,43 @@ import numpy.typing as npt
 
 from virtex.data.images import OnBadImage
 from virtex.data.json_stream import list_items
-from virtex.data.packed import StringPacker, shared
+from virtex.data.packed import PackedStrings, StringPacker, shared
 from virtex.data.records import Record
 from virtex.errors import UserError
 
 _NAMED = 5  # ids in a line of the report
 
 
-class CocoCaptions:
+class CocoImages:
+    """The image files of one split, in order of their ids, in shared memory."""
+
+    def __init__(
+        self,
+        directory: Path,
+        names: PackedStrings,
+        places: npt.NDArray[np.int64],
+        image_ids: npt.NDArray[np.int64],
+    ) -> None:
+        """Image i has the name at `places[i]` in `names`, and the id `image_ids[i]`."""
+        self._directory = directory
+        self._names = names
+        self._places, self._image_ids = shared(places), shared(image_ids)
+
+    def __len__(self) -> int:
+        return len(self._image_ids)
+
+    def path(self, index: int) -> Path:
+        """The image file of record `index` (0 … N-1)."""
+        return self._directory / self._names[int(self._places.numpy()[index])]
+
+    @property
+    def image_ids(self) -> npt.NDArray[np.int64]:
+        """The id of each record, (N,), ascending."""
+        ids: npt.NDArray[np.int64] = self._image_ids.numpy()
+        return ids
+
+
+class CocoCaptions(CocoImages):
     """The records of one split, in shared memory: 70 bytes a caption for a process and its workers.
 
     `report` says, a line each, what was left out: images without a caption, captions without an
@@ -35,7 +64,6 @@ class CocoCaptions:
         under `on_bad_image` "error" also when anything would be left out.
         """
         path = annotations_file(root, f"captions_{split}2017.json")
-        self._directory = root / f"{split}2017"
         columns = _read(path)
         pairs = _paired(path, columns)
         self.report = pairs.report
@@ -46,13 +74,10 @@ class CocoCaptions:
             )
         if not len(pairs.images):
             raise UserError(f"{path} holds no image with a caption")
-        self._names, self._captions = columns.names.packed(), columns.captions.packed()
-        self._image_ids = shared(np.array(columns.image_ids, np.int64)[pairs.images])
-        self._images, self._order = shared(pairs.images), shared(pairs.captions)
-        self._ends = shared(pairs.ends)
-
-    def __len__(self) -> int:
-        return len(self._images)
+        image_ids = np.array(columns.image_ids, np.int64)[pairs.images]
+        super().__init__(root / f"{split}2017", columns.names.packed(), pairs.images, image_ids)
+        self._captions = columns.captions.packed()
+        self._order, self._ends = shared(pairs.captions), shared(pairs.ends)
 
     def __getitem__(self, index: int) -> Record:
         if not 0 <= index < len(self):
@@ -63,16 +88,6 @@ class CocoCaptions:
             path=self.path(index),
             captions=tuple(self._captions[i] for i in self._order.numpy()[start:end].tolist()),
         )
-
-    def path(self, index: int) -> Path:
-        """The image file of record `index` (0 … N-1)."""
-        return self._directory / self._names[int(self._images.numpy()[index])]
-
-    @property
-    def image_ids(self) -> npt.NDArray[np.int64]:
-        """The id of each record, (N,), ascending."""
-        ids: npt.NDArray[np.int64] = self._image_ids.numpy()
-        return ids
 
 
 @dataclass

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from virtex.data.coco import annotations_file, integer, line, sorted_ids, text
+from virtex.data.coco import CocoImages, annotations_file, integer, line, sorted_ids, text
 from virtex.data.images import OnBadImage
 from virtex.data.json_stream import list_items
 from virtex.data.packed import StringPacker, shared
@@ -19,7 +19,7 @@ from virtex.data.records import Record
 from virtex.errors import UserError
 
 
-class CocoCategories:
+class CocoCategories(CocoImages):
     """The records of one split, in shared memory.
 
     `categories` are the names, in the file's order. `report` says, a line each, how many images
@@ -33,7 +33,6 @@ class CocoCategories:
         no category; under `on_bad_image` "error" also when an object would be left out.
         """
         path = annotations_file(root, f"instances_{split}2017.json")
-        self._directory = root / f"{split}2017"
         columns = _read(path)
         order, ascending = sorted_ids(path, columns.image_ids)
         if not len(ascending) or not columns.category_ids:
@@ -50,12 +49,8 @@ class CocoCategories:
         self.report = labels.left_out
         if len(empty):
             self.report += (line("images have no object", empty),)
-        self._names = columns.names.packed()
-        self._image_ids, self._order = shared(ascending), shared(order)
+        super().__init__(root / f"{split}2017", columns.names.packed(), order, ascending)
         self._labels, self._ends = shared(labels.indices), shared(labels.ends)
-
-    def __len__(self) -> int:
-        return len(self._image_ids)
 
     def __getitem__(self, index: int) -> Record:
         if not 0 <= index < len(self):
@@ -66,16 +61,6 @@ class CocoCategories:
             path=self.path(index),
             categories=tuple(self._labels.numpy()[start:end].tolist()),
         )
-
-    def path(self, index: int) -> Path:
-        """The image file of record `index` (0 … N-1)."""
-        return self._directory / self._names[int(self._order.numpy()[index])]
-
-    @property
-    def image_ids(self) -> npt.NDArray[np.int64]:
-        """The id of each record, (N,), ascending."""
-        ids: npt.NDArray[np.int64] = self._image_ids.numpy()
-        return ids
 
 
 @dataclass

@@ -7,6 +7,7 @@ import os
 import pickle
 import re
 import struct
+import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -88,17 +89,23 @@ def load(path: Path) -> dict[str, Any]:
 
     Raises `UserError` if there is no such file, and `DamagedCheckpoint` if it cannot be read whole.
     """
+    if path.is_dir():
+        raise UserError(f"{path} is a directory; name one of the checkpoints in it")
     if not path.is_file():
         raise UserError(f"no checkpoint at {path}")
     if not os.access(path, os.R_OK):
         raise UserError(f"{path} may not be read by this user; change its permissions")
     try:
         _check_sums(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            # What matters is whether it can be read, which shows.
+            warnings.filterwarnings("ignore", message="Detected pickle protocol")
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise DamagedCheckpoint(
             f"{path} is not a checkpoint of tensors and plain values; it was not opened further, "
-            "as such a file could run code"
+            "as such a file could run code. If you trust it, save its weights alone with the "
+            "program that wrote it"
         ) from error
     except _DAMAGE as error:
         raise DamagedCheckpoint(f"{path} is truncated or damaged and cannot be read") from error

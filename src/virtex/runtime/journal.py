@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 
-SCALARS = "scalars.jsonl"
+from virtex.runtime.scalars import SCALARS
 
 
 class Journal:

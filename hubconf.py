@@ -1,0 +1,69 @@
+"""Entry points of `torch.hub`, from a clone of this repository that need not be installed.
+
+    torch.hub.load("path/to/clone", "resnet50", source="local", checkpoint="checkpoint_500000.pth")
+
+A backbone needs torch and torchvision alone; `virtex` needs all that pyproject.toml lists.
+"""
+
+import pathlib
+import sys
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+if TYPE_CHECKING:
+    from virtex.pretrained import Pretrained
+
+# Every callable here whose name has no underscore is an entry.
+dependencies = ["torch", "torchvision"]
+
+# The package is below the directory that torch.hub puts there, and stays: it imports late.
+_SOURCE = str(pathlib.Path(__file__).resolve().parent / "src")
+if _SOURCE not in sys.path:
+    sys.path.insert(0, _SOURCE)
+
+
+def resnet50(checkpoint: str | pathlib.Path | None = None) -> nn.Module:
+    """Torchvision's ResNet-50 without classifier, in evaluation mode.
+
+    It takes (B, 3, H, W) float RGB, normalised as torchvision's models expect it (pixels in [0, 1]
+    less the mean 0.485, 0.456, 0.406, by the standard deviation 0.229, 0.224, 0.225), and gives
+    (B, 2048) features: the mean of the last grid.
+
+    `checkpoint` is a file of virtex, ours or published, or a state dict; None leaves the weights
+    untrained. Raises `virtex.errors.UserError` that names weights that are missing or left over.
+    """
+    return _backbone("resnet50", checkpoint)
+
+
+def resnet101(checkpoint: str | pathlib.Path | None = None) -> nn.Module:
+    """Torchvision's ResNet-101 without classifier; all else as `resnet50`."""
+    return _backbone("resnet101", checkpoint)
+
+
+def wide_resnet50_2(checkpoint: str | pathlib.Path | None = None) -> nn.Module:
+    """Torchvision's wide ResNet-50-2 without classifier; all else as `resnet50`."""
+    return _backbone("wide_resnet50_2", checkpoint)
+
+
+def virtex(
+    checkpoint: str | pathlib.Path,
+    config: str | pathlib.Path | None = None,
+    tokenizer: str | pathlib.Path | None = None,
+) -> "Pretrained":
+    """The whole model: captions and features of pictures. Arguments as of `virtex.load`."""
+    from virtex.pretrained import load
+
+    return load(checkpoint, config=config, tokenizer=tokenizer)
+
+
+def _backbone(name: str, path: str | pathlib.Path | None) -> nn.Module:
+    # Here, so that `torch.hub.list` answers at once.
+    from virtex.export.torchvision import load_backbone
+    from virtex.models.networks import network
+    from virtex.runtime import checkpoint
+
+    built = network(name, feature_size=2048, image_size=224)
+    if path is not None:
+        load_backbone(built, checkpoint.load(pathlib.Path(path)), str(path))
+    return built.cnn.eval()

@@ -1,0 +1,46 @@
+"""`virtex compare`: runs that are equal but for the seed, as mean ± sample standard deviation."""
+
+import argparse
+import json
+import shutil
+import sys
+from pathlib import Path
+
+_WIDTH = 100  # where there is no terminal
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which runs, which numbers, which form."""
+    parser.add_argument(
+        "runs", type=Path, nargs="+", metavar="RUN", help="directory of a `virtex pretrain`"
+    )
+    parser.add_argument(
+        "--metric",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME",
+        help="names of scalars.jsonl (their last values) or of the numbers in results.json, such "
+        "as val/loss or report/true (default: losses of validation, and all results)",
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print all values as JSON in place of a table"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Read the runs, print the groups, and on standard error what to know of them."""
+    from virtex import comparison, comparison_table
+
+    runs = [comparison.read_run(directory) for directory in arguments.runs]
+    groups = comparison.group(runs)
+    metrics = comparison.choose_metrics(runs, arguments.metric)
+    if arguments.json:
+        print(json.dumps(comparison_table.plain(groups, metrics), indent=1))
+    else:
+        width = shutil.get_terminal_size((_WIDTH, 0)).columns
+        print(comparison_table.table(groups, metrics, width))
+    sys.stdout.flush()
+    for note in comparison.notes(groups):
+        print(f"virtex compare: warning: {note}", file=sys.stderr)
+    return 0

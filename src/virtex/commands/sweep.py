@@ -1,0 +1,194 @@
+"""`virtex sweep`: one configuration on several percentages of the images, with several seeds.
+
+Each run is a `virtex pretrain` of its own. What is done is not done again, and what was begun goes
+on; a run that fails does not keep the others from theirs.
+"""
+
+import argparse
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from virtex.commands import pretrain
+from virtex.errors import RunError, UserError
+
+if TYPE_CHECKING:
+    from virtex.sweeping import SweepRun
+
+_OWN = {
+    "config": "--config",
+    "config_override": "--config-override",
+    "serialization_dir": "--serialization-dir",
+    "resume_from": "--resume-from",
+    "init_from": "--init-from",
+}
+"""Flags of `virtex pretrain` that a sweep gives itself or that do not go with going on."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What to train, on how much, where to, and how."""
+    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="YAML of a run")
+    parser.add_argument(
+        "--config-override",
+        nargs="*",
+        action="extend",
+        default=[],
+        metavar="KEY VALUE",
+        help="settings of all runs on top of the YAML",
+    )
+    parser.add_argument(
+        "--directory",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="for the runs: DIR/percentage_10_seed_0, …",
+    )
+    parser.add_argument(
+        "--percentages",
+        type=_percentage,
+        nargs="+",
+        required=True,
+        metavar="P",
+        help="percent of the training images",
+    )
+    parser.add_argument(
+        "--seeds",
+        type=_seed,
+        nargs="+",
+        default=[0],
+        metavar="N",
+        help="random seeds, each with every percentage (default: 0)",
+    )
+    parser.add_argument(
+        "--slurm",
+        type=Path,
+        metavar="FILE",
+        help="run nothing; write a script for sbatch, whose array tasks are the runs",
+    )
+    parser.add_argument(
+        "pretrain_flags",
+        nargs="*",
+        metavar="-- FLAG",
+        help="after --: further flags of virtex pretrain, such as --cpu-workers 4",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Check the settings of all runs, then do one after another, or write the script."""
+    from virtex import sweeping
+
+    how = _check_flags(arguments.pretrain_flags)
+    config, runs = sweeping.plan(
+        arguments.config,
+        arguments.config_override,
+        arguments.directory,
+        percentages=arguments.percentages,
+        seeds=arguments.seeds,
+    )
+    try:
+        sweeping.claim(arguments.directory, config)
+        if arguments.slurm is not None:
+            own_port = how.num_gpus_per_machine > 1 and how.num_machines == 1
+            script = sweeping.slurm_script(
+                runs,
+                arguments.pretrain_flags,
+                python=sys.executable,
+                working_directory=Path.cwd(),
+                own_port=own_port,
+            )
+            return _write_script(arguments.slurm, script, len(runs))
+    except OSError as error:
+        raise RunError(f"writing {error.filename} failed: {error.strerror}") from error
+    return _run_all(runs, arguments.pretrain_flags)
+
+
+def _check_flags(flags: Sequence[str]) -> argparse.Namespace:
+    """The flags as `virtex pretrain` reads them; it says itself what is wrong with them."""
+    parser = argparse.ArgumentParser(prog="virtex pretrain", add_help=False)
+    pretrain.add_arguments(parser)
+    none = parser.parse_args(["--config", "_"])
+    given = parser.parse_args(["--config", "_", *flags])
+    own = [flag for name, flag in _OWN.items() if getattr(given, name) != getattr(none, name)]
+    if own:
+        raise UserError(
+            f"{own[0]} after -- is for virtex pretrain, but a sweep says that itself or cannot "
+            "pass it on; remove it"
+        )
+    return given
+
+
+def _run_all(runs: "Sequence[SweepRun]", flags: Sequence[str]) -> int:
+    results: dict[str, str] = {}
+    failed = []
+    for number, one in enumerate(runs, start=1):
+        name = one.directory.name
+        if one.finished:
+            results[name] = "was done already"
+            continue
+        words = ["pretrain", *flags, *one.arguments]
+        print(f"\n[{number}/{len(runs)}] {name}:\n$ virtex {shlex.join(words)}", flush=True)
+        status = _run([sys.executable, "-m", "virtex", *words])
+        ended = f"status {status}" if status > 0 else f"ended by signal {-status}"
+        results[name] = f"failed: {ended}" if status else "done"
+        if status:
+            failed.append(name)
+    width = max(map(len, results))
+    directory = runs[0].directory.parent
+    print(f"\nRuns in {directory}:")
+    for name, result in results.items():
+        print(f"  {name:<{width}}  {result}")
+    sys.stdout.flush()
+    if failed:
+        raise RunError(
+            f"{len(failed)} of {len(runs)} runs failed, see above; mend the cause and repeat the "
+            "command: what is done is not done again"
+        )
+    if len(runs) > 1:
+        print(f"Compare them:  virtex compare {shlex.quote(str(directory))}/percentage_*")
+    return 0
+
+
+def _run(command: Sequence[str]) -> int:
+    """The exit status of a command; an interrupt ends it too."""
+    with subprocess.Popen(command) as process:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            # A terminal interrupts both; a signal to this process alone is passed on. Not killed,
+            # so that a run of several processes can end them.
+            process.terminate()
+            process.wait()
+            raise
+
+
+def _write_script(path: Path, script: str, runs: int) -> int:
+    if path.exists() and path.read_text(encoding="utf-8") != script:
+        raise UserError(f"--slurm {path} exists and is another script; remove it or name a new one")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(script, encoding="utf-8")
+    print(
+        f"{path} holds the runs, {runs} in all, as tasks of an array. Nothing has been started.\n"
+        f"Submit it:  sbatch {shlex.quote(str(path))}\n"
+        "with your site's options before its name, such as --time=24:00:00 --gpus=1. Submitted\n"
+        "again, it goes on with what is not done."
+    )
+    return 0
+
+
+def _percentage(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not 0 < value <= 100:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0 and at most 100")
+    return value
+
+
+def _seed(text: str) -> int:
+    if not text.isascii() or not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 0 or more")
+    return int(text)

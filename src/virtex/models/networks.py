@@ -1,0 +1,264 @@
+"""Torchvision's networks as backbones: which there are, how each is built, and their weights.
+
+A family is a design whose networks give their grid of features in the same way. Modules keep
+torchvision's names; of the classifier only the linear layer is taken away.
+"""
+
+import difflib
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+import torch
+import torchvision
+from torch import Tensor, nn
+from torchvision.models import vision_transformer
+
+from virtex.errors import UserError
+from virtex.models.weights import misfits, model_weights
+
+State = Mapping[str, Any]
+Grid = Callable[[Any, Tensor], Tensor]
+"""A network and normalised images (B, 3, H, W) to the grid of its last stage (B, C, h, w)."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """What networks of one design have in common.
+
+    `names` are patterns of torchvision's names, `options` those of `network`'s arguments that
+    torchvision's builders take, `classifier` the linear layer at the end. `adapt` turns weights
+    that torchvision also reads into the network's own.
+    """
+
+    names: tuple[str, ...]
+    options: tuple[str, ...]
+    classifier: str
+    grid: Grid
+    adapt: Callable[[Any, State], State] = lambda _, weights: weights
+
+
+@dataclass(frozen=True)
+class Network:
+    """A torchvision network without its linear classifier."""
+
+    name: str
+    family: Family
+    cnn: nn.Module
+
+    @property
+    def grid(self) -> Grid:
+        """How images become features."""
+        return self.family.grid
+
+
+def residual_grid(cnn: Any, images: Tensor) -> Tensor:
+    """Of ResNets (He et al., 2015) and what has their stages; 1/32 of the images' size."""
+    x = cnn.maxpool(cnn.relu(cnn.bn1(cnn.conv1(images))))
+    grid: Tensor = cnn.layer4(cnn.layer3(cnn.layer2(cnn.layer1(x))))
+    return grid
+
+
+def _regnet_grid(cnn: Any, images: Tensor) -> Tensor:
+    grid: Tensor = cnn.trunk_output(cnn.stem(images))
+    return grid
+
+
+def _convnext_grid(cnn: Any, images: Tensor) -> Tensor:
+    """With the norm that torchvision counts to the classifier.
+
+    The stages end in a residual sum, whose scale nothing bounds, and the textual head begins with a
+    linear layer. The authors too normalise each position where the grid is used (Liu et al., 2022).
+    """
+    grid: Tensor = cnn.classifier[0](cnn.features(images))
+    return grid
+
+
+def _patch_grid(cnn: Any, images: Tensor) -> Tensor:
+    """The encoded patches, where the class token has been attended to and is left out."""
+    side = cnn.image_size
+    assert images.shape[2:] == (side, side), f"built for images of {side} pixels a side"
+    patches = cnn.conv_proj(images)  # (B, D, h, w)
+    tokens = patches.flatten(2).transpose(1, 2)
+    tokens = torch.cat((cnn.class_token.expand(len(tokens), -1, -1), tokens), dim=1)
+    encoded: Tensor = cnn.encoder(tokens)  # (B, 1 + h·w, D)
+    return encoded[:, 1:].transpose(1, 2).reshape(patches.shape)
+
+
+def _patch_weights(cnn: Any, weights: State) -> State:
+    """With today's names, and positions that are interpolated to the network's image size."""
+    today = {
+        name.replace(".mlp.linear_1.", ".mlp.0.").replace(".mlp.linear_2.", ".mlp.3."): value
+        for name, value in weights.items()
+    }
+    positions = today.get("encoder.pos_embedding")
+    if isinstance(positions, Tensor) and positions.dim() == 3 and len(positions) == 1:
+        count = positions.shape[1] - 1
+        if count > 0 and math.isqrt(count) ** 2 == count:
+            interpolate = vision_transformer.interpolate_embeddings
+            today = dict(interpolate(cnn.image_size, cnn.patch_size, today))
+    return today
+
+
+FAMILIES = (
+    Family(
+        names=("resnet*", "resnext*", "wide_resnet*"),
+        options=("zero_init_residual",),
+        classifier="fc",
+        grid=residual_grid,
+    ),
+    Family(names=("regnet*",), options=(), classifier="fc", grid=_regnet_grid),
+    Family(names=("convnext*",), options=(), classifier="classifier.2", grid=_convnext_grid),
+    Family(
+        names=("vit*",),
+        options=("image_size",),
+        classifier="heads.head",
+        grid=_patch_grid,
+        adapt=_patch_weights,
+    ),
+)
+
+
+def network_names(family: Family | None = None) -> list[str]:
+    """Names of the networks that `network` builds, or of those of one family."""
+    patterns = [name for known in FAMILIES if family in (None, known) for name in known.names]
+    # Of classification: networks of other tasks and quantized ones stand in modules of their own.
+    names: list[str] = torchvision.models.list_models(torchvision.models, include=patterns)
+    return names
+
+
+def check_network(name: str, image_size: int) -> None:
+    """Raise `UserError` if `network` would refuse the name or the image's size."""
+    family = _family(name)
+    side = int(name.rpartition("_")[2]) if "image_size" in family.options else 1  # of a patch
+    if image_size % side:
+        raise UserError(
+            f"DATA.IMAGE_CROP_SIZE is {image_size}, which does not divide into the patches of "
+            f"{name}, {side} pixels a side; choose a multiple of {side}, such as "
+            f"{image_size + side - image_size % side}, or another MODEL.VISUAL.NAME"
+        )
+
+
+def network(
+    name: str, *, feature_size: int, image_size: int, zero_init_residual: bool = True
+) -> Network:
+    """A torchvision network, freshly initialised from torch's random state.
+
+    `image_size` is in pixels a side; only vision transformers depend on it. `zero_init_residual`
+    lets every residual branch start at zero (Goyal et al., 2017), in ResNets alone.
+
+    Raises `UserError` if the name is unknown, if `feature_size` is not the number of channels of
+    the grid, or if the image does not divide into a vision transformer's patches.
+    """
+    check_network(name, image_size)
+    family = _family(name)
+    options = {"zero_init_residual": zero_init_residual, "image_size": image_size}
+    chosen = {option: options[option] for option in family.options}
+    cnn: nn.Module = torchvision.models.get_model(name, weights=None, **chosen)
+    classifier = cnn.get_submodule(family.classifier)
+    assert isinstance(classifier, nn.Linear)
+    if classifier.in_features != feature_size:
+        raise UserError(
+            f"MODEL.VISUAL.FEATURE_SIZE is {feature_size}, but {name} gives "
+            f"{classifier.in_features} channels; set MODEL.VISUAL.FEATURE_SIZE "
+            f"{classifier.in_features}"
+        )
+    cnn.set_submodule(family.classifier, nn.Identity())
+    return Network(name, family, cnn)
+
+
+def fetch_weights(name: str) -> Path:
+    """The file of torchvision's ImageNet weights, in torch's cache, where it is put if missing.
+
+    IMAGENET1K_V1 as published with the network, or torchvision's default where that does not exist.
+    Raises `UserError` if the file is neither there nor can be fetched.
+    """
+    url = _weights_url(name, torchvision.models.get_model_weights(name).__members__)
+    path = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
+    if path.is_file():
+        return path
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # The name ends in the first digits of the content's SHA-256.
+        digits = path.stem.rpartition("-")[2]
+        torch.hub.download_url_to_file(url, str(path), digits)
+    # A connection that fails, one that ends too early, and another content than expected.
+    except (OSError, HTTPException, RuntimeError) as error:
+        raise UserError(
+            f"MODEL.VISUAL.PRETRAINED: torchvision's weights of {name} could not be fetched "
+            f"({error}); put {path.name} (from {url}) into {path.parent}, or set "
+            "MODEL.VISUAL.PRETRAINED to the path of a local file, or to false"
+        ) from error
+    return path
+
+
+def load_pretrained(into: Network, state: State, source: str) -> None:
+    """Load `backbone_weights` of `state`; mutates the network.
+
+    Raises `UserError` that names what is missing, left over or of another shape.
+    """
+    weights = backbone_weights(into, state)
+    lines = misfits(into.cnn.state_dict(), weights)
+    if lines:
+        raise UserError(
+            f"MODEL.VISUAL.PRETRAINED: the weights of {source} do not fit {into.name}; name a file "
+            "of this network, or set MODEL.VISUAL.NAME to the file's:\n" + "\n".join(lines)
+        )
+    into.cnn.load_state_dict(weights)
+
+
+def backbone_weights(of: Network, state: State) -> dict[str, Any]:
+    """The weights in `state` for a network, those of torchvision or of a checkpoint of virtex.
+
+    `state` holds the network's own names, or those below `visual.cnn`, bare or under `model`. A
+    classifier and all that is beside the backbone are ignored. A vision transformer's positions are
+    interpolated to its image size.
+    """
+    classifier = f"{of.family.classifier}."
+    weights = {
+        name: value
+        for name, value in _backbone_of(model_weights(state)).items()
+        if not name.startswith(classifier)
+    }
+    own = of.cnn.state_dict()
+    # Files of old versions lack the counters, which no computation here depends on.
+    counters = {name: own[name] for name in own if name.endswith(".num_batches_tracked")}
+    return counters | dict(of.family.adapt(of.cnn, weights))
+
+
+def _family(name: str) -> Family:
+    for family in FAMILIES:
+        if name in network_names(family):
+            return family
+    names = network_names()
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f"; did you mean 'torchvision::{near[0]}'?" if near else "."
+    raise UserError(
+        f"MODEL.VISUAL.NAME is 'torchvision::{name}', which is no backbone{hint} "
+        f"Those that work: {', '.join(names)}"
+    )
+
+
+def _weights_url(name: str, choices: Mapping[str, Any]) -> str:
+    if not choices:
+        raise UserError(
+            f"MODEL.VISUAL.PRETRAINED: torchvision has no weights of {name}; set it to the path of "
+            "a local file, or to false"
+        )
+    url: str = choices.get("IMAGENET1K_V1", choices.get("DEFAULT")).url
+    return url
+
+
+def _backbone_of(weights: State) -> State:
+    """The part below `visual.cnn`, or all where there is no such part."""
+    prefix = "visual.cnn."
+    below = {
+        name.removeprefix(prefix): value
+        for name, value in weights.items()
+        if name.startswith(prefix)
+    }
+    return below or weights

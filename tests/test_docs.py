@@ -1,0 +1,112 @@
+"""What the pages say that the code, the tests or the recorded figures say too."""
+
+import ast
+import json
+import re
+from pathlib import Path
+
+import pytest
+from benchmarks import model_costs
+
+from virtex import settings
+from virtex.config import Config
+
+REPOSITORY = Path(__file__).parent.parent
+PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
+PUBLISHED = json.loads((REPOSITORY / "tests" / "parity" / "configs.json").read_text())
+MODELS = (REPOSITORY / "docs" / "models.md").read_text(encoding="utf-8")
+FAILURES = (REPOSITORY / "docs" / "failures.md").read_text(encoding="utf-8")
+
+
+def rows(page):
+    """The cells of every row of a page's tables, without headers and the rules below them."""
+    lines = page.splitlines()
+    body = [
+        line
+        for line, following in zip(lines, [*lines[1:], ""], strict=True)
+        if line.startswith("| ") and not following.startswith("|---")
+    ]
+    return [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in body]
+
+
+def functions(path):
+    """The names of the functions in a file of the repository; none where there is no file."""
+    source = REPOSITORY / path
+    tree = ast.parse(source.read_text(encoding="utf-8") if source.exists() else "")
+    return {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_inside_the_repository_lead_somewhere(page):
+    links = re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8"))
+    inside = [link for link in links if "://" not in link]
+    assert [link for link in inside if not (page.parent / link).exists()] == []
+
+
+def test_the_models_page_has_every_published_config_with_its_parameters():
+    said = {cells[0].strip("`") + ".yaml": cells[1] for cells in rows(MODELS)}
+    assert said == {
+        name: f"{figures['parameters'] / 1e6:.1f}" for name, figures in PUBLISHED.items()
+    }
+
+
+def test_the_models_page_has_a_command_for_every_published_config():
+    assert re.findall(r"--config configs/(\S+)", MODELS) == sorted(PUBLISHED)
+    for line in re.findall(r"^python scripts/pretrain_virtex.py .*$", MODELS, re.MULTILINE):
+        assert line in {model_costs.command(name) for name in PUBLISHED}
+
+
+def test_one_model_under_several_names_has_one_line_of_figures():
+    """As the paper's tables have it; equal digests of all shapes are one model."""
+    cells = {cells[0].strip("`") + ".yaml": cells[1:] for cells in rows(MODELS)}
+    figures = {}
+    for name, recorded in PUBLISHED.items():
+        digest = recorded["sha256_of_sorted_state_dict_name_and_shape_lines"]
+        model = recorded["MODEL.NAME"], digest
+        assert figures.setdefault(model, cells[name]) == cells[name]
+    assert len(figures) == 13
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "_base_bicaptioning_R_50_L1_H1024.yaml",
+        "task_ablations/masked_lm_R_50_L1_H2048.yaml",
+        "task_ablations/token_classification_R_50.yaml",
+    ],
+)
+def test_the_models_page_is_what_its_script_counts(name):
+    config = settings.load(Config, model_costs.CONFIGS / name)
+    assert model_costs.row(name, config) in MODELS.splitlines()
+
+
+def test_operations_of_a_layer_by_hand():
+    """Two layers less one, in both directions: projections, products of attention, feed-forward."""
+    one, two = (
+        model_costs.costs(
+            settings.load(
+                Config,
+                model_costs.CONFIGS / f"depth_ablations/bicaptioning_R_50_L{layers}_H1024.yaml",
+            )
+        )
+        for layers in (1, 2)
+    )
+    tokens, grid, width = model_costs.TOKENS - 1, 49, 1024
+    self_attention = 4 * tokens * width**2 + 2 * tokens**2 * width
+    over_grid = 2 * tokens * width**2 + 2 * grid * width**2 + 2 * tokens * grid * width
+    feedforward = 8 * tokens * width**2
+    products = self_attention + over_grid + feedforward
+    assert two.forward - one.forward == 2 * 2 * products
+    assert two.backward - one.backward == 2 * (two.forward - one.forward)
+
+
+def test_every_failure_is_shown_by_tests_that_exist():
+    table = rows(FAILURES)
+    assert len(table) == 22
+    missing = []
+    for failure, _, shown_by in table:
+        tests = re.findall(r"`(tests/\S+\.py)::(test_\w+)`", shown_by)
+        assert tests, failure
+        assert shown_by == ", ".join(f"`{path}::{name}`" for path, name in tests)
+        missing += [f"{path}::{name}" for path, name in tests if name not in functions(path)]
+    assert missing == []
