@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from tests import small
 
-from virtex import build, settings
+from virtex import __version__, build, settings
 from virtex.config import Config
 from virtex.restore import vocabulary_state
 from virtex.runtime import checkpoint
@@ -36,6 +36,7 @@ def saved(directory, *overrides):
         "model": objective.state_dict(),
         "config": config.model_dump(mode="json", by_alias=True),
         **vocabulary_state(Tokenizer.from_bytes(train(CAPTIONS, config.data.vocab_size))),
+        "versions": {"virtex": __version__},
     }
     path = directory / "checkpoint_0.pth"
     checkpoint.save(path, state)

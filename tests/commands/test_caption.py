@@ -7,7 +7,6 @@ import shutil
 import signal
 import sys
 import threading
-import time
 
 import numpy as np
 import pytest
@@ -164,7 +163,7 @@ def test_a_picture_is_captioned_as_it_is_meant_to_be_seen(captions, tmp_path, de
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 32])
-def test_files_that_give_no_picture_are_named_and_the_others_captioned(
+def test_a_file_that_is_no_image_is_named_and_the_others_are_captioned(
     caption, captions, pictures, batch_size
 ):
     expected = captions(pictures)
@@ -336,15 +335,18 @@ def test_a_reader_that_goes_away_ends_the_run_quietly(caption, many, monkeypatch
 def test_ctrl_c_leaves_whole_results(caption, many, tmp_path, form):
     output = tmp_path / f"captions.{form}"
 
+    ended = threading.Event()
+
     def interrupt():
-        deadline = time.monotonic() + 60
-        while not (output.exists() and output.stat().st_size) and time.monotonic() < deadline:
-            time.sleep(0.01)
-        os.kill(os.getpid(), signal.SIGINT)
+        while not ended.wait(0.01):
+            if output.exists() and output.stat().st_size:
+                os.kill(os.getpid(), signal.SIGINT)
+                return
 
     thread = threading.Thread(target=interrupt)
     thread.start()
     status, _, err = caption(many, "--output", output, "--batch-size", 8)
+    ended.set()
     thread.join()
     assert (status, err) == (130, "interrupted\n")
     content = output.read_text(encoding="utf-8")
