@@ -73,7 +73,8 @@ def main() -> None:
         for task in arguments.tasks
     ]
     print(f"{len(runs)} runs, {(time.monotonic() - begin) / 60:.1f} minutes")
-    virtex("compare", *runs)
+    features = "report/linear_classifier_pretrained", "report/linear_classifier_random"
+    virtex("compare", *runs, "--metric", *features, "val/loss")
 
 
 if __name__ == "__main__":

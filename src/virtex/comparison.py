@@ -129,6 +129,24 @@ def group(runs: Sequence[RunSummary]) -> list[Group]:
     return sorted(groups, key=lambda each: [_order(value) for value in each.settings.values()])
 
 
+def telling_keys(groups: Sequence[Group]) -> list[str]:
+    """As few settings as tell all groups apart, those with the shortest values.
+
+    The others of a group's settings follow from these, as far as these groups go.
+    """
+
+    def width(key: str) -> int:
+        return max(len(json.dumps(each.settings[key])) for each in groups)
+
+    keys = list(groups[0].settings)
+    for key in sorted(keys, key=width, reverse=True):
+        others = [other for other in keys if other != key]
+        told = {json.dumps([each.settings[other] for other in others]) for each in groups}
+        if len(told) == len(groups):
+            keys = others
+    return keys
+
+
 def choose_metrics(runs: Sequence[RunSummary], asked_for: Sequence[str]) -> list[str]:
     """The names asked for, or else validation losses and results, as far as any run has them.
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from virtex.comparison import SEED, Group, Statistic, short_names
+from virtex.comparison import SEED, Group, Statistic, short_names, telling_keys
 
 _DIGITS = 4
 _GAP = "  "
@@ -16,7 +16,8 @@ _NONE = "—"
 def table(groups: Sequence[Group], metrics: Sequence[str], width: int) -> str:
     """Aligned text: a line for each group, or a column, whichever is cut into fewer parts.
 
-    A part is `width` characters wide, or has a single column of values.
+    A part is `width` characters wide, or has a single column of values. Settings that follow from
+    the others are only named, below.
     """
     heads = _heads(groups)
     values = [_Column(name, [_cell(group, name) for group in groups]) for name in metrics]
@@ -27,7 +28,8 @@ def table(groups: Sequence[Group], metrics: Sequence[str], width: int) -> str:
         for cells in zip(*(column.cells for column in (*heads, *values)), strict=True)
     ]
     turned = _parts([names], columns, width)
-    return "\n\n".join(lines if len(lines) <= len(turned) else turned)
+    parts = lines if len(lines) <= len(turned) else turned
+    return "\n\n".join([*parts, *_also(groups)])
 
 
 def plain(groups: Sequence[Group], metrics: Sequence[str]) -> list[dict[str, Any]]:
@@ -105,12 +107,19 @@ def _parts(heads: Sequence[_Column], values: Sequence[_Column], width: int) -> l
 
 def _heads(groups: Sequence[Group]) -> list[_Column]:
     """What is said of every group before its metrics."""
-    keys = list(groups[0].settings)
+    keys = telling_keys(groups)
     names = short_names(keys, groups[0].runs[0].settings)
     heads = [_setting_column(names[key], [group.settings[key] for group in groups]) for key in keys]
     heads.append(_Column("runs", [_Cell(str(len(group.runs))) for group in groups]))
     heads.append(_Column("iterations", [_Cell(_progress(group)) for group in groups]))
     return heads
+
+
+def _also(groups: Sequence[Group]) -> list[str]:
+    """A line that names the settings which differ but have no column."""
+    told = telling_keys(groups)
+    untold = [key for key in groups[0].settings if key not in told]
+    return [f"these runs differ in {', '.join(untold)} too"] if untold else []
 
 
 def _setting_column(name: str, values: Sequence[object]) -> _Column:

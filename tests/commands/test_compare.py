@@ -98,6 +98,28 @@ def test_the_order_of_the_runs_changes_nothing(write, table):
     assert table(*reversed(runs))[0] == lines
 
 
+def test_settings_that_follow_from_others_are_named_without_a_column(write, table):
+    runs = [
+        write("a", "OPTIM.LR", "1e-2", "OPTIM.LR_DECAY_NAME", "none", forward=1.0),
+        write("b", "OPTIM.LR", "2e-3", "OPTIM.LR_DECAY_NAME", "linear", forward=2.0),
+        write("c", "OPTIM.LR", "2e-3", "OPTIM.LR_DECAY_NAME", "cosine", forward=3.0),
+    ]
+    lines, _ = table(*runs)
+    assert lines[0].split()[:2] == ["LR_DECAY_NAME", "runs"]
+    assert lines[-2:] == ["", "these runs differ in OPTIM.LR too"]
+
+
+def test_settings_that_only_together_tell_groups_apart_all_have_a_column(write, table):
+    runs = [
+        write(f"{lr}_{decay}", "OPTIM.LR", lr, "OPTIM.WEIGHT_DECAY", decay, forward=1.0)
+        for lr in ("1e-2", "2e-3")
+        for decay in ("0.1", "0.2")
+    ]
+    lines, _ = table(*runs)
+    assert lines[0].split()[:2] == ["WEIGHT_DECAY", "LR"]
+    assert len(lines) == 5
+
+
 def test_one_group_has_no_settings_to_tell(write, table):
     lines, _ = table(*seeds(write, "a"))
     assert lines == ["runs  iterations       val/loss", "   3          20  3.000 ± 2.646"]
