@@ -163,7 +163,7 @@ def test_a_picture_is_captioned_as_it_is_meant_to_be_seen(captions, tmp_path, de
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 32])
-def test_a_file_that_is_no_image_is_named_and_the_others_are_captioned(
+def test_files_that_give_no_picture_are_named_and_the_others_captioned(
     caption, captions, pictures, batch_size
 ):
     expected = captions(pictures)
