@@ -154,3 +154,12 @@ def test_a_transform_is_a_function_of_picture_and_generator(transform, photograp
         np.testing.assert_array_equal(one.image, other.image)
         assert one.mirrored == other.mirrored
     np.testing.assert_array_equal(photograph, before)
+
+
+@pytest.mark.parametrize("shape", [(1, 200_000, 3), (200_000, 1, 3)])
+def test_strips_of_pixels_give_their_middle(shape):
+    image = np.zeros(shape, np.uint8)
+    image.reshape(-1, 3)[99_990:100_010] = 255
+    resized = transforms.SmallestResize(32)(Augmented(image), rng()).image
+    assert sorted(resized.shape) == [3, 32, 32 * 64]
+    assert transforms.CenterCrop(32)(Augmented(resized), rng()).image.min() == 255

@@ -23,6 +23,7 @@ from virtex.data.images import PixelArray
 from virtex.errors import UserError
 
 _ATTEMPTS = 10
+_MOST_ELONGATED = 64  # enlarging a strip of pixels further takes gigabytes, beyond OpenCV's limit
 
 
 @dataclass(frozen=True)
@@ -135,15 +136,26 @@ def _factor(amount: float, rng: np.random.Generator) -> float:
 
 @dataclass(frozen=True)
 class SmallestResize:
-    """The shorter side brought to `size` pixels, the longer one in proportion."""
+    """The shorter side brought to `size` pixels, the longer one in proportion.
+
+    Of a picture that is more than 64 times as long as it is wide only the middle is kept.
+    """
 
     size: int
 
     def __call__(self, augmented: Augmented, rng: np.random.Generator) -> Augmented:  # noqa: ARG002
-        height, width = augmented.image.shape[:2]
+        image = _middle(augmented.image, _MOST_ELONGATED * min(augmented.image.shape[:2]))
+        height, width = image.shape[:2]
         factor = self.size / min(height, width)
-        resized = resize(augmented.image, round(height * factor), round(width * factor))
+        resized = resize(image, round(height * factor), round(width * factor))
         return replace(augmented, image=resized)
+
+
+def _middle(image: PixelArray, longest: int) -> PixelArray:
+    """The picture with what lies beyond the middle `longest` pixels of a side cut off."""
+    height, width = (min(side, longest) for side in image.shape[:2])
+    top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
+    return image[top : top + height, left : left + width]
 
 
 @dataclass(frozen=True)
