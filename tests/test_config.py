@@ -460,3 +460,9 @@ def test_the_batch_divides_by_the_processes_or_the_error_says_what_does(
         check_processes(config, processes)
     for choice in str(caught.value).rpartition("choose ")[2].split(" or "):
         check_processes(Config(optim=Optim(batch_size=int(choice))), processes)
+
+
+@pytest.mark.parametrize("vocab_size", ["2", "4"])
+def test_a_few_categories_need_no_ids_of_tokens(load, vocab_size: str) -> None:
+    task = ["MODEL.NAME", "multilabel_classification", "MODEL.TEXTUAL.NAME", "none"]
+    assert load(*task, "DATA.VOCAB_SIZE", vocab_size).data.vocab_size == int(vocab_size)

@@ -31,7 +31,7 @@ MAY_IMPORT = {
     "build_tasks": {"config", "text", "data", "models", "decoding", "tasks"},
     "build": {
         *("config", "text", "data", "models", "optim", "runtime"),
-        *("training", "decoding", "tasks", "evaluation", "build_tasks"),
+        *("training", "decoding", "tasks", "evaluation", "build_tasks", "export"),
     },
 }
 MAY_IMPORT["restore"] = {*MAY_IMPORT}

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tests.parity import cases
 from tests.published import ENCODERS, older_names
 from tests.small import assert_same, state_of
@@ -267,3 +268,18 @@ def test_files_that_are_no_weights_are_named(files):
             virtex.load(files.root / "bad.pth", config=files.config)
     with pytest.raises(UserError, match=f"{files.root} is a directory"):
         virtex.load(files.root)
+
+
+@pytest.mark.parametrize(
+    ("picture", "named"),
+    [
+        (np.zeros((8, 8, 3), np.float32), r"float32 \[8, 8, 3\]; expected uint8"),
+        (np.zeros((8, 8), np.uint8), r"uint8 \[8, 8\]; expected uint8"),
+        (Image.new("F", (8, 8)), "mode F: its pixels are 32-bit"),
+    ],
+)
+def test_pictures_that_would_be_read_wrongly_are_refused(files, picture, named):
+    model = files.load(files.weights)
+    with pytest.raises(UserError, match=named):
+        model.features([picture])
+    assert model.features([]).shape == (0, 512)

@@ -17,8 +17,10 @@ from virtex.data.records import Records, missing_images
 from virtex.data.subset_manifest import SubsetManifest, training_subset
 from virtex.data.transforms import Transform
 from virtex.errors import UserError
+from virtex.export.upstream import current_names
 from virtex.models.backbone import Backbone
 from virtex.models.networks import check_network, fetch_weights, load_pretrained, network
+from virtex.models.weights import model_weights
 from virtex.optim import schedules
 from virtex.optim.groups import parameter_groups
 from virtex.optim.lookahead import Lookahead
@@ -75,7 +77,7 @@ def _pretrained_file(visual: Visual) -> Path:
 
 def _read_weights(path: Path) -> Mapping[str, Any]:
     try:
-        return checkpoint.load(path)
+        return current_names(model_weights(checkpoint.load(path)))
     except UserError as error:
         raise UserError(f"MODEL.VISUAL.PRETRAINED: {error}; replace or remove it") from error
 

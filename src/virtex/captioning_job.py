@@ -43,7 +43,7 @@ class Decoding:
 @dataclass(frozen=True)
 class _Read:
     path: Path
-    pixels: Tensor  # (1, 3, H, W) uint8 on the model's device
+    pixels: Tensor  # (1, 3, H, W) uint8 on the CPU
 
 
 def decoding_strategy(config: Config, wanted: Decoding) -> Strategy:
@@ -90,13 +90,13 @@ def caption_pictures(
         if isinstance(picture, BadImage):
             return picture
         try:
-            return _Read(picture, pretrained.pixels([picture]))
+            return _Read(picture, pretrained.crops([picture]))
         except BadImage as error:
             return error
 
     for batch in _read_ahead(read, pictures, batch_size):
         whole = [picture for picture in batch if isinstance(picture, _Read)]
-        captions = iter(_caption(captioner, whole))
+        captions = iter(_caption(captioner, whole, pretrained.device))
         yield [
             Captioned(picture.path, tuple(next(captions)[:top]))
             if isinstance(picture, _Read)
@@ -165,12 +165,14 @@ def _read_ahead(
                 yield [future.result() for future in current]
 
 
-def _caption(captioner: Captioner, batch: Sequence[_Read]) -> list[list[Caption]]:
+def _caption(
+    captioner: Captioner, batch: Sequence[_Read], device: torch.device
+) -> list[list[Caption]]:
     if not batch:
         return []
     try:
         return captioner.caption(
-            torch.cat([picture.pixels for picture in batch]),
+            torch.cat([picture.pixels for picture in batch]).to(device),
             [_key(picture.pixels) for picture in batch],
         )
     except torch.OutOfMemoryError as error:
@@ -181,7 +183,7 @@ def _caption(captioner: Captioner, batch: Sequence[_Read]) -> list[list[Caption]
 
 
 def _key(pixels: Tensor) -> int:
-    content = pixels.cpu().contiguous().numpy().tobytes()
+    content = pixels.contiguous().numpy().tobytes()
     return int.from_bytes(blake2b(content, digest_size=8).digest())
 
 

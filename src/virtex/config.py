@@ -136,9 +136,6 @@ class Data(Section):
         values = [self.unk_index, self.sos_index, self.eos_index, self.mask_index]
         if len(set(values)) < len(values):
             yield indices, "expected four different ids, those of the tokenizer"
-        for key, value in zip(indices, values, strict=True):
-            if value >= self.vocab_size:
-                yield (key, "VOCAB_SIZE"), "expected an id below the size of the vocabulary"
         if self.subset_manifest is not None and self.use_percentage != 100:
             keys = ("SUBSET_MANIFEST", "USE_PERCENTAGE")
             yield keys, "expected one of them: the manifest already says which images are used"
@@ -363,7 +360,13 @@ class Config(Section):
 
     def _conflicts(self) -> Iterator[Conflict]:
         decoder, data = self.model.decoder, self.data
-        if decoder.name == "beam_search" and decoder.beam_size > data.vocab_size:
+        if self.model.name != "multilabel_classification":
+            for key in ("UNK_INDEX", "SOS_INDEX", "EOS_INDEX", "MASK_INDEX"):
+                if getattr(data, key.lower()) >= data.vocab_size:
+                    keys = (f"DATA.{key}", "DATA.VOCAB_SIZE")
+                    yield keys, "expected an id below the size of the vocabulary"
+        beams = decoder.name == "beam_search" and not self.model.classifies
+        if beams and decoder.beam_size > data.vocab_size:
             yield (
                 ("MODEL.DECODER.BEAM_SIZE", "DATA.VOCAB_SIZE"),
                 "expected a beam that is not larger than the vocabulary",

@@ -66,8 +66,12 @@ class Pretrained:
 
         Raises `BadImage`, a `UserError`, for a file that gives no picture.
         """
+        return self.crops(pictures).to(self.device)
+
+    def crops(self, pictures: Sequence[Picture]) -> Tensor:
+        """`pixels` on the CPU."""
         crops = [self._cropped(_array(picture)) for picture in pictures]
-        return torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).to(self.device)
+        return torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2)
 
     def caption(
         self,
@@ -127,7 +131,7 @@ class Pretrained:
                 .cpu()
                 for first in range(0, len(pictures), batch_size)
             ]
-        return torch.cat(pooled)
+        return torch.cat([torch.empty(0, self.config.model.visual.feature_size), *pooled])
 
     def _cropped(self, picture: PixelArray) -> PixelArray:
         data = self.config.data
@@ -143,8 +147,16 @@ def _array(picture: Picture) -> PixelArray:
         case str() | Path():
             return read_image(Path(picture))
         case Image.Image():
-            return from_pillow(picture)
+            try:
+                return from_pillow(picture)
+            except ValueError as error:
+                raise UserError(f"a picture of Pillow's mode {picture.mode}: {error}") from error
         case _:
+            if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
+                raise UserError(
+                    f"a picture is an array of {picture.dtype} {list(picture.shape)}; expected "
+                    "uint8 [height, width, 3], RGB from 0 to 255"
+                )
             return picture
 
 

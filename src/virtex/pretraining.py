@@ -19,7 +19,13 @@ from virtex.data.loader import lost_workers_as_errors
 from virtex.errors import RunError, UserError
 from virtex.evaluation.contact_sheet import contact_sheet
 from virtex.progress import Meter, losses_text, progress_line, training_scalars
-from virtex.restore import check_same_run, load_optimizer, load_weights, vocabulary_state
+from virtex.restore import (
+    check_same_run,
+    load_optimizer,
+    load_weights,
+    saved_config,
+    vocabulary_state,
+)
 from virtex.runtime import checkpoint, directory
 from virtex.runtime.directory import Start
 from virtex.runtime.journal import Journal
@@ -214,7 +220,11 @@ def _start(job: Job, data: build.Data) -> Start:
     if start.state is None:
         return start
     notes = check_same_run(start.state, job.config, data.vocabulary, asked_for=job.overridden)
-    subset_manifest.check_unchanged(job.directory / subset_manifest.SUBSET, data.subset)
+    if saved_config(start.state).data.subset_manifest == job.config.data.subset_manifest:
+        where = (
+            job.directory if job.resume_from == directory.LATEST else Path(job.resume_from).parent
+        )
+        subset_manifest.check_unchanged(where / subset_manifest.SUBSET, data.subset)
     return Start(start.iteration, start.state, (*start.notes, *notes))
 
 

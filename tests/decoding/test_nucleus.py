@@ -290,3 +290,9 @@ def test_numbers_are_spread_evenly_from_zero_to_one():
 def grid_of(images, seed=0):
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(images, small.CHANNELS, 2, 2, generator=generator, dtype=torch.float64)
+
+
+def test_keys_may_be_any_number_of_64_bits():
+    keys = [0, -1, -(2**63), 2**63 - 1]
+    uniforms = draw_uniforms(0, keys, samples=1, max_tokens=3)
+    assert len({row.tobytes() for row in uniforms.numpy()}) == len(keys)

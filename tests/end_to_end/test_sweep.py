@@ -69,7 +69,8 @@ def test_a_task_of_the_script_goes_on_with_its_run(scenes, directory, reference,
 
 
 @pytest.mark.skipif(not PROCESSES.is_dir(), reason="there is no list of processes")
-def test_ctrl_c_ends_the_sweep_and_its_run(scenes, directory):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_sweep_and_its_run(scenes, directory, number):
     given = arguments(scenes, directory, "--", "--log-every", "1", override=ENDLESS)
     process = subprocess.Popen(
         [sys.executable, "-m", "virtex", *given],
@@ -81,7 +82,7 @@ def test_ctrl_c_ends_the_sweep_and_its_run(scenes, directory):
     try:
         wait_for(lambda: logged(directory / HALF) > 0, process)
         # To the sweep alone: the harder case, as a terminal tells the run as well.
-        os.kill(process.pid, signal.SIGINT)
+        os.kill(process.pid, number)
         _, errors = process.communicate(timeout=20)
         assert process.returncode == 130
         assert errors.splitlines()[-1] == "interrupted"

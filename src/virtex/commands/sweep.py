@@ -6,12 +6,14 @@ on; a run that fails does not keep the others from theirs.
 
 import argparse
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from virtex.argument_types import natural
 from virtex.commands import pretrain
 from virtex.errors import RunError, UserError
 
@@ -56,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--seeds",
-        type=_seed,
+        type=natural,
         nargs="+",
         default=[0],
         metavar="N",
@@ -91,7 +93,8 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         sweeping.claim(arguments.directory, config)
         if arguments.slurm is not None:
-            own_port = how.num_gpus_per_machine > 1 and how.num_machines == 1
+            several = how.num_gpus_per_machine > 1 and how.num_machines == 1
+            own_port = several and not any("--dist-url" in f for f in arguments.pretrain_flags)
             script = sweeping.slurm_script(
                 runs,
                 arguments.pretrain_flags,
@@ -152,8 +155,9 @@ def _run_all(runs: "Sequence[SweepRun]", flags: Sequence[str]) -> int:
 
 
 def _run(command: Sequence[str]) -> int:
-    """The exit status of a command; an interrupt ends it too."""
+    """The exit status of a command; an interrupt, and SIGTERM too, ends it and then this one."""
     with subprocess.Popen(command) as process:
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             return process.wait()
         except KeyboardInterrupt:
@@ -162,10 +166,14 @@ def _run(command: Sequence[str]) -> int:
             process.terminate()
             process.wait()
             raise
+        finally:
+            signal.signal(signal.SIGTERM, before)
 
 
 def _write_script(path: Path, script: str, runs: int) -> int:
-    if path.exists() and path.read_text(encoding="utf-8") != script:
+    if path.is_dir():
+        raise UserError(f"--slurm {path} is a directory; name a file in it")
+    if path.exists() and path.read_bytes() != script.encode():
         raise UserError(f"--slurm {path} exists and is another script; remove it or name a new one")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(script, encoding="utf-8")
@@ -186,9 +194,3 @@ def _percentage(text: str) -> float:
     if not 0 < value <= 100:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0 and at most 100")
     return value
-
-
-def _seed(text: str) -> int:
-    if not text.isascii() or not text.isdigit():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 0 or more")
-    return int(text)

@@ -55,7 +55,8 @@ def nucleus_sampling(
 
 
 def draw_uniforms(seed: int, keys: Sequence[int], *, samples: int, max_tokens: int) -> Tensor:
-    """Random numbers for images with these keys (≥ 0): (B, samples, max_tokens) float64 in [0, 1).
+    """Random numbers for images with these keys, of 64 bits: (B, samples, max_tokens) float64 in
+    [0, 1).
 
     A number is a function of the seed, its image's key, its sample and its token alone, so that it
     depends neither on the other images nor on how many samples or tokens are asked for.
@@ -63,7 +64,9 @@ def draw_uniforms(seed: int, keys: Sequence[int], *, samples: int, max_tokens: i
     uniforms = np.empty((len(keys), samples, max_tokens))
     for image, key in enumerate(keys):
         for sample in range(samples):
-            sequence = np.random.SeedSequence([seed, key], spawn_key=(_SAMPLING_STREAM, sample))
+            sequence = np.random.SeedSequence(
+                [seed, key % 2**64], spawn_key=(_SAMPLING_STREAM, sample)
+            )
             generator = np.random.Generator(np.random.Philox(sequence))
             uniforms[image, sample] = generator.random(max_tokens)
     return torch.from_numpy(uniforms)
