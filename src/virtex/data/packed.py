@@ -46,6 +46,11 @@ class PackedStrings:
         start, end = self._ends.numpy()[index : index + 2]
         return self._text.numpy()[start:end].tobytes().decode()
 
+    @property
+    def tensors(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The two, as they were given."""
+        return self._text, self._ends
+
 
 def shared(values: npt.NDArray[np.generic]) -> torch.Tensor:
     """A copy of a writable array as a tensor in memory that all processes of the job share."""

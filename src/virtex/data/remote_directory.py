@@ -16,6 +16,7 @@ from typing import Any
 from virtex.errors import RunError, UserError
 
 HTTP = ("http", "https")
+PART = 8 << 20  # bytes that a request reads at most
 _VERSION_FIELDS = ("ETag", "etag", "md5Hash", "Last-Modified", "LastModified", "mtime", "created")
 _HEALING = (408, 425, 429)  # of the statuses 4xx, those that pass with time
 _HOPELESS = (
@@ -32,10 +33,11 @@ _CREDENTIALS = (
 class Retries:
     """How often a request is tried and how long it may take.
 
-    An attempt of `attempt_seconds` covers at most 8 MiB, or a whole file where the server knows no
-    ranges. No attempt starts `total_seconds` after the first. Pauses double from `first_pause` to
-    `longest_pause`; `seed`, process and address spread them, so that a thousand workers that failed
-    together do not come back together.
+    An attempt takes at most `attempt_seconds` for each 8 MiB that it sends. One that reads has at
+    most 8 MiB to get, or a whole file where the server knows no ranges. No attempt starts
+    `total_seconds` after the first. Pauses double from `first_pause` to `longest_pause`; `seed`,
+    process and address spread them, so that a thousand workers that failed together do not come
+    back together.
     """
 
     attempts: int = 8
@@ -118,7 +120,7 @@ class RemoteDirectory:
         if self._protocol in HTTP:
             return False
         try:
-            self._request(self.address(name), "pipe_file", value=content)
+            self._request(self.address(name), "pipe_file", content)
         except RefusedError as error:
             if isinstance(error.__cause__, PermissionError | NotImplementedError):
                 return False
@@ -129,17 +131,17 @@ class RemoteDirectory:
         self,
         address: str,
         method: str,
-        *,
+        *content: bytes,
         lengths: set[int] | None = None,
         attempts: int | None = None,
-        **arguments: object,
+        **options: object,
     ) -> Any:
-        """What `method` gives; content of another length than `lengths` is a failure."""
+        """What `method` gives; an answer of another length than `lengths` is a failure."""
         begun = time.monotonic()
         most = attempts or self._retries.attempts
         for attempt in count(1):
             try:
-                answer = self._attempt(address, method, arguments)
+                answer = self._attempt(address, method, content, options)
                 if lengths is None or len(answer) in lengths:
                     return answer
                 raise EOFError(f"{len(answer)} bytes came instead of {min(lengths)}")
@@ -159,18 +161,21 @@ class RemoteDirectory:
             time.sleep(self._retries.pause(attempt, address))
         raise AssertionError  # the loop has no end
 
-    def _attempt(self, address: str, method: str, arguments: dict[str, object]) -> Any:
+    def _attempt(
+        self, address: str, method: str, content: tuple[bytes, ...], options: dict[str, object]
+    ) -> Any:
         if self._filesystem is None:
             self._filesystem = _open_filesystem(self.root, self._protocol)
         filesystem = self._filesystem
         path = filesystem._strip_protocol(address)
         if not filesystem.async_impl:  # such as memory://; these keep their own time limits
-            return getattr(filesystem, method)(path, **arguments)
+            return getattr(filesystem, method)(path, *content, **options)
         from fsspec.asyn import sync
 
         coroutine = getattr(filesystem, f"_{method}")
-        limit = self._retries.attempt_seconds
-        return sync(filesystem.loop, coroutine, path, timeout=limit, **arguments)
+        parts = 1 + sum(map(len, content)) // PART
+        limit = self._retries.attempt_seconds * parts
+        return sync(filesystem.loop, coroutine, path, *content, timeout=limit, **options)
 
     def _cause(self, error: Exception) -> BaseException:
         """The error itself; fsspec says "not found" for whatever keeps it from a URL's size."""

@@ -21,10 +21,9 @@ import numpy as np
 
 from virtex.data.file_cache import CachedFile, FileCache
 from virtex.data.packed import shared
-from virtex.data.remote_directory import HTTP, RemoteDirectory, Retries, UnreachableError
+from virtex.data.remote_directory import HTTP, PART, RemoteDirectory, Retries, UnreachableError
 from virtex.errors import RunError, UserError
 
-_CHUNK = 8 << 20  # bytes of a request
 _DOWNLOADS = 3  # of content that turns out to be wrong
 _SLOTS = 256  # processes that count without disturbing each other
 _DIGEST = re.compile(r"[0-9a-f]{8}|[0-9a-f]{64}")
@@ -181,7 +180,7 @@ class RemoteStore:
         directory = self._local().directory
         sha256, crc32, start = hashlib.sha256(), 0, 0
         while start < content.size:
-            end = min(start + _CHUNK, content.size)
+            end = min(start + PART, content.size)
             part = directory.read(name, start, end, content.size)
             sha256.update(part)
             crc32 = zlib.crc32(part, crc32)
