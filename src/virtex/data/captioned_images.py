@@ -1,7 +1,7 @@
-"""Images with the captions that were found for them, in shared memory, for formats other than COCO.
+"""Images with the captions that were found for them, in shared memory, for more than COCO.
 
-Where nobody gave an image an id it is a hash of its path below the data's root, so it is the same on
-every machine and whatever else is there.
+Where nobody gave an image an id it is a hash of its path below the data's root: the same on every
+machine and whatever else is there.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ _NAMED = 5  # places in a line of the report
 class CaptionColumns:
     """Which image has which captions, N images."""
 
-    image_ids: npt.NDArray[np.int64]  # (N,), all different
+    image_ids: npt.NDArray[np.int64]  # (N,), ascending, all different
     names: PackedStrings  # paths below the root
     places: npt.NDArray[np.int64]  # (N,), of each image's path in `names`
     captions: PackedStrings
@@ -52,7 +52,8 @@ class CaptionedImages(CocoImages):
 
 def path_id(name: str) -> int:
     """An id of 63 bits for a path below the root, which is written with '/'."""
-    digest = hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=8).digest()
+    # What UTF-8 has no place for is replaced as in packed strings.
+    digest = hashlib.blake2b(name.encode("utf-8", "replace"), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
 
 

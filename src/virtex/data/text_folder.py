@@ -1,10 +1,10 @@
 """Images with a text file of the same name beside them: `a/b.jpg` and `a/b.txt`, a caption a line.
 
-Other files are left alone, and hidden ones. Records are in order of their paths.
+Other files are left alone, and hidden ones. Records are in order of their image ids.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,10 @@ from virtex.data.picture_files import find_pictures
 from virtex.errors import UserError
 
 _PICTURES = frozenset(
-    ".jpg .jpeg .jpe .jfif .png .webp .gif .bmp .tif .tiff .jp2 .ppm .pgm .avif".split()
+    (
+        *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"),
+        *(".jp2", ".ppm", ".pgm", ".avif"),
+    )
 )
 _TEXT = ".txt"
 
@@ -36,23 +39,22 @@ class TextFolder(CaptionedImages):
         under `on_bad_image` "error" also when anything would be left out.
         """
         found = find_pictures([root])
-        files = [path for path in found if isinstance(path, Path)]
+        files = [path for path in found if isinstance(path, Path) and _is_named(path)]
         texts = {path.with_suffix("") for path in files if path.suffix == _TEXT}
         images = [path for path in files if path.suffix.lower() in _PICTURES]
         stems = _stems(images)
         captions = {path: _captions(path) for path in images if path.with_suffix("") in texts}
         kept = [path for path in images if captions.get(path)]
-        left_out = {
+        left_out: dict[str, list[Path]] = {
             "images have no text": [path for path in images if path not in captions],
             "images have an empty text": [path for path in captions if not captions[path]],
             "texts have no image": [path.with_suffix(_TEXT) for path in sorted(texts - stems)],
-            "directories cannot be listed": [x.path for x in found if isinstance(x, BadImage)],
         }
         self.report = tuple(
             finding(len(paths), what, [str(path.relative_to(root)) for path in paths[:5]])
             for what, paths in left_out.items()
             if paths
-        )
+        ) + tuple(f"{bad.path}: {bad.reason}" for bad in found if isinstance(bad, BadImage))
         if not kept:
             raise UserError(
                 f"{root} holds no image with a text beside it, such as a.jpg and a.txt"
@@ -60,7 +62,16 @@ class TextFolder(CaptionedImages):
             )
         if self.report and on_bad_image == "error":
             raise UserError(f"{root}: {'; '.join(self.report)}. Mend these, or choose to skip them")
-        super().__init__(root, _columns(root, kept, [captions[path] for path in kept]))
+        super().__init__(root, _columns(root, {path: captions[path] for path in kept}))
+
+
+def _is_named(path: Path) -> bool:
+    """True; raises UserError for a name that cannot be kept as text."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise UserError(f"the name of {str(path)!a} is not UTF-8; rename it") from error
+    return True
 
 
 def _stems(images: Sequence[Path]) -> set[Path]:
@@ -84,15 +95,17 @@ def _captions(image: Path) -> list[str]:
     return [line for line in content.split("\n") if line.strip()]
 
 
-def _columns(root: Path, images: list[Path], captions: list[list[str]]) -> CaptionColumns:
+def _columns(root: Path, captions: Mapping[Path, list[str]]) -> CaptionColumns:
     names, texts = StringPacker(), StringPacker()
-    for image, lines in zip(images, captions, strict=True):
+    image_ids = _image_ids(root, list(captions))
+    images = sorted(captions, key=image_ids.__getitem__)
+    for image in images:
         names.append(image.relative_to(root).as_posix())
-        for line in lines:
+        for line in captions[image]:
             texts.append(line)
-    ends = np.cumsum([0, *map(len, captions)], dtype=np.int64)
+    ends = np.cumsum([0, *(len(captions[image]) for image in images)], dtype=np.int64)
     return CaptionColumns(
-        image_ids=np.array(_image_ids(root, images), np.int64),
+        image_ids=np.array([image_ids[image] for image in images], np.int64),
         names=names.packed(),
         places=np.arange(len(images), dtype=np.int64),
         captions=texts.packed(),
@@ -101,9 +114,10 @@ def _columns(root: Path, images: list[Path], captions: list[list[str]]) -> Capti
     )
 
 
-def _image_ids(root: Path, images: list[Path]) -> list[int]:
-    if all(path.stem.isascii() and path.stem.isdigit() for path in images):
-        numbers = [int(path.stem) for path in images if len(path.stem) < 19]
+def _image_ids(root: Path, images: list[Path]) -> dict[Path, int]:
+    stems = [path.stem for path in images]
+    if all(stem.isascii() and stem.isdigit() and len(stem) < 19 for stem in stems):
+        numbers = [int(stem) for stem in stems]
         if len(set(numbers)) == len(images):
-            return numbers
-    return [path_id(path.relative_to(root).as_posix()) for path in images]
+            return dict(zip(images, numbers, strict=True))
+    return {path: path_id(path.relative_to(root).as_posix()) for path in images}
