@@ -368,8 +368,9 @@ def test_s3_is_listed_read_and_written(tmp_path):
     assert store.read("a", 5, 5) == content("a")[5:10]
     assert store.write("new", b"one") is True
     assert store.read("new") == b"one"
-    assert store.write("new", b"another") is True
-    assert store.read("new") == b"another"
+    other = remote("s3://bucket/d", tmp_path)
+    assert store.write("new", b"two") is True
+    assert (store.read("new"), other.read("new")) == (b"two", b"two")
     with pytest.raises(UserError, match="s3://bucket/d/c: there is no such file"):
         store.read("c")
     with pytest.raises(UserError, match="s3://nothing/d: there is no such file"):

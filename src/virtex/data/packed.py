@@ -24,6 +24,9 @@ class StringPacker:
         self._text += text.encode("utf-8", errors="replace")
         self._ends.append(len(self._text))
 
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
     def packed(self) -> "PackedStrings":
         """All strings so far, in shared memory."""
         return PackedStrings(

@@ -9,7 +9,6 @@ import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import count
 from os import getpid
 from typing import Any
 
@@ -64,7 +63,7 @@ class RefusedError(UserError):
 
 @dataclass(frozen=True)
 class FileVersion:
-    """What the far side says of a file; `version` differs where the content does."""
+    """What the far side says of a file; `version` changes with the ETag or the time of writing."""
 
     size: int
     version: str
@@ -108,8 +107,10 @@ class RemoteDirectory:
         return FileVersion(int(info["size"]), f"{info['size']} {known}")
 
     def read(self, name: str, start: int, end: int, size: int) -> bytes:
-        """Bytes `start` … `end` of a file of `size` bytes; all of it where a server of no ranges
-        is asked for the first part."""
+        """Bytes `start` … `end` of a file of `size` bytes.
+
+        All of it where the first part is asked for and the server knows no ranges.
+        """
         whole = {size} if start == 0 else set()
         lengths = whole | {end - start}
         address = self.address(name)
@@ -139,7 +140,9 @@ class RemoteDirectory:
         """What `method` gives; an answer of another length than `lengths` is a failure."""
         begun = time.monotonic()
         most = attempts or self._retries.attempts
-        for attempt in count(1):
+        attempt = 0
+        while True:
+            attempt += 1
             try:
                 answer = self._attempt(address, method, content, options)
                 if lengths is None or len(answer) in lengths:
@@ -159,7 +162,6 @@ class RemoteDirectory:
                 ) from cause
             self._on_retry()
             time.sleep(self._retries.pause(attempt, address))
-        raise AssertionError  # the loop has no end
 
     def _attempt(
         self, address: str, method: str, content: tuple[bytes, ...], options: dict[str, object]

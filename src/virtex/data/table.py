@@ -16,7 +16,7 @@ import numpy.typing as npt
 from virtex.data.captioned_images import CaptionColumns, CaptionedImages, finding, path_id
 from virtex.data.images import OnBadImage
 from virtex.data.packed import PackedStrings, StringPacker
-from virtex.data.table_rows import KINDS, Row, place, read_rows
+from virtex.data.table_rows import KINDS, Row, broken, place, read_rows
 from virtex.errors import UserError
 
 
@@ -76,15 +76,15 @@ def _table(root: Path, split: str) -> Path:
 
 def _read(path: Path) -> _Columns:
     columns = _Columns()
-    former, former_place = "", -1
+    former, id_of_path = "", 0
     for row in read_rows(path):
-        name = _name(path, row)
-        if name != former:  # rows of an image mostly follow each other
+        if row.image != former:  # rows of an image mostly follow each other
+            name = _name(path, row)
             columns.names.append(name)
-            former, former_place = name, former_place + 1
-        columns.path_ids.append(path_id(name))
-        columns.ids.append(columns.path_ids[-1] if row.image_id is None else row.image_id)
-        columns.places.append(former_place)
+            former, id_of_path = row.image, path_id(name)
+        columns.path_ids.append(id_of_path)
+        columns.ids.append(id_of_path if row.image_id is None else row.image_id)
+        columns.places.append(len(columns.names) - 1)
         columns.numbers.append(row.number)
         for caption in row.captions:
             columns.rows.append(len(columns.ids) - 1)
@@ -95,17 +95,15 @@ def _read(path: Path) -> _Columns:
 
 def _name(path: Path, row: Row) -> str:
     """The image's path below the table's directory; raises UserError where it is not below."""
-    where = f"{path}, {place(path, row.number)}"
     if "://" in row.image:
-        raise UserError(f"{where}: {row.image!r} is an address; download the images first")
+        what = f"{row.image!r} is an address; download the images first"
+        raise broken(path, row.number, what)
     name = posixpath.normpath(row.image)
     if posixpath.isabs(name):
         name = posixpath.relpath(name, path.parent.absolute())
     if name in (".", "..") or name.startswith("../") or "\0" in name:
-        raise UserError(
-            f"{where}: {row.image!r} is no file below {path.parent}; write paths relative to it,"
-            " and link directories of elsewhere into it"
-        )
+        what = f"{row.image!r} is no file below {path.parent}; write paths relative to it"
+        raise broken(path, row.number, f"{what}, and link directories of elsewhere into it")
     return name
 
 

@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from virtex.data.caption_files import DELIMITERS
 from virtex.errors import UserError
@@ -22,8 +22,7 @@ _ID = "image_id"
 _BATCH = 4096  # rows of a Parquet file in memory
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """What a row says; `number` is of its line, or of the row itself in Parquet, from 1."""
 
     number: int
@@ -46,6 +45,11 @@ def place(path: Path, number: int) -> str:
     return f"{'row' if path.suffix == '.parquet' else 'line'} {number}"
 
 
+def broken(path: Path, number: int, what: str) -> UserError:
+    """The error of a row."""
+    return UserError(f"{path}, {place(path, number)}: {what}")
+
+
 def read_rows(path: Path) -> Iterator[Row]:
     """All rows of a file of one of `KINDS`.
 
@@ -63,7 +67,7 @@ def read_rows(path: Path) -> Iterator[Row]:
         for number, values in rows:
             if names is None:
                 names = _columns(path, list(values))
-            yield _row(f"{path}, {place(path, number)}", number, values, names)
+            yield _row(path, number, values, names)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
 
@@ -95,27 +99,32 @@ def _column(path: Path, given: Sequence[str], accepted: Sequence[str], what: str
     )
 
 
-def _row(where: str, number: int, values: Mapping[str, Any], names: _Names) -> Row:
+def _row(path: Path, number: int, values: Mapping[str, Any], names: _Names) -> Row:
     image = values.get(names.image)
     if not isinstance(image, str) or not image:
-        raise UserError(f"{where}: '{names.image}' must be the path of an image, not {image!r:.80}")
+        what = f"'{names.image}' must be the path of an image, not {image!r:.80}"
+        raise broken(path, number, what)
     captions = values.get(names.caption)
     if names.caption != _CAPTIONS:
         captions = [captions]
     if not isinstance(captions, list) or not all(isinstance(text, str) for text in captions):
         kind = "a list of texts" if names.caption == _CAPTIONS else "a text"
-        got = values.get(names.caption)
-        raise UserError(f"{where}: '{names.caption}' must be {kind}, not {got!r:.80}")
-    image_id = None if names.image_id is None else _integer(where, values.get(names.image_id))
+        what = f"'{names.caption}' must be {kind}, not {values.get(names.caption)!r:.80}"
+        raise broken(path, number, what)
+    image_id = None
+    if names.image_id is not None:
+        image_id = _integer(values.get(names.image_id))
+        if image_id is None:
+            what = f"must be a whole number of 64 bits, not {values.get(names.image_id)!r:.80}"
+            raise broken(path, number, f"'{names.image_id}' {what}")
     return Row(number, image, tuple(captions), image_id)
 
 
-def _integer(where: str, value: object) -> int:
+def _integer(value: object) -> int | None:
+    """A whole number of 64 bits, also one that is written as text; None for anything else."""
     if isinstance(value, str) and value.removeprefix("-").isdecimal() and len(value) <= 20:
         value = int(value)
-    if type(value) is not int or not -(2**63) <= value < 2**63:
-        raise UserError(f"{where}: '{_ID}' must be a whole number of 64 bits, not {value!r:.80}")
-    return value
+    return value if type(value) is int and -(2**63) <= value < 2**63 else None
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
