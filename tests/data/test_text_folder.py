@@ -31,6 +31,7 @@ def test_whole_numbers_are_ids_and_lines_are_captions(write):
             "a/10.txt": "one\n",
             "a/10.json": "of another tool",
             ".hidden/7.jpg": "",
+            os.fsdecode(b"\xff.json"): "",
         }
     )
     records = TextFolder(root)

@@ -57,7 +57,7 @@ class RemoteStore:
         self._root = _checked_root(root)
         self._cache = FileCache(cache_dir, cache_bytes)
         self._retries = retries or Retries()
-        self._expected: dict[str, FileContent] = {}
+        self._expected: dict[str, _FileContent] = {}
         self._counts = shared(np.zeros((_SLOTS, len(RemoteStatistics._fields)), np.int64))
         self._process: _Process | None = None
 
@@ -85,7 +85,7 @@ class RemoteStore:
                     f"{self._root}: the digest of {name!r} is {digest!r}; expected the 64"
                     " hexadecimal digits of SHA-256 or the 8 of CRC-32, in lower case"
                 )
-            self._expected[name] = FileContent(size, digest, digest)
+            self._expected[name] = _FileContent(size, digest, digest)
 
     def names(self) -> list[str]:
         """The files directly inside, sorted; raises UserError over HTTP, which cannot list."""
@@ -163,7 +163,7 @@ class RemoteStore:
             " write it again, or the manifest"
         )
 
-    def _content(self, name: str, attempts: int | None = None) -> "FileContent":
+    def _content(self, name: str, attempts: int | None = None) -> "_FileContent":
         if (expected := self._expected.get(name)) is not None:
             return expected
         local = self._local()
@@ -171,12 +171,12 @@ class RemoteStore:
             content = local.versions.get(name)
         if content is None:
             found = local.directory.version(name, attempts)
-            content = FileContent(found.size, found.version, None)
+            content = _FileContent(found.size, found.version, None)
             with local.lock:
                 local.versions[name] = content
         return content
 
-    def _download(self, name: str, content: "FileContent") -> Iterator[bytes]:
+    def _download(self, name: str, content: "_FileContent") -> Iterator[bytes]:
         directory = self._local().directory
         sha256, crc32, start = hashlib.sha256(), 0, 0
         while start < content.size:
@@ -193,7 +193,7 @@ class RemoteStore:
 
 
 @dataclass(frozen=True)
-class FileContent:
+class _FileContent:
     """What a file should be: `version` names its content, `digest` is its checksum if known."""
 
     size: int
@@ -214,7 +214,7 @@ class _Process:
     parent: "_Process | None"
     lock: threading.Lock = field(default_factory=threading.Lock)
     files: dict[str, CachedFile] = field(default_factory=dict)  # the one used last at the end
-    versions: dict[str, FileContent] = field(default_factory=dict)
+    versions: dict[str, _FileContent] = field(default_factory=dict)
 
     def keep(self, name: str, file: CachedFile, most: int = 16) -> None:
         """Leave a file open, and `most` files in all."""

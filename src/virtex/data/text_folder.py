@@ -39,9 +39,9 @@ class TextFolder(CaptionedImages):
         under `on_bad_image` "error" also when anything would be left out.
         """
         found = find_pictures([root])
-        files = [path for path in found if isinstance(path, Path) and _is_named(path)]
-        texts = {path.with_suffix("") for path in files if path.suffix == _TEXT}
-        images = [path for path in files if path.suffix.lower() in _PICTURES]
+        files = [path for path in found if isinstance(path, Path)]
+        texts = {path.with_suffix("") for path in files if path.suffix == _TEXT and _is_named(path)}
+        images = [path for path in files if path.suffix.lower() in _PICTURES and _is_named(path)]
         stems = _stems(images)
         captions = {path: _captions(path) for path in images if path.with_suffix("") in texts}
         kept = [path for path in images if captions.get(path)]
