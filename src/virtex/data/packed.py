@@ -58,7 +58,7 @@ def hashed(*tensors: torch.Tensor) -> str:
     digest = hashlib.sha256()
     for tensor in tensors:
         digest.update(len(tensor).to_bytes(8, "big"))
-        digest.update(tensor.numpy().data)
+        digest.update(tensor.contiguous().numpy().data)
     return digest.hexdigest()
 
 

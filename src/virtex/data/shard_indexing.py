@@ -74,11 +74,12 @@ def _existing(store: Store, name: str, home: Store) -> bytes | None:
 
 
 def _manifest(names: list[str], home: Store) -> bytes:
-    summaries, ranges, sources, labels, report = [], [], set(), set(), []
+    summaries, ranges, left_out = [], [], []
+    sources, labels = set(), set()
     for name in names:
         index = read_index(home.read(index_name(name)), f"{home.root}/{index_name(name)}")
         summaries.append(summary(name, index))
-        report += [f"{name}: {line}" for line in index.left_out]
+        left_out += [f"{name}: {line}" for line in index.left_out]
         if len(index.rows):
             ranges.append(_range(index))
             sources.add(index.ids)
@@ -89,9 +90,9 @@ def _manifest(names: list[str], home: Store) -> bytes:
     apart = all(one[1] < other[0] for one, other in pairwise(ranges))
     both: Labels = "categories" if labels == {"categories"} else "captions"
     told = apart and len(sources) == 1 and sources != {"names"}
-    if len(report) > _REPORTED:
-        report = [*report[:_REPORTED], f"and so on, {len(report) - _REPORTED} lines more"]
-    return written_manifest(summaries, labels=both, hashed_ids=not told, report=report)
+    if len(left_out) > _REPORTED:
+        left_out = [*left_out[:_REPORTED], f"and so on, {len(left_out) - _REPORTED} lines more"]
+    return written_manifest(summaries, labels=both, hashed_ids=not told, left_out=left_out)
 
 
 def _range(index: TarIndex) -> tuple[int, int]:

@@ -3,7 +3,8 @@
 One JSON object: `format`; `labels`, captions or categories; `categories`, their names, or null;
 `ids`, "told" where the indexes' image ids are those of the images, "hashed" where an id is a hash
 of the shard's name and the index's id, because these are not known to differ between shards;
-`report`, lines for a person; and a list each of `names`, `samples`, `tar_bytes`, `tar_sha256` and
+`report`, lines for a person, and `left_out`, such lines on samples that cannot be used; and a list
+each of `names`, `samples`, `tar_bytes`, `tar_sha256` and
 `index_sha256`, with an item a shard.
 """
 
@@ -49,6 +50,7 @@ class ShardManifest:
     categories: tuple[str, ...] | None
     hashed_ids: bool
     report: tuple[str, ...]
+    left_out: tuple[str, ...]
     names: PackedStrings
     samples: npt.NDArray[np.int64]
     tar_bytes: npt.NDArray[np.int64]
@@ -68,6 +70,7 @@ def written_manifest(
     categories: Sequence[str] | None = None,
     hashed_ids: bool = False,
     report: Sequence[str] = (),
+    left_out: Sequence[str] = (),
 ) -> bytes:
     """The content of `shards.json`; equal for equal shards."""
     content: dict[str, object] = {
@@ -76,6 +79,7 @@ def written_manifest(
         "categories": categories,
         "ids": "hashed" if hashed_ids else "told",
         "report": report,
+        "left_out": left_out,
         "names": [shard.name for shard in shards],
         "samples": [shard.samples for shard in shards],
         "tar_bytes": [shard.tar_bytes for shard in shards],
@@ -122,6 +126,7 @@ def _manifest(values: Mapping[str, Any]) -> ShardManifest:
         categories=None if categories is None else tuple(map(str, categories)),
         hashed_ids={"told": False, "hashed": True}[values["ids"]],
         report=tuple(map(str, values["report"])),
+        left_out=tuple(map(str, values["left_out"])),
         names=names.packed(),
         samples=samples,
         tar_bytes=tar_bytes,

@@ -92,7 +92,7 @@ class Shards:
     @property
     def report(self) -> tuple[str, ...]:
         """What was found when the shards were made, a line each."""
-        return self._manifest.report
+        return self._manifest.report + self._manifest.left_out
 
     @property
     def categories(self) -> tuple[str, ...]:
@@ -173,9 +173,9 @@ def open_shards(
             f"{'' if manifest.labels != labels else ' without names'}, and MODEL.NAME needs"
             f" {labels}; {_REMEDY[labels]}"
         )
-    if manifest.report and on_bad_image == "error":
+    if manifest.left_out and on_bad_image == "error":
         raise UserError(
-            f"{store.root}: {'; '.join(manifest.report)}. Mend the shards, or set"
+            f"{store.root}: {'; '.join(manifest.left_out)}. Mend the shards, or set"
             " DATA.ON_BAD_IMAGE to skip to train without these"
         )
     # Two windows meet in a batch.

@@ -86,7 +86,8 @@ def tar_members(stream: TarStream) -> Iterator[TarMember]:
         if kind not in _FILE:
             stream.refuse("it is a link or a special file, which is not read", name)
         if size > min(_MOST_BYTES, stream.size - stream.position):
-            stream.refuse(f"its header says {size} bytes, more than the file holds", name)
+            reason = "more than the rest of the file: it is truncated or damaged"
+            stream.refuse(f"its header says {size} bytes, {reason}", name)
         offset = stream.position
         yield TarMember(name, offset, _content(stream, size))
     while stream.position < stream.size:
