@@ -161,7 +161,8 @@ def _claim(job: PackJob) -> None:
     }
     content = (json.dumps(settings, indent=1) + "\n").encode()
     store = LocalStore(str(job.directory))
-    if not job.directory.exists() or not any(job.directory.iterdir()):
+    there = job.directory.iterdir() if job.directory.exists() else ()
+    if all(path.name.startswith(".") for path in there):
         _write(job.directory, SETTINGS, content)
         return
     if SETTINGS not in store.names():

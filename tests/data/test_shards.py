@@ -344,3 +344,15 @@ def test_an_index_holds_the_checksums(directory):
     index = read_index((directory / "00000.index").read_bytes(), "i")
     assert index.rows.dtype.itemsize == 41
     assert torch.tensor(index.rows["image_crc32"].astype(np.int64)).unique().numel() == 3
+
+
+def test_a_category_without_a_name_is_named(tmp_path):
+    (tmp_path / "f").mkdir()
+    texts = {"1.json": b'{"image_id": 1, "categories": [2, 81]}', "1.jpg": b"p"}
+    (tmp_path / "f" / "0.tar").write_bytes(tar(texts))
+    with pytest.raises(UserError, match="hold categories without names, and"):
+        opened(tmp_path / "f", "categories")
+    path = tmp_path / "f" / MANIFEST
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"categories": ["cat", "dog"]}))
+    with pytest.raises(BadImage, match=r"0\.tar: 1\.json: category 81, and shards\.json names 2"):
+        opened(tmp_path / "f", "categories")[0]

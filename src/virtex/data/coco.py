@@ -5,7 +5,7 @@ image ids, whatever the order in the file.
 """
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -43,7 +43,7 @@ class CocoImages:
         """The image file of record `index` (0 … N-1)."""
         return self._directory / self._names[int(self._places.numpy()[index])]
 
-    def missing(self, positions: Sequence[int]) -> list[Path]:
+    def missing(self, positions: Iterable[int]) -> list[Path]:
         """The image files at `positions` that are not there or empty."""
         return missing_files(map(self.path, positions))
 

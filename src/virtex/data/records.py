@@ -1,6 +1,6 @@
 """What a data set gives: records of an image and what is known of it, by position."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -32,7 +32,7 @@ class Records(Protocol):
 
     def __getitem__(self, index: int, /) -> Record: ...
 
-    def missing(self, positions: Sequence[int], /) -> list[Path]:
+    def missing(self, positions: Iterable[int], /) -> list[Path]:
         """The image files of the records at `positions` that are not there or empty, found
         without reading any."""
         ...

@@ -25,7 +25,7 @@ from virtex.errors import UserError
 
 MANIFEST = "shards.json"
 FORMAT = "virtex shards 1"
-_NAME = re.compile(r"\w[^/\\\0]*\.tar")
+_NAME = re.compile(r"[^./\\\0][^/\\\0]*\.tar")
 _LISTS = ("names", "samples", "tar_bytes", "tar_sha256", "index_sha256")
 _NAMED = 5
 Labels = Literal["captions", "categories"]

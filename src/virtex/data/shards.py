@@ -8,7 +8,7 @@ so that its memory does not grow with the number of samples.
 import hashlib
 import zlib
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -82,6 +82,9 @@ class Shards:
         name = self._manifest.names[shard]
         text = Member(self._store, name, *places[3:])
         said = sample_text.parse(text.content(), KINDS[kind])
+        if said.categories and self.categories and said.categories[-1] > len(self.categories):
+            reason = f"category {said.categories[-1]}, and {MANIFEST} names {len(self.categories)}"
+            raise BadImage(str(text), reason)
         return Record(
             image_id=self._image_id(name, image_id),
             picture=Member(self._store, name, *places[:3]),
@@ -114,7 +117,7 @@ class Shards:
         """The id of each record, (N,); reads all indexes."""
         return np.concatenate([self._image_ids(shard) for shard in range(len(self.shard_sizes))])
 
-    def missing(self, positions: Sequence[int]) -> list[Path]:  # noqa: ARG002
+    def missing(self, positions: Iterable[int]) -> list[Path]:  # noqa: ARG002
         """None: that the shards are there was checked when they were opened."""
         return []
 

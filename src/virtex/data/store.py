@@ -62,7 +62,9 @@ class LocalStore:
             with os.scandir(self._root) as entries:
                 return sorted(entry.name for entry in entries if entry.is_file())
         except OSError as error:
-            raise UserError(f"cannot list {self._root}: {error.strerror}") from error
+            raise UserError(
+                f"cannot list {self._root}: {error.strerror}; check DATA.ROOT"
+            ) from error
 
     def size(self, name: str) -> int:
         try:

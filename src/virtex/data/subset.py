@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
 from decimal import ROUND_CEILING, Context, Decimal
 from fractions import Fraction
 from pathlib import Path
@@ -31,9 +31,10 @@ class Selection:
             raise IndexError(index)
         return self._records[int(self._positions.numpy()[index])]
 
-    def missing(self, positions: Sequence[int]) -> list[Path]:
+    def missing(self, positions: Iterable[int]) -> list[Path]:
         """The image files at `positions` (0 … n-1) that are not there or empty."""
-        return self._records.missing(self._positions.numpy()[list(positions)].tolist())
+        chosen = self._positions.numpy()
+        return self._records.missing(int(chosen[position]) for position in positions)
 
     @property
     def image_ids(self) -> npt.NDArray[np.int64]:
