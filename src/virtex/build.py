@@ -173,7 +173,7 @@ def validation_batches(
     batches = loader.validation_batches(
         parts.validation,
         parts.collate,
-        batch_size=config.optim.batch_size,
+        batch_size=config.optim.batch_size // config.optim.accumulate,
         workers=workers,
         rank=world.rank,
         world_size=world.size,

@@ -313,6 +313,12 @@ class Optim(Section):
     batch_size: int = Field(
         default=256, ge=1, description="Images an iteration, over all processes."
     )
+    accumulate: int = Field(
+        default=1,
+        ge=1,
+        description="Parts in which a process computes its images, one after the other: less "
+        "memory, the same gradient but for batch norm, whose statistics are each part's.",
+    )
     cnn_lr: float = Field(default=0.2, ge=0, description="Peak learning rate of the backbone.")
     lr: float = Field(default=1e-3, ge=0, description="Peak learning rate of all else.")
     num_iterations: int = Field(default=500000, ge=1, description="Length of the run.")
@@ -370,6 +376,11 @@ class Config(Section):
     cudnn_benchmark: bool = Field(
         default=True, description="Try cuDNN's kernels and keep the fastest."
     )
+    sync_bn: bool = Field(
+        default=False,
+        description="Batch norm's statistics over all processes; else, as published, each "
+        "process's own, and those of the first are saved.",
+    )
     channels_last: bool = Field(
         default=True,
         description="Memory layout of the backbone: faster, and changes rounding only.",
@@ -404,12 +415,14 @@ class Config(Section):
 
 
 def check_processes(config: Config, processes: int) -> None:
-    """Raise `UserError` unless the batch divides equally over the processes (at least 1)."""
-    batch_size = config.optim.batch_size
-    if batch_size % processes:
-        below = batch_size - batch_size % processes
-        choices = [size for size in (below, below + processes) if size]
+    """Raise `UserError` unless the batch divides into the parts of all processes (at least 1)."""
+    batch_size, accumulate = config.optim.batch_size, config.optim.accumulate
+    parts = processes * accumulate
+    if batch_size % parts:
+        below = batch_size - batch_size % parts
+        choices = [size for size in (below, below + parts) if size]
+        times = f" times OPTIM.ACCUMULATE {accumulate}" if accumulate > 1 else ""
         raise UserError(
             f"'OPTIM.BATCH_SIZE' is {batch_size} over all processes, which does not divide by "
-            f"{processes} processes; choose {' or '.join(map(str, choices))}"
+            f"{processes} processes{times}; choose {' or '.join(map(str, choices))}"
         )

@@ -18,6 +18,7 @@ from virtex.data import subset_manifest
 from virtex.data.loader import lost_workers_as_errors
 from virtex.errors import RunError, UserError
 from virtex.evaluation.contact_sheet import contact_sheet
+from virtex.models.sync_batch_norm import synchronise_batch_norm
 from virtex.progress import Meter, losses_text, progress_line, training_scalars
 from virtex.restore import (
     check_same_run,
@@ -115,7 +116,7 @@ def _train(job: Job, world: World, journal: Journal, parts: Parts, first: int) -
     if first > last:
         journal.say(f"all {last} iterations are done already; OPTIM.NUM_ITERATIONS sets more")
     steps = optimize(
-        _distributed(parts.objective, world),
+        parts.objective,
         build.training_batches(
             *(config, parts.data, world),
             workers=job.workers,
@@ -128,7 +129,10 @@ def _train(job: Job, world: World, journal: Journal, parts: Parts, first: int) -
         precision=parts.precision,
         clip_grad_norm=config.optim.clip_grad_norm,
         max_nonfinite_steps=config.optim.max_nonfinite_steps,
-        seed=(config.random_seed, world.rank),
+        seed=config.random_seed,
+        world=world,
+        parallel=distributed(parts.objective, world, accumulate=config.optim.accumulate),
+        accumulate=config.optim.accumulate,
         first=first,
         last=last,
     )
@@ -240,6 +244,8 @@ def _parts(job: Job, world: World, data: build.Data, start: Start) -> Parts:
     if start.state is not None:
         load_weights(objective, start.state, f"--resume-from {job.resume_from}")
     objective.to(world.device)
+    if config.sync_bn and world.size > 1:
+        objective.visual.cnn = synchronise_batch_norm(objective.visual.cnn, world.device)
     precision = choose_precision(config.amp, world.device)
     parts = Parts(
         objective=objective,
@@ -281,7 +287,8 @@ def _introduce(job: Job, world: World, journal: Journal, parts: Parts, start: St
         journal.say(line)
 
 
-def _distributed(objective: Objective, world: World) -> nn.Module:
+def distributed(objective: Objective, world: World, *, accumulate: int) -> nn.Module:
+    """`objective`, such that the processes' gradients become their mean in the backward pass."""
     if world.size == 1:
         return objective
     with warnings.catch_warnings():
@@ -293,7 +300,8 @@ def _distributed(objective: Objective, world: World) -> nn.Module:
             # Batch-norm statistics are per process, as published; those of rank 0 are saved.
             broadcast_buffers=False,
             gradient_as_bucket_view=True,
-            static_graph=True,
+            # torch cannot skip the exchange of a part's gradients in a static graph.
+            static_graph=accumulate == 1,
         )
 
 

@@ -96,4 +96,6 @@ class ExampleDataset:
         augmented = Augmented(read_image(record.picture))
         for transform in self._transforms:
             augmented = transform(augmented, rng)
-        return self._encode(record, augmented, rng)
+        example = self._encode(record, augmented, rng)
+        # Last, so that it moves no other draw.
+        return example | {"dropout_key": int(rng.integers(2**63))}

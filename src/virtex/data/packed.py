@@ -25,6 +25,9 @@ class StringPacker:
         self._text += text.encode("utf-8", errors="replace")
         self._ends.append(len(self._text))
 
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
     def packed(self) -> "PackedStrings":
         """All strings so far, in shared memory."""
         return PackedStrings(
@@ -51,6 +54,11 @@ class PackedStrings:
     def __getitem__(self, index: int) -> str:
         start, end = self._ends.numpy()[index : index + 2]
         return self._text.numpy()[start:end].tobytes().decode()
+
+    @property
+    def tensors(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The two, as they were given."""
+        return self._text, self._ends
 
 
 def hashed(*tensors: torch.Tensor) -> str:
