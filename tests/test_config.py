@@ -32,7 +32,11 @@ CUDNN_BENCHMARK: true
 SYNC_BN: false
 CHANNELS_LAST: true
 DATA:
+  FORMAT: coco
   ROOT: datasets/coco
+  CACHE_DIR: null
+  CACHE_GB: 50.0
+  SHUFFLE_WINDOW: 131072
   TOKENIZER_MODEL: datasets/vocab/coco_10k.model
   VOCAB_SIZE: 10000
   UNK_INDEX: 0

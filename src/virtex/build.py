@@ -13,7 +13,7 @@ from virtex.build_tasks import Vocabulary
 from virtex.config import Config, TransformSpec, Visual
 from virtex.data import loader, transforms
 from virtex.data.dataset import VALIDATION_EPOCH, ExampleDataset, Key
-from virtex.data.records import Records, missing_images
+from virtex.data.records import Records
 from virtex.data.subset_manifest import SubsetManifest, training_subset
 from virtex.data.transforms import Transform
 from virtex.errors import UserError
@@ -156,6 +156,7 @@ def training_batches(
         batch_size=config.optim.batch_size,
         workers=workers,
         seed=config.random_seed,
+        window=config.data.shuffle_window,
         first_iteration=first - 1,
         rank=world.rank,
         world_size=world.size,
@@ -257,7 +258,7 @@ def transform_steps(specs: Sequence[TransformSpec], crop_size: int) -> list[Tran
 
 def _missing(records: Records, on_bad_image: str) -> list[str]:
     """A line where image files are missing or empty; an error where that ends the run."""
-    missing = missing_images(records)
+    missing = records.missing(range(len(records)))
     if not missing:
         return []
     named = ", ".join(map(str, missing[:5]))

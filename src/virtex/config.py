@@ -56,9 +56,31 @@ class MaskedLM(Section):
 class Data(Section):
     """Images, captions, and how they become examples."""
 
-    root: Path = Field(
-        default=Path("datasets/coco"),
-        description="Directory of COCO: annotations/, train2017/, val2017/.",
+    format: Literal["coco", "table", "shards"] = Field(
+        default="coco",
+        description="What ROOT holds: COCO's annotations/, train2017/ and val2017/; a table of "
+        "image files and captions; or train/ and val/ with tar shards, as `virtex pack`, "
+        "WebDataset and img2dataset write them.",
+    )
+    root: str = Field(
+        default="datasets/coco",
+        min_length=1,
+        description="Directory of the data; of shards and tables also an address such as "
+        "s3://bucket/directory.",
+    )
+    cache_dir: Path | None = Field(
+        default=None,
+        description="Directory for what was fetched from an address, and for indexes of shards "
+        "that cannot be written beside them; null for virtex/ in the user's cache.",
+    )
+    cache_gb: float = Field(
+        default=50.0, gt=0, description="Most 10^9 bytes of fetched data to keep there."
+    )
+    shuffle_window: int = Field(
+        default=131072,
+        ge=1,
+        description="Samples of shards that are shuffled together, in whole shards, which are "
+        "shuffled before; coco and table are shuffled as a whole.",
     )
     tokenizer_model: Path = Field(
         default=Path("datasets/vocab/coco_10k.model"),
@@ -136,6 +158,8 @@ class Data(Section):
         values = [self.unk_index, self.sos_index, self.eos_index, self.mask_index]
         if len(set(values)) < len(values):
             yield indices, "expected four different ids, those of the tokenizer"
+        if self.format == "coco" and "://" in self.root:
+            yield ("FORMAT", "ROOT"), "expected a directory of files, or the format shards or table"
         if self.subset_manifest is not None and self.use_percentage != 100:
             keys = ("SUBSET_MANIFEST", "USE_PERCENTAGE")
             yield keys, "expected one of them: the manifest already says which images are used"

@@ -1,4 +1,4 @@
-"""From a job to the parts of its run: what is checked, found, built and restored before it starts."""
+"""From a job to the parts of its run: checked, found, built and restored before it starts."""
 
 import hashlib
 from dataclasses import dataclass, field, replace

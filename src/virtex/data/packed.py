@@ -5,6 +5,7 @@ reference count. Tensors in shared memory are one copy for a process and all its
 spawned.
 """
 
+import hashlib
 from array import array
 
 import numpy as np
@@ -45,6 +46,11 @@ class PackedStrings:
     def __len__(self) -> int:
         return len(self._ends) - 1
 
+    @property
+    def tensors(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """All that it consists of."""
+        return self._text, self._ends
+
     def __getitem__(self, index: int) -> str:
         start, end = self._ends.numpy()[index : index + 2]
         return self._text.numpy()[start:end].tobytes().decode()
@@ -53,6 +59,15 @@ class PackedStrings:
     def tensors(self) -> tuple[torch.Tensor, torch.Tensor]:
         """The two, as they were given."""
         return self._text, self._ends
+
+
+def hashed(*tensors: torch.Tensor) -> str:
+    """SHA-256 of the content of some tensors, each of one dimension, in hex."""
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(len(tensor).to_bytes(8, "big"))
+        digest.update(tensor.contiguous().numpy().data)
+    return digest.hexdigest()
 
 
 def shared(values: npt.NDArray[np.generic]) -> torch.Tensor:

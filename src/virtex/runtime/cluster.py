@@ -12,8 +12,8 @@ from virtex.errors import UserError
 class Place:
     """One process among `size`, and where the first of them can be reached.
 
-    `attempt` counts how often the job's processes were started anew. With an `agent` (torchrun's, or
-    our own of its kind) this process is its child; `agent_serves` says that it also serves the
+    `attempt` counts how often the job's processes were started anew. With an `agent` (torchrun's
+    or our own of its kind) this process is its child; `agent_serves` says that it also serves the
     store at `host`:`port`, by which the processes find each other.
     """
 
