@@ -27,7 +27,7 @@ def slurm(tmp_path, monkeypatch):
     return slurm
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def cluster(tmp_path, monkeypatch):
     """Programs by the names of SLURM's; sbatch takes every script but that of a wrong account."""
     programs = tmp_path / "bin"
@@ -54,7 +54,7 @@ def test_the_script_asks_for_a_process_for_each_gpu(slurm, capsys):
     assert subprocess.run(["bash", "-n"], check=False, input=script, text=True).returncode == 0
 
 
-def test_what_is_submitted_is_what_a_dry_run_shows(slurm, cluster, capsys):
+def test_what_is_submitted_is_what_a_dry_run_shows(slurm, capsys):
     flags = ("--gpus-per-node", "4", "--folder", "logs", "--comment", "a 'b'")
     assert slurm("--dry-run", *flags) == 0
     shown = capsys.readouterr().out
@@ -67,7 +67,7 @@ def test_what_is_submitted_is_what_a_dry_run_shows(slurm, cluster, capsys):
     assert "scancel 4321" in printed
 
 
-def test_a_turn_after_the_first_goes_on_from_the_latest_checkpoint(slurm, cluster):
+def test_a_turn_after_the_first_goes_on_from_the_latest_checkpoint(slurm):
     Path("other.pth").touch()
     run = ["--init-from=other.pth", *RUN, "--config-override", "OPTIM.LR", "1e-4"]
     assert slurm("--gpus-per-node", "2", "--turns", "7", run=run) == 0
@@ -83,7 +83,7 @@ def test_a_turn_after_the_first_goes_on_from_the_latest_checkpoint(slurm, cluste
     assert submitted._timeout_countdown == 6
 
 
-def test_the_pickle_holds_nothing_that_must_be_built(slurm, cluster):
+def test_the_pickle_holds_nothing_that_must_be_built(slurm):
     assert slurm() == 0
     names = set(re.findall(rb"virtex[.\w]*", Path("runs/a/slurm/4321_submitted.pkl").read_bytes()))
     assert {name for name in names if b"." in name} == {b"virtex.slurm_task"}
@@ -109,9 +109,7 @@ def test_the_pickle_holds_nothing_that_must_be_built(slurm, cluster):
         (("--cluster", "debug", "--tasks-per-node", "2"), RUN, "runs one process, not 2"),
     ],
 )
-def test_a_mistake_is_told_before_anything_is_queued(
-    slurm, cluster, capsys, arguments, run, message
-):
+def test_a_mistake_is_told_before_anything_is_queued(slurm, capsys, arguments, run, message):
     Path("old").mkdir()
     Path("old/config.yaml").touch()
     assert slurm(*arguments, run=run) == 2
@@ -131,7 +129,7 @@ def test_a_mistake_is_told_before_anything_is_queued(
         (("--dry-run", "--cluster", "local"), RUN, "not allowed with argument"),
     ],
 )
-def test_a_wrong_word_is_told_with_the_usage(slurm, cluster, capsys, arguments, run, message):
+def test_a_wrong_word_is_told_with_the_usage(slurm, capsys, arguments, run, message):
     with pytest.raises(SystemExit) as caught:
         slurm(*arguments, run=run)
     assert caught.value.code == 2
@@ -148,7 +146,7 @@ def test_a_machine_without_slurm_is_told_of_what_it_can_do(slurm, monkeypatch, c
     assert not Path("runs").exists()
 
 
-def test_what_sbatch_says_is_passed_on(slurm, cluster, capsys):
+def test_what_sbatch_says_is_passed_on(slurm, capsys):
     assert slurm("--account", "wrong") == 1
     assert "sbatch did not take the job: invalid account" in capsys.readouterr().err
 

@@ -280,21 +280,20 @@ def _submit(
 
 def _run_here(task: "PretrainTask", folder: Path, arguments: argparse.Namespace, tasks: int) -> int:
     """The job without a cluster, to its end; its largest exit status."""
-    from submitit import AutoExecutor
+    from submitit import DebugExecutor, LocalExecutor
     from submitit.core.utils import UncompletedJobError
 
-    executor = AutoExecutor(
-        folder, cluster=arguments.cluster, local_max_num_timeout=arguments.turns - 1
-    )
+    if arguments.cluster == "debug":
+        return max(DebugExecutor(folder).submit(task).results())
+    executor = LocalExecutor(folder, max_num_timeout=arguments.turns - 1)
     executor.update_parameters(
         timeout_min=arguments.time,
         tasks_per_node=tasks,
         gpus_per_node=arguments.gpus_per_node,
-        local_signal_delay_s=arguments.notice,
+        signal_delay_s=arguments.notice,
     )
     job = executor.submit(task)
-    if arguments.cluster == "local":
-        print(f"job {job.job_id} runs here\nlogs: {job.paths.stdout} and .err", flush=True)
+    print(f"job {job.job_id} runs here\nlogs: {job.paths.stdout} and .err", flush=True)
     try:
         statuses: list[int] = job.results()
     except UncompletedJobError as error:
