@@ -11,7 +11,7 @@ import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, Literal
 
 from benchmarks import model_costs
 
@@ -219,8 +219,11 @@ def blocks(known: Measured, assumed: Assumptions) -> dict[str, str]:
     }
 
 
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    rule = "|".join(["---", *["---:"] * (len(header) - 1)])
+def _table(
+    header: Sequence[str], rows: Iterable[Sequence[str]], *, last: Literal["text", "figure"]
+) -> str:
+    figures = len(header) - (2 if last == "text" else 1)
+    rule = "|".join(["---", *["---:"] * figures, *(["---"] if last == "text" else [])])
     lines = [header, *rows]
     first, *rest = [f"| {' | '.join(line)} |" for line in lines]
     return "\n".join([first, f"|{rule}|", *rest])
@@ -272,7 +275,7 @@ def _measured_table(known: Measured) -> str:
             f"{results_file}: no model",
         ),
     ]
-    return _table(("measured", "figure", "how"), rows)
+    return _table(("measured", "figure", "how"), rows, last="text")
 
 
 def _assumed_table(assumed: Assumptions) -> str:
@@ -280,7 +283,7 @@ def _assumed_table(assumed: Assumptions) -> str:
         (f"`--{name.replace('_', '-')}`", f"{value:,g}", SOURCES[name])
         for name, value in asdict(assumed).items()
     ]
-    return _table(("assumed", "figure", "source"), rows)
+    return _table(("assumed", "figure", "source"), rows, last="text")
 
 
 def _scale_table(steps: Sequence[Step]) -> str:
@@ -308,7 +311,7 @@ def _scale_table(steps: Sequence[Step]) -> str:
         )
         for one in steps
     ]
-    return _table(header, rows)
+    return _table(header, rows, last="text")
 
 
 def _links_table(known: Measured, assumed: Assumptions) -> str:
@@ -319,7 +322,7 @@ def _links_table(known: Measured, assumed: Assumptions) -> str:
         within = [n for n in counts if n <= assumed.gpus_per_node or name in BETWEEN_NODES_GB_S]
         times = [f"{ring_ms(known.gradient_bytes, n, speed, assumed):,.0f}" for n in within]
         rows.append((name, f"{speed:g}", *times, *["–"] * (len(counts) - len(within))))
-    return _table(header, rows)
+    return _table(header, rows, last="figure")
 
 
 def _memory_table(steps: Sequence[Step], known: Measured) -> str:
@@ -331,7 +334,7 @@ def _memory_table(steps: Sequence[Step], known: Measured) -> str:
         weights = 2 * known.checkpoint_bytes / 1e6  # on their way to the device, and to a file
         host = shared + known.annotations_mb + known.process_mb * (1 + workers) / 5 + weights
         rows.append((f"{local}", f"{workers}", f"{shared:.0f}", f"{host / 1e3:.1f}"))
-    return _table(header, rows)
+    return _table(header, rows, last="figure")
 
 
 def _stops_table(known: Measured, assumed: Assumptions) -> str:
@@ -352,7 +355,7 @@ def _stops_table(known: Measured, assumed: Assumptions) -> str:
         rows.append(row)
     with_notice = restart / (4.0 * 3600)
     rows.append(["4 h (by a signal)", *["–"] * 2, f"{with_notice:.2%}", *["–"] * 2, "the same"])
-    return _table(header, rows)
+    return _table(header, rows, last="figure")
 
 
 def with_blocks(page: str, tables: dict[str, str]) -> str:
