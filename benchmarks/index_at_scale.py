@@ -16,6 +16,7 @@ import os
 import platform
 import sys
 import time
+from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
 
@@ -47,6 +48,12 @@ class SyntheticStore:
     def names(self) -> list[str]:
         return [*(f"{shard:06}.tar" for shard in range(self._shards)), MANIFEST]
 
+    def sizes(self) -> dict[str, int]:
+        return {name: self.size(name) for name in self.names()}
+
+    def expect(self, files: Mapping[str, tuple[int, str]]) -> None:
+        pass
+
     def size(self, name: str) -> int:
         return self._tar_bytes if name.endswith(".tar") else len(self._index)
 
@@ -62,7 +69,9 @@ class SyntheticStore:
         """As `virtex pack` would write it; made once, and kept in a file by the benchmark."""
         digest = hashlib.sha256(self._index).hexdigest()
         summaries = [
-            ShardSummary(f"{shard:06}.tar", PER_SHARD, self._tar_bytes, "0" * 64, digest)
+            ShardSummary(
+                f"{shard:06}.tar", PER_SHARD, self._tar_bytes, "0" * 64, len(self._index), digest
+            )
             for shard in range(self._shards)
         ]
         return written_manifest(summaries, labels="captions", hashed_ids=True)

@@ -17,6 +17,7 @@ from virtex.data.coco_categories import CocoCategories
 from virtex.data.records import Records
 from virtex.data.shards import Shards, open_shards
 from virtex.data.store import cache_directory, open_store
+from virtex.data.table import TableCaptions
 from virtex.decoding.captioner import BeamSearch, Captioner, NucleusSampling, Strategy
 from virtex.errors import UserError
 from virtex.models.backbone import Backbone
@@ -126,13 +127,7 @@ def caption_records(data: Data, split: str) -> ReportedRecords:
         case "coco":
             return CocoCaptions(Path(data.root), split, data.on_bad_image)
         case "table":
-            # The `unused-ignore` is for the time when the module is there.
-            from virtex.data.table import (  # type: ignore[import-not-found, unused-ignore]
-                TableCaptions,
-            )
-
-            table: ReportedRecords = TableCaptions(data.root, split, data.on_bad_image)
-            return table
+            return TableCaptions(data.root, split, data.on_bad_image)
         case "shards":
             return _shards(data, split, "captions")
         case _:

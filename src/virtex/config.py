@@ -65,7 +65,7 @@ class Data(Section):
     root: str = Field(
         default="datasets/coco",
         min_length=1,
-        description="Directory of the data; of shards and tables also an address such as "
+        description="Directory of the data; of shards also an address such as "
         "s3://bucket/directory.",
     )
     cache_dir: Path | None = Field(
@@ -158,8 +158,8 @@ class Data(Section):
         values = [self.unk_index, self.sos_index, self.eos_index, self.mask_index]
         if len(set(values)) < len(values):
             yield indices, "expected four different ids, those of the tokenizer"
-        if self.format == "coco" and "://" in self.root:
-            yield ("FORMAT", "ROOT"), "expected a directory of files, or the format shards or table"
+        if self.format != "shards" and "://" in self.root:
+            yield ("FORMAT", "ROOT"), "expected a directory on a disk, or the format shards"
         if self.subset_manifest is not None and self.use_percentage != 100:
             keys = ("SUBSET_MANIFEST", "USE_PERCENTAGE")
             yield keys, "expected one of them: the manifest already says which images are used"

@@ -28,6 +28,7 @@ from virtex.data.shard_manifest import (
 from virtex.data.shard_writing import Packing, write_shard
 from virtex.data.store import LocalStore
 from virtex.data.tar_index import SUFFIX, TarIndex, read_index
+from virtex.data.text_folder import TextFolder
 from virtex.errors import RunError, UserError
 
 SETTINGS = "pack.json"
@@ -71,12 +72,7 @@ def source(
     """The records of a data set, and the categories' names if asked for; raises UserError."""
     on_bad_image: OnBadImage = "skip" if skip_bad else "error"
     if kind == "folder":
-        # The `unused-ignore` is for the time when the module is there.
-        from virtex.data.text_folder import (  # type: ignore[import-not-found, unused-ignore]
-            TextFolder,
-        )
-
-        return TextFolder(root, split, on_bad_image), None
+        return TextFolder(Path(root, split), on_bad_image), None
     data = Data(format=kind, root=root, on_bad_image=on_bad_image)
     if with_categories:
         objects = category_records(data, split)
@@ -194,7 +190,7 @@ def _shards_done(job: PackJob) -> Iterator[_Done]:
     """The shards in order, as they are done."""
     workers = min(job.workers, job.shards)
     loader = DataLoader(
-        _Shards(job),
+        _ShardWriting(job),
         batch_size=None,
         collate_fn=_as_it_is,
         num_workers=workers if workers > 1 else 0,
@@ -229,7 +225,7 @@ def _write(directory: Path, name: str, content: bytes) -> None:
         raise UserError(f"cannot write into {directory}: permission denied; give another OUTPUT")
 
 
-class _Shards(Dataset[_Done | UserError]):
+class _ShardWriting(Dataset[_Done | UserError]):
     """A shard's number to the shard, in a worker process; errors come back as values."""
 
     def __init__(self, job: PackJob) -> None:

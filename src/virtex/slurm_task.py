@@ -13,11 +13,10 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from virtex.runtime.stopping import STOPPED
+
 if TYPE_CHECKING:
     from submitit.helpers import DelayedSubmission
-
-STOPPED = os.EX_TEMPFAIL
-"""Exit status of a run that a signal has stopped, and that goes on with `--resume-from latest`."""
 
 
 @dataclass(frozen=True)

@@ -177,3 +177,22 @@ def test_a_table_has_no_categories(tmp_path, capsys):
     names = [str(tmp_path), str(tmp_path / "a")]
     assert main(["pack", "--from", "table", *names, "--labels", "categories"]) == 2
     assert "--from table holds captions alone" in capsys.readouterr().err
+
+
+def test_a_table_and_a_folder_are_packed(coco, tmp_path, capsys):
+    pictures = coco / "train2017"
+    (coco / "train.csv").write_text("image,caption\ntrain2017/1.jpg,one\ntrain2017/2.jpg,two\n")
+    folder = tmp_path / "folder" / "train"
+    folder.mkdir(parents=True)
+    for number, caption in ((1, "one"), (2, "two")):
+        (folder / f"{number}.jpg").write_bytes((pictures / f"{number}.jpg").read_bytes())
+        (folder / f"{number}.txt").write_text(caption)
+    for kind, source in (("table", coco), ("folder", tmp_path / "folder")):
+        output = tmp_path / f"of_{kind}"
+        words = ["--from", kind, str(source), str(output), "--split", "train"]
+        assert main(["pack", *words]) == 0, capsys.readouterr().err
+        records = opened(output)
+        assert sorted(record.captions for record in records) == [("one",), ("two",)]
+        for record in records:
+            number = {"one": 1, "two": 2}[record.captions[0]]
+            assert record.picture.content() == (pictures / f"{number}.jpg").read_bytes()

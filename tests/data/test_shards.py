@@ -7,9 +7,11 @@ import re
 from itertools import islice
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pytest
 import torch
+from tests.data.faulty_server import serve
 from tests.data.packing import opened, packed
 from tests.data.tars import tar
 
@@ -18,13 +20,14 @@ from virtex.data.coco_categories import CocoCategories
 from virtex.data.dataset import ExampleDataset
 from virtex.data.images import BadImage, content
 from virtex.data.loader import training_batches, validation_batches
+from virtex.data.remote_store import RemoteStore
 from virtex.data.shard_manifest import MANIFEST
 from virtex.data.shard_writing import Packing
 from virtex.data.store import LocalStore
 from virtex.data.subset import subset
 from virtex.data.tar_index import index_tar, read_index
 from virtex.data.transforms import ColorJitter, HorizontalFlip, RandomResizedCrop
-from virtex.errors import UserError
+from virtex.errors import RunError, UserError
 
 COCO_MINI = os.environ.get("VIRTEX_COCO_MINI")
 TRAIN = (RandomResizedCrop(16), HorizontalFlip(), ColorJitter())
@@ -309,7 +312,7 @@ def test_the_index_of_another_shard_is_an_error(directory):
         ({"samples": [1, -1, 1, 1]}, "0 or more"),
         ({"samples": [2**70] * 4}, ""),
         ({"index_sha256": ["zz"] * 4}, "hexadecimal"),
-        ({"index_sha256": ["00"] * 4}, "reshape"),
+        ({"tar_sha256": ["00"] * 4}, "reshape"),
         ({"ids": 1}, ""),
         ({"labels": "words"}, "'labels' is 'words'"),
     ],
@@ -356,3 +359,46 @@ def test_a_category_without_a_name_is_named(tmp_path):
     path.write_text(json.dumps(json.loads(path.read_text()) | {"categories": ["cat", "dog"]}))
     with pytest.raises(BadImage, match=r"0\.tar: 1\.json: category 81, and shards\.json names 2"):
         opened(tmp_path / "f", "categories")[0]
+
+
+# Elsewhere
+
+
+def test_shards_of_a_bucket_are_those_of_a_directory(directory, tmp_path):
+    bucket = fsspec.filesystem("memory")
+    for path in directory.iterdir():
+        bucket.pipe_file(f"/d/{path.name}", path.read_bytes())
+    store = RemoteStore("memory://d", cache_dir=tmp_path / "c", cache_bytes=10**9)
+    same(training(opened(directory), 8), training(opened(directory, store=store), 8))
+    bucket.rm_file("/d/00001.tar")
+    with pytest.raises(UserError, match=r"memory://d are missing: 00001\.tar"):
+        opened(directory, store=store)
+
+
+def test_shards_of_a_web_server_are_those_of_a_directory(directory, tmp_path):
+    with serve() as server:
+        for path in directory.iterdir():
+            server.files[f"/d/{path.name}"] = path.read_bytes()
+        store = RemoteStore(f"{server.url}/d", cache_dir=tmp_path / "c", cache_bytes=10**9)
+        remote = training(opened(directory, store=store), 8, workers=2)
+        same(training(opened(directory), 8), remote)
+
+
+def test_a_shard_that_was_replaced_at_its_address_is_an_error(directory, tmp_path):
+    with serve() as server:
+        for path in directory.iterdir():
+            server.files[f"/d/{path.name}"] = path.read_bytes()
+        tar_name = "/d/00001.tar"
+        server.files[tar_name] = server.files[tar_name][:-1] + b"1"
+        store = RemoteStore(f"{server.url}/d", cache_dir=tmp_path / "c", cache_bytes=10**9)
+        shards = opened(directory, store=store)
+        assert shards[0].captions
+        with pytest.raises(RunError, match=r"00001\.tar: in 3 downloads the content did not have"):
+            shards[4]
+
+
+def test_an_address_without_a_manifest_or_a_listing_is_an_error(directory, tmp_path):
+    with serve() as server:
+        store = RemoteStore(f"{server.url}/d", cache_dir=tmp_path / "c", cache_bytes=10**9)
+        with pytest.raises(UserError, match="cannot be listed, as HTTP has no directories"):
+            opened(directory, store=store)

@@ -16,6 +16,7 @@ def test_what_was_written_is_read_whole_and_in_parts(store):
     assert store.write("a", b"0123456789")
     assert store.names() == ["a"]
     assert store.size("a") == 10
+    assert store.sizes() == {"a": 10}
     assert store.read("a") == b"0123456789"
     assert store.read("a", 3) == b"3456789"
     assert store.read("a", 3, 4) == b"3456"

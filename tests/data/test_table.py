@@ -67,7 +67,7 @@ def test_without_ids_they_depend_on_the_path_alone(tmp_path, kind):
     assert (np.diff(train.image_ids) > 0).all()
     assert np.isin(val.image_ids, train.image_ids).all()
     for record in train:
-        number = int(record.path.stem)
+        number = int(record.picture.stem)
         assert record.captions == (f"caption {number}", f"caption {number + 50}")
 
 
@@ -106,9 +106,9 @@ def test_spawned_processes_share_the_memory(tmp_path):
 
 def test_paths_may_be_absolute_below_the_root(tmp_path, monkeypatch):
     write(tmp_path / "train.csv", [{"image": str(tmp_path / "b" / "a.jpg"), "caption": "a"}])
-    assert TableCaptions(str(tmp_path), "train")[0].path == tmp_path / "b/a.jpg"
+    assert TableCaptions(str(tmp_path), "train")[0].picture == tmp_path / "b/a.jpg"
     monkeypatch.chdir(tmp_path)
-    assert TableCaptions(".", "train")[0].path.resolve() == tmp_path / "b/a.jpg"
+    assert TableCaptions(".", "train")[0].picture.resolve() == tmp_path / "b/a.jpg"
 
 
 @pytest.mark.parametrize(

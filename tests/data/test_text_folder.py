@@ -50,7 +50,7 @@ def test_other_names_give_ids_that_depend_on_the_path_alone(write, other):
     assert len(several) == 2
     assert np.isin(several.image_ids, more.image_ids).all()
     assert (np.diff(more.image_ids) > 0).all()
-    assert {(r.path.stem, *r.captions) for r in several} == {
+    assert {(r.picture.stem, *r.captions) for r in several} == {
         ("1", "one"),
         (other.rpartition("/")[2], "other"),
     }

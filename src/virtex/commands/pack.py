@@ -23,8 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         dest="kind",
         choices=("coco", "table", "folder"),
         required=True,
-        help="what SOURCE is: a directory as COCO's, a table of image files and captions, or images"
-        " with a text file beside each",
+        help="what SOURCE is: a directory as COCO's, a table of image files and captions, or a"
+        " directory with train/ and val/, of images with a text file beside each",
     )
     parser.add_argument(
         "--split",

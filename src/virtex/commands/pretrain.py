@@ -191,7 +191,9 @@ def checked_job(arguments: argparse.Namespace, *, processes: int) -> "Job":
         debug_rank=debug_rank,
         terminal=None if debug_rank is None else this_terminal(),
     )
-    check(job, gpus_per_machine=arguments.num_gpus_per_machine)
+    # srun may show each process its own GPU alone.
+    gpus = arguments.num_gpus_per_machine
+    check(job, gpus_per_machine=min(gpus, 1) if place.size > 1 else gpus)
     return job
 
 

@@ -22,6 +22,8 @@ _LAUNCH = {
     "num_machines": "--num-machines",
     "machine_rank": "--machine-rank",
     "dist_url": "--dist-url",
+    "max_restarts": "--max-restarts",
+    "debug_rank": "--debug-rank",
 }
 """Flags of `virtex pretrain` that say what SLURM decides."""
 
@@ -171,28 +173,10 @@ def _parse_pretrain(words: list[str]) -> argparse.Namespace:
 
 def _check_run(how: argparse.Namespace, processes: int) -> None:
     """What `virtex pretrain` would say on the node, after a long wait in the queue."""
-    from virtex import settings
-    from virtex.config import Config, check_processes
-
-    config = settings.load(Config, how.config, how.config_override)
-    check_processes(config, processes)
-
-    from virtex.pretraining import Job, check
     from virtex.runtime import directory
 
-    job = Job(
-        config=config,
-        directory=how.serialization_dir,
-        overridden=tuple(how.config_override[::2]),
-        resume_from=how.resume_from,
-        init_from=how.init_from,
-        gpus=False,
-        workers=how.cpu_workers,
-        checkpoint_every=how.checkpoint_every,
-        keep_recent=how.keep_recent,
-        log_every=how.log_every,
-    )
-    check(job, gpus_per_machine=0)  # those of the nodes cannot be seen from here
+    # The GPUs of the nodes cannot be seen from here.
+    pretrain.checked_job(how, processes=processes)
     if how.resume_from == directory.LATEST and not directory.holds_run(how.serialization_dir):
         raise UserError(
             f"--resume-from latest: there is no run in {how.serialization_dir}; check "

@@ -45,7 +45,7 @@ class CaptionedImages(CocoImages):
         start, end = self._ends.numpy()[index : index + 2]
         return Record(
             image_id=int(self._image_ids.numpy()[index]),
-            path=self.path(index),
+            picture=self.path(index),
             captions=tuple(self._captions[i] for i in self._order.numpy()[start:end].tolist()),
         )
 

@@ -46,11 +46,6 @@ class PackedStrings:
     def __len__(self) -> int:
         return len(self._ends) - 1
 
-    @property
-    def tensors(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """All that it consists of."""
-        return self._text, self._ends
-
     def __getitem__(self, index: int) -> str:
         start, end = self._ends.numpy()[index : index + 2]
         return self._text.numpy()[start:end].tobytes().decode()

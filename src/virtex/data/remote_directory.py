@@ -86,16 +86,16 @@ class RemoteDirectory:
             raise UserError(f"{name!r} is no name of a file directly inside of {self.root}")
         return f"{self.root}/{name}"
 
-    def names(self) -> list[str]:
-        """The files, sorted; raises UserError over HTTP, which has no listings."""
+    def sizes(self) -> dict[str, int]:
+        """The files and their bytes; raises UserError over HTTP, which has no listings."""
         if self._protocol in HTTP:
             raise UserError(
                 f"{self.root} cannot be listed, as HTTP has no directories; name its files in a"
                 " manifest"
             )
         entries = self._request(self.root, "ls", detail=True)
-        files = (entry["name"] for entry in entries if entry["type"] == "file")
-        return sorted(name.rstrip("/").rpartition("/")[2] for name in files)
+        files = [entry for entry in entries if entry["type"] == "file"]
+        return {file["name"].rstrip("/").rpartition("/")[2]: int(file["size"]) for file in files}
 
     def version(self, name: str, attempts: int | None = None) -> FileVersion:
         """Size and version of a file, after at most `attempts` if these are given."""

@@ -89,7 +89,11 @@ class RemoteStore:
 
     def names(self) -> list[str]:
         """The files directly inside, sorted; raises UserError over HTTP, which cannot list."""
-        return self._local().directory.names()
+        return sorted(self._local().directory.sizes())
+
+    def sizes(self) -> dict[str, int] | None:
+        """The bytes of each file directly inside; None over HTTP, which cannot list."""
+        return None if self._root.startswith(HTTP) else self._local().directory.sizes()
 
     def size(self, name: str) -> int:
         """Bytes of a file; raises UserError where there is none, RunError when out of reach."""

@@ -17,7 +17,7 @@ from virtex.data.shard_manifest import (
 )
 from virtex.data.store import LocalStore, MemoryStore, Store
 from virtex.data.tar_index import TarIndex, index_tar, read_index
-from virtex.errors import UserError
+from virtex.errors import RunError, UserError
 
 _REPORTED = 20
 
@@ -34,8 +34,8 @@ def manifest_and_home(store: Store, cache_dir: Path) -> tuple[ShardManifest, Sto
     if cached.is_dir():
         homes.append(LocalStore(str(cached)))
     for home in homes:
-        if MANIFEST in home.names():
-            return read_manifest(home.read(MANIFEST), f"{home.root}/{MANIFEST}"), home
+        if (content := _manifest_of(home)) is not None:
+            return read_manifest(content, f"{home.root}/{MANIFEST}"), home
     names = [name for name in store.names() if name.endswith(".tar") and not name.startswith(".")]
     if not names:
         raise UserError(
@@ -46,6 +46,16 @@ def manifest_and_home(store: Store, cache_dir: Path) -> tuple[ShardManifest, Sto
     _make_indexes(store, names, home)
     home.write(MANIFEST, _manifest(names, home))
     return read_manifest(home.read(MANIFEST), f"{home.root}/{MANIFEST}"), home
+
+
+def _manifest_of(home: Store) -> bytes | None:
+    # Asked for by its name: not every store can be listed.
+    try:
+        return home.read(MANIFEST)
+    except RunError:
+        raise
+    except UserError:
+        return None
 
 
 def _home(store: Store, first: str, cache: LocalStore) -> Store:

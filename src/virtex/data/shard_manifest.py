@@ -3,9 +3,8 @@
 One JSON object: `format`; `labels`, captions or categories; `categories`, their names, or null;
 `ids`, "told" where the indexes' image ids are those of the images, "hashed" where an id is a hash
 of the shard's name and the index's id, because these are not known to differ between shards;
-`report`, lines for a person, and `left_out`, such lines on samples that cannot be used; and a list
-each of `names`, `samples`, `tar_bytes`, `tar_sha256` and
-`index_sha256`, with an item a shard.
+`report`, lines for a person, and `left_out`, such lines on samples that cannot be used; and, with
+an item a shard, `names`, `samples`, `tar_bytes`, `tar_sha256`, `index_bytes` and `index_sha256`.
 """
 
 import hashlib
@@ -26,7 +25,8 @@ from virtex.errors import UserError
 MANIFEST = "shards.json"
 FORMAT = "virtex shards 1"
 _NAME = re.compile(r"[^./\\\0][^/\\\0]*\.tar")
-_LISTS = ("names", "samples", "tar_bytes", "tar_sha256", "index_sha256")
+_LISTS = ("names", "samples", "tar_bytes", "tar_sha256", "index_bytes", "index_sha256")
+_NUMBERS = ("samples", "tar_bytes", "index_bytes")
 _NAMED = 5
 Labels = Literal["captions", "categories"]
 
@@ -39,6 +39,7 @@ class ShardSummary:
     samples: int
     tar_bytes: int
     tar_sha256: str
+    index_bytes: int
     index_sha256: str
 
 
@@ -54,6 +55,8 @@ class ShardManifest:
     names: PackedStrings
     samples: npt.NDArray[np.int64]
     tar_bytes: npt.NDArray[np.int64]
+    tar_sha256: npt.NDArray[np.uint8]  # (S, 32)
+    index_bytes: npt.NDArray[np.int64]
     index_sha256: npt.NDArray[np.uint8]  # (S, 32)
     fingerprint: str
 
@@ -84,6 +87,7 @@ def written_manifest(
         "samples": [shard.samples for shard in shards],
         "tar_bytes": [shard.tar_bytes for shard in shards],
         "tar_sha256": [shard.tar_sha256 for shard in shards],
+        "index_bytes": [shard.index_bytes for shard in shards],
         "index_sha256": [shard.index_sha256 for shard in shards],
     }
     return (json.dumps(content) + "\n").encode()
@@ -114,10 +118,9 @@ def _manifest(values: Mapping[str, Any]) -> ShardManifest:
         names.append(name)
     if len(set(values["names"])) < len(values["names"]):
         raise ValueError("a shard is named twice")
-    samples, tar_bytes = (np.array(values[key], np.int64) for key in ("samples", "tar_bytes"))
-    if np.any(samples < 0) or np.any(tar_bytes < 0) or not samples.sum():
-        raise ValueError("expected numbers of 0 or more, and at least one sample")
-    digests = bytes.fromhex("".join(values["index_sha256"]))
+    samples, tar_bytes, index_bytes = (_numbers(values[name]) for name in _NUMBERS)
+    if not samples.sum():
+        raise ValueError("expected at least one sample")
     categories = values["categories"]
     if values["labels"] not in ("captions", "categories"):
         raise ValueError(f"'labels' is {values['labels']!r}; expected captions or categories")
@@ -130,9 +133,23 @@ def _manifest(values: Mapping[str, Any]) -> ShardManifest:
         names=names.packed(),
         samples=samples,
         tar_bytes=tar_bytes,
-        index_sha256=np.frombuffer(digests, np.uint8).reshape(len(samples), 32),
+        tar_sha256=_digests(values["tar_sha256"]),
+        index_bytes=index_bytes,
+        index_sha256=_digests(values["index_sha256"]),
         fingerprint=_fingerprint(values),
     )
+
+
+def _numbers(values: Sequence[int]) -> npt.NDArray[np.int64]:
+    numbers = np.array(values, np.int64)
+    if np.any(numbers < 0):
+        raise ValueError("expected numbers of 0 or more")
+    return numbers
+
+
+def _digests(values: Sequence[str]) -> npt.NDArray[np.uint8]:
+    """(S, 32)"""
+    return np.frombuffer(bytes.fromhex("".join(values)), np.uint8).reshape(len(values), 32)
 
 
 def _fingerprint(values: Mapping[str, Any]) -> str:
@@ -144,21 +161,27 @@ def _fingerprint(values: Mapping[str, Any]) -> str:
 
 def summary(name: str, index: TarIndex) -> ShardSummary:
     """What a manifest says of a shard."""
+    content = index.to_bytes()
     return ShardSummary(
         name=name,
         samples=len(index.rows),
         tar_bytes=index.tar_bytes,
         tar_sha256=index.tar_sha256,
-        index_sha256=hashlib.sha256(index.to_bytes()).hexdigest(),
+        index_bytes=len(content),
+        index_sha256=hashlib.sha256(content).hexdigest(),
     )
 
 
 def check_shards(store: Store, manifest: ShardManifest) -> None:
     """Raise UserError unless the shards of the manifest are there with their sizes, and no others.
 
-    Lists the directory once and reads nothing.
+    Lists the directory once and reads nothing. Over HTTP, where nothing can be listed, a shard is
+    looked for when it is needed.
     """
-    there = {name for name in store.names() if name.endswith(".tar") and name[0] != "."}
+    sizes = store.sizes()
+    if sizes is None:
+        return
+    there = {name: sizes[name] for name in sizes if name.endswith(".tar") and name[0] != "."}
     names = [manifest.names[index] for index in range(len(manifest.names))]
     missing = [name for name in names if name not in there]
     if missing:
@@ -166,18 +189,17 @@ def check_shards(store: Store, manifest: ShardManifest) -> None:
             f"{len(missing)} of the {len(names)} shards of {store.root} are missing:"
             f" {_named(missing)}; copy them again, or check DATA.ROOT"
         )
-    sizes = zip(names, manifest.tar_bytes.tolist(), strict=True)
     changed = [
-        f"{name} has {size} bytes instead of {told}"
-        for name, told in sizes
-        if (size := store.size(name)) != told
+        f"{name} has {there[name]} bytes instead of {told}"
+        for name, told in zip(names, manifest.tar_bytes.tolist(), strict=True)
+        if there[name] != told
     ]
     if changed:
         raise UserError(
             f"{len(changed)} shards of {store.root} are not those of its {MANIFEST}:"
             f" {_named(changed)}; copy them again"
         )
-    more = sorted(there.difference(names))
+    more = sorted(there.keys() - set(names))
     if more:
         raise UserError(
             f"{len(more)} shards of {store.root} are not in its {MANIFEST}: {_named(more)}; move"

@@ -143,10 +143,15 @@ class Shards:
         return rows
 
     def _read_rows(self, shard: int) -> npt.NDArray[np.void]:
-        name = index_name(self._manifest.names[shard])
+        manifest, tar = self._manifest, self._manifest.names[shard]
+        name = index_name(tar)
+        digest = manifest.index_sha256[shard].tobytes()
+        tar_digest = manifest.tar_sha256[shard].tobytes()
+        self._home.expect({name: (int(manifest.index_bytes[shard]), digest.hex())})
+        self._store.expect({tar: (int(manifest.tar_bytes[shard]), tar_digest.hex())})
         address = f"{self._home.root}/{name}"
         content = self._home.read(name)
-        if hashlib.sha256(content).digest() != self._manifest.index_sha256[shard].tobytes():
+        if hashlib.sha256(content).digest() != digest:
             raise RunError(
                 f"{address} is not the index that {self._home.root}/{MANIFEST} tells of; copy it"
                 " again, or remove both to have them made anew"

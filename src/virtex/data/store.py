@@ -3,6 +3,7 @@
 import errno
 import os
 from collections import OrderedDict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -25,6 +26,17 @@ class Store(Protocol):
 
     def names(self) -> list[str]:
         """The files directly inside, sorted; raises UserError where it cannot be listed."""
+        ...
+
+    def sizes(self) -> dict[str, int] | None:
+        """The bytes of each file directly inside, by one listing; None where none can be had.
+
+        Raises UserError as `names` does.
+        """
+        ...
+
+    def expect(self, files: Mapping[str, tuple[int, str]]) -> None:
+        """What files must be, bytes and SHA-256 in hex: a store that fetches them checks it."""
         ...
 
     def size(self, name: str) -> int:
@@ -58,13 +70,19 @@ class LocalStore:
         return self._root
 
     def names(self) -> list[str]:
+        return sorted(self.sizes())
+
+    def sizes(self) -> dict[str, int]:
         try:
             with os.scandir(self._root) as entries:
-                return sorted(entry.name for entry in entries if entry.is_file())
+                return {entry.name: entry.stat().st_size for entry in entries if entry.is_file()}
         except OSError as error:
             raise UserError(
                 f"cannot list {self._root}: {error.strerror}; check DATA.ROOT"
             ) from error
+
+    def expect(self, files: Mapping[str, tuple[int, str]]) -> None:
+        """Nothing: what is read from a file here is checked by who reads it."""
 
     def size(self, name: str) -> int:
         try:
@@ -149,6 +167,12 @@ class MemoryStore:
     def names(self) -> list[str]:
         return sorted(self._files)
 
+    def sizes(self) -> dict[str, int]:
+        return {name: len(content) for name, content in self._files.items()}
+
+    def expect(self, files: Mapping[str, tuple[int, str]]) -> None:
+        """Nothing: this process wrote the files."""
+
     def size(self, name: str) -> int:
         return len(self.read(name))
 
@@ -169,13 +193,10 @@ def open_store(root: str, *, cache_dir: Path, cache_gb: float) -> Store:
     """
     if "://" not in root:
         return LocalStore(root)
-    # The `unused-ignore` is for the time when the module is there.
-    from virtex.data.remote_store import (  # type: ignore[import-not-found, unused-ignore]
-        RemoteStore,
-    )
+    # Here, because local data need none of it.
+    from virtex.data.remote_store import RemoteStore
 
-    remote: Store = RemoteStore(root, cache_dir=cache_dir, cache_bytes=int(cache_gb * 1e9))
-    return remote
+    return RemoteStore(root, cache_dir=cache_dir, cache_bytes=int(cache_gb * 1e9))
 
 
 def cache_directory(given: Path | None) -> Path:

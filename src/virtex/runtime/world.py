@@ -89,7 +89,8 @@ def connect(place: Place, *, gpus: bool, limits: Limits) -> Iterator[tuple[World
     """
     device = torch.device("cpu")
     if gpus:
-        device = torch.device("cuda", place.local_rank)
+        # srun may show each process its own GPU alone.
+        device = torch.device("cuda", place.local_rank if torch.cuda.device_count() > 1 else 0)
         torch.cuda.set_device(device)
     world = World(rank=place.rank, size=place.size, device=device)
     store = None
