@@ -13,6 +13,7 @@ from virtex.errors import UserError
 
 COMMANDS = {
     "pretrain": "train a visual backbone and a textual head from captions",
+    "slurm": "submit pretraining to a SLURM cluster; stopped there, it goes on by itself",
     "sweep": "pretrain on several percentages of the images, with several seeds",
     "compare": "print mean and deviation over seeds, for each setting of the runs given",
     "tokenizer": "train a SentencePiece vocabulary from captions",

@@ -148,9 +148,7 @@ def optimize(
         yield step
 
 
-def _shares(
-    objective: Objective, batch: Mapping[str, Tensor], world: World
-) -> dict[str, Tensor]:
+def _shares(objective: Objective, batch: Mapping[str, Tensor], world: World) -> dict[str, Tensor]:
     """A process's share of the items of each loss over all processes, at least one in all.
 
     DistributedDataParallel takes the mean of the processes' gradients: with losses divided by these
@@ -203,26 +201,34 @@ def validate(
     *,
     precision: Precision,
     sum_over_processes: Callable[[Tensor], Tensor],
-) -> dict[str, float]:
+    stopping: Callable[[], bool] = lambda: False,
+) -> dict[str, float] | None:
     """Each loss's mean over all items of the split, however it is divided into batches.
 
     `objective.loss_names` says which losses there are, so that processes whose share is empty take
-    part too. A loss without any item is left out. Leaves the module in training mode, and torch's
-    random state untouched.
+    part too. A loss without any item is left out. None where `stopping` was true on any process:
+    the rest is not looked at. Leaves the module in training mode, and torch's random state
+    untouched.
     """
     objective.eval()
     names: tuple[str, ...] = objective.loss_names
     device = next(objective.parameters()).device
-    sums = torch.zeros(len(names), 2, dtype=torch.float64, device=device)
+    sums = torch.zeros(len(names) + 1, 2, dtype=torch.float64, device=device)
     try:
         for batch in batches:
+            if stopping():
+                sums[-1] += 1
+                break
             with precision.autocast():
                 losses = objective(batch)
             pairs = [torch.stack((losses[name].total, losses[name].items)) for name in names]
-            sums += torch.stack(pairs)
+            sums[:-1] += torch.stack(pairs)
     finally:
         objective.train()
-    totals = dict(zip(names, sum_over_processes(sums).tolist(), strict=True))
+    *rows, (stopped, _) = sum_over_processes(sums).tolist()
+    if stopped:
+        return None
+    totals = dict(zip(names, rows, strict=True))
     return {name: total / count for name, (total, count) in totals.items() if count > 0}
 
 

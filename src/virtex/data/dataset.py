@@ -57,6 +57,11 @@ class ExampleDataset:
         """How many examples lie together in each shard, in order, (S,)."""
         return self._records.shard_sizes
 
+    @property
+    def fingerprint(self) -> str:
+        """A digest of the records, the same wherever they are the same."""
+        return self._records.fingerprint
+
     def __getitem__(self, key: tuple[int, int]) -> Example:
         """The example of one key (epoch, index); raises BadImage whatever `on_bad_image` says."""
         return self._example(Key(*key), self._records[key[1]])

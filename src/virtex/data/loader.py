@@ -222,8 +222,10 @@ def _start_worker(_: int) -> None:
     # One thread each: the workers are the parallelism.
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
-    # Ctrl-C goes to the whole group; the main process ends the workers in good order.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # These go to the whole group, or to every process of a SLURM job; the main process ends the
+    # workers in good order.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
     sys.excepthook = _report_unless_disconnected
 
 

@@ -42,6 +42,7 @@ class Loss(NamedTuple):
         """The mean loss of an item; zero, not NaN, where there is none."""
         return self.total / self.items.clamp(min=1)
 
+
 def at_least_float32(logits: Tensor) -> Tensor:
     """`logits`, from which a loss is computed, without what mixed precision took off them."""
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
