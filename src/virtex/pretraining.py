@@ -109,6 +109,8 @@ def _record(run: Run, start: Start, warning: str | None) -> int:
                 status = _train(run, journal, start)
             run.saver.finish()
             _tell_saved(run, journal)
+            for line in run.parts.data.fetched:
+                journal.say(line)
         except UserError as error:
             journal.record(str(error))
             raise
@@ -172,6 +174,9 @@ def _steps(run: Run, journal: Journal, traffic: Traffic, first: int) -> Iterator
             workers=run.job.workers,
             first=first,
             on_bad_image=journal.warn_once,
+            say=journal.say,
+            reached=run.heartbeat.at,
+            stopping=lambda: bool(run.request),
         ),
         parts.optimizer,
         build.schedule(config),
