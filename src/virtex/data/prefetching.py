@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from copy import copy
+from multiprocessing import resource_tracker
 from threading import Condition, Lock, Thread
 from typing import Any, TypeVar
 
@@ -50,25 +51,26 @@ class Prefetcher:
         self._shards = shards
         self._say, self._reached, self._check_stop = say, reached, check_stop
         self._requests = 0
+        self._is_first = True
         self._process: Any = None
         self._connection: Any = None
 
     def need(self, shards: npt.NDArray[np.int64]) -> None:
         size = f"{len(shards)} shards, {self._shards.bytes[shards].sum() / 1e9:.3f} GB,"
         begun = time.monotonic()
-        if self._process is None:
-            self._start()
+        if self._is_first:
             self._say(f"fetching {size} of the first window; training starts when they are here")
         fetched = self._fetched
         error = self._wait(self._request(shards))
         seconds = time.monotonic() - begun
         if error is not None:
             self._say(f"fetching ahead failed, so what is missing is fetched when read: {error}")
-        elif self._requests == 1 or seconds > 2 * _LOOK_SECONDS:
+        elif self._is_first or seconds > 2 * _LOOK_SECONDS:
             fetched = self._fetched - fetched
             self._say(
                 f"waited {seconds:.1f} s for {size} of which {fetched / 1e9:.3f} were fetched"
             )
+        self._is_first = False
 
     def expect(self, shards: npt.NDArray[np.int64]) -> None:
         self._request(shards)
@@ -90,7 +92,9 @@ class Prefetcher:
         self._connection, theirs = context.Pipe()
         arguments = (self._shards.store, theirs)
         self._process = context.Process(target=_fetch_ahead, args=arguments, daemon=True)
-        # A terminal's Ctrl-C goes to all processes; this one ends with its parent.
+        # A terminal's Ctrl-C goes to all processes; this one ends with its parent. The tracker is
+        # started before, as its start lets the signal through again.
+        resource_tracker.ensure_running()
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             self._process.start()
@@ -100,6 +104,8 @@ class Prefetcher:
 
     def _request(self, shards: npt.NDArray[np.int64]) -> Files:
         """Ask for shards in place of all that was asked for before; returns their files."""
+        if self._process is None:
+            self._start()
         files = self._shards.files(shards)
         self._requests += 1
         with suppress(OSError):  # of a process that has ended, which `_wait` finds
@@ -110,7 +116,7 @@ class Prefetcher:
         """Return when all are here, or else why not."""
         missing, fetched, told = set(files), -1, time.monotonic()
         while missing:
-            if self._requests == 1:
+            if self._is_first:
                 self._check_stop()
             try:
                 answer = self._connection.recv() if self._connection.poll(_LOOK_SECONDS) else None
