@@ -15,7 +15,6 @@ from virtex.errors import UserError
 from virtex.runtime import checkpoint
 from virtex.runtime.checkpoint import DamagedCheckpoint
 
-
 # torch's own way to name a storage in a file.
 pytestmark = pytest.mark.filterwarnings("ignore:TypedStorage is deprecated")
 
