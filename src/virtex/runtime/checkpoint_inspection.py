@@ -7,6 +7,7 @@ than it is long. The pickle is followed symbolically; a tensor is only its sizes
 """
 
 import io
+import pickle
 import struct
 import zipfile
 from pathlib import Path
@@ -31,6 +32,8 @@ def inspect(path: Path) -> int:
     """
     with path.open("rb") as file:
         start = file.read(len(_ZIP_START))
+        if start and start != _ZIP_START and not start.startswith(pickle.PROTO):
+            raise pickle.UnpicklingError("neither an archive nor a pickle")
         return _zip(file) if start == _ZIP_START else _legacy(file)
 
 
