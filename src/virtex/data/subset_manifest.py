@@ -202,7 +202,7 @@ def _ids(path: Path, content: Mapping[str, Any]) -> tuple[int, ...]:
     for image_id in ids:
         if type(image_id) is not int or not -(2**63) <= image_id < 2**63:
             raise UserError(
-                f"{path}: an item of 'ids' is {reprlib.repr(image_id)!r}; expected image ids, whole "
+                f"{path}: an item of 'ids' is {reprlib.repr(image_id)}; expected image ids, whole "
                 "numbers of 64 bits without quotes"
             )
     unique, counts = np.unique(np.array(ids, np.int64), return_counts=True)
