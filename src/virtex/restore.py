@@ -66,12 +66,21 @@ def _other_vocabulary(own: Mapping[str, Tensor], weights: Mapping[str, Any]) -> 
 
 
 def load_optimizer(optimizer: build.AnyOptimizer, state: dict[str, Any]) -> None:
-    """Take over averages and counters; rates, decay and momentum stay as they are configured."""
+    """Take over averages and counters; rates, decay and momentum stay as they are configured.
+
+    Raises `UserError` where the state is another optimizer's.
+    """
     configured = [
         {name: value for name, value in group.items() if name != "params"}
         for group in optimizer.param_groups
     ]
-    optimizer.load_state_dict(state)
+    try:
+        optimizer.load_state_dict(state)
+    except (ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
+        raise UserError(
+            f"--resume-from: the checkpoint's 'optimizer' does not fit this run ({error}); begin a "
+            "new one with the weights alone: --init-from"
+        ) from error
     for group, own in zip(optimizer.param_groups, configured, strict=True):
         group.update(own)
 
@@ -121,7 +130,9 @@ def is_own(state: Mapping[str, Any]) -> bool:
 def saved_config(state: Mapping[str, Any]) -> Config:
     """A checkpoint's configuration; raises `UserError` if this version does not know it."""
     try:
-        return Config.model_validate_json(json.dumps(state["config"]), by_alias=True)
+        return Config.model_validate_json(json.dumps(state.get("config")), by_alias=True)
+    except TypeError as error:
+        raise UserError(f"the checkpoint's settings are none of ours: {error}") from error
     except ValidationError as error:
         keys = ", ".join(".".join(map(str, problem["loc"])) for problem in error.errors())
         raise UserError(
@@ -143,10 +154,13 @@ def vocabulary_state(vocabulary: Vocabulary) -> dict[str, Any]:
 
 
 def saved_vocabulary(state: Mapping[str, Any]) -> Vocabulary:
-    """The vocabulary in a checkpoint of ours."""
-    if state["tokenizer"] is None:
-        return Categories(tuple(state["categories"]))
-    return Tokenizer.from_bytes(bytes(state["tokenizer"].numpy()))
+    """The vocabulary in a checkpoint of ours; raises `UserError` where it holds none."""
+    match state.get("tokenizer"), state.get("categories"):
+        case Tensor(dtype=torch.uint8, ndim=1) as model, _:
+            return Tokenizer.from_bytes(model.numpy().tobytes())
+        case None, [*names] if names and all(isinstance(name, str) for name in names):
+            return Categories(tuple(names))
+    raise UserError("the checkpoint holds no vocabulary under 'tokenizer' or 'categories'")
 
 
 def _same_vocabulary(one: Vocabulary, other: Vocabulary) -> bool:

@@ -1,6 +1,6 @@
 import io
-from pathlib import Path
 import pickle
+from pathlib import Path
 
 import pytest
 import sentencepiece
