@@ -18,6 +18,7 @@ import numpy as np
 
 BATCH = 50
 """Inputs of one child; after a finding the next child goes on behind it."""
+_LONGEST_MESSAGE = 20_000
 _OUT_OF_TIME = "took longer than {} s"
 
 
@@ -83,16 +84,17 @@ def campaign(
 def _batch(target: Target, seed: int, numbers: range, limits: Limits) -> tuple[int, str | None]:
     """How many inputs ended as they may, and how the one after them ended, if there is one."""
     reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.close(reading)
-        _child(target, seed, numbers, limits, writing)
-    os.close(writing)
-    with os.fdopen(reading, "rb") as pipe:
-        lines = pipe.read().decode().splitlines()
-    _, status = os.waitpid(child, 0)
+    with tempfile.TemporaryDirectory(prefix="fuzz-") as root:
+        child = os.fork()
+        if child == 0:
+            os.close(reading)
+            _child(target, seed, numbers, limits, Path(root), writing)
+        os.close(writing)
+        with os.fdopen(reading, "rb") as pipe:
+            lines = pipe.read().decode().splitlines()
+        _, status = os.waitpid(child, 0)
     done = lines.count("done")
-    if status == 0:
+    if done == len(numbers):
         return done, None
     told = [line for line in lines if line != "done"]
     if told:
@@ -104,7 +106,9 @@ def _batch(target: Target, seed: int, numbers: range, limits: Limits) -> tuple[i
     return done, f"the interpreter ended with status {os.waitstatus_to_exitcode(status)}"
 
 
-def _child(target: Target, seed: int, numbers: range, limits: Limits, writing: int) -> NoReturn:
+def _child(
+    target: Target, seed: int, numbers: range, limits: Limits, root: Path, writing: int
+) -> NoReturn:
     """Read inputs until one ends as it may not; tells so, a line each, and ends the process."""
     try:
         with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - what libraries print
@@ -118,7 +122,9 @@ def _child(target: Target, seed: int, numbers: range, limits: Limits, writing: i
         most = _virtual() + 16 * limits.megabytes * 2**20
         resource.setrlimit(resource.RLIMIT_AS, (most, most))
         for number in numbers:
-            what = _ending(target, content(target, seed, number), limits)
+            directory = root / str(number)
+            directory.mkdir()
+            what = _ending(target, content(target, seed, number), directory, limits)
             os.write(writing, (what or "done").encode(errors="replace") + b"\n")
             if what is not None:
                 os._exit(1)
@@ -129,23 +135,22 @@ def _child(target: Target, seed: int, numbers: range, limits: Limits, writing: i
     os._exit(0)
 
 
-def _ending(target: Target, data: bytes, limits: Limits) -> str | None:
+def _ending(target: Target, data: bytes, directory: Path, limits: Limits) -> str | None:
     """How the reading of `data` ended, where that is a finding."""
     before = _resident_peak()
     what = None
-    with tempfile.TemporaryDirectory(prefix="fuzz-") as directory:
-        signal.setitimer(signal.ITIMER_REAL, limits.seconds)
-        try:
-            target.read(data, Path(directory))
-        except target.allowed as error:
-            if not str(error) or len(str(error)) > 20_000:
-                what = f"a message of {len(str(error))} characters"
-        except BaseException as error:  # noqa: BLE001 - what is looked for
-            last = traceback.extract_tb(error.__traceback__)[-1]
-            told = " ".join(str(error)[:200].split())
-            what = f"{type(error).__name__}: {told} ({Path(last.filename).name}:{last.lineno})"
-        finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.setitimer(signal.ITIMER_REAL, limits.seconds)
+    try:
+        target.read(data, directory)
+    except target.allowed as error:
+        if not str(error) or len(str(error)) > _LONGEST_MESSAGE:
+            what = f"a message of {len(str(error))} characters"
+    except BaseException as error:  # noqa: BLE001 - what is looked for
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        told = " ".join(str(error)[:200].split())
+        what = f"{type(error).__name__}: {told} ({Path(last.filename).name}:{last.lineno})"
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
     grown = (_resident_peak() - before) >> 20
     if what is None and grown > limits.megabytes:
         what = f"took {grown} MB of memory"
