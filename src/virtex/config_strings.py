@@ -105,7 +105,7 @@ def parse_architecture(text: str) -> TextualArchitecture | None:
     """
     if text == "none":
         return None
-    form = r"transdec_(post|pre)norm::L([0-9]{1,6})_H([0-9]{1,6})_A([0-9]{1,6})_F([0-9]{1,6})"
+    form = r"transdec_(post|pre)norm::L([0-9]{1,3})_H([0-9]{1,6})_A([0-9]{1,6})_F([0-9]{1,6})"
     match = re.fullmatch(form, text)
     if match is None:
         raise ValueError(

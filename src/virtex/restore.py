@@ -33,8 +33,16 @@ _PER_TOKEN = "textual.output.bias"
 def load_weights(module: nn.Module, state: Mapping[str, Any], source: str) -> None:
     """Load the weights of a checkpoint's `state`, under `model` or bare; published ones too.
 
+    Raises as `fitting_weights`.
+    """
+    module.load_state_dict(fitting_weights(module, state, source))
+
+
+def fitting_weights(module: nn.Module, state: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """The weights of a checkpoint's `state` by all of the module's names.
+
     Raises `UserError` if there are none, and one that names what is missing, left over, of another
-    shape, for another vocabulary, or told in two ways.
+    shape, for another vocabulary, or told in two ways. The module may be on the meta device.
     """
     weights = current_names(model_weights(state))
     if not any(isinstance(value, Tensor) for value in weights.values()):
@@ -51,7 +59,7 @@ def load_weights(module: nn.Module, state: Mapping[str, Any], source: str) -> No
             f"the weights of {source} do not fit the configured model; give the settings of MODEL "
             "that they were trained with:\n" + "\n".join(lines)
         )
-    module.load_state_dict(whole)
+    return whole
 
 
 def _other_vocabulary(own: Mapping[str, Tensor], weights: Mapping[str, Any]) -> list[str]:
