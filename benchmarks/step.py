@@ -23,6 +23,7 @@ from torch import Tensor
 from virtex import build, settings
 from virtex.config import Config
 from virtex.runtime.precision import Precision
+from virtex.runtime.world import World
 from virtex.training import optimize
 
 BASE = Path(__file__).parent.parent / "configs" / "_base_bicaptioning_R_50_L1_H1024.yaml"
@@ -39,6 +40,7 @@ def caption_batch(batch: int, lengths: np.ndarray, device: torch.device) -> dict
     image = torch.from_numpy(rng.integers(0, 256, (batch, 224, 224, 3), dtype=np.uint8))
     tensors = {
         "image_id": torch.arange(batch),
+        "dropout_key": torch.from_numpy(rng.integers(0, 2**63, batch)),
         "image": image.permute(0, 3, 1, 2),
         "caption_tokens": pad(tokens),
         "reversed_tokens": pad([row.flip(0) for row in tokens]),
@@ -64,7 +66,9 @@ def our_step(
         precision=precision,
         clip_grad_norm=10.0,
         max_nonfinite_steps=0,
-        seed=(0, 0),
+        seed=0,
+        world=World(rank=0, size=1, device=device),
+        parallel=model,
         first=1,
         last=10**6,
     )

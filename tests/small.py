@@ -101,6 +101,7 @@ def batch(rows: int, seed: int = 0) -> dict[str, Tensor]:
     return {
         "image": integers(0, 256, (rows, 3, SIDE, SIDE)).to(torch.uint8),
         "image_id": torch.arange(100, 100 + rows),
+        "dropout_key": integers(0, 2**62, (rows,)),
         "caption_tokens": tokens,
         "reversed_tokens": mirrored,
         "caption_lengths": lengths,

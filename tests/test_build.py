@@ -58,7 +58,7 @@ def test_architecture_reaches_the_layers(kind, norm_first):
         assert len(head.transformer.layers) == 3
         assert {layer.norm_first for layer in head.transformer.layers} == {norm_first}
         assert {layer.self_attn.heads for layer in head.transformer.layers} == {6}
-        assert {layer.self_attn.dropout for layer in head.transformer.layers} == {0.3}
+        assert {layer.self_attn.dropout.p for layer in head.transformer.layers} == {0.3}
         assert {tuple(layer.linear1.weight.shape) for layer in head.transformer.layers} == {
             (40, 24)
         }

@@ -3,10 +3,11 @@
 import ast
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from benchmarks import model_costs
+from benchmarks import model_costs, scaling
 
 from virtex import settings
 from virtex.config import Config
@@ -15,6 +16,7 @@ REPOSITORY = Path(__file__).parent.parent
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
 PUBLISHED = json.loads((REPOSITORY / "tests" / "parity" / "configs.json").read_text())
 MODELS = (REPOSITORY / "docs" / "models.md").read_text(encoding="utf-8")
+SCALING = scaling.PAGE.read_text(encoding="utf-8")
 FAILURES = (REPOSITORY / "docs" / "failures.md").read_text(encoding="utf-8")
 
 
@@ -110,3 +112,39 @@ def test_every_failure_is_shown_by_tests_that_exist():
         assert shown_by == ", ".join(f"`{path}::{name}`" for path, name in tests)
         missing += [f"{path}::{name}" for path, name in tests if name not in functions(path)]
     assert missing == []
+
+
+def test_the_scaling_page_is_what_its_script_prints():
+    tables = scaling.blocks(scaling.measured(), scaling.Assumptions())
+    assert scaling.with_blocks(SCALING, tables) == SCALING
+    assert len(tables) == SCALING.count("<!-- begin: ")
+    assert all(table in SCALING for table in tables.values())
+
+
+def test_the_sum_of_gradients_by_hand():
+    """Four in a ring, 100 MB at 10 GB/s: 6/4 of the bytes, and 6 hops for each of 4 buckets."""
+    assumed = scaling.Assumptions(link_efficiency=1.0, hop_us=10.0)
+    assert scaling.ring_ms(100e6, 4, 10.0, assumed) == pytest.approx(15 + 4 * 6 * 0.01)
+    assert scaling.ring_ms(100e6, 1, 10.0, assumed) == 0
+
+
+def test_no_interval_between_saves_loses_less_than_the_best():
+    blocked, mtbf = 3.0, 9e4
+    best = scaling.best_interval(blocked, mtbf)
+    least = scaling.lost_share(best, blocked, mtbf, restart=60)
+    for other in (0.5 * best, 0.99 * best, 1.01 * best, 2 * best):
+        assert scaling.lost_share(other, blocked, mtbf, restart=60) > least
+
+
+def test_what_a_step_waits_for_is_named():
+    known = replace(scaling.measured(), gflop_per_image=10.0, loader_images_per_core=100.0)
+    assumed = scaling.Assumptions(peak_tflops=10, utilisation=1, step_floor_ms=10, hop_us=0)
+    assert scaling.step(1, 256, known, assumed).limit == "compute"
+    assert scaling.step(1, 256, known, assumed).step == pytest.approx(256)
+    assert scaling.step(1, 8, known, assumed).limit == "launching kernels"
+    slow = replace(assumed, node_link_gbit_s=1)
+    assert scaling.step(16, 256, known, slow).limit == "network"
+    # 1,000 images/s a GPU need ten cores of it; with two, a fifth of them come.
+    starved = scaling.step(1, 256, known, replace(assumed, cores_per_gpu=2))
+    assert starved.limit == "loader"
+    assert starved.images_per_second == pytest.approx(200)

@@ -39,12 +39,14 @@ MAY_IMPORT["pretrained"] = {*MAY_IMPORT}
 MAY_IMPORT["checkpoint_arguments"] = {"pretrained"}
 MAY_IMPORT["argument_types"] = set()
 MAY_IMPORT["caption_results"] = {"data", "decoding", "runtime"}
-MAY_IMPORT["progress"] = {"training"}
-JOBS = {"pretraining", "scenes_report", "sweeping", "comparison", "captioning_job"}
+MAY_IMPORT["progress"] = {"runtime", "training"}
+MAY_IMPORT["preparation"] = {*MAY_IMPORT}
+JOBS = {"pretraining", "scenes_report", "sweeping", "comparison", "captioning_job", "packing"}
 BELOW_JOBS = {*MAY_IMPORT}
 MAY_IMPORT |= dict.fromkeys(JOBS, BELOW_JOBS)
+MAY_IMPORT["slurm_task"] = {"runtime"}
 MAY_IMPORT["comparison_table"] = {"comparison"}
-MAY_IMPORT["commands"] = BELOW_JOBS | JOBS | {"comparison_table"}
+MAY_IMPORT["commands"] = BELOW_JOBS | JOBS | {"comparison_table", "slurm_task"}
 MAY_IMPORT["cli"] = {"commands"}
 MAY_IMPORT["__main__"] = {"cli"}
 MAY_IMPORT["__init__"] = {"config", "pretrained"}
@@ -56,6 +58,7 @@ FENCES = {
     "tensorboard": {"runtime/journal.py"},
     "yaml": {"settings_yaml.py"},
     "sklearn": set(),
+    "submitit": {"slurm_task.py", "commands/slurm.py"},
 }
 
 FILES = sorted(PACKAGE.rglob("*.py"))

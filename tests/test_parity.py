@@ -17,6 +17,7 @@ from virtex import build, settings
 from virtex.config import Config
 from virtex.decoding.beam import beam_search
 from virtex.runtime.precision import choose_precision
+from virtex.runtime.world import World
 from virtex.tasks.base import Objective
 from virtex.training import Step, optimize
 
@@ -173,7 +174,9 @@ def _train(case, model: Objective, batch, steps: int) -> list[Step]:
             precision=precision,
             clip_grad_norm=config.optim.clip_grad_norm,
             max_nonfinite_steps=0,
-            seed=(0, 0),
+            seed=0,
+            world=World(rank=0, size=1, device=torch.device("cpu")),
+            parallel=model,
             first=1,
             last=steps,
         )

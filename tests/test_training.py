@@ -12,9 +12,11 @@ from virtex.optim import schedules
 from virtex.optim.groups import parameter_groups
 from virtex.optim.lookahead import Lookahead
 from virtex.runtime.precision import Precision, choose_precision
+from virtex.runtime.world import World
 from virtex.training import Diverged, optimize, validate
 
 CPU = torch.device("cpu")
+ALONE = World(rank=0, size=1, device=CPU)
 FLOAT32 = choose_precision(False, CPU)
 BFLOAT16 = Precision(torch.bfloat16, "cpu", "asked for")
 LAST = 8
@@ -50,7 +52,9 @@ def steps_of(model, optimizer, *, first=1, last=LAST, batches=None, **changes):
         "precision": FLOAT32,
         "clip_grad_norm": 10.0,
         "max_nonfinite_steps": 0,
-        "seed": (0, 0),
+        "seed": 0,
+        "world": ALONE,
+        "parallel": model,
     } | changes
     schedule, precision = options.pop("schedule"), options["precision"]
     return optimize(
@@ -117,25 +121,47 @@ def test_how_often_one_validates_changes_nothing():
         assert_same(state, runs[0][1])
 
 
-def test_dropout_is_a_function_of_seed_rank_and_iteration():
-    def loss(seed, iteration):
+def test_dropout_is_a_function_of_the_examples_keys():
+    def loss(key, iteration, seed):
         model = small.captioning(dropout=0.5)
         torch.manual_seed(12345 + iteration)  # what came before does not matter
-        batches = itertools.repeat(small.batch(3))
+        batch = small.batch(3) | {"dropout_key": torch.tensor(key)}
         (step,) = steps_of(
             model,
             optimizer_of(model),
             first=iteration,
             last=iteration,
             seed=seed,
-            batches=batches,
+            batches=itertools.repeat(batch),
         )
         return sum(value.item() for value in step.losses.values())
 
-    keys = [((0, 0), 1), ((0, 0), 2), ((1, 0), 1), ((0, 1), 1), ((1, 1), 1)]
-    losses = [loss(*key) for key in keys]
-    assert losses == [loss(*key) for key in keys]
+    keys = [[1, 2, 3], [1, 2, 4], [2, 1, 3], [1 + 2**40, 2, 3]]
+    losses = [loss(key, 1, 0) for key in keys]
+    assert losses == [loss(key, 2, 5) for key in keys]
     assert len(set(losses)) == len(keys)
+
+
+@pytest.mark.parametrize("accumulate", [2, 3, 6])
+def test_accumulation_gives_the_gradient_of_the_whole_batch(accumulate):
+    """With dropout; captions of other lengths in each part, so that no mean of means would do."""
+    figures_of = {}
+    for parts in (1, accumulate):
+        model = small.captioning(dropout=0.3, frozen=True)  # batch norm sees the parts
+        steps = steps_of(
+            model,
+            optimizer_of(model),
+            last=3,
+            batches=(small.batch(6, seed=n) for n in itertools.count()),
+            accumulate=parts,
+        )
+        figures_of[parts] = [
+            [step.gradient_norm.item(), *(value.item() for value in step.losses.values())]
+            for step in steps
+        ]
+    # The sums are rounded in another order.
+    assert figures_of[accumulate] == [pytest.approx(row, rel=2e-5) for row in figures_of[1]]
+    assert figures_of[accumulate] != figures_of[1]
 
 
 def test_each_iteration_uses_the_rate_after_the_steps_before_it():

@@ -40,7 +40,7 @@ def test_validation_equals_the_sum_over_the_count():
     model.eval()
     for name, value in got.items():
         terms = [model(batch)[name] for batch in batches]
-        expected = sum(float(t.total) for t in terms) / sum(int(t.count) for t in terms)
+        expected = sum(float(t.total) for t in terms) / sum(int(t.items) for t in terms)
         assert value == pytest.approx(expected, rel=1e-12)
 
 
@@ -53,7 +53,7 @@ def test_validation_sums_over_processes_before_it_divides():
         return pair + torch.tensor([other["total"], other["count"]], dtype=pair.dtype)
 
     got = validate(model, [batch], precision=FLOAT32, sum_over_processes=with_another_process)
-    count = int(model(batch)["captioning_forward"].count)
+    count = int(model(batch)["captioning_forward"].items)
     for name, mean in plain.items():
         expected = (mean * count + other["total"]) / (count + other["count"])
         assert got[name] == pytest.approx(expected, rel=1e-12)

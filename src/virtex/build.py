@@ -14,7 +14,7 @@ from virtex.config import Config, TransformSpec, Visual
 from virtex.data import loader, transforms
 from virtex.data.dataset import VALIDATION_EPOCH, ExampleDataset, Key
 from virtex.data.images import ImageLimits
-from virtex.data.records import Records, missing_images
+from virtex.data.records import Records
 from virtex.data.subset_manifest import SubsetManifest, training_subset
 from virtex.data.transforms import Transform
 from virtex.errors import UserError
@@ -163,6 +163,7 @@ def training_batches(
         batch_size=config.optim.batch_size,
         workers=workers,
         seed=config.random_seed,
+        window=config.data.shuffle_window,
         first_iteration=first - 1,
         rank=world.rank,
         world_size=world.size,
@@ -179,7 +180,7 @@ def validation_batches(
     batches = loader.validation_batches(
         parts.validation,
         parts.collate,
-        batch_size=config.optim.batch_size,
+        batch_size=config.optim.batch_size // config.optim.accumulate,
         workers=workers,
         rank=world.rank,
         world_size=world.size,
@@ -264,7 +265,7 @@ def transform_steps(specs: Sequence[TransformSpec], crop_size: int) -> list[Tran
 
 def _missing(records: Records, on_bad_image: str) -> list[str]:
     """A line where image files are missing or empty; an error where that ends the run."""
-    missing = missing_images(records)
+    missing = records.missing(range(len(records)))
     if not missing:
         return []
     named = ", ".join(map(str, missing[:5]))

@@ -6,14 +6,18 @@ checker names the ones that are missing.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Protocol, assert_never
+from pathlib import Path
+from typing import Literal, Protocol, assert_never
 
 from torch import nn
 
-from virtex.config import Config
+from virtex.config import Config, Data
 from virtex.data.coco import CocoCaptions
 from virtex.data.coco_categories import CocoCategories
 from virtex.data.records import Records
+from virtex.data.shards import Shards, open_shards
+from virtex.data.store import cache_directory, open_store
+from virtex.data.table import TableCaptions
 from virtex.decoding.captioner import BeamSearch, Captioner, NucleusSampling, Strategy
 from virtex.errors import UserError
 from virtex.models.backbone import Backbone
@@ -48,6 +52,13 @@ class ReportedRecords(Records, Protocol):
 
     @property
     def report(self) -> tuple[str, ...]: ...
+
+
+class CategoryRecords(ReportedRecords, Protocol):
+    """Records of objects, with the names of their categories."""
+
+    @property
+    def categories(self) -> tuple[str, ...]: ...
 
 
 @dataclass(frozen=True)
@@ -89,8 +100,8 @@ def _of_captions(config: Config, encoder: Callable[[CaptionTokens], Encoder]) ->
     captions = CaptionTokens(tokenizer, data.max_caption_length)
     return Loading(
         tokenizer,
-        training=CocoCaptions(data.root, "train", data.on_bad_image),
-        validation=CocoCaptions(data.root, "val", data.on_bad_image),
+        training=caption_records(data, "train"),
+        validation=caption_records(data, "val"),
         training_encoder=encoder(replace(captions, single_caption=data.use_single_caption)),
         validation_encoder=encoder(captions),
     )
@@ -98,8 +109,7 @@ def _of_captions(config: Config, encoder: Callable[[CaptionTokens], Encoder]) ->
 
 def _of_objects(config: Config) -> Loading:
     data = config.data
-    training = CocoCategories(data.root, "train", data.on_bad_image)
-    validation = CocoCategories(data.root, "val", data.on_bad_image)
+    training, validation = category_records(data, "train"), category_records(data, "val")
     if training.categories != validation.categories:
         raise UserError(
             f"the annotations of {data.root} list other categories for training than for "
@@ -109,6 +119,44 @@ def _of_objects(config: Config) -> Loading:
     check_vocabulary(config, categories, f"of objects in {data.root}")
     encoder = CategoryEncoder()
     return Loading(categories, training, validation, encoder, encoder)
+
+
+def caption_records(data: Data, split: str) -> ReportedRecords:
+    """A split of `DATA.ROOT` with its captions; raises `UserError`."""
+    match data.format:
+        case "coco":
+            return CocoCaptions(Path(data.root), split, data.on_bad_image)
+        case "table":
+            return TableCaptions(data.root, split, data.on_bad_image)
+        case "shards":
+            return _shards(data, split, "captions")
+        case _:
+            assert_never(data.format)
+
+
+def category_records(data: Data, split: str) -> CategoryRecords:
+    """A split of `DATA.ROOT` with the categories of its objects; raises `UserError`."""
+    match data.format:
+        case "coco":
+            return CocoCategories(Path(data.root), split, data.on_bad_image)
+        case "table":
+            raise UserError(
+                "DATA.FORMAT is table, which holds captions, and MODEL.NAME"
+                " multilabel_classification needs categories; set DATA.FORMAT to coco or shards"
+            )
+        case "shards":
+            return _shards(data, split, "categories")
+        case _:
+            assert_never(data.format)
+
+
+def _shards(data: Data, split: str, labels: Literal["captions", "categories"]) -> Shards:
+    cache_dir = cache_directory(data.cache_dir)
+    root = f"{data.root.rstrip('/')}/{split}"
+    store = open_store(root, cache_dir=cache_dir, cache_gb=data.cache_gb)
+    return open_shards(
+        store, labels, data.on_bad_image, cache_dir=cache_dir, window=data.shuffle_window
+    )
 
 
 def objective(config: Config, visual: Backbone) -> Objective:

@@ -13,10 +13,12 @@ from virtex.errors import UserError
 
 COMMANDS = {
     "pretrain": "train a visual backbone and a textual head from captions",
+    "slurm": "submit pretraining to a SLURM cluster; stopped there, it goes on by itself",
     "sweep": "pretrain on several percentages of the images, with several seeds",
     "compare": "print mean and deviation over seeds, for each setting of the runs given",
     "tokenizer": "train a SentencePiece vocabulary from captions",
     "config": "print a resolved configuration, or its JSON schema",
+    "pack": "pack images and captions into tar shards, for DATA.FORMAT shards",
     "synthesize": "draw scenes with captions: data to try everything on",
     "quickstart": "draw scenes, train on them and show what was learnt, in minutes",
     "caption": "caption pictures",

@@ -56,9 +56,31 @@ class MaskedLM(Section):
 class Data(Section):
     """Images, captions, and how they become examples."""
 
-    root: Path = Field(
-        default=Path("datasets/coco"),
-        description="Directory of COCO: annotations/, train2017/, val2017/.",
+    format: Literal["coco", "table", "shards"] = Field(
+        default="coco",
+        description="What ROOT holds: COCO's annotations/, train2017/ and val2017/; a table of "
+        "image files and captions; or train/ and val/ with tar shards, as `virtex pack`, "
+        "WebDataset and img2dataset write them.",
+    )
+    root: str = Field(
+        default="datasets/coco",
+        min_length=1,
+        description="Directory of the data; of shards also an address such as "
+        "s3://bucket/directory.",
+    )
+    cache_dir: Path | None = Field(
+        default=None,
+        description="Directory for what was fetched from an address, and for indexes of shards "
+        "that cannot be written beside them; null for virtex/ in the user's cache.",
+    )
+    cache_gb: float = Field(
+        default=50.0, gt=0, description="Most 10^9 bytes of fetched data to keep there."
+    )
+    shuffle_window: int = Field(
+        default=131072,
+        ge=1,
+        description="Samples of shards that are shuffled together, in whole shards, which are "
+        "shuffled before; coco and table are shuffled as a whole.",
     )
     tokenizer_model: Path = Field(
         default=Path("datasets/vocab/coco_10k.model"),
@@ -145,6 +167,8 @@ class Data(Section):
         values = [self.unk_index, self.sos_index, self.eos_index, self.mask_index]
         if len(set(values)) < len(values):
             yield indices, "expected four different ids, those of the tokenizer"
+        if self.format != "shards" and "://" in self.root:
+            yield ("FORMAT", "ROOT"), "expected a directory on a disk, or the format shards"
         if self.subset_manifest is not None and self.use_percentage != 100:
             keys = ("SUBSET_MANIFEST", "USE_PERCENTAGE")
             yield keys, "expected one of them: the manifest already says which images are used"
@@ -298,6 +322,12 @@ class Optim(Section):
     batch_size: int = Field(
         default=256, ge=1, description="Images an iteration, over all processes."
     )
+    accumulate: int = Field(
+        default=1,
+        ge=1,
+        description="Parts in which a process computes its images, one after the other: less "
+        "memory, the same gradient but for batch norm, whose statistics are each part's.",
+    )
     cnn_lr: float = Field(default=0.2, ge=0, description="Peak learning rate of the backbone.")
     lr: float = Field(default=1e-3, ge=0, description="Peak learning rate of all else.")
     num_iterations: int = Field(default=500000, ge=1, description="Length of the run.")
@@ -355,6 +385,11 @@ class Config(Section):
     cudnn_benchmark: bool = Field(
         default=True, description="Try cuDNN's kernels and keep the fastest."
     )
+    sync_bn: bool = Field(
+        default=False,
+        description="Batch norm's statistics over all processes; else, as published, each "
+        "process's own, and those of the first are saved.",
+    )
     channels_last: bool = Field(
         default=True,
         description="Memory layout of the backbone: faster, and changes rounding only.",
@@ -389,12 +424,14 @@ class Config(Section):
 
 
 def check_processes(config: Config, processes: int) -> None:
-    """Raise `UserError` unless the batch divides equally over the processes (at least 1)."""
-    batch_size = config.optim.batch_size
-    if batch_size % processes:
-        below = batch_size - batch_size % processes
-        choices = [size for size in (below, below + processes) if size]
+    """Raise `UserError` unless the batch divides into the parts of all processes (at least 1)."""
+    batch_size, accumulate = config.optim.batch_size, config.optim.accumulate
+    parts = processes * accumulate
+    if batch_size % parts:
+        below = batch_size - batch_size % parts
+        choices = [size for size in (below, below + parts) if size]
+        times = f" times OPTIM.ACCUMULATE {accumulate}" if accumulate > 1 else ""
         raise UserError(
             f"'OPTIM.BATCH_SIZE' is {batch_size} over all processes, which does not divide by "
-            f"{processes} processes; choose {' or '.join(map(str, choices))}"
+            f"{processes} processes{times}; choose {' or '.join(map(str, choices))}"
         )

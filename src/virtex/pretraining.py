@@ -3,9 +3,8 @@
 import resource
 import sys
 import warnings
-from collections.abc import Mapping
-from contextlib import closing
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import torch
@@ -13,112 +12,160 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from virtex import __version__, build, build_tasks, settings
-from virtex.config import Config
 from virtex.data import subset_manifest
 from virtex.data.loader import lost_workers_as_errors
 from virtex.errors import RunError, UserError
 from virtex.evaluation.contact_sheet import contact_sheet
+from virtex.preparation import Job, Parts, begin, find_start, preflight
 from virtex.progress import Meter, losses_text, progress_line, training_scalars
-from virtex.restore import (
-    check_same_run,
-    load_optimizer,
-    load_weights,
-    saved_config,
-    vocabulary_state,
-)
+from virtex.restore import vocabulary_state
 from virtex.runtime import checkpoint, directory
+from virtex.runtime.cluster import find_place
+from virtex.runtime.debugging import debugger
 from virtex.runtime.directory import Start
+from virtex.runtime.heartbeat import Heartbeat
 from virtex.runtime.journal import Journal
-from virtex.runtime.precision import Precision, choose_precision
-from virtex.runtime.world import World, check_gpus, connect
+from virtex.runtime.lock import locked
+from virtex.runtime.saving import BackgroundSaver
+from virtex.runtime.stopping import STOPPED, StopRequest, stop_requests
+from virtex.runtime.traffic import Traffic
+from virtex.runtime.world import World, connect
 from virtex.tasks.base import Objective
-from virtex.training import optimize, validate
+from virtex.training import Step, optimize, validate
 
 SAMPLES = 8
 """How many validation images the page of captions shows."""
 
 
-@dataclass(frozen=True)
-class Job:
-    """How to run; the configuration says what."""
+class Run:
+    """One process's part of a run: its job, its place, and what it writes."""
 
-    config: Config
-    directory: Path
-    overridden: tuple[str, ...]
-    resume_from: str | None
-    init_from: Path | None
-    gpus: bool
-    workers: int
-    checkpoint_every: int
-    keep_recent: int | None
-    log_every: int
-
-
-@dataclass(frozen=True)
-class Parts:
-    """The objects of a run."""
-
-    objective: Objective
-    optimizer: build.AnyOptimizer
-    scaler: torch.amp.GradScaler
-    precision: Precision
-    data: build.Data
-
-
-def check(job: Job, *, gpus_per_machine: int) -> None:
-    """Raise `UserError` for what can be seen to be wrong before any process is started."""
-    check_gpus(gpus_per_machine)
-    if job.resume_from is None:
-        directory.check_free(job.directory)
-    elif job.resume_from != directory.LATEST and not Path(job.resume_from).is_file():
-        raise UserError(f"--resume-from {job.resume_from}: no such file")
-    if job.init_from is not None and not job.init_from.is_file():
-        raise UserError(f"--init-from {job.init_from}: no such file")
-    given = job.resume_from is not None or job.init_from is not None
-    build.check_backbone(job.config, weights_follow=given)
+    def __init__(
+        self, job: Job, world: World, heartbeat: Heartbeat, request: StopRequest, parts: Parts
+    ) -> None:
+        self.job = job
+        self.world = world
+        self.heartbeat = heartbeat
+        self.request = request
+        self.parts = parts
+        self.saver = BackgroundSaver()
 
 
 def pretrain(job: Job) -> int:
-    """Train from where the run stands to its last iteration; returns the exit status."""
-    with connect(gpus=job.gpus) as world:
+    """Train from where the run stands to its last iteration; returns the exit status.
+
+    `STOPPED` where a signal asked to stop: what was reached is saved.
+    """
+    place = find_place()
+    with ExitStack() as stack:
+        if job.terminal is not None:
+            stack.enter_context(debugger(job.terminal, here=place.rank == job.debug_rank))
+        request = stack.enter_context(stop_requests())
+        connection = connect(place, gpus=job.gpus, limits=job.limits)
+        world, heartbeat = stack.enter_context(connection)
+        warning = stack.enter_context(locked(job.directory)) if world.main else None
+        heartbeat.at("reading the annotations")
         data = build.data(job.config)
-        start = _start(job, data)
-        parts = _parts(job, world, data, start)
-        start = replace(start, state=None)  # it is as large as model and optimizer
-        try:
-            _prepare_directory(job, world, parts)
-            _record(job, world, parts, start)
-        except OSError as error:
-            raise RunError(
-                f"reading or writing failed: {error}. Make room or mend the permissions of "
-                f"{job.directory}, then go on with --resume-from latest"
-            ) from error
-    return 0
+        heartbeat.at("reading the checkpoint")
+        start = world.from_main(lambda: find_start(job, data, place.attempt))
+        heartbeat.at("building the model")
+        parts = begin(job, world, data, start)
+        start = start.without_state()  # it is as large as model and optimizer
+        run = Run(job, world, heartbeat, request, parts)
+        with _failures_of_files(job.directory):
+            _prepare_directory(run)
+            return _record(run, start, warning)
 
 
-def _record(job: Job, world: World, parts: Parts, start: Start) -> None:
+@contextmanager
+def _failures_of_files(directory: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise RunError(
+            f"reading or writing failed: {error}. Make room or mend the permissions of "
+            f"{directory}, then go on with --resume-from latest"
+        ) from error
+
+
+def _record(run: Run, start: Start, warning: str | None) -> int:
     """Train, with a journal that also gets the error that ends the run."""
+    job, world = run.job, run.world
     first = start.iteration + 1
     with closing(Journal(job.directory, rank=world.rank, first=first)) as journal:
+        run.heartbeat.log = job.directory / f"log_rank{world.rank}.txt"
         try:
-            _introduce(job, world, journal, parts, start)
+            if warning is not None:
+                journal.warn(warning)
+            _introduce(run, journal, start)
+            run.heartbeat.at("preflight")
+            for line in preflight(job, world, run.parts):
+                journal.say(line)
+            if job.preflight_only:
+                return 0
             with lost_workers_as_errors():
-                _train(job, world, journal, parts, first)
+                status = _train(run, journal, start)
+            run.saver.finish()
+            _tell_saved(run, journal)
         except UserError as error:
             journal.record(str(error))
             raise
+        return status
 
 
-def _train(job: Job, world: World, journal: Journal, parts: Parts, first: int) -> None:
-    config = job.config
-    last = config.optim.num_iterations
+def _train(run: Run, journal: Journal, start: Start) -> int:
+    job, config = run.job, run.job.config
+    first, last = start.iteration + 1, config.optim.num_iterations
+    if start.validation_due and _validate(run, journal, start.iteration):
+        _save(run, start.iteration, validated=True)
     if first > last:
         journal.say(f"all {last} iterations are done already; OPTIM.NUM_ITERATIONS sets more")
-    steps = optimize(
-        _distributed(parts.objective, world),
+    traffic = Traffic()
+    meter = Meter(run.world.size, traffic)
+    due = False
+    for step in _steps(run, journal, traffic, first):
+        meter.add(step)
+        if not step.applied:
+            journal.warn(f"iteration {step.iteration}: gradient not finite, step not applied")
+        if step.iteration % job.log_every == 0 or step.iteration == last:
+            _tell_progress(run, journal, meter, step)
+        _tell_saved(run, journal)
+        due = due or step.iteration % job.checkpoint_every == 0
+        run.heartbeat.at(f"iteration {step.iteration}, asking whether to stop")
+        stopping = run.world.any(bool(run.request))
+        # Weights that give no finite gradient may be bad already: wait for a step that is applied.
+        if ((due and step.applied) or step.iteration == last) and not stopping:
+            due = not _validate(run, journal, step.iteration)
+            stopping = due
+            _save(run, step.iteration, validated=not due)
+        elif stopping:
+            _save(run, step.iteration, validated=not due)
+        if stopping:
+            return _stop(run, journal, step.iteration)
+    return 0
+
+
+def _stop(run: Run, journal: Journal, iteration: int) -> int:
+    """Leave the run where it can go on."""
+    run.heartbeat.at(f"iteration {iteration}, saving before the stop")
+    run.saver.finish()
+    _tell_saved(run, journal)
+    # The others must not end first: an agent would take that for the end of the job.
+    run.world.wait()
+    name = run.request.signal.name if run.request.signal is not None else "a signal elsewhere"
+    journal.say(f"stopped by {name} after iteration {iteration}; go on with --resume-from latest")
+    return STOPPED
+
+
+def _steps(run: Run, journal: Journal, traffic: Traffic, first: int) -> Iterator[Step]:
+    config, parts = run.job.config, run.parts
+    parallel = distributed(parts.objective, run.world, accumulate=config.optim.accumulate)
+    traffic.watch(parallel)
+    return optimize(
+        parts.objective,
         build.training_batches(
-            *(config, parts.data, world),
-            workers=job.workers,
+            *(config, parts.data, run.world),
+            workers=run.job.workers,
             first=first,
             on_bad_image=journal.warn_once,
         ),
@@ -128,65 +175,88 @@ def _train(job: Job, world: World, journal: Journal, parts: Parts, first: int) -
         precision=parts.precision,
         clip_grad_norm=config.optim.clip_grad_norm,
         max_nonfinite_steps=config.optim.max_nonfinite_steps,
-        seed=(config.random_seed, world.rank),
+        seed=config.random_seed,
+        world=run.world,
+        parallel=parallel,
+        accumulate=config.optim.accumulate,
         first=first,
-        last=last,
+        last=config.optim.num_iterations,
+        reached=run.heartbeat.at,
     )
-    meter = Meter(world.size)
-    due = False
-    for step in steps:
-        meter.add(step)
-        if not step.applied:
-            journal.warn(f"iteration {step.iteration}: gradient not finite, step not applied")
-        if step.iteration % job.log_every == 0 or step.iteration == last:
-            losses = _mean_over_processes(step.losses, world)
-            speed = meter.speed(_memory_gb(world))
-            journal.scalars(step.iteration, training_scalars(step, losses))
-            journal.scalars(step.iteration, speed)
-            journal.say(progress_line(step.iteration, last, losses, speed, meter.step_seconds))
-            meter.restart()
-        due = due or step.iteration % job.checkpoint_every == 0
-        # Weights that give no finite gradient may be bad already: wait for a step that is applied.
-        if (due and step.applied) or step.iteration == last:
-            due = False
-            _validate(job, world, journal, parts, step.iteration)
-            if world.main:
-                path = _save(job, parts, step.iteration)
-                journal.say(f"saved {path}")
 
 
-def _validate(job: Job, world: World, journal: Journal, parts: Parts, iteration: int) -> None:
-    batches = build.validation_batches(
-        job.config, parts.data, world, workers=job.workers, on_bad_image=journal.warn_once
-    )
+def _tell_progress(run: Run, journal: Journal, meter: Meter, step: Step) -> None:
+    losses = _mean_over_processes(step.losses, run.world)
+    speed = meter.speed(_memory_gb(run.world))
+    last = run.job.config.optim.num_iterations
+    journal.scalars(step.iteration, training_scalars(step, losses))
+    journal.scalars(step.iteration, speed)
+    journal.say(progress_line(step.iteration, last, losses, speed, meter.step_seconds))
+    meter.restart()
+
+
+def _tell_saved(run: Run, journal: Journal) -> None:
+    for path in run.saver.finished():
+        journal.say(f"saved {path}")
+        if run.job.keep_recent is not None:
+            checkpoint.remove_old(run.job.directory, run.job.keep_recent)
+
+
+def _validate(run: Run, journal: Journal, iteration: int) -> bool:
+    """Validate, and write down what came out; False where a request to stop came first."""
+    parts = run.parts
+
+    def watched() -> Iterator[Mapping[str, Tensor]]:
+        for batch in build.validation_batches(
+            *(run.job.config, parts.data, run.world),
+            workers=run.job.workers,
+            on_bad_image=journal.warn_once,
+        ):
+            run.heartbeat.at(f"validation after iteration {iteration}")
+            yield batch
+
+    run.heartbeat.at(f"validation after iteration {iteration}")
     # The statistics that are saved, and so judged, are those of the first process.
-    world.broadcast(list(parts.objective.buffers()))
+    run.world.broadcast(list(parts.objective.buffers()))
     means = validate(
-        parts.objective, batches, precision=parts.precision, sum_over_processes=world.sum
+        parts.objective,
+        watched(),
+        precision=parts.precision,
+        sum_over_processes=run.world.sum,
+        stopping=lambda: bool(run.request),
     )
+    if means is None:
+        return False
     if not means:
         journal.warn(f"validation after iteration {iteration}: no item to predict, so no loss")
-        return
+        return True
     scalars = {"val/loss": sum(means.values())} | {f"val/{k}": v for k, v in means.items()}
     journal.scalars(iteration, scalars)
     journal.say(f"validation after iteration {iteration}: {losses_text(means)}")
-    if world.main:
-        _show_samples(job, world, journal, parts, iteration)
+    if run.world.main:
+        _show_samples(run, journal, iteration)
+    return True
 
 
-def _show_samples(job: Job, world: World, journal: Journal, parts: Parts, iteration: int) -> None:
+def _show_samples(run: Run, journal: Journal, iteration: int) -> None:
+    parts = run.parts
     batch = build.samples(parts.data, SAMPLES)
     if batch is None:
         return
-    describe = build_tasks.describe(job.config, parts.objective, parts.data.vocabulary)
-    said = describe({name: tensor.to(world.device) for name, tensor in batch.items()})
+    describe = build_tasks.describe(run.job.config, parts.objective, parts.data.vocabulary)
+    said = describe({name: tensor.to(run.world.device) for name, tensor in batch.items()})
     pictures = [image.permute(1, 2, 0).numpy() for image in batch["image"]]
     sheet = contact_sheet(pictures, [description.predicted for description in said])
     rows = "\n".join(f"| {one.predicted} | {one.given} |" for one in said)
     journal.page(iteration, "val/samples", sheet, f"| predicted | given |\n|---|---|\n{rows}")
 
 
-def _save(job: Job, parts: Parts, iteration: int) -> Path:
+def _save(run: Run, iteration: int, *, validated: bool) -> None:
+    """Begin to save, on the main process."""
+    if not run.world.main:
+        return
+    run.heartbeat.at(f"iteration {iteration}, copying what is saved")
+    parts = run.parts
     weights = parts.objective.state_dict()
     broken = [name for name, value in weights.items() if not bool(value.isfinite().all())]
     if broken:
@@ -200,77 +270,34 @@ def _save(job: Job, parts: Parts, iteration: int) -> Path:
         "optimizer": parts.optimizer.state_dict(),
         "scaler": parts.scaler.state_dict(),
         "iteration": iteration,
-        "config": job.config.model_dump(mode="json", by_alias=True),
+        "validated": validated,
+        "config": run.job.config.model_dump(mode="json", by_alias=True),
         **vocabulary_state(parts.data.vocabulary),
         # torch's version is of a class of its own, which a reader of plain values refuses.
         "versions": {"virtex": __version__, "torch": str(torch.__version__)},
     }
-    path = checkpoint.checkpoint_path(job.directory, iteration)
-    checkpoint.save(path, state)
-    if job.keep_recent is not None:
-        checkpoint.remove_old(job.directory, job.keep_recent)
-    return path
+    run.saver.save(checkpoint.checkpoint_path(run.job.directory, iteration), state)
 
 
-def _start(job: Job, data: build.Data) -> Start:
-    """Where the run begins; raises `UserError` if a checkpoint is not of this run."""
-    if job.resume_from is None:
-        return Start(0, None, ())
-    start = directory.find_start(job.directory, job.resume_from)
-    if start.state is None:
-        return start
-    notes = check_same_run(start.state, job.config, data.vocabulary, asked_for=job.overridden)
-    if saved_config(start.state).data.subset_manifest == job.config.data.subset_manifest:
-        where = (
-            job.directory if job.resume_from == directory.LATEST else Path(job.resume_from).parent
-        )
-        subset_manifest.check_unchanged(where / subset_manifest.SUBSET, data.subset)
-    return Start(start.iteration, start.state, (*start.notes, *notes))
-
-
-def _parts(job: Job, world: World, data: build.Data, start: Start) -> Parts:
-    config = job.config
-    torch.backends.cudnn.deterministic = config.cudnn_deterministic
-    torch.backends.cudnn.benchmark = config.cudnn_benchmark
-    torch.manual_seed(config.random_seed)
-    given = start.state is not None or job.init_from is not None
-    objective = build.objective(config, weights_follow=given)
-    if job.init_from is not None:
-        load_weights(objective, checkpoint.load(job.init_from), f"--init-from {job.init_from}")
-    if start.state is not None:
-        load_weights(objective, start.state, f"--resume-from {job.resume_from}")
-    objective.to(world.device)
-    precision = choose_precision(config.amp, world.device)
-    parts = Parts(
-        objective=objective,
-        optimizer=build.optimizer(config, objective),
-        scaler=precision.gradient_scaler(),
-        precision=precision,
-        data=data,
-    )
-    if start.state is not None:
-        load_optimizer(parts.optimizer, start.state["optimizer"])
-        # Another precision had no scale to go on from, or has no use for one.
-        if start.state["scaler"] and parts.scaler.is_enabled():
-            parts.scaler.load_state_dict(start.state["scaler"])
-    return parts
-
-
-def _prepare_directory(job: Job, world: World, parts: Parts) -> None:
+def _prepare_directory(run: Run) -> None:
+    job = run.job
     # Without a shared file system every machine needs a place for its log.
     job.directory.mkdir(parents=True, exist_ok=True)
-    if world.main:
+    if run.world.main:
         checkpoint.remove_partial_files(job.directory)
         path = job.directory / directory.CONFIG
         path.write_text(settings.dump(job.config), encoding="utf-8")
-        subset_manifest.keep(job.directory / subset_manifest.SUBSET, parts.data.subset)
-        if job.init_from is not None:
+        subset_manifest.keep(job.directory / subset_manifest.SUBSET, run.parts.data.subset)
+        if job.init_from is not None and run.parts.fresh:
             # So that a run that ends before its first checkpoint goes on from these weights.
-            _save(job, parts, 0)
-    world.wait()
+            _save(run, 0, validated=True)
+            run.saver.finish()
+            run.saver.finished()
+    run.world.wait()
 
 
-def _introduce(job: Job, world: World, journal: Journal, parts: Parts, start: Start) -> None:
+def _introduce(run: Run, journal: Journal, start: Start) -> None:
+    job, world, parts = run.job, run.world, run.parts
     count = sum(p.numel() for p in parts.objective.parameters())
     journal.say(f"run directory: {job.directory}")
     journal.say(f"device: {world.device}, {world.size} process(es), precision: {parts.precision}")
@@ -281,7 +308,8 @@ def _introduce(job: Job, world: World, journal: Journal, parts: Parts, start: St
         journal.say(line)
 
 
-def _distributed(objective: Objective, world: World) -> nn.Module:
+def distributed(objective: Objective, world: World, *, accumulate: int) -> nn.Module:
+    """`objective`, such that the processes' gradients become their mean in the backward pass."""
     if world.size == 1:
         return objective
     with warnings.catch_warnings():
@@ -293,7 +321,8 @@ def _distributed(objective: Objective, world: World) -> nn.Module:
             # Batch-norm statistics are per process, as published; those of rank 0 are saved.
             broadcast_buffers=False,
             gradient_as_bucket_view=True,
-            static_graph=True,
+            # torch cannot skip the exchange of a part's gradients in a static graph.
+            static_graph=accumulate == 1,
         )
 
 

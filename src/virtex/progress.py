@@ -3,14 +3,16 @@
 from collections.abc import Mapping
 from datetime import timedelta
 
+from virtex.runtime.traffic import Traffic
 from virtex.training import Step
 
 
 class Meter:
     """Adds up steps since its last restart; rates are means over them."""
 
-    def __init__(self, processes: int) -> None:
+    def __init__(self, processes: int, traffic: Traffic) -> None:
         self.processes = processes
+        self.traffic = traffic
         self.restart()
 
     def restart(self) -> None:
@@ -33,12 +35,21 @@ class Meter:
         return self.seconds / self.steps
 
     def speed(self, memory_gb: float) -> dict[str, float]:
-        """Images a second over all processes, the share of time spent waiting for data, memory."""
-        return {
+        """Images a second over all processes, the share of time spent waiting for data, memory.
+
+        Of several processes also megabytes of gradients a step, and the share of the time in which
+        any were on their way, mostly beside the backward pass.
+        """
+        speed = {
             "speed/images_per_second": self.processes * self.images / self.seconds,
             "speed/data_wait_fraction": self.data_seconds / self.seconds,
             "speed/memory_gb": memory_gb,
         }
+        if self.processes > 1:
+            exchanged, seconds = self.traffic.take()
+            speed["speed/exchanged_mb_per_step"] = exchanged / 1e6 / self.steps
+            speed["speed/exchange_fraction"] = seconds / self.seconds
+        return speed
 
 
 def training_scalars(step: Step, losses: Mapping[str, float]) -> dict[str, float]:
@@ -64,8 +75,15 @@ def progress_line(
         f"{speed['speed/images_per_second']:.1f} images/s  "
         f"remaining {remaining}  "
         f"data wait {speed['speed/data_wait_fraction']:.0%}  "
+        f"{_exchange(speed)}"
         f"memory {speed['speed/memory_gb']:.1f} GB"
     )
+
+
+def _exchange(speed: Mapping[str, float]) -> str:
+    if "speed/exchange_fraction" not in speed:
+        return ""
+    return f"exchange {speed['speed/exchange_fraction']:.0%}  "
 
 
 def losses_text(losses: Mapping[str, float]) -> str:

@@ -10,7 +10,7 @@ import torch
 
 from virtex.data.coco import CocoCaptions
 from virtex.data.coco_categories import CocoCategories
-from virtex.data.records import Record, missing_images
+from virtex.data.records import Record
 from virtex.errors import UserError
 
 COCO_MINI = os.environ.get("VIRTEX_COCO_MINI")
@@ -102,7 +102,7 @@ def test_an_image_outside_of_its_directory_is_refused(tmp_path, name, split):
 def test_an_image_may_lie_in_a_directory_below(write_coco):
     members = {"images": [{"id": 1, "file_name": "part/..a b.jpg"}]}
     (record,) = CocoCaptions(write_coco({1: ["a"]}, **members), "train")
-    assert record.path.parts[-3:] == ("train2017", "part", "..a b.jpg")
+    assert record.picture.parts[-3:] == ("train2017", "part", "..a b.jpg")
 
 
 def nested(depth):
@@ -143,16 +143,16 @@ def test_a_directory_without_annotations_is_an_error_that_says_the_layout(tmp_pa
 
 def test_missing_and_empty_files_are_found_without_reading(write_coco):
     root = write_coco({1: ["a"], 2: ["b"], 3: ["c"], 4: ["d"]})
-    paths = [record.path for record in CocoCaptions(root, "train")]
+    paths = [record.picture for record in CocoCaptions(root, "train")]
     paths[1].unlink()
     paths[2].write_bytes(b"")
-    assert missing_images(CocoCaptions(root, "train")) == paths[1:3]
+    assert CocoCaptions(root, "train").missing(range(4)) == paths[1:3]
 
 
 @pytest.mark.skipif(COCO_MINI is None, reason="VIRTEX_COCO_MINI names no directory")
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_published_annotations_are_read(split):
     records = CocoCaptions(Path(COCO_MINI), split)
-    assert missing_images(records) == []
+    assert records.missing(range(len(records))) == []
     assert all(len(record.captions) >= 5 for record in records)
-    assert f"{records[0].image_id:012}.jpg" == records[0].path.name
+    assert f"{records[0].image_id:012}.jpg" == records[0].picture.name

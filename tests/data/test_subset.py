@@ -96,4 +96,5 @@ def test_a_selection_gives_the_records_at_its_positions(write_coco):
     selection = Selection(records, np.array([2, 0]))
     assert list(selection) == [records[2], records[0]]
     assert selection.image_ids.tolist() == [3, 1]
-    assert [selection.path(0), selection.path(1)] == [records[2].path, records[0].path]
+    records[2].picture.unlink()
+    assert selection.missing([0, 1]) == [records[2].picture]

@@ -89,7 +89,7 @@ class CheckpointTarget:
         file = io.BytesIO()
         with zipfile.ZipFile(file, "w") as archive:
             for name, content, kind in records:
-                archive.writestr(zipfile.ZipInfo(name[:60000]), content, kind)
+                archive.writestr(zipfile.ZipInfo(name[:10000]), content, kind)
         return file.getvalue()
 
     def read(self, content: bytes, directory: Path) -> object:

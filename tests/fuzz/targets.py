@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 
 from tests.fuzz.binary_targets import CheckpointTarget, ImageTarget, VocabularyTarget
 from tests.fuzz.campaign import Target
+from tests.fuzz.tar_target import IndexTarget, ShardTarget
 from tests.fuzz.text_targets import AnnotationsTarget, SettingsTarget
 
 TARGETS: Mapping[str, Callable[[], Target]] = {
@@ -13,4 +14,6 @@ TARGETS: Mapping[str, Callable[[], Target]] = {
     "instances": lambda: AnnotationsTarget("instances"),
     "images": ImageTarget,
     "vocabulary": VocabularyTarget,
+    "shards": ShardTarget,
+    "index": IndexTarget,
 }

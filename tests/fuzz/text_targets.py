@@ -114,5 +114,5 @@ class AnnotationsTarget:
         inside = (directory / "train2017").resolve()
         for index in range(len(records)):
             record = records[index]
-            assert inside in record.path.resolve().parents
+            assert inside in record.picture.resolve().parents
         return records

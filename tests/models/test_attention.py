@@ -13,6 +13,7 @@ from tests import small
 from torch import nn
 
 from virtex.models.attention import Attention, DecoderLayer
+from virtex.models.dropout import draw_dropout
 
 CLOSE = {"rtol": 1e-12, "atol": 1e-12}
 
@@ -114,16 +115,37 @@ def test_layer_equals_torchs_with_the_same_state_dict(norm_first, dropout):
         12, 3, 20, dropout, activation="gelu", norm_first=norm_first, batch_first=True
     ).double()
     theirs.load_state_dict(layer.state_dict())
-    # Torch's keeps its batch in another order in memory, and dropout draws in memory's order.
-    rows = 1 if dropout else 2
-    x, grid = normal(rows, 5, 12), normal(rows, 4, 12, seed=1)
+    # The same masks one after another, if dropout stands in the same places. That within torch's
+    # attention cannot be replaced.
+    for name in ("dropout", "dropout1", "dropout2", "dropout3"):
+        setattr(theirs, name, layer.dropout)
+    for attention in (layer.self_attn, layer.multihead_attn):
+        attention.dropout.p = 0.0
+    theirs.self_attn.dropout = theirs.multihead_attn.dropout = 0.0
+    x, grid = normal(2, 5, 12), normal(2, 4, 12, seed=1)
     earlier = torch.ones(5, 5, dtype=torch.bool).tril()
-    # The same seed drops the same elements, if dropout stands in the same places.
-    torch.manual_seed(7)
+    draw_dropout(layer, torch.tensor([7, 8]))
     got = layer(x, grid, earlier)
-    torch.manual_seed(7)
+    draw_dropout(layer, torch.tensor([7, 8]))
     expected = theirs(x, grid, tgt_mask=~earlier)
     torch.testing.assert_close(got, expected, **CLOSE)
+
+
+def test_dropout_takes_whole_weights_of_attention():
+    attention = attention_of(8, 2, dropout=0.5)
+    query, key, value = attention.queries_keys_values(normal(3, 5, 8))
+    mask = torch.ones(5, 5, dtype=torch.bool).tril()
+    draw_dropout(attention, torch.arange(3))
+    got = attention.attend(query, (key, value), mask)
+    draw_dropout(attention, torch.arange(3))
+    weights = attention.dropout(attention.weights(query, key, mask))
+    assert 0.2 < float((weights[..., 0] == 0).double().mean()) < 0.8
+    expected = attention.out_proj((weights @ value).transpose(1, 2).flatten(2))
+    torch.testing.assert_close(got, expected, **CLOSE)
+    attention.dropout.p = 0.0
+    plain = attention.weights(query, key, mask) @ value
+    expected = attention.out_proj(plain.transpose(1, 2).flatten(2))
+    torch.testing.assert_close(attention.attend(query, (key, value), mask), expected, **CLOSE)
 
 
 @pytest.mark.parametrize("norm_first", [False, True], ids=["postnorm", "prenorm"])

@@ -45,7 +45,8 @@ def batch(case: dict[str, Any]) -> dict[str, Tensor]:
     shape, seed = given["image"]["shape"], given["image"]["seed"]
     tokens = {name: torch.tensor(value) for name, value in given.items() if name != "image"}
     images = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-    return {"image": images, "image_id": torch.arange(shape[0]), **tokens}
+    rows = torch.arange(shape[0])
+    return {"image": images, "image_id": rows, "dropout_key": rows, **tokens}
 
 
 @torch.no_grad()

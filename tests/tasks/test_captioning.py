@@ -30,7 +30,8 @@ CLOSE = {"rtol": 1e-6, "atol": 0}
 def encoded(*captions, encoder=ENCODER, mirrored=False, seed=0):
     record = Record(image_id=7, path=Path("unread.jpg"), captions=captions)
     image = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
-    return encoder.encode(record, Augmented(image, mirrored), np.random.default_rng(seed))
+    example = encoder.encode(record, Augmented(image, mirrored), np.random.default_rng(seed))
+    return example | {"dropout_key": seed}
 
 
 def tokens_of(*captions, **options):
@@ -153,7 +154,7 @@ def test_losses_equal_one_token_after_another(norm_first):
             for row, length in enumerate(batch["caption_lengths"].tolist())
         )
         torch.testing.assert_close(losses[name].total.double(), expected, **CLOSE)
-        assert int(losses[name].count) == int((batch[key][:, 1:] != 0).sum())
+        assert int(losses[name].items) == int((batch[key][:, 1:] != 0).sum())
 
 
 @settings(deadline=None, max_examples=20)
@@ -166,10 +167,10 @@ def test_a_batchs_loss_is_the_token_weighted_mean_of_its_parts(rows, seed, data)
     order = data.draw(st.permutations(range(rows)))
     parts = [model(small.rows_of(batch, list(part))) for part in (order[:cut], order[cut:])]
     for name, whole in model(batch).items():
-        assert int(whole.count) == sum(int(part[name].count) for part in parts)
+        assert int(whole.items) == sum(int(part[name].items) for part in parts)
         total = sum(part[name].total for part in parts)
         torch.testing.assert_close(whole.total, total, **CLOSE)
-        mean = sum(part[name].mean * part[name].count for part in parts) / whole.count
+        mean = sum(part[name].mean * part[name].items for part in parts) / whole.items
         torch.testing.assert_close(whole.mean, mean, **CLOSE)
 
 
@@ -184,7 +185,7 @@ def test_more_padding_changes_no_loss():
     before, after = model(batch), model(longer)
     for name in before:
         torch.testing.assert_close(after[name].total, before[name].total, **CLOSE)
-        assert int(after[name].count) == int(before[name].count)
+        assert int(after[name].items) == int(before[name].items)
 
 
 def gradients(model, losses):
@@ -258,7 +259,7 @@ def test_a_batch_of_unknown_words_has_a_finite_loss():
     for name in ("caption_tokens", "reversed_tokens"):
         batch[name] = torch.zeros_like(batch[name])
     loss = model(batch)["captioning_forward"]
-    assert (loss.mean.item(), int(loss.count)) == (0.0, 0)
+    assert (loss.mean.item(), int(loss.items)) == (0.0, 0)
     loss.mean.backward()
     grads = [p.grad for p in model.textual.parameters() if p.grad is not None]
     assert all(grad.isfinite().all() for grad in grads)

@@ -61,7 +61,7 @@ def test_the_loss_is_that_of_one_image_after_another(labels, ignored, seed):
     loss = model(batch)["classification"]
     # The logarithms are computed in float32.
     assert float(loss.total) == pytest.approx(total, rel=1e-6)
-    assert int(loss.count) == count
+    assert int(loss.items) == count
     assert math.isfinite(float(loss.mean))
 
 
@@ -77,14 +77,15 @@ def test_an_image_without_labels_adds_nothing_to_the_mean():
 def test_no_labels_at_all_is_a_loss_of_zero_with_zero_gradients(labels):
     model = model_of()
     loss = model(batch_of(labels))["classification"]
-    assert (loss.mean.item(), int(loss.count)) == (0.0, 0)
+    assert (loss.mean.item(), int(loss.items)) == (0.0, 0)
     loss.mean.backward()
     assert all(p.grad is None or not p.grad.any() for p in model.parameters())
 
 
 def encode(encoder, **record):
     image = Augmented(np.zeros((4, 4, 3), np.uint8), mirrored=record.pop("mirrored", False))
-    return encoder.encode(Record(7, Path("unread.jpg"), **record), image, np.random.default_rng(0))
+    record = Record(7, Path("unread.jpg"), **record)
+    return encoder.encode(record, image, np.random.default_rng(0)) | {"dropout_key": 0}
 
 
 def test_a_captions_tokens_are_its_labels():

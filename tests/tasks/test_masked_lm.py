@@ -97,6 +97,7 @@ def batch_of(rows, seed=0):
         "image_id": plain["image_id"],
         "caption_tokens": tokens.masked_fill(chosen, 3),
         "masked_labels": tokens * chosen,
+        "dropout_key": torch.arange(len(tokens)),
         "caption_lengths": plain["caption_lengths"],
     }
 
@@ -116,7 +117,7 @@ def test_the_loss_is_the_sum_over_chosen_tokens_of_one_caption_after_another():
     loss = model(batch)["masked_lm"]
     # Cross-entropy is computed in float32.
     assert float(loss.total) == pytest.approx(total, rel=1e-6)
-    assert int(loss.count) == count > 0
+    assert int(loss.items) == count > 0
 
 
 @torch.no_grad()
@@ -137,7 +138,7 @@ def test_no_rows_loss_depends_on_its_mates(rows, seed):
     model, batch = model_of(), batch_of(rows, seed)
     alone = [model({k: v[i : i + 1] for k, v in batch.items()})["masked_lm"] for i in range(rows)]
     whole = model(batch)["masked_lm"]
-    assert int(whole.count) == sum(int(loss.count) for loss in alone)
+    assert int(whole.items) == sum(int(loss.items) for loss in alone)
     # Cross-entropy is computed in float32.
     expected = sum(float(loss.total) for loss in alone)
     assert float(whole.total) == pytest.approx(expected, rel=1e-6, abs=1e-6)
@@ -146,7 +147,7 @@ def test_no_rows_loss_depends_on_its_mates(rows, seed):
 def test_nothing_to_predict_is_a_loss_of_zero_with_zero_gradients():
     model, batch = model_of(), batch_of(2)
     loss = model(batch | {"masked_labels": torch.zeros_like(batch["masked_labels"])})["masked_lm"]
-    assert (loss.mean.item(), int(loss.count)) == (0.0, 0)
+    assert (loss.mean.item(), int(loss.items)) == (0.0, 0)
     loss.mean.backward()
     assert all(p.grad is None or not p.grad.any() for p in model.parameters())
 

@@ -1,15 +1,20 @@
 """`virtex pretrain`: from a YAML file and images on disk to checkpoints, curves and captions."""
 
 import argparse
+import math
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from virtex.argument_types import natural, positive
 from virtex.errors import UserError
 
+if TYPE_CHECKING:
+    from virtex.preparation import Job
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The published flags, and `--keep-recent` and `--init-from`."""
+    """The published flags, and those that keep a job of many processes in hand."""
     what = parser.add_argument_group("what to train")
     what.add_argument("--config", type=Path, required=True, metavar="FILE", help="YAML of the run")
     what.add_argument(
@@ -74,37 +79,102 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="where the first machine listens (default: %(default)s)",
     )
     machines.add_argument(
+        "--max-restarts",
+        type=natural,
+        default=0,
+        metavar="N",
+        help="when a process dies, start all of them anew up to N times, from the newest "
+        "checkpoint (default: %(default)s, the job ends)",
+    )
+    machines.add_argument(
         "--cpu-workers",
         type=natural,
         default=0,
         metavar="N",
         help="data-loading workers of each process (default: %(default)s)",
     )
+    trouble = parser.add_argument_group("trouble")
+    trouble.add_argument(
+        "--preflight",
+        action="store_true",
+        help="check all processes, say a verdict on each, and stop",
+    )
+    trouble.add_argument(
+        "--meet-within",
+        type=positive,
+        default=300,
+        metavar="S",
+        help="seconds until all processes must have come (default: %(default)s)",
+    )
+    trouble.add_argument(
+        "--stuck-after",
+        type=positive,
+        default=900,
+        metavar="S",
+        help="seconds in one place after which a process says which process is where, and ends "
+        "(default: %(default)s)",
+    )
+    trouble.add_argument(
+        "--debug-rank",
+        type=natural,
+        metavar="R",
+        help="open the debugger on process R, before the first iteration, at breakpoint() and at "
+        "an error; the others wait",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Check everything that is cheap to check, then start the processes."""
-    import os
-
-    from virtex import settings
-    from virtex.config import Config, check_processes
-
-    config = settings.load(Config, arguments.config, arguments.config_override)
     machine_processes = max(1, arguments.num_gpus_per_machine)
-    launched = int(os.environ.get("WORLD_SIZE", machine_processes * arguments.num_machines))
-    check_processes(config, launched)
     if arguments.machine_rank >= arguments.num_machines:
         raise UserError(
             f"--machine-rank {arguments.machine_rank}: ranks of {arguments.num_machines} machines "
             f"are 0 to {arguments.num_machines - 1}"
         )
+    job = checked_job(arguments, processes=machine_processes * arguments.num_machines)
+
+    from virtex.pretraining import pretrain
+    from virtex.runtime.launch import Machines, launch
+
+    return launch(
+        pretrain,
+        job,
+        Machines(
+            processes=machine_processes,
+            count=arguments.num_machines,
+            rank=arguments.machine_rank,
+            url=arguments.dist_url,
+            max_restarts=arguments.max_restarts,
+        ),
+    )
+
+
+def checked_job(arguments: argparse.Namespace, *, processes: int) -> "Job":
+    """The job that the arguments ask for, of `processes` unless others have started them.
+
+    Raises `UserError` for what can be seen to be wrong before any process is started.
+    """
+    from virtex import settings
+    from virtex.config import Config, check_processes
+    from virtex.runtime.cluster import find_place
+
+    config = settings.load(Config, arguments.config, arguments.config_override)
+    place = find_place()
+    if place.size > 1 or place.agent:
+        processes = place.size
+    check_processes(config, processes)
     directory = arguments.serialization_dir
     if directory is None:
         directory = Path("runs") / arguments.config.stem
 
-    from virtex.pretraining import Job, check, pretrain
-    from virtex.runtime.world import launch
+    from virtex.preparation import Job, check
+    from virtex.runtime.debugging import this_terminal
+    from virtex.runtime.world import Limits
 
+    debug_rank = arguments.debug_rank
+    if debug_rank is not None and debug_rank >= processes:
+        raise UserError(f"--debug-rank {debug_rank}: ranks are 0 to {processes - 1}")
+    patience = math.inf if debug_rank is not None else 1.0
     job = Job(
         config=config,
         directory=directory,
@@ -116,16 +186,15 @@ def run(arguments: argparse.Namespace) -> int:
         checkpoint_every=arguments.checkpoint_every,
         keep_recent=arguments.keep_recent,
         log_every=arguments.log_every,
+        limits=Limits(arguments.meet_within, patience * arguments.stuck_after),
+        preflight_only=arguments.preflight,
+        debug_rank=debug_rank,
+        terminal=None if debug_rank is None else this_terminal(),
     )
-    check(job, gpus_per_machine=arguments.num_gpus_per_machine)
-    return launch(
-        pretrain,
-        job,
-        processes=machine_processes,
-        machines=arguments.num_machines,
-        machine_rank=arguments.machine_rank,
-        dist_url=arguments.dist_url,
-    )
+    # srun may show each process its own GPU alone.
+    gpus = arguments.num_gpus_per_machine
+    check(job, gpus_per_machine=min(gpus, 1) if place.size > 1 else gpus)
+    return job
 
 
 def _tcp_url(text: str) -> str:

@@ -8,8 +8,8 @@ from pathlib import Path
 from virtex.data.json_stream import list_items
 from virtex.errors import UserError
 
-_DELIMITERS = {".csv": ",", ".tsv": "\t"}
-KINDS = (".json", *_DELIMITERS, ".txt")
+DELIMITERS = {".csv": ",", ".tsv": "\t"}
+KINDS = (".json", *DELIMITERS, ".txt")
 
 
 def read_captions(path: Path, column: str) -> Iterator[str]:
@@ -28,11 +28,11 @@ def read_captions(path: Path, column: str) -> Iterator[str]:
         return
     try:
         # newline="": the csv module wants to see line ends inside of quotes.
-        with path.open(encoding="utf-8-sig", newline="" if kind in _DELIMITERS else None) as file:
+        with path.open(encoding="utf-8-sig", newline="" if kind in DELIMITERS else None) as file:
             if kind == ".txt":
                 yield from (line.rstrip("\n") for line in file)
             else:
-                rows = csv.DictReader(file, delimiter=_DELIMITERS[kind], strict=True)
+                rows = csv.DictReader(file, delimiter=DELIMITERS[kind], strict=True)
                 yield from _column(path, rows, column)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error

@@ -6,7 +6,7 @@ image ids, whatever the order in the file.
 
 import reprlib
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,8 +15,8 @@ import numpy.typing as npt
 
 from virtex.data.images import OnBadImage
 from virtex.data.json_stream import list_items
-from virtex.data.packed import PackedStrings, StringPacker, shared
-from virtex.data.records import Record
+from virtex.data.packed import PackedStrings, StringPacker, hashed, shared
+from virtex.data.records import Record, missing_files
 from virtex.errors import UserError
 
 _NAMED = 5  # ids in a line of the report
@@ -44,11 +44,20 @@ class CocoImages:
         """The image file of record `index` (0 … N-1)."""
         return self._directory / self._names[int(self._places.numpy()[index])]
 
+    def missing(self, positions: Iterable[int]) -> list[Path]:
+        """The image files at `positions` that are not there or empty."""
+        return missing_files(map(self.path, positions))
+
     @property
     def image_ids(self) -> npt.NDArray[np.int64]:
         """The id of each record, (N,), ascending."""
         ids: npt.NDArray[np.int64] = self._image_ids.numpy()
         return ids
+
+    @property
+    def shard_sizes(self) -> npt.NDArray[np.int64]:
+        """One for all."""
+        return np.array([len(self)])
 
 
 class CocoCaptions(CocoImages):
@@ -86,9 +95,14 @@ class CocoCaptions(CocoImages):
         start, end = self._ends.numpy()[index : index + 2]
         return Record(
             image_id=int(self._image_ids.numpy()[index]),
-            path=self.path(index),
+            picture=self.path(index),
             captions=tuple(self._captions[i] for i in self._order.numpy()[start:end].tolist()),
         )
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of image ids and captions."""
+        return hashed(self._image_ids, self._order, self._ends, *self._captions.tensors)
 
 
 @dataclass

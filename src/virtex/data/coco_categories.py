@@ -22,7 +22,7 @@ from virtex.data.coco import (
 )
 from virtex.data.images import OnBadImage
 from virtex.data.json_stream import list_items
-from virtex.data.packed import StringPacker, shared
+from virtex.data.packed import StringPacker, hashed, shared
 from virtex.data.records import Record
 from virtex.errors import UserError
 
@@ -66,9 +66,17 @@ class CocoCategories(CocoImages):
         start, end = self._ends.numpy()[index : index + 2]
         return Record(
             image_id=int(self._image_ids.numpy()[index]),
-            path=self.path(index),
+            picture=self.path(index),
             categories=tuple(self._labels.numpy()[start:end].tolist()),
         )
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of image ids, the categories in each and their names."""
+        names = StringPacker()
+        for name in self.categories:
+            names.append(name)
+        return hashed(self._image_ids, self._labels, self._ends, *names.packed().tensors)
 
 
 @dataclass

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from virtex.data.images import DEFAULT_LIMITS, BadImage, ImageLimits, OnBadImage, read_image
 from virtex.data.records import Record, Records
@@ -53,6 +54,16 @@ class ExampleDataset:
     def __len__(self) -> int:
         return len(self._records)
 
+    @property
+    def shard_sizes(self) -> npt.NDArray[np.int64]:
+        """How many examples lie together in each shard, in order, (S,)."""
+        return self._records.shard_sizes
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of the records, the same wherever they are the same."""
+        return self._records.fingerprint
+
     def __getitem__(self, key: tuple[int, int]) -> Example:
         """The example of one key (epoch, index); raises BadImage whatever `on_bad_image` says."""
         return self._example(Key(*key), self._records[key[1]])
@@ -89,7 +100,9 @@ class ExampleDataset:
 
     def _example(self, key: Key, record: Record) -> Example:
         rng = np.random.default_rng([self._seed, *key])
-        augmented = Augmented(read_image(record.path, self._limits))
+        augmented = Augmented(read_image(record.picture, self._limits))
         for transform in self._transforms:
             augmented = transform(augmented, rng)
-        return self._encode(record, augmented, rng)
+        example = self._encode(record, augmented, rng)
+        # Last, so that it moves no other draw.
+        return example | {"dropout_key": int(rng.integers(2**63))}

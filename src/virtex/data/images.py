@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -63,18 +63,35 @@ DEFAULT_LIMITS = ImageLimits()
 
 
 class BadImage(UserError):
-    """A file that gives no picture, with `path` and `reason`."""
+    """A file that gives no picture: its path, or where in a larger file it is, and the reason."""
 
-    def __init__(self, path: Path, reason: str) -> None:
-        super().__init__(path, reason)
-        self.path = path
+    def __init__(self, picture: Path | str, reason: str) -> None:
+        super().__init__(picture, reason)
+        self.picture = picture
         self.reason = reason
 
+    @property
+    def path(self) -> Path:
+        """The file's path, where it is a file of its own."""
+        return Path(self.picture)
+
     def __str__(self) -> str:
-        return f"cannot read the image {self.path}: {self.reason}"
+        return f"cannot read the image {self.picture}: {self.reason}"
 
 
-def read_image(path: Path, limits: ImageLimits = DEFAULT_LIMITS) -> PixelArray:
+class InLargerFile(Protocol):
+    """An image file inside of another file; as text it is where to find it."""
+
+    def content(self) -> bytes:
+        """Its bytes; raises BadImage where they are damaged."""
+        ...
+
+
+Picture = Path | InLargerFile
+"""Where the bytes of an image file are."""
+
+
+def read_image(picture: Picture, limits: ImageLimits = DEFAULT_LIMITS) -> PixelArray:
     """The picture in a file of any format that Pillow opens by itself, (H, W, 3) RGB, contiguous.
 
     It is upright by its Exif orientation. Transparent parts lie on white, which most transparent
@@ -84,13 +101,19 @@ def read_image(path: Path, limits: ImageLimits = DEFAULT_LIMITS) -> PixelArray:
     Raises BadImage when the file is missing, empty, truncated, damaged, no image, or beyond
     `limits`.
     """
-    data = _content(path, limits.file_bytes)
+    return read_content(content(picture, limits), picture, limits)
+
+
+def read_content(data: bytes, picture: Picture, limits: ImageLimits = DEFAULT_LIMITS) -> PixelArray:
+    """As `read_image`, of a file that was read already; errors name `picture`."""
     try:
         return decode(data, simplejpeg, limits.pixels)
     except UnidentifiedImageError as error:
-        raise BadImage(path, "it is no image, or of a format that is not read") from error
+        reason = "it is no image, or of a format that is not read"
+        raise BadImage(_named(picture), reason) from error
     except _DAMAGE as error:
-        raise BadImage(path, str(error) or f"it is damaged ({type(error).__name__})") from error
+        reason = str(error) or f"it is damaged ({type(error).__name__})"
+        raise BadImage(_named(picture), reason) from error
 
 
 def from_pillow(image: Image.Image) -> PixelArray:
@@ -103,17 +126,26 @@ def from_pillow(image: Image.Image) -> PixelArray:
     return upright(_rgb(image), orientation(exif))
 
 
-def _content(path: Path, most: int) -> bytes:
+def content(picture: Picture, limits: ImageLimits = DEFAULT_LIMITS) -> bytes:
+    """The bytes of an image file; raises BadImage where there are none, or too many."""
     try:
-        with path.open("rb") as file:
-            data = file.read(most + 1)
+        if isinstance(picture, Path):
+            with picture.open("rb") as file:
+                data = file.read(limits.file_bytes + 1)
+        else:
+            data = picture.content()
     except OSError as error:
-        raise BadImage(path, error.strerror or str(error)) from error
+        raise BadImage(_named(picture), error.strerror or str(error)) from error
     if not data:
-        raise BadImage(path, "the file is empty")
-    if len(data) > most:
-        raise BadImage(path, f"the file is larger than DATA.MAX_IMAGE_MB, {most >> 20} MB")
+        raise BadImage(_named(picture), "the file is empty")
+    if len(data) > limits.file_bytes:
+        reason = f"the file is larger than DATA.MAX_IMAGE_MB, {limits.file_bytes >> 20} MB"
+        raise BadImage(_named(picture), reason)
     return data
+
+
+def _named(picture: Picture) -> Path | str:
+    return picture if isinstance(picture, Path) else str(picture)
 
 
 def decode(

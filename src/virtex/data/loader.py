@@ -15,12 +15,14 @@ from types import TracebackType
 from typing import Any, NamedTuple, Protocol
 
 import cv2
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from virtex.data.dataset import VALIDATION_EPOCH, Example, Key
 from virtex.data.images import BadImage
-from virtex.data.order import TrainingKeys
+from virtex.data.order import DEFAULT_WINDOW, TrainingKeys
 from virtex.errors import RunError, UserError
 
 Batch = dict[str, torch.Tensor]
@@ -32,6 +34,11 @@ class Examples(Protocol):
     """What is loaded: `ExampleDataset`, or anything else that makes examples from keys."""
 
     def __len__(self) -> int: ...
+
+    @property
+    def shard_sizes(self) -> npt.NDArray[np.int64]:
+        """How many examples lie together in each shard, in order, (S,)."""
+        ...
 
     def examples(self, keys: Sequence[Key]) -> tuple[list[Example], list[BadImage]]:
         """The examples of the keys, and the errors of files that were passed over."""
@@ -45,6 +52,7 @@ def training_batches(
     batch_size: int,
     workers: int,
     seed: int,
+    window: int = DEFAULT_WINDOW,
     first_iteration: int = 0,
     rank: int = 0,
     world_size: int = 1,
@@ -55,9 +63,10 @@ def training_batches(
     """This process's parts of the global batches, endless, from `first_iteration` (0 or more).
 
     `batch_size` is that of all processes together; process `rank` gets its contiguous part. Every
-    epoch has its own order; its last examples, that fill no batch, are left out. `workers`
-    processes load (0: this one). `skipped` gets every file that was passed over, once. A worker
-    that gives nothing for `timeout_seconds` ends the run.
+    epoch has its own order, in which `window` samples of whole shards are shuffled together; its
+    last examples, that fill no batch, are left out. `workers` processes load (0: this one).
+    `skipped` gets every file that was passed over, once. A worker that gives nothing for
+    `timeout_seconds` ends the run.
 
     Raises UserError at once when the batch is larger than the data or not divisible by
     `world_size`; in iteration UserError as `dataset` does, and RunError when a worker dies or is
@@ -66,7 +75,12 @@ def training_batches(
     part = _part(batch_size, world_size)
     check_batch_size(batch_size, len(dataset))
     keys = TrainingKeys(
-        len(dataset), batch_size, slice(rank * part, (rank + 1) * part), seed, first_iteration
+        dataset.shard_sizes,
+        window=window,
+        batch_size=batch_size,
+        part=slice(rank * part, (rank + 1) * part),
+        seed=seed,
+        first_iteration=first_iteration,
     )
     return _batches(_Loads(dataset, collate), keys, workers, pin_memory, skipped, timeout_seconds)
 
@@ -88,8 +102,11 @@ def validation_batches(
     Processes may get one batch more or less than others. Arguments and errors as for training.
     """
     part = _part(batch_size, world_size)
-    keys = [Key(VALIDATION_EPOCH, index) for index in range(rank, len(dataset), world_size)]
-    batches = [keys[start : start + part] for start in range(0, len(keys), part)]
+    indices = range(rank, len(dataset), world_size)
+    batches = (
+        [Key(VALIDATION_EPOCH, index) for index in indices[start : start + part]]
+        for start in range(0, len(indices), part)
+    )
     return _batches(
         _Loads(dataset, collate), batches, workers, pin_memory, skipped, timeout_seconds
     )
@@ -180,8 +197,8 @@ def _batches(
     known = set()
     for loaded in _living(loader):
         for bad in loaded.bad:
-            if skipped is not None and bad.path not in known:
-                known.add(bad.path)
+            if skipped is not None and bad.picture not in known:
+                known.add(bad.picture)
                 skipped(bad)
         if loaded.error is not None:
             raise loaded.error
@@ -205,8 +222,10 @@ def _start_worker(_: int) -> None:
     # One thread each: the workers are the parallelism.
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
-    # Ctrl-C goes to the whole group; the main process ends the workers in good order.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # These go to the whole group, or to every process of a SLURM job; the main process ends the
+    # workers in good order.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
     sys.excepthook = _report_unless_disconnected
 
 

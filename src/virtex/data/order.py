@@ -1,4 +1,8 @@
-"""Which examples make up each training batch: a function of (seed, iteration), without state."""
+"""Which examples make up each training batch: a function of (seed, iteration), without state.
+
+Shards are shuffled, then the samples within windows of whole shards. Data that fit into one window,
+and data sets of files, are shuffled as a whole.
+"""
 
 from collections.abc import Iterator
 
@@ -8,34 +12,103 @@ from torch.utils.data import Sampler
 
 from virtex.data.dataset import Key
 
-_ORDER_STREAM = 1
+_ORDER_STREAM, _SHARD_STREAM = 1, 2
+DEFAULT_WINDOW = 131072
 
 
 class TrainingKeys(Sampler[list[Key]]):
     """The keys of one process's batches, from an iteration on, without end."""
 
     def __init__(
-        self, examples: int, batch_size: int, part: slice, seed: int, first_iteration: int
+        self,
+        shard_sizes: npt.NDArray[np.int64],
+        *,
+        window: int,
+        batch_size: int,
+        part: slice,
+        seed: int,
+        first_iteration: int,
     ) -> None:
-        self._examples = examples
+        self._shard_sizes = shard_sizes
+        self._window = window
         self._batch_size = batch_size
         self._part = part
         self._seed = seed
         self._first_iteration = first_iteration
 
     def __iter__(self) -> Iterator[list[Key]]:
-        batches = self._examples // self._batch_size
+        batches = int(self._shard_sizes.sum()) // self._batch_size
         epoch, first = divmod(self._first_iteration, batches)
         while True:
-            order = epoch_order(self._examples, self._seed, epoch)
+            order = EpochOrder(self._shard_sizes, self._window, self._seed, epoch)
             for batch in range(first, batches):
                 whole = order[batch * self._batch_size : (batch + 1) * self._batch_size]
                 yield [Key(epoch, index) for index in whole[self._part].tolist()]
             epoch, first = epoch + 1, 0
 
 
-def epoch_order(examples: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
-    """A permutation of 0 … `examples` - 1, another for each (`seed`, `epoch`)."""
+class EpochOrder:
+    """A permutation of the positions in shards of these sizes, another for each (seed, epoch).
+
+    Windows hold up to `window` samples in whole shards, at least one shard. Memory is that of one
+    window, any of which can be computed without the ones before it.
+    """
+
+    def __init__(
+        self, shard_sizes: npt.NDArray[np.int64], window: int, seed: int, epoch: int
+    ) -> None:
+        self._seed, self._epoch = seed, epoch
+        self._sizes = shard_sizes
+        self._starts = np.cumsum(shard_sizes) - shard_sizes
+        self._shards = _generator(seed, epoch, _SHARD_STREAM).permutation(len(shard_sizes))
+        ends = np.cumsum(shard_sizes[self._shards])
+        self._cuts = _cuts(ends, window)
+        # Where each window begins in the order, and the end of the last.
+        self._bounds = np.concatenate([[0], ends])[self._cuts]
+        self._current: tuple[int, npt.NDArray[np.int64]] | None = None
+
+    def __len__(self) -> int:
+        return int(self._bounds[-1])
+
+    def __getitem__(self, places: slice) -> npt.NDArray[np.int64]:
+        """The positions at some places in the order; `places` has a start and a stop."""
+        parts = [np.empty(0, np.int64)]
+        start = places.start
+        while start < min(places.stop, len(self)):
+            window = int(np.searchsorted(self._bounds, start, side="right")) - 1
+            begin = int(self._bounds[window])
+            part = self._window(window)[start - begin : places.stop - begin]
+            parts.append(part)
+            start += len(part)
+        return np.concatenate(parts)
+
+    def _window(self, number: int) -> npt.NDArray[np.int64]:
+        if self._current is None or self._current[0] != number:
+            shards = np.sort(self._shards[self._cuts[number] : self._cuts[number + 1]])
+            sizes = self._sizes[shards]
+            before = np.cumsum(sizes) - sizes
+            positions = np.arange(sizes.sum()) + np.repeat(self._starts[shards] - before, sizes)
+            order = epoch_order(len(positions), self._seed, self._epoch, number)
+            self._current = (number, positions[order])
+        return self._current[1]
+
+
+def epoch_order(examples: int, seed: int, epoch: int, window: int = 0) -> npt.NDArray[np.int64]:
+    """A permutation of 0 … `examples` - 1, another for each (`seed`, `epoch`, `window`)."""
+    stream = (_ORDER_STREAM, window) if window else (_ORDER_STREAM,)
+    return _generator(seed, epoch, *stream).permutation(examples)
+
+
+def _generator(seed: int, epoch: int, *stream: int) -> np.random.Generator:
     # The spawn key keeps the stream apart from those of the examples.
-    sequence = np.random.SeedSequence([seed, epoch], spawn_key=(_ORDER_STREAM,))
-    return np.random.default_rng(sequence).permutation(examples)
+    return np.random.default_rng(np.random.SeedSequence([seed, epoch], spawn_key=stream))
+
+
+def _cuts(ends: npt.NDArray[np.int64], window: int) -> npt.NDArray[np.int64]:
+    """Which shards begin a window, and their number, given where each shard ends in the order."""
+    cuts, end = [0], 0
+    while cuts[-1] < len(ends):
+        fitting = int(np.searchsorted(ends, end + window, side="right"))
+        cuts.append(max(fitting, cuts[-1] + 1))
+        end = int(ends[cuts[-1] - 1])
+    return np.array(cuts)

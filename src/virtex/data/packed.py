@@ -5,6 +5,7 @@ reference count. Tensors in shared memory are one copy for a process and all its
 spawned.
 """
 
+import hashlib
 from array import array
 
 import numpy as np
@@ -23,6 +24,9 @@ class StringPacker:
         # Broken JSON escapes can leave half a surrogate pair, which UTF-8 has no place for.
         self._text += text.encode("utf-8", errors="replace")
         self._ends.append(len(self._text))
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
 
     def packed(self) -> "PackedStrings":
         """All strings so far, in shared memory."""
@@ -45,6 +49,20 @@ class PackedStrings:
     def __getitem__(self, index: int) -> str:
         start, end = self._ends.numpy()[index : index + 2]
         return self._text.numpy()[start:end].tobytes().decode()
+
+    @property
+    def tensors(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The two, as they were given."""
+        return self._text, self._ends
+
+
+def hashed(*tensors: torch.Tensor) -> str:
+    """SHA-256 of the content of some tensors, each of one dimension, in hex."""
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(len(tensor).to_bytes(8, "big"))
+        digest.update(tensor.contiguous().numpy().data)
+    return digest.hexdigest()
 
 
 def shared(values: npt.NDArray[np.generic]) -> torch.Tensor:

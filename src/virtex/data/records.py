@@ -1,11 +1,14 @@
-"""What a data set gives: records of an image file and what is known of it, by position."""
+"""What a data set gives: records of an image and what is known of it, by position."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
+
+from virtex.data.images import Picture
 
 
 @dataclass(frozen=True)
@@ -17,7 +20,7 @@ class Record:
     """
 
     image_id: int
-    path: Path
+    picture: Picture
     captions: tuple[str, ...] = ()
     categories: tuple[int, ...] = ()
 
@@ -29,8 +32,9 @@ class Records(Protocol):
 
     def __getitem__(self, index: int, /) -> Record: ...
 
-    def path(self, index: int, /) -> Path:
-        """The image file of a record, without the cost of its captions."""
+    def missing(self, positions: Iterable[int], /) -> list[Path]:
+        """The image files of the records at `positions` that are not there or empty, found
+        without reading any."""
         ...
 
     @property
@@ -38,10 +42,19 @@ class Records(Protocol):
         """The id of each record, (N,), all different."""
         ...
 
+    @property
+    def shard_sizes(self) -> npt.NDArray[np.int64]:
+        """How many records lie together in each shard, in order, (S,); one for all if in files."""
+        ...
 
-def missing_images(records: Records) -> list[Path]:
-    """The image files that do not exist or are empty, found without reading any."""
-    paths = map(records.path, range(len(records)))
+    @property
+    def fingerprint(self) -> str:
+        """A hash of what there is to train on, in hex, equal on all machines that have the same."""
+        ...
+
+
+def missing_files(paths: Iterable[Path]) -> list[Path]:
+    """The files that do not exist or are empty."""
     return [path for path in paths if not _has_content(path)]
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+from collections.abc import Iterable
 from decimal import ROUND_CEILING, Context, Decimal
 from fractions import Fraction
 from pathlib import Path
@@ -15,7 +16,7 @@ from virtex.errors import UserError
 
 
 class Selection:
-    """The records at some positions, in the order of the positions."""
+    """The records at some positions, in the order of the positions; holds 8 bytes for each."""
 
     def __init__(self, records: Records, positions: npt.NDArray[np.int64]) -> None:
         """`positions` is (n,), each 0 … N-1."""
@@ -30,15 +31,30 @@ class Selection:
             raise IndexError(index)
         return self._records[int(self._positions.numpy()[index])]
 
-    def path(self, index: int) -> Path:
-        """The image file of record `index` (0 … n-1)."""
-        return self._records.path(int(self._positions.numpy()[index]))
+    def missing(self, positions: Iterable[int]) -> list[Path]:
+        """The image files at `positions` (0 … n-1) that are not there or empty."""
+        chosen = self._positions.numpy()
+        return self._records.missing(int(chosen[position]) for position in positions)
 
     @property
     def image_ids(self) -> npt.NDArray[np.int64]:
         """The id of each record, (n,)."""
         ids: npt.NDArray[np.int64] = self._records.image_ids[self._positions.numpy()]
         return ids
+
+    @property
+    def shard_sizes(self) -> npt.NDArray[np.int64]:
+        """How many of the records lie in each shard that has any; positions must ascend."""
+        ends = np.cumsum(self._records.shard_sizes)
+        shards = np.searchsorted(ends, self._positions.numpy(), side="right")
+        return np.unique(shards, return_counts=True)[1]
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the records and the positions."""
+        digest = hashlib.sha256(self._records.fingerprint.encode())
+        digest.update(self._positions.numpy().data)
+        return digest.hexdigest()
 
 
 def subset(records: Records, percentage: float, seed: int) -> Records:

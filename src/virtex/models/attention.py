@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from virtex.models.dropout import KeyedDropout
+
 KeysValues = tuple[Tensor, Tensor]
 """Keys and values, each (B, heads, S, D / heads)."""
 
@@ -20,7 +22,7 @@ class Attention(nn.Module):
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
         self.heads = heads
-        self.dropout = dropout
+        self.dropout = KeyedDropout(dropout)
         self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
         self.out_proj = nn.Linear(width, width)
@@ -48,20 +50,25 @@ class Attention(nn.Module):
 
         `mask` is bool, broadcast to (B, heads, T, S): True where a query may look.
         """
-        dropout = self.dropout if self.training else 0.0
-        mixed = F.scaled_dot_product_attention(query, *memory, attn_mask=mask, dropout_p=dropout)
+        if self.training and self.dropout.p > 0:
+            key, value = memory
+            mixed = self.dropout(self.weights(query, key, mask)) @ value
+        else:
+            mixed = F.scaled_dot_product_attention(query, *memory, attn_mask=mask)
         mixed = mixed.transpose(1, 2).flatten(2)
         output: Tensor = self.out_proj(mixed)
         return output
 
-    def weights(self, query: Tensor, key: Tensor) -> Tensor:
-        """How much each query takes from each of S positions, as `attend` without a mask.
+    def weights(self, query: Tensor, key: Tensor, mask: Tensor | None = None) -> Tensor:
+        """How much each query takes from each of S positions, as `attend` without dropout.
 
         (B, heads, T, D / heads) and (B, heads, S, D / heads) to (B, heads, T, S), ≥ 0, rows of sum
         1.
         """
-        products = query @ key.transpose(-2, -1)
-        return torch.softmax(products / math.sqrt(query.shape[-1]), dim=-1)
+        products = query @ key.transpose(-2, -1) / math.sqrt(query.shape[-1])
+        if mask is not None:
+            products = products.masked_fill(~mask, -torch.inf)
+        return torch.softmax(products, dim=-1)
 
     def _split(self, x: Tensor) -> Tensor:
         return x.view(*x.shape[:-1], self.heads, -1).transpose(1, 2)
@@ -84,7 +91,7 @@ class DecoderLayer(nn.Module):
         self.norm1 = nn.LayerNorm(width)
         self.norm2 = nn.LayerNorm(width)
         self.norm3 = nn.LayerNorm(width)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = KeyedDropout(dropout)
         self.norm_first = norm_first
 
     def forward(self, x: Tensor, grid: Tensor, mask: Tensor) -> Tensor:

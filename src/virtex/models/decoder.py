@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from virtex.models.attention import Attention, DecoderLayer, KeysValues
+from virtex.models.dropout import KeyedDropout
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class TokenEmbedding(nn.Module):
         self.words = nn.Embedding(vocab_size, width, padding_idx=padding_index)
         self.positions = nn.Embedding(max_length, width)
         self.layer_norm = nn.LayerNorm(width, eps=1e-8)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = KeyedDropout(dropout)
         self.padding_index = padding_index
 
     def forward(self, tokens: Tensor, first_position: int = 0) -> Tensor:

@@ -66,7 +66,8 @@ def checkpoints(directory: Path) -> list[Path]:
 def save(path: Path, state: State) -> None:
     """Write `state` to `path`: a reader finds the whole file, or the one before it.
 
-    Raises `RunError` if that fails, for a full disk say; `path` is then as it was.
+    What was written is read back and its checksums are compared, before it takes its name. Raises
+    `RunError` if any of that fails, for a full disk say; `path` is then as it was.
     """
     foreign = next(_foreign(state), None)
     assert foreign is None, f"{foreign} could be saved but not loaded"
@@ -76,10 +77,14 @@ def save(path: Path, state: State) -> None:
             torch.save(dict(state), file)
             file.flush()
             os.fsync(file.fileno())
+            # From the disk, not from memory, where the system lets us.
+            if hasattr(os, "posix_fadvise"):
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        check_sums(temporary)
         temporary.replace(path)
         _flush_directory(path.parent)
     # torch's zip writer turns a failed write into a RuntimeError.
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         temporary.unlink(missing_ok=True)
         raise RunError(
             f"could not save {path}: {error}; checkpoints saved before are untouched. Make room or "

@@ -4,7 +4,7 @@
 `checkpoint_{iteration}.pth`, `log_rank{rank}.txt`, `scalars.jsonl` and TensorBoard's event files.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,19 @@ RUN_KEYS = ("iteration", "model", "optimizer", "scaler", "config", "tokenizer")
 
 @dataclass(frozen=True)
 class Start:
-    """Where a run begins: after `iteration` steps, with a checkpoint's `state` unless it is new."""
+    """Where a run begins: after `iteration` steps, with a checkpoint's `state` unless it is new.
+
+    `validation_due` says that a request to stop came before the validation after these steps.
+    """
 
     iteration: int
     state: dict[str, Any] | None
     notes: tuple[str, ...]
+    validation_due: bool = False
+
+    def without_state(self) -> "Start":
+        """The same place, when the state is no longer needed."""
+        return replace(self, state=None)
 
 
 def holds_run(directory: Path) -> bool:
@@ -66,7 +74,7 @@ def find_start(directory: Path, resume_from: str) -> Start:
             f"--resume-from {path} is iteration {iteration}, but {directory} already holds "
             f"{newer[0].name}; go on with --resume-from latest, or give another --serialization-dir"
         )
-    return Start(iteration, state, (f"going on from {path}, iteration {iteration}",))
+    return _from(state, f"going on from {path}, iteration {iteration}")
 
 
 def _latest(directory: Path) -> Start:
@@ -76,7 +84,7 @@ def _latest(directory: Path) -> Start:
         _check_complete(path, state)
         notes = [f"{bad} is damaged; the one before it is used" for bad in damaged]
         notes.append(f"going on from {path}, iteration {state['iteration']}")
-        return Start(state["iteration"], state, tuple(notes))
+        return _from(state, *notes)
     damaged_only = checkpoint.checkpoints(directory)
     if damaged_only:
         names = ", ".join(path.name for path in damaged_only)
@@ -87,6 +95,11 @@ def _latest(directory: Path) -> Start:
             "leave --resume-from out to begin a new run"
         )
     return Start(0, None, (f"no checkpoint in {directory} yet: beginning at iteration 1",))
+
+
+def _from(state: dict[str, Any], *notes: str) -> Start:
+    # Checkpoints of older versions were written after the validation.
+    return Start(state["iteration"], state, notes, not state.get("validated", True))
 
 
 def _check_complete(path: Path, state: dict[str, Any]) -> None:

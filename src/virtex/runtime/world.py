@@ -1,23 +1,31 @@
 """Processes and devices: who am I, how many are we, and sums over all of us."""
 
-import os
-import sys
+import socket
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
 
-from virtex.errors import UserError
+from virtex.errors import RunError, UserError
+from virtex.runtime.cluster import Place
+from virtex.runtime.heartbeat import Heartbeat, ask_to_stop
 
 A = TypeVar("A")
 
-COLLECTIVE_TIMEOUT = timedelta(minutes=15)
-"""How long a process waits for the others before the run ends with an error."""
+
+@dataclass(frozen=True)
+class Limits:
+    """How long, in seconds, a process waits for the others to come, and may be stuck later."""
+
+    meeting: float = 300.0
+    stuck: float = 900.0
 
 
 @dataclass(frozen=True)
@@ -39,11 +47,32 @@ class World:
             dist.all_reduce(tensor)
         return tensor
 
+    def any(self, flag: bool) -> bool:
+        """Whether `flag` is true on any process."""
+        return bool(self.sum(torch.tensor(int(flag))))
+
     def broadcast(self, tensors: Sequence[Tensor]) -> None:
         """Overwrite all processes' tensors with those of rank 0."""
         if self.size > 1:
             for tensor in tensors:
                 dist.broadcast(tensor, src=0)
+
+    def from_main(self, make: Callable[[], A]) -> A:
+        """What `make` gives on rank 0, where alone it is called, on each process; picklable."""
+        if self.size == 1:
+            return make()
+        held: list[Any] = [make() if self.main else None]
+        dist.broadcast_object_list(held, src=0, device=torch.device("cpu"))
+        made: A = held[0]
+        return made
+
+    def gather(self, value: A) -> list[A]:
+        """The values of all processes, in order of their ranks, on each of them; picklable."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
 
     def wait(self) -> None:
         """Return when every process has come here."""
@@ -52,26 +81,52 @@ class World:
 
 
 @contextmanager
-def connect(*, gpus: bool) -> Iterator[World]:
-    """The world that torchrun's environment variables describe, or a world of one process."""
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    rank = int(os.environ.get("RANK", "0"))
+def connect(place: Place, *, gpus: bool, limits: Limits) -> Iterator[tuple[World, Heartbeat]]:
+    """The world that this process has a place in, and what watches that nobody is stuck in it.
+
+    Raises `RunError` that names the processes that did not come, or the address that cannot be
+    reached, and one in place of torch's error when the others are lost later.
+    """
     device = torch.device("cpu")
     if gpus:
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        # srun may show each process its own GPU alone.
+        device = torch.device("cuda", place.local_rank if torch.cuda.device_count() > 1 else 0)
         torch.cuda.set_device(device)
-    if size == 1:
-        yield World(rank=0, size=1, device=device)
-        return
-    dist.init_process_group(
-        "nccl" if gpus else "gloo",
-        timeout=COLLECTIVE_TIMEOUT,
-        device_id=device if gpus else None,
-    )
+    world = World(rank=place.rank, size=place.size, device=device)
+    store = None
+    if place.size > 1:
+        store = _meet(place, limits.meeting)
+        # Sums of tensors on the CPU, such as of the wish to stop, need gloo beside NCCL.
+        dist.init_process_group(
+            "cpu:gloo,cuda:nccl" if gpus else "gloo",
+            store=store,
+            rank=place.rank,
+            world_size=place.size,
+            # The heartbeat comes first, and knows more.
+            timeout=timedelta(seconds=min(limits.stuck, 10**6) + 60),
+            device_id=device if gpus else None,
+        )
+    watched = None
+    if store is not None:
+        # A connection of its own: the other may be in a call that does not come back.
+        watched = PrefixStore(f"beats/{place.attempt}", _client(place, limits.meeting))
+    heartbeat = Heartbeat(place.rank, place.size, watched, limits.stuck)
+    if place.agent:
+        # Without its agent nobody ends or restarts the job: it is left where it can go on.
+        heartbeat.orphaned = ask_to_stop
     try:
-        yield World(rank=rank, size=size, device=device)
+        yield world, heartbeat
+    except RuntimeError as error:
+        if place.size == 1 or not _is_of_the_connection(error):
+            raise
+        raise RunError(
+            f"rank {place.rank} lost the other processes ({heartbeat.where}): "
+            f"{str(error).splitlines()[0]}"
+        ) from error
     finally:
-        dist.destroy_process_group()
+        heartbeat.stop()
+        if place.size > 1:
+            dist.destroy_process_group()
 
 
 def check_gpus(gpus_per_machine: int) -> None:
@@ -84,56 +139,57 @@ def check_gpus(gpus_per_machine: int) -> None:
         )
 
 
-def launch(
-    function: Callable[[A], int],
-    argument: A,
-    *,
-    processes: int,
-    machines: int = 1,
-    machine_rank: int = 0,
-    dist_url: str = "tcp://127.0.0.1:23456",
-) -> int:
-    """Call `function` in `processes` processes on this machine; its largest return value.
+def _meet(place: Place, seconds: float) -> Store:
+    """The store of this attempt, once all processes have come to it."""
+    deadline = time.monotonic() + seconds
+    # Processes of an attempt before may still be about.
+    store = PrefixStore(f"virtex/{place.attempt}", _client(place, seconds, serve=True))
+    store.set(f"came/{place.rank}", socket.gethostname())
+    keys = [f"came/{rank}" for rank in range(place.size)]
+    while not store.check(keys):
+        if time.monotonic() > deadline:
+            missing = [key.removeprefix("came/") for key in keys if not store.check([key])]
+            raise RunError(
+                f"{len(missing)} of {place.size} processes have not come within {seconds:.0f} s: "
+                f"rank {', '.join(missing[:8])}. Each machine must run the same command, with its "
+                f"own --machine-rank, and reach {place.host}:{place.port} (waited for by rank "
+                f"{place.rank} on {socket.gethostname()})"
+            )
+        time.sleep(0.05)
+    return store
 
-    Under torchrun, or for a single process, it is called here. With several machines each must run
-    the same command with its own `machine_rank`; `dist_url` is `tcp://host:port` of the first.
-    """
-    if "WORLD_SIZE" in os.environ or processes * machines == 1:
-        return function(argument)
-    from torch.distributed.elastic.multiprocessing import SignalException
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    config = LaunchConfig(
-        min_nodes=machines,
-        max_nodes=machines,
-        nproc_per_node=processes,
-        # The machines find each other by this name; torch would draw another on each of them.
-        run_id="virtex",
-        rdzv_backend="static",
-        rdzv_endpoint=dist_url.removeprefix("tcp://"),
-        rdzv_configs={"rank": machine_rank},
-        max_restarts=0,
-    )
+def _client(place: Place, seconds: float, *, serve: bool = False) -> Store:
+    """A connection to the store, which rank 0 serves unless the agent does."""
+    serve = serve and place.rank == 0 and not place.agent_serves
     try:
-        results: dict[int, int] = elastic_launch(config, _reporting)(function, argument)
-    except ChildFailedError as error:
-        _, failure = error.get_first_failure()
-        # A signal's number is negative; a shell adds it to 128.
-        return failure.exitcode if failure.exitcode >= 0 else 128 - failure.exitcode
-    except SignalException as error:
-        return 128 + error.sigval
-    return max(results.values())
+        return TCPStore(
+            place.host,
+            place.port,
+            is_master=serve,
+            timeout=timedelta(seconds=seconds),
+            wait_for_workers=False,
+        )
+    except RuntimeError as error:
+        address = f"{place.host}:{place.port}"
+        if serve:
+            raise RunError(
+                f"rank 0 cannot listen at {address}: {_first_line(error)}. Another program may use "
+                "the port: give another --dist-url (MASTER_PORT under torchrun and srun)"
+            ) from error
+        raise RunError(
+            f"rank {place.rank} on {socket.gethostname()} could not reach rank 0 at {address} "
+            f"within {seconds:.0f} s: {_first_line(error)}. Check that it runs there, and that no "
+            "firewall lies between"
+        ) from error
 
 
-def _reporting(function: Callable[[A], int], argument: A) -> int:
-    """Call `function`; an error for the user becomes a message, and ends the other processes too.
+def _is_of_the_connection(error: RuntimeError) -> bool:
+    if isinstance(error, dist.DistError):
+        return True
+    words = ("Connection closed by peer", "Connection reset", "Broken pipe", "gloo")
+    return any(word in str(error) for word in words)
 
-    Processes that wait for one that has failed would wait until `COLLECTIVE_TIMEOUT`.
-    """
-    try:
-        return function(argument)
-    except UserError as error:
-        print(f"virtex: error: {error}", file=sys.stderr, flush=True)
-        # Not sys.exit: other threads and the group's destruction may wait for the others.
-        os._exit(error.exit_status)
+
+def _first_line(error: RuntimeError) -> str:
+    return str(error).splitlines()[0][:200]

@@ -6,11 +6,13 @@ minimises the sum of their means. A `Describe` says in words what the objective 
 Which tasks there are is known to the configuration and to `build_tasks` alone.
 """
 
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from virtex.data.records import Record
@@ -18,23 +20,32 @@ from virtex.data.transforms import Augmented
 from virtex.models.backbone import Backbone
 
 Batch = Mapping[str, Tensor]
-"""`image` (B, 3, H, W) uint8 RGB and `image_id` (B,) int64; the task's own tensors beside them."""
+"""`image` (B, 3, H, W) uint8 RGB, `image_id` and `dropout_key` (B,) int64; the task's own tensors.
+
+Every tensor has the examples along its first axis.
+"""
 
 
-@dataclass(frozen=True)
-class Loss:
+class Loss(NamedTuple):
     """A sum of losses and the number of items in it, both scalar tensors.
 
     Kept apart so that the mean over many batches weighs each item alike, however they are divided.
+    A named tuple, as DistributedDataParallel looks for tensors in containers that it knows; of
+    another class it would exchange no gradients, without a word.
     """
 
     total: Tensor
-    count: Tensor
+    items: Tensor
 
     @property
     def mean(self) -> Tensor:
         """The mean loss of an item; zero, not NaN, where there is none."""
-        return self.total / self.count.clamp(min=1)
+        return self.total / self.items.clamp(min=1)
+
+
+def at_least_float32(logits: Tensor) -> Tensor:
+    """`logits`, from which a loss is computed, without what mixed precision took off them."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 class Encoder(Protocol):
@@ -60,6 +71,10 @@ class Objective(nn.Module):
     def __init__(self, visual: Backbone) -> None:
         super().__init__()
         self.visual = visual
+
+    @abstractmethod
+    def counts(self, batch: Batch) -> dict[str, Tensor]:
+        """The number of items in each loss of a batch, int64 scalars, without computing it."""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ from virtex.data.transforms import Augmented
 from virtex.decoding.captioner import Captioner
 from virtex.models.backbone import Backbone
 from virtex.models.decoder import TransformerDecoder
-from virtex.tasks.base import Batch, Description, Loss, Objective
+from virtex.models.dropout import draw_dropout
+from virtex.tasks.base import Batch, Description, Loss, Objective, at_least_float32
 from virtex.tasks.examples import CaptionTokens, image_batch, image_example, padded
 
 BOTH_DIRECTIONS = ("captioning_forward", "captioning_backward")
@@ -70,33 +71,42 @@ class Captioning(Objective):
         forward_only = backward_textual is None
         self.loss_names = ("captioning_forward",) if forward_only else BOTH_DIRECTIONS
 
+    def counts(self, batch: Batch) -> dict[str, Tensor]:
+        """The tokens to predict, all but the first of each row."""
+        padding = self.textual.embedding.padding_index
+        names = ("caption_tokens", "reversed_tokens")
+        return {
+            loss: (batch[name][:, 1:] != padding).sum()
+            for loss, name in zip(self.loss_names, names, strict=False)
+        }
+
     def forward(self, batch: Batch) -> dict[str, Loss]:
         """`captioning_forward` and `captioning_backward`, summed over the tokens to predict."""
+        draw_dropout(self, batch["dropout_key"])
+        counts = self.counts(batch)
         projected = self.textual.project(self.visual(batch["image"]))
         lengths = batch["caption_lengths"]
         tokens = batch["caption_tokens"]
-        losses = {"captioning_forward": self._loss(self.textual, projected, tokens, lengths)}
+        total = self._total(self.textual, projected, tokens, lengths)
+        losses = {"captioning_forward": Loss(total, counts["captioning_forward"])}
         if self.backward_textual is not None:
             tokens = batch["reversed_tokens"]
-            loss = self._loss(self.backward_textual, projected, tokens, lengths)
-            losses["captioning_backward"] = loss
+            total = self._total(self.backward_textual, projected, tokens, lengths)
+            losses["captioning_backward"] = Loss(total, counts["captioning_backward"])
         return losses
 
     @staticmethod
-    def _loss(
+    def _total(
         textual: TransformerDecoder, projected: Tensor, tokens: Tensor, lengths: Tensor
-    ) -> Loss:
-        padding = textual.embedding.padding_index
+    ) -> Tensor:
         # The last token has no successor to predict.
         logits = textual(projected, tokens[:, :-1], lengths - 1)
-        targets = tokens[:, 1:]
-        total = F.cross_entropy(
-            logits.flatten(0, 1).float(),
-            targets.flatten(),
-            ignore_index=padding,
+        return F.cross_entropy(
+            at_least_float32(logits).flatten(0, 1),
+            tokens[:, 1:].flatten(),
+            ignore_index=textual.embedding.padding_index,
             reduction="sum",
         )
-        return Loss(total, (targets != padding).sum())
 
 
 @dataclass(frozen=True)

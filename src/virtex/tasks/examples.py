@@ -43,9 +43,10 @@ def image_example(record: Record, augmented: Augmented) -> dict[str, object]:
 
 
 def image_batch(examples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-    """`image` (B, 3, H, W) uint8 and `image_id` (B,) int64 of a batch."""
+    """`image` (B, 3, H, W) uint8, `image_id` and `dropout_key` (B,) int64 of a batch."""
     return {
         "image_id": torch.tensor([example["image_id"] for example in examples]),
+        "dropout_key": torch.tensor([example["dropout_key"] for example in examples]),
         # A view with channels-last strides: no copy of the pixels.
         "image": torch.stack([example["image"] for example in examples]).permute(0, 3, 1, 2),
     }

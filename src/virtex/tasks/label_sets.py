@@ -13,7 +13,7 @@ from torch import Tensor
 from virtex.models.backbone import Backbone
 from virtex.models.label_head import LabelHead
 from virtex.models.modes import evaluating
-from virtex.tasks.base import Batch, Description, Loss, Objective
+from virtex.tasks.base import Batch, Description, Loss, Objective, at_least_float32
 from virtex.tasks.examples import image_batch, padded
 
 _SHOWN = 5
@@ -33,14 +33,19 @@ class LabelSetClassification(Objective):
         self.textual = textual
         self.register_buffer("ignored", torch.tensor(ignored), persistent=False)
 
+    def counts(self, batch: Batch) -> dict[str, Tensor]:
+        """The images with a label."""
+        labelled = ~torch.isin(batch["labels"], self.ignored)
+        return {"classification": labelled.any(dim=1).sum()}
+
     def forward(self, batch: Batch) -> dict[str, Loss]:
         """`classification`, summed over the images with a label; `labels` is (B, K) int64."""
-        logits = self.textual(self.visual(batch["image"])).float()
+        logits = at_least_float32(self.textual(self.visual(batch["image"])))
         given = torch.zeros_like(logits).scatter_(1, batch["labels"], 1.0)
         given = given.index_fill(1, self.ignored, 0.0)
-        counts = given.sum(dim=1)
-        costs = -(logits.log_softmax(dim=1) * given).sum(dim=1) / counts.clamp(min=1)
-        return {"classification": Loss(costs.sum(), (counts > 0).sum())}
+        labels = given.sum(dim=1).clamp(min=1)
+        costs = -(logits.log_softmax(dim=1) * given).sum(dim=1) / labels
+        return {"classification": Loss(costs.sum(), self.counts(batch)["classification"])}
 
 
 def label_batch(examples: Sequence[Mapping[str, Any]], padding: int) -> dict[str, Tensor]:

@@ -18,8 +18,9 @@ from virtex.data.records import Record
 from virtex.data.transforms import Augmented
 from virtex.models.backbone import Backbone
 from virtex.models.decoder import TransformerDecoder
+from virtex.models.dropout import draw_dropout
 from virtex.models.modes import evaluating
-from virtex.tasks.base import Batch, Description, Loss, Objective
+from virtex.tasks.base import Batch, Description, Loss, Objective, at_least_float32
 from virtex.tasks.examples import CaptionTokens, image_batch, image_example, padded
 from virtex.text.tokenizer import Tokenizer
 
@@ -83,6 +84,11 @@ class MaskedLanguageModel(Objective):
         super().__init__(visual)
         self.textual = textual
 
+    def counts(self, batch: Batch) -> dict[str, Tensor]:
+        """The tokens to predict."""
+        padding = self.textual.embedding.padding_index
+        return {"masked_lm": (batch["masked_labels"] != padding).sum()}
+
     def logits(self, batch: Batch) -> Tensor:
         """(B, T, V) for each position of `caption_tokens`."""
         projected = self.textual.project(self.visual(batch["image"]))
@@ -91,15 +97,14 @@ class MaskedLanguageModel(Objective):
 
     def forward(self, batch: Batch) -> dict[str, Loss]:
         """`masked_lm`, summed over the tokens to predict."""
-        labels = batch["masked_labels"]
-        padding = self.textual.embedding.padding_index
+        draw_dropout(self, batch["dropout_key"])
         total = F.cross_entropy(
-            self.logits(batch).flatten(0, 1).float(),
-            labels.flatten(),
-            ignore_index=padding,
+            at_least_float32(self.logits(batch)).flatten(0, 1),
+            batch["masked_labels"].flatten(),
+            ignore_index=self.textual.embedding.padding_index,
             reduction="sum",
         )
-        return {"masked_lm": Loss(total, (labels != padding).sum())}
+        return {"masked_lm": Loss(total, self.counts(batch)["masked_lm"])}
 
 
 @dataclass(frozen=True)

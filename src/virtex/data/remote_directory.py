@@ -1,0 +1,247 @@
+"""One remote directory through fsspec: requests that are tried again where that may help.
+
+Each protocol's package finds its credentials itself; they are in no message. Objects belong to the
+process that made them, since fsspec's event loop does not survive a fork.
+"""
+
+import random
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from os import getpid
+from typing import Any
+
+from virtex.errors import RunError, UserError
+
+HTTP = ("http", "https")
+PART = 8 << 20  # bytes that a request reads at most
+_VERSION_FIELDS = ("ETag", "etag", "md5Hash", "Last-Modified", "LastModified", "mtime", "created")
+_HEALING = (408, 425, 429)  # of the statuses 4xx, those that pass with time
+_HOPELESS = (
+    *(FileNotFoundError, PermissionError, IsADirectoryError, NotImplementedError),
+    ValueError,  # such as an invalid name of a bucket, or a certificate of another host
+)
+_CREDENTIALS = (
+    "give credentials where the protocol's own tools look for them: AWS_ACCESS_KEY_ID or ~/.aws"
+    " (s3://; FSSPEC_S3_ANON=true for public data), gcloud (gs://), ~/.netrc (https://)"
+)
+
+
+@dataclass(frozen=True)
+class Retries:
+    """How often a request is tried and how long it may take.
+
+    An attempt takes at most `attempt_seconds` for each 8 MiB that it sends. One that reads has at
+    most 8 MiB to get, or a whole file where the server knows no ranges. No attempt starts
+    `total_seconds` after the first. Pauses double from `first_pause` to `longest_pause`; `seed`,
+    process and address spread them, so that a thousand workers that failed together do not come
+    back together.
+    """
+
+    attempts: int = 8
+    attempt_seconds: float = 60.0
+    total_seconds: float = 600.0
+    first_pause: float = 0.5
+    longest_pause: float = 30.0
+    seed: int = 0
+
+    def pause(self, attempt: int, address: str) -> float:
+        """Seconds to wait after the failed attempt (1 …)."""
+        source = f"{self.seed} {socket.gethostname()} {getpid()} {address} {attempt}"
+        share = random.Random(source).uniform(0.5, 1)
+        return share * min(self.longest_pause, self.first_pause * 2.0 ** (attempt - 1))
+
+
+class UnreachableError(RunError):
+    """A request failed in every attempt, though a later one might succeed."""
+
+
+class RefusedError(UserError):
+    """A request that fails however often it is tried."""
+
+
+@dataclass(frozen=True)
+class FileVersion:
+    """What the far side says of a file; `version` changes with the ETag or the time of writing."""
+
+    size: int
+    version: str
+
+
+class RemoteDirectory:
+    """The files directly inside of `root`, an address that fsspec knows."""
+
+    def __init__(self, root: str, retries: Retries, on_retry: Callable[[], None]) -> None:
+        """Sends nothing yet; `on_retry` is called before an attempt that is not the first."""
+        self.root = root
+        self._protocol = root.partition("://")[0]
+        self._retries = retries
+        self._on_retry = on_retry
+        self._filesystem: Any = None
+
+    def address(self, name: str) -> str:
+        """The full address of a file; raises UserError for a name that leads elsewhere."""
+        if name in ("", ".", "..") or any(sign in name for sign in "/\\?#\0"):
+            raise UserError(f"{name!r} is no name of a file directly inside of {self.root}")
+        return f"{self.root}/{name}"
+
+    def sizes(self) -> dict[str, int]:
+        """The files and their bytes; raises UserError over HTTP, which has no listings."""
+        if self._protocol in HTTP:
+            raise UserError(
+                f"{self.root} cannot be listed, as HTTP has no directories; name its files in a"
+                " manifest"
+            )
+        entries = self._request(self.root, "ls", detail=True)
+        files = [entry for entry in entries if entry["type"] == "file"]
+        return {file["name"].rstrip("/").rpartition("/")[2]: int(file["size"]) for file in files}
+
+    def version(self, name: str, attempts: int | None = None) -> FileVersion:
+        """Size and version of a file, after at most `attempts` if these are given."""
+        address = self.address(name)
+        info = self._request(address, "info", attempts=attempts)
+        if info.get("size") is None:
+            raise RefusedError(f"{address}: the server does not tell the size (Content-Length)")
+        known = next((str(info[key]) for key in _VERSION_FIELDS if info.get(key)), "")
+        return FileVersion(int(info["size"]), f"{info['size']} {known}")
+
+    def read(self, name: str, start: int, end: int, size: int) -> bytes:
+        """Bytes `start` … `end` of a file of `size` bytes.
+
+        All of it where the first part is asked for and the server knows no ranges.
+        """
+        whole = {size} if start == 0 else set()
+        lengths = whole | {end - start}
+        address = self.address(name)
+        return bytes(self._request(address, "cat_file", lengths=lengths, start=start, end=end))
+
+    def write(self, name: str, content: bytes) -> bool:
+        """Whether the file could be written; False where the store is for reading."""
+        if self._protocol in HTTP:
+            return False
+        try:
+            self._request(self.address(name), "pipe_file", content)
+        except RefusedError as error:
+            if isinstance(error.__cause__, PermissionError | NotImplementedError):
+                return False
+            raise
+        return True
+
+    def _request(
+        self,
+        address: str,
+        method: str,
+        *content: bytes,
+        lengths: set[int] | None = None,
+        attempts: int | None = None,
+        **options: object,
+    ) -> Any:
+        """What `method` gives; an answer of another length than `lengths` is a failure."""
+        begun = time.monotonic()
+        most = attempts or self._retries.attempts
+        attempt = 0
+        while True:
+            attempt += 1
+            try:
+                answer = self._attempt(address, method, content, options)
+                if lengths is None or len(answer) in lengths:
+                    return answer
+                raise EOFError(f"{len(answer)} bytes came instead of {min(lengths)}")
+            except UserError:
+                raise
+            except Exception as error:  # noqa: BLE001 - each protocol's package has its own
+                cause = self._cause(error)
+            if _is_hopeless(cause):
+                raise RefusedError(f"{address}: {_refusal(cause)}") from cause
+            seconds = time.monotonic() - begun
+            if attempt >= most or seconds > self._retries.total_seconds:
+                raise UnreachableError(
+                    f"{address}: gave up after {attempt} attempts in {seconds:.0f} s; the last one"
+                    f" failed with {_shown(cause)}"
+                ) from cause
+            self._on_retry()
+            time.sleep(self._retries.pause(attempt, address))
+
+    def _attempt(
+        self, address: str, method: str, content: tuple[bytes, ...], options: dict[str, object]
+    ) -> Any:
+        if self._filesystem is None:
+            self._filesystem = _open_filesystem(self.root, self._protocol)
+        filesystem = self._filesystem
+        path = filesystem._strip_protocol(address)
+        if not filesystem.async_impl:  # such as memory://; these keep their own time limits
+            return getattr(filesystem, method)(path, *content, **options)
+        from fsspec.asyn import sync
+
+        coroutine = getattr(filesystem, f"_{method}")
+        parts = 1 + sum(map(len, content)) // PART
+        limit = self._retries.attempt_seconds * parts
+        return sync(filesystem.loop, coroutine, path, *content, timeout=limit, **options)
+
+    def _cause(self, error: Exception) -> BaseException:
+        """The error itself; fsspec says "not found" for whatever keeps it from a URL's size."""
+        hidden = self._protocol in HTTP and isinstance(error, FileNotFoundError)
+        return error.__cause__ if hidden and error.__cause__ is not None else error
+
+
+def _open_filesystem(root: str, protocol: str) -> Any:
+    try:
+        import fsspec
+    except ImportError as error:
+        raise UserError(
+            f"{root}: remote data need further packages: pip install 'virtex[remote]'"
+        ) from error
+    options: dict[str, object] = {"skip_instance_cache": True, "use_listings_cache": False}
+    if protocol in HTTP:
+        # Proxies and ~/.netrc count; parts of compressed content would be no parts of the file.
+        options |= {
+            "client_kwargs": {"trust_env": True},
+            "headers": {"Accept-Encoding": "identity"},
+        }
+    if protocol in ("s3", "s3a"):
+        configured = fsspec.config.conf.get(protocol, {}).get("config_kwargs", {})
+        options["config_kwargs"] = {"retries": {"total_max_attempts": 1}, **configured}
+    try:
+        filesystem = fsspec.get_filesystem_class(protocol)(**options)
+    except ImportError as error:
+        raise UserError(
+            f"{root}: {error}. pip install 'virtex[remote]' brings what s3:// and https:// need"
+        ) from error
+    except ValueError as error:
+        raise UserError(
+            f"{root}: {error}; expected s3://…, gs://…, https://… or the like"
+        ) from error
+    if protocol in ("s3", "s3a"):
+        filesystem.retries = 1  # those of this module are enough, and counted
+    return filesystem
+
+
+def _status(error: BaseException) -> int:
+    """The HTTP status that an error carries; 0 for none."""
+    name = "status" if hasattr(error, "status") else "code"
+    status = getattr(error, name, 0)
+    return status if isinstance(status, int) else 0
+
+
+def _is_refused(error: BaseException) -> bool:
+    lacks = "Credential" in type(error).__name__  # NoCredentialsError, DefaultCredentialsError …
+    return lacks or isinstance(error, PermissionError) or _status(error) in (401, 403)
+
+
+def _is_hopeless(error: BaseException) -> bool:
+    status = _status(error)
+    lasting = 400 <= status < 500 and status not in _HEALING
+    return lasting or _is_refused(error) or isinstance(error, _HOPELESS)
+
+
+def _refusal(error: BaseException) -> str:
+    if _is_refused(error):
+        return f"access was refused ({_shown(error)}); {_CREDENTIALS}"
+    if isinstance(error, FileNotFoundError) or _status(error) == 404:
+        return "there is no such file; check the address"
+    return f"the request failed for good with {_shown(error)}"
+
+
+def _shown(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"[:300].rstrip(": ")

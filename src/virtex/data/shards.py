@@ -1,0 +1,191 @@
+"""Records in tar shards: `ROOT/train/*.tar` and `ROOT/val/*.tar`, read in parts by their indexes.
+
+Convention: a sample's position is its place in the shards one after the other, in the order of
+their names in `shards.json`. A process holds that file's columns and the indexes that it used last,
+so that its memory does not grow with the number of samples.
+"""
+
+import hashlib
+import zlib
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from virtex.data import sample_text
+from virtex.data.images import BadImage, OnBadImage
+from virtex.data.records import Record
+from virtex.data.shard_indexing import manifest_and_home
+from virtex.data.shard_manifest import MANIFEST, ShardManifest, check_shards, index_name
+from virtex.data.store import Store
+from virtex.data.tar_index import KINDS, read_index
+from virtex.data.tar_members import BLOCK, header_name
+from virtex.errors import RunError, UserError
+
+_REMEDY = {
+    "captions": "pack a data set of captions",
+    "categories": "pack one with `virtex pack --from coco --labels categories`",
+}
+
+
+@dataclass(frozen=True)
+class Member:
+    """A file in a shard, unread."""
+
+    store: Store
+    shard: str
+    offset: int
+    size: int
+    crc32: int
+
+    def content(self) -> bytes:
+        """Its bytes; raises BadImage where they are not those that were indexed."""
+        data = self.store.read(self.shard, self.offset, self.size)
+        if len(data) < self.size:
+            raise BadImage(str(self), "the shard ends before it does")
+        if zlib.crc32(data) != self.crc32:
+            raise BadImage(str(self), "its content is damaged (another checksum than in the index)")
+        return data
+
+    def __str__(self) -> str:
+        """The shard's address and the member's name in it."""
+        header = self.store.read(self.shard, self.offset - BLOCK, BLOCK)
+        name = header_name(header) or f"the member at byte {self.offset}"
+        return f"{self.store.root}/{self.shard}: {name}"
+
+
+class Shards:
+    """The records of one split; image ids, N at once, are read only where they are asked for."""
+
+    def __init__(self, store: Store, home: Store, manifest: ShardManifest, held: int) -> None:
+        """`home` holds the indexes of the shards in `store`; `held` is how many of their rows stay
+        in memory."""
+        self._store, self._home = store, home
+        self._manifest = manifest
+        self._starts = np.concatenate([[0], np.cumsum(manifest.samples)])
+        self._held = held
+        self._indexes: OrderedDict[int, npt.NDArray[np.void]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def __getitem__(self, index: int) -> Record:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        shard = int(np.searchsorted(self._starts, index, side="right")) - 1
+        row = self._rows(shard)[index - int(self._starts[shard])]
+        image_id, *places, kind = row.item()
+        name = self._manifest.names[shard]
+        text = Member(self._store, name, *places[3:])
+        said = sample_text.parse(text.content(), KINDS[kind])
+        if said.categories and self.categories and said.categories[-1] > len(self.categories):
+            reason = f"category {said.categories[-1]}, and {MANIFEST} names {len(self.categories)}"
+            raise BadImage(str(text), reason)
+        return Record(
+            image_id=self._image_id(name, image_id),
+            picture=Member(self._store, name, *places[:3]),
+            captions=said.captions,
+            categories=said.categories or (),
+        )
+
+    @property
+    def report(self) -> tuple[str, ...]:
+        """What was found when the shards were made, a line each."""
+        return self._manifest.report + self._manifest.left_out
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """The names of the categories, none in a data set of captions."""
+        return self._manifest.categories or ()
+
+    @property
+    def shard_sizes(self) -> npt.NDArray[np.int64]:
+        """Samples in each shard, (S,)."""
+        return self._manifest.samples
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of all that the shards hold."""
+        return self._manifest.fingerprint
+
+    @property
+    def image_ids(self) -> npt.NDArray[np.int64]:
+        """The id of each record, (N,); reads all indexes."""
+        return np.concatenate([self._image_ids(shard) for shard in range(len(self.shard_sizes))])
+
+    def missing(self, positions: Iterable[int]) -> list[Path]:  # noqa: ARG002
+        """None: that the shards are there was checked when they were opened."""
+        return []
+
+    def _image_ids(self, shard: int) -> npt.NDArray[np.int64]:
+        ids: npt.NDArray[np.int64] = self._rows(shard)["image_id"].astype(np.int64)
+        if not self._manifest.hashed_ids:
+            return ids
+        name = self._manifest.names[shard]
+        return np.array([self._image_id(name, one) for one in ids.tolist()], np.int64)
+
+    def _image_id(self, shard: str, told: int) -> int:
+        return sample_text.hashed_id(shard, told) if self._manifest.hashed_ids else told
+
+    def _rows(self, shard: int) -> npt.NDArray[np.void]:
+        """The index of a shard, from memory where it was used lately."""
+        rows = self._indexes.pop(shard, None)
+        if rows is None:
+            rows = self._read_rows(shard)
+            room = self._held - len(rows)
+            while self._indexes and sum(map(len, self._indexes.values())) > room:
+                self._indexes.popitem(last=False)
+        self._indexes[shard] = rows
+        return rows
+
+    def _read_rows(self, shard: int) -> npt.NDArray[np.void]:
+        manifest, tar = self._manifest, self._manifest.names[shard]
+        name = index_name(tar)
+        digest = manifest.index_sha256[shard].tobytes()
+        tar_digest = manifest.tar_sha256[shard].tobytes()
+        self._home.expect({name: (int(manifest.index_bytes[shard]), digest.hex())})
+        self._store.expect({tar: (int(manifest.tar_bytes[shard]), tar_digest.hex())})
+        address = f"{self._home.root}/{name}"
+        content = self._home.read(name)
+        if hashlib.sha256(content).digest() != digest:
+            raise RunError(
+                f"{address} is not the index that {self._home.root}/{MANIFEST} tells of; copy it"
+                " again, or remove both to have them made anew"
+            )
+        return read_index(content, address).rows
+
+
+def open_shards(
+    store: Store,
+    labels: Literal["captions", "categories"],
+    on_bad_image: OnBadImage,
+    *,
+    cache_dir: Path,
+    window: int,
+) -> Shards:
+    """The records of the split in `store`, of captions or of categories.
+
+    `window` is how many samples are shuffled together. Raises UserError where shards are missing,
+    of another size or malformed, where they hold no such labels, and under `on_bad_image` "error"
+    where something of them would be left out.
+    """
+    manifest, home = manifest_and_home(store, cache_dir)
+    check_shards(store, manifest)
+    if manifest.labels != labels or (labels == "categories" and manifest.categories is None):
+        raise UserError(
+            f"the shards of {store.root} hold {manifest.labels}"
+            f"{'' if manifest.labels != labels else ' without names'}, and MODEL.NAME needs"
+            f" {labels}; {_REMEDY[labels]}"
+        )
+    if manifest.left_out and on_bad_image == "error":
+        raise UserError(
+            f"{store.root}: {'; '.join(manifest.left_out)}. Mend the shards, or set"
+            " DATA.ON_BAD_IMAGE to skip to train without these"
+        )
+    # Two windows meet in a batch.
+    held = 2 * max(window, int(manifest.samples.max()))
+    return Shards(store, home, manifest, held)

@@ -1,0 +1,134 @@
+"""Signs of life: where each process is, so that a job that is stuck ends and says who was where.
+
+Each process tells the store, every few seconds, what it does and for how long. One that does the
+same for longer than the limit prints what all of them do and ends itself; its agent ends the rest.
+"""
+
+import faulthandler
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from torch._C._distributed_c10d import Store
+
+STUCK = 1
+"""The exit status of a process that was stuck."""
+
+
+@dataclass(frozen=True)
+class Beat:
+    """What a process does, since how many seconds, told when by its machine's clock."""
+
+    where: str
+    seconds: float
+    told: float
+    machine: str
+
+    def line(self, rank: int, now: float, interval: float) -> str:
+        """For a person; a process that tells nothing any more is stopped or gone."""
+        silent = now - self.told
+        text = f"rank {rank} on {self.machine}: {self.where}, for {self.seconds:.0f} s"
+        return text if silent < 4 * interval else f"{text}; no sign of life for {silent:.0f} s"
+
+
+class Heartbeat:
+    """Tells where this process is, and ends it when it is stuck.
+
+    `store` is a connection of its own; without one there is one process. `limit_seconds` is how
+    long it may be in one place; infinity watches nothing. `log` gets the report.
+    """
+
+    def __init__(self, rank: int, size: int, store: Store | None, limit_seconds: float) -> None:
+        self.rank = rank
+        self.size = size
+        self.limit_seconds = limit_seconds
+        self.log: Path | None = None
+        self._store = store
+        self._interval = min(5.0, limit_seconds / 8)
+        self._place = ("starting", time.monotonic())
+        self._ended = threading.Event()
+        self._parent = os.getppid()
+        self.orphaned: Callable[[], None] = lambda: None
+        self._thread = threading.Thread(target=self._watch, name="heartbeat", daemon=True)
+        self._thread.start()
+
+    @property
+    def where(self) -> str:
+        """What this process does."""
+        return self._place[0]
+
+    def at(self, where: str) -> None:
+        """Say what this process does from now on."""
+        self._place = (where, time.monotonic())
+
+    def stop(self) -> None:
+        """Watch no longer."""
+        self._ended.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._ended.wait(self._interval):
+            where, since = self._place
+            seconds = time.monotonic() - since
+            self._tell(Beat(where, seconds, time.time(), socket.gethostname()))
+            if os.getppid() != self._parent:
+                self._parent = os.getppid()
+                self.orphaned()
+            if seconds > self.limit_seconds:
+                self._give_up(where, seconds)
+
+    def _tell(self, beat: Beat) -> None:
+        if self._store is None:
+            return
+        try:
+            self._store.set(_key(self.rank), json.dumps(asdict(beat)))
+        except RuntimeError:
+            # Rank 0 or its agent is gone, and the store with it: nobody can be told.
+            self._store = None
+
+    def _give_up(self, where: str, seconds: float) -> None:
+        lines = [
+            f"virtex: error: rank {self.rank} has been stuck for {seconds:.0f} s (limit "
+            f"{self.limit_seconds:.0f} s, --stuck-after): {where}",
+            *self._others(),
+        ]
+        text = "\n  ".join(lines) + "\n"
+        print(text, end="", file=sys.stderr, flush=True)
+        if self.log is not None:
+            with self.log.open("a", encoding="utf-8") as file:
+                file.write(text)
+                faulthandler.dump_traceback(file)
+        # The main thread is in a call that does not come back.
+        os._exit(STUCK)
+
+    def _others(self) -> list[str]:
+        if self._store is None:
+            return ["the store, which rank 0 or its agent serves, does not answer"]
+        lines: list[str] = []
+        for rank in range(self.size):
+            try:
+                known = self._store.check([_key(rank)])
+                beat = Beat(**json.loads(self._store.get(_key(rank)))) if known else None
+            except RuntimeError:
+                return [*lines, "the store, which rank 0 or its agent serves, does not answer"]
+            if beat is None:
+                lines.append(f"rank {rank}: has told nothing yet")
+            else:
+                lines.append(beat.line(rank, time.time(), self._interval))
+        return lines
+
+
+def ask_to_stop() -> None:
+    """Send this process the signal that asks it to save and end."""
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _key(rank: int) -> str:
+    return f"beat/{rank}"

@@ -1,0 +1,119 @@
+"""Starting a job's processes on this machine, under torchrun's agent inside this process.
+
+When a process dies, the agent ends the others, or starts all of them anew.
+"""
+
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from virtex.errors import RunError, UserError
+from virtex.runtime.cluster import find_place
+from virtex.runtime.stopping import SIGNALS
+
+A = TypeVar("A")
+
+
+@dataclass(frozen=True)
+class Machines:
+    """`count` machines with `processes` each; this one is number `rank`.
+
+    `url` is `tcp://host:port` of the first. All processes are started anew when one dies, at most
+    `max_restarts` times.
+    """
+
+    processes: int = 1
+    count: int = 1
+    rank: int = 0
+    url: str = "tcp://127.0.0.1:23456"
+    max_restarts: int = 0
+
+
+def launch(function: Callable[[A], int], argument: A, machines: Machines) -> int:
+    """Call `function` in each of this machine's processes; its largest return value.
+
+    Where torchrun or srun has started this process, and for a single one, it is called here. With
+    several machines each must run the same command with its own `machines.rank`. SIGTERM and
+    SIGUSR1 go to the processes, which say what becomes of them. Raises `RunError` for a process
+    that was killed.
+    """
+    alone = machines.processes * machines.count == 1 and machines.max_restarts == 0
+    if alone or "WORLD_SIZE" in os.environ or find_place().size > 1:
+        return function(argument)
+    import torch.distributed as dist
+    from torch.distributed.elastic.multiprocessing import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    handled: dict[str, Any] = {}
+    if "signals_to_handle" in LaunchConfig.__dataclass_fields__:
+        handled["signals_to_handle"] = "SIGINT,SIGHUP,SIGQUIT"
+    config = LaunchConfig(
+        min_nodes=machines.count,
+        max_nodes=machines.count,
+        nproc_per_node=machines.processes,
+        # The machines find each other by this name; torch would draw another on each of them.
+        run_id="virtex",
+        rdzv_backend="static",
+        rdzv_endpoint=machines.url.removeprefix("tcp://"),
+        rdzv_configs={"rank": machines.rank},
+        max_restarts=machines.max_restarts,
+        monitor_interval=0.5,
+        **handled,
+    )
+    try:
+        with _forwarded_signals():
+            results: dict[int, int] = elastic_launch(config, _reporting)(function, argument)
+    except ChildFailedError as error:
+        rank, failure = error.get_first_failure()
+        if failure.exitcode >= 0:
+            return int(failure.exitcode)
+        name = signal.Signals(-failure.exitcode).name
+        raise RunError(
+            f"rank {rank} (process {failure.pid}) was ended by {name}, and so were the others"
+            + (": mostly for lack of memory" if name == "SIGKILL" else "")
+            + ". What was saved is whole: go on with --resume-from latest, or let --max-restarts "
+            "do so"
+        ) from error
+    except SignalException as error:
+        return 128 + int(error.sigval)
+    except dist.DistError as error:
+        raise RunError(
+            f"machine {machines.rank} of {machines.count} could not meet the others at "
+            f"{machines.url}: {str(error).splitlines()[0][:200]}. The first machine must listen "
+            "there, on a port that is free and open to the others: see --dist-url"
+        ) from error
+    return max(results.values())
+
+
+@contextmanager
+def _forwarded_signals() -> Iterator[None]:
+    def forward(number: int, _: object) -> None:
+        for child in multiprocessing.active_children():
+            if child.pid is not None:
+                os.kill(child.pid, number)
+
+    before = {number: signal.signal(number, forward) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _reporting(function: Callable[[A], int], argument: A) -> int:
+    """Call `function`; an error for the user becomes a message, and ends the other processes too.
+
+    Processes that wait for one that has failed would wait until their time limit.
+    """
+    try:
+        return function(argument)
+    except UserError as error:
+        print(f"virtex: error: {error}", file=sys.stderr, flush=True)
+        # Not sys.exit: other threads and the group's destruction may wait for the others.
+        os._exit(error.exit_status)

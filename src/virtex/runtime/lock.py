@@ -1,0 +1,48 @@
+"""A lock on a run's directory: two jobs that write into it would spoil each other's files."""
+
+import fcntl
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from virtex.errors import UserError
+
+LOCK = ".lock"
+
+
+@contextmanager
+def locked(directory: Path) -> Iterator[str | None]:
+    """Hold the lock of `directory`, which is made. It ends with the process, however that ends.
+
+    Gives a warning where the file system has no locks. Raises `UserError` that names the holder.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / LOCK
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    warning = None
+    try:
+        try:
+            # Of the process, not of the open file, which loader workers share and may outlive.
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            holder = os.read(descriptor, 200).decode(errors="replace").strip()
+            raise UserError(
+                f"another job is writing into {directory}: {holder or 'unknown'}. Wait for its "
+                "end, or give another --serialization-dir"
+            ) from None
+        except OSError as error:
+            warning = (
+                f"the file system of {directory} has no locks ({error.strerror}): make sure that "
+                "no other job writes into it"
+            )
+        else:
+            os.ftruncate(descriptor, 0)
+            since = time.strftime("%Y-%m-%d %H:%M:%S")
+            line = f"process {os.getpid()} on {socket.gethostname()}, since {since}\n"
+            os.pwrite(descriptor, line.encode(), 0)
+        yield warning
+    finally:
+        os.close(descriptor)

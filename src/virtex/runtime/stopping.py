@@ -1,0 +1,39 @@
+"""Requests to stop: SIGTERM, and SIGUSR1, which SLURM is asked to send before time is up."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+STOPPED = 75
+"""The exit status of a run that was asked to stop, and saved where it was: start it again.
+
+EX_TEMPFAIL of sysexits.h.
+"""
+
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+
+
+class StopRequest:
+    """Whether this process was asked to stop, and by which signal."""
+
+    def __init__(self) -> None:
+        self.signal: signal.Signals | None = None
+
+    def __bool__(self) -> bool:
+        return self.signal is not None
+
+    def note(self, number: int, _: object = None) -> None:
+        """A signal's handler: the work goes on to a place where it can be left."""
+        self.signal = signal.Signals(number)
+
+
+@contextmanager
+def stop_requests() -> Iterator[StopRequest]:
+    """In this context the signals only make a note. Only for a process's main thread."""
+    request = StopRequest()
+    before = {number: signal.signal(number, request.note) for number in SIGNALS}
+    try:
+        yield request
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

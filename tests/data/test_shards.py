@@ -1,0 +1,404 @@
+"""Shards give what files give, and say what is wrong with them."""
+
+import json
+import os
+import pickle
+import re
+from itertools import islice
+from pathlib import Path
+
+import fsspec
+import numpy as np
+import pytest
+import torch
+from tests.data.faulty_server import serve
+from tests.data.packing import opened, packed
+from tests.data.tars import tar
+
+from virtex.data.coco import CocoCaptions
+from virtex.data.coco_categories import CocoCategories
+from virtex.data.dataset import ExampleDataset
+from virtex.data.images import BadImage, content
+from virtex.data.loader import training_batches, validation_batches
+from virtex.data.remote_store import RemoteStore
+from virtex.data.shard_manifest import MANIFEST
+from virtex.data.shard_writing import Packing
+from virtex.data.store import LocalStore
+from virtex.data.subset import subset
+from virtex.data.tar_index import index_tar, read_index
+from virtex.data.transforms import ColorJitter, HorizontalFlip, RandomResizedCrop
+from virtex.errors import RunError, UserError
+
+COCO_MINI = os.environ.get("VIRTEX_COCO_MINI")
+TRAIN = (RandomResizedCrop(16), HorizontalFlip(), ColorJitter())
+
+pytestmark = [
+    # Python 3.12 and later say that torch's threads and forked workers may not go together.
+    pytest.mark.filterwarnings("ignore:This process .* is multi-threaded"),
+    # torch says so where a machine has fewer cores than the test has workers.
+    pytest.mark.filterwarnings("ignore:This DataLoader will create"),
+]
+
+
+def encode(record, augmented, rng):
+    caption = record.captions[rng.integers(len(record.captions))]
+    return {"id": record.image_id, "image": augmented.image, "caption": caption}
+
+
+def collate(examples):
+    return {name: [example[name] for example in examples] for name in examples[0]}
+
+
+@pytest.fixture
+def files(write_coco):
+    return CocoCaptions(write_coco({i: [f"é {i}", "b"] for i in range(3, 14)}), "train")
+
+
+@pytest.fixture
+def directory(files, tmp_path):
+    return packed(files, tmp_path / "shards")
+
+
+def same(ones, others):
+    assert len(ones) == len(others)
+    for one, other in zip(ones, others, strict=True):
+        assert (one["id"], one["caption"]) == (other["id"], other["caption"])
+        assert all(map(np.array_equal, one["image"], other["image"]))
+
+
+def training(records, count, on_bad_image="error", **options):
+    dataset = ExampleDataset(records, TRAIN, encode, 0, on_bad_image)
+    options = {"batch_size": 4, "seed": 5, "workers": 0} | options
+    return list(islice(training_batches(dataset, collate, **options), count))
+
+
+def is_same_data(files, shards):
+    """Whether records, subsets and batches are the same."""
+    assert len(shards) == len(files)
+    assert shards.image_ids.tolist() == files.image_ids.tolist()
+    for one, other in zip(files, shards, strict=True):
+        assert (one.image_id, one.captions) == (other.image_id, other.captions)
+        assert content(one.picture) == content(other.picture)
+    for workers in (0, 2):
+        same(training(files, 8), training(shards, 8, workers=workers))
+    for world_size in (2, 4):
+        for rank in range(world_size):
+            ranks = {"rank": rank, "world_size": world_size, "first_iteration": 3}
+            same(training(files, 4, **ranks), training(shards, 4, **ranks))
+    halves = (subset(files, 50, 7), subset(shards, 50, 7))
+    assert halves[0].image_ids.tolist() == halves[1].image_ids.tolist()
+    same(*(training(half, 4) for half in halves))
+
+
+def test_batches_from_shards_are_those_from_files(files, directory):
+    is_same_data(files, opened(directory))
+
+
+@pytest.mark.skipif(COCO_MINI is None, reason="VIRTEX_COCO_MINI names no directory")
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_batches_from_shards_of_coco_are_those_from_its_files(split, tmp_path):
+    files = CocoCaptions(Path(COCO_MINI), split)
+    shards = opened(packed(files, tmp_path / "shards", samples_per_shard=17, workers=2))
+    is_same_data(files, shards)
+
+
+@pytest.mark.skipif(COCO_MINI is None, reason="VIRTEX_COCO_MINI names no directory")
+def test_shards_hold_the_categories_of_objects(tmp_path):
+    files = CocoCategories(Path(COCO_MINI), "train")
+    names = {"packing": Packing(with_categories=True), "categories": files.categories}
+    shards = opened(packed(files, tmp_path / "shards", **names), "categories")
+    assert shards.categories == files.categories
+    assert [r.categories for r in shards] == [r.categories for r in files]
+    with pytest.raises(UserError, match=r"hold categories, and MODEL\.NAME needs captions"):
+        opened(tmp_path / "shards")
+
+
+def test_smaller_windows_give_each_sample_once_in_an_epoch_with_any_workers(directory):
+    shards = opened(directory, window=4)
+    batches = training(shards, 6, batch_size=1 + 10, window=4)
+    assert all(sorted(batch["id"]) == list(range(3, 14)) for batch in batches)
+    same(training(shards, 7, window=4), training(shards, 7, workers=2, window=4))
+
+
+def test_validation_reads_every_sample_once(files, directory):
+    datasets = [ExampleDataset(r, TRAIN, encode, 0) for r in (files, opened(directory))]
+    batches = [list(validation_batches(d, collate, batch_size=4, workers=0)) for d in datasets]
+    same(*batches)
+
+
+def test_the_written_index_is_the_one_that_reading_the_shard_gives(directory):
+    store = LocalStore(str(directory))
+    for name in ("00000", "00001", "00003"):
+        written = store.read(f"{name}.index")
+        assert index_tar(store, f"{name}.tar").to_bytes() == written
+
+
+def test_shards_that_lost_their_indexes_are_the_same_data(files, directory):
+    before = opened(directory).fingerprint
+    for path in (*directory.glob("*.index"), directory / MANIFEST):
+        path.unlink()
+    shards = opened(directory)
+    is_same_data(files, shards)
+    assert shards.fingerprint == before
+
+
+def test_shards_travel_to_other_processes(directory):
+    shards = opened(directory)
+    again = pickle.loads(pickle.dumps(shards))
+    assert again[5].captions == shards[5].captions
+    assert content(again[5].picture) == content(shards[5].picture)
+
+
+def test_indexes_in_memory_are_those_of_two_windows(directory):
+    shards = opened(directory, window=3)
+    for index in range(len(shards)):
+        assert shards[index].image_id == index + 3
+        assert sum(map(len, shards._indexes.values())) <= 6
+
+
+def test_a_fingerprint_tells_other_data(files, directory, write_coco, tmp_path):
+    prints = {files.fingerprint, opened(directory).fingerprint, subset(files, 50, 0).fingerprint}
+    assert subset(files, 50, 1).fingerprint not in prints
+    assert CocoCaptions(tmp_path, "train").fingerprint in prints
+    other = CocoCaptions(write_coco({i: [f"é {i}", "c"] for i in range(3, 14)}), "train")
+    assert other.fingerprint not in prints
+    assert opened(packed(other, tmp_path / "other")).fingerprint not in prints
+
+
+# Shards of others
+
+
+def write_foreign(directory, shards):
+    directory.mkdir()
+    for name, members in shards.items():
+        (directory / name).write_bytes(tar(members))
+    return directory
+
+
+def members_of(keys, photograph_bytes=b"picture"):
+    return {
+        f"{key}{suffix}": text
+        for key in keys
+        for suffix, text in ((".jpg", photograph_bytes), (".txt", b"a cat\nfelis"))
+    }
+
+
+def test_keys_that_are_numbers_are_the_image_ids(tmp_path):
+    shards = {"0.tar": members_of(["000000", "000001"]), "1.tar": members_of(["000100"])}
+    records = opened(write_foreign(tmp_path / "f", shards))
+    assert records.image_ids.tolist() == [0, 1, 100]
+    assert records[2].captions == ("a cat", "felis")
+    assert content(records[2].picture) == b"picture"
+    assert {path.name for path in (tmp_path / "f").iterdir()} == {
+        *("0.tar", "0.index", "1.tar", "1.index", MANIFEST)
+    }
+
+
+@pytest.mark.parametrize("keys", [["0", "1"], ["a/x", "y"]])
+def test_keys_that_do_not_identify_are_hashed_with_their_shard(keys, tmp_path):
+    shards = {"0.tar": members_of(keys), "1.tar": members_of(keys)}
+    records = opened(write_foreign(tmp_path / "f", shards))
+    ids = records.image_ids.tolist()
+    assert len(set(ids)) == 4
+    assert [record.image_id for record in records] == ids
+    assert opened(tmp_path / "f").image_ids.tolist() == ids
+
+
+class ReadOnly(LocalStore):
+    """A directory that takes no file."""
+
+    def write(self, name, content):  # noqa: ARG002
+        return False
+
+
+def test_indexes_of_a_read_only_directory_go_to_the_cache(tmp_path, monkeypatch):
+    directory = write_foreign(tmp_path / "f", {"0.tar": members_of("12")})
+    store = ReadOnly(str(directory))
+    assert opened(directory, store=store)[1].image_id == 2
+    assert [path.name for path in directory.iterdir()] == ["0.tar"]
+    (cached,) = (tmp_path / "cache" / "indexes").iterdir()
+    assert sorted(path.name for path in cached.iterdir()) == ["0.index", MANIFEST]
+    monkeypatch.setattr("virtex.data.shard_indexing.index_tar", None)  # not made again
+    assert opened(directory, store=store)[1].image_id == 2
+
+
+def test_indexes_that_can_be_written_nowhere_are_kept_in_memory(tmp_path, monkeypatch):
+    directory = write_foreign(tmp_path / "f", {"0.tar": members_of("12")})
+    monkeypatch.setattr(LocalStore, "write", ReadOnly.write)
+    assert opened(directory)[1].image_id == 2
+
+
+def test_samples_without_a_caption_are_an_error_or_left_out(tmp_path):
+    members = members_of("12") | {"3.jpg": b"p"}
+    directory = write_foreign(tmp_path / "f", {"0.tar": members})
+    for _ in range(2):  # from the shards, then from the manifest
+        with pytest.raises(UserError, match=r"0\.tar: 1 pictures have no caption \(keys 3\)"):
+            opened(directory)
+    records = opened(directory, on_bad_image="skip")
+    assert records.image_ids.tolist() == [1, 2]
+    assert len(records.report) == 1
+
+
+# What is wrong
+
+
+def test_a_damaged_picture_is_named_with_its_shard_or_skipped(directory):
+    shards = opened(directory)
+    member = shards[4].picture
+    path = directory / member.shard
+    data = bytearray(path.read_bytes())
+    data[member.offset + 99] ^= 1
+    path.write_bytes(data)
+    name = f"{directory}/00001.tar: 000000000007.jpg"
+    with pytest.raises(BadImage, match=f"{re.escape(name)}: its content is damaged"):
+        training(shards, 3)
+    for workers in (0, 2):
+        skipped = []
+        batches = training(shards, 6, "skip", workers=workers, skipped=skipped.append)
+        assert [str(error.picture) for error in skipped] == [name]
+        assert {len(batch["id"]) for batch in batches} == {4}
+        assert 7 not in {i for batch in batches for i in batch["id"]}
+
+
+def test_a_damaged_text_is_named_with_its_shard(directory):
+    path = directory / "00001.tar"
+    path.write_bytes(path.read_bytes().replace(b'"image_id":7', b'"image_id":8'))
+    shards = opened(directory)
+    with pytest.raises(BadImage, match=r"00001\.tar: 000000000007\.json: its content is damaged"):
+        shards[4]
+
+
+def test_a_shard_cut_while_it_is_used_is_named(directory):
+    shards = opened(directory)
+    os.truncate(directory / "00001.tar", 2000)
+    with pytest.raises(BadImage, match=r"00001\.tar: .*: the shard ends before it does"):
+        content(shards[4].picture)
+
+
+def test_a_missing_shard_is_an_error_before_work_starts(directory):
+    (directory / "00002.tar").unlink()
+    with pytest.raises(UserError, match=r"1 of the 4 shards of .* are missing: 00002\.tar"):
+        opened(directory)
+
+
+def test_a_truncated_shard_is_an_error_before_work_starts(directory):
+    size = (directory / "00002.tar").stat().st_size
+    os.truncate(directory / "00002.tar", 512)
+    with pytest.raises(UserError, match=f"00002.tar has 512 bytes instead of {size}; copy"):
+        opened(directory)
+
+
+def test_a_shard_that_is_not_in_the_manifest_is_an_error(directory):
+    (directory / "00009.tar").write_bytes(b"")
+    with pytest.raises(UserError, match=r"1 shards of .* are not in its shards\.json: 00009\.tar"):
+        opened(directory)
+
+
+def test_the_index_of_another_shard_is_an_error(directory):
+    (directory / "00000.index").write_bytes((directory / "00001.index").read_bytes())
+    shards = opened(directory)
+    with pytest.raises(UserError, match=r"00000\.index is not the index that .*shards\.json"):
+        shards[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"format": "x"}, "expected 'format'"),
+        ({"names": ["../0.tar"] * 4}, r"'\.\./0\.tar' is no name of a tar file"),
+        ({"names": ["/etc/0.tar"] * 4}, "is no name"),
+        ({"names": ["0.tar"] * 4}, "a shard is named twice"),
+        ({"samples": [1]}, "differ in length"),
+        ({"samples": [1, -1, 1, 1]}, "0 or more"),
+        ({"samples": [2**70] * 4}, ""),
+        ({"index_sha256": ["zz"] * 4}, "hexadecimal"),
+        ({"tar_sha256": ["00"] * 4}, "reshape"),
+        ({"ids": 1}, ""),
+        ({"labels": "words"}, "'labels' is 'words'"),
+    ],
+)
+def test_a_manifest_of_another_form_is_an_error(directory, change, reason):
+    path = directory / MANIFEST
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(UserError, match=rf"shards\.json does not describe shards: .*{reason}"):
+        opened(directory)
+
+
+def test_a_manifest_that_is_no_json_is_an_error(directory):
+    for text in ("", "[1]", "[" * 100000, "{}"):
+        (directory / MANIFEST).write_text(text)
+        with pytest.raises(UserError, match=r"shards\.json does not describe shards"):
+            opened(directory)
+
+
+def test_a_directory_without_shards_is_an_error(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=r"there are no shards in .*empty: DATA\.ROOT must hold"):
+        opened(tmp_path / "empty")
+
+
+def test_a_malformed_shard_is_named_when_it_is_first_read(tmp_path):
+    directory = write_foreign(tmp_path / "f", {"0.tar": {"../a.jpg": b""}})
+    with pytest.raises(UserError, match=r"f/0\.tar: '\.\./a\.jpg': its name leads out"):
+        opened(directory)
+
+
+def test_an_index_holds_the_checksums(directory):
+    index = read_index((directory / "00000.index").read_bytes(), "i")
+    assert index.rows.dtype.itemsize == 41
+    assert torch.tensor(index.rows["image_crc32"].astype(np.int64)).unique().numel() == 3
+
+
+def test_a_category_without_a_name_is_named(tmp_path):
+    (tmp_path / "f").mkdir()
+    texts = {"1.json": b'{"image_id": 1, "categories": [2, 81]}', "1.jpg": b"p"}
+    (tmp_path / "f" / "0.tar").write_bytes(tar(texts))
+    with pytest.raises(UserError, match="hold categories without names, and"):
+        opened(tmp_path / "f", "categories")
+    path = tmp_path / "f" / MANIFEST
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"categories": ["cat", "dog"]}))
+    with pytest.raises(BadImage, match=r"0\.tar: 1\.json: category 81, and shards\.json names 2"):
+        opened(tmp_path / "f", "categories")[0]
+
+
+# Elsewhere
+
+
+def test_shards_of_a_bucket_are_those_of_a_directory(directory, tmp_path):
+    bucket = fsspec.filesystem("memory")
+    for path in directory.iterdir():
+        bucket.pipe_file(f"/d/{path.name}", path.read_bytes())
+    store = RemoteStore("memory://d", cache_dir=tmp_path / "c", cache_bytes=10**9)
+    same(training(opened(directory), 8), training(opened(directory, store=store), 8))
+    bucket.rm_file("/d/00001.tar")
+    with pytest.raises(UserError, match=r"memory://d are missing: 00001\.tar"):
+        opened(directory, store=store)
+
+
+def test_shards_of_a_web_server_are_those_of_a_directory(directory, tmp_path):
+    with serve() as server:
+        for path in directory.iterdir():
+            server.files[f"/d/{path.name}"] = path.read_bytes()
+        store = RemoteStore(f"{server.url}/d", cache_dir=tmp_path / "c", cache_bytes=10**9)
+        remote = training(opened(directory, store=store), 8, workers=2)
+        same(training(opened(directory), 8), remote)
+
+
+def test_a_shard_that_was_replaced_at_its_address_is_an_error(directory, tmp_path):
+    with serve() as server:
+        for path in directory.iterdir():
+            server.files[f"/d/{path.name}"] = path.read_bytes()
+        tar_name = "/d/00001.tar"
+        server.files[tar_name] = server.files[tar_name][:-1] + b"1"
+        store = RemoteStore(f"{server.url}/d", cache_dir=tmp_path / "c", cache_bytes=10**9)
+        shards = opened(directory, store=store)
+        assert shards[0].captions
+        with pytest.raises(RunError, match=r"00001\.tar: in 3 downloads the content did not have"):
+            shards[4]
+
+
+def test_an_address_without_a_manifest_or_a_listing_is_an_error(directory, tmp_path):
+    with serve() as server:
+        store = RemoteStore(f"{server.url}/d", cache_dir=tmp_path / "c", cache_bytes=10**9)
+        with pytest.raises(UserError, match="cannot be listed, as HTTP has no directories"):
+            opened(directory, store=store)

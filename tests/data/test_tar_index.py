@@ -1,0 +1,142 @@
+import json
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.data.tars import tar
+
+from virtex.data import sample_text
+from virtex.data.store import MemoryStore
+from virtex.data.tar_index import ROW, TarIndex, index_tar, read_index
+from virtex.errors import UserError
+
+
+def indexed(members):
+    store = MemoryStore("s")
+    store.write("0.tar", tar(members))
+    return store, index_tar(store, "0.tar")
+
+
+def of_rows(rows, tar_bytes=1 << 40):
+    return TarIndex(np.array(rows, ROW), tar_bytes, "0" * 64, "given")
+
+
+def test_rows_say_where_pictures_and_texts_are():
+    store, index = indexed({"7.jpg": b"picture", "7.txt": b"a cat", "7.cls": b"3"})
+    (row,) = index.rows
+    assert row["image_id"] == 7
+    assert store.read("0.tar", row["image_offset"], row["image_bytes"]) == b"picture"
+    assert store.read("0.tar", row["text_offset"], row["text_bytes"]) == b"a cat"
+
+
+def test_members_as_img2dataset_writes_them_give_the_caption_of_the_json():
+    description = {"caption": "a cat", "key": "000000012", "status": "success", "width": 3}
+    members = {
+        "000000012.jpg": b"p",
+        "000000012.json": json.dumps(description).encode(),
+        "000000012.txt": b"a cat",
+    }
+    _, index = indexed(members)
+    assert (index.rows["image_id"].tolist(), index.ids) == ([12], "keys")
+    assert index.rows["text_kind"].tolist() == [0]
+
+
+def test_json_without_a_caption_gives_way_to_the_text():
+    _, index = indexed({"a.jpg": b"p", "a.json": b'{"caption": null}', "a.txt": b"a cat"})
+    assert index.rows["text_kind"].tolist() == [1]
+    assert index.ids == "names"
+
+
+def test_what_lacks_its_counterpart_is_left_out_and_named():
+    members = {
+        "1.jpg": b"p",
+        "2.txt": b"a",
+        "3.jpg": b"p",
+        "3.txt": b" \n",
+        "4.jpg": b"",
+        "4.txt": b"a",
+    }
+    _, index = indexed(members)
+    assert index.rows["image_id"].tolist() == [4]  # that it is empty is said when it is read
+    assert index.left_out == (
+        "2 pictures have no caption (keys 1, 3)",
+        "1 captions have no picture (keys 2)",
+    )
+
+
+def test_two_pictures_of_a_key_are_an_error():
+    with pytest.raises(UserError, match=r"s/0\.tar: 1\.png: there are two pictures of the key 1"):
+        indexed({"1.jpg": b"p", "1.png": b"p", "1.txt": b"a"})
+
+
+rows = st.lists(
+    st.tuples(
+        st.integers(-(2**63), 2**63 - 1),
+        *(st.integers(0, 2**31), st.integers(0, 2**31), st.integers(0, 2**32 - 1)) * 2,
+        st.integers(0, 1),
+    ),
+    max_size=5,
+)
+
+
+@given(rows)
+def test_an_index_is_read_as_it_was_written(rows):
+    index = of_rows(rows)
+    again = read_index(index.to_bytes(), "a.index")
+    assert again.rows.tolist() == index.rows.tolist()
+    assert again.to_bytes() == index.to_bytes()
+
+
+@given(rows, st.data())
+def test_a_damaged_index_is_an_error_of_ours_or_another_index(rows, data):
+    content = bytearray(of_rows(rows).to_bytes())
+    place = data.draw(st.integers(0, len(content) - 1))
+    content[place] = data.draw(st.integers(0, 255))
+    cut = data.draw(st.integers(0, len(content)))
+    for damaged in (bytes(content), bytes(content[:cut])):
+        try:
+            read_index(damaged, "a.index")
+        except UserError as error:
+            assert str(error).startswith("a.index is no index of a shard: ")  # noqa: PT017
+
+
+@pytest.mark.parametrize(
+    "row", [(1, -1, 1, 0, 0, 1, 0, 0), (1, 0, 1, 0, 90, 20, 0, 0), (1, 0, 1, 0, 0, 1, 0, 2)]
+)
+def test_places_outside_of_the_tar_file_are_refused(row):
+    with pytest.raises(UserError, match=r"points beyond the end|unknown kind"):
+        read_index(of_rows([row], tar_bytes=100).to_bytes(), "a.index")
+
+
+def test_ten_thousand_samples_are_read_in_milliseconds():
+    content = of_rows([(i, 1, 1, 1, 1, 1, 1, 0) for i in range(10000)]).to_bytes()
+    read_index(content, "a")
+    start = time.perf_counter()
+    read_index(content, "a")
+    assert time.perf_counter() - start < 0.05  # about 1 ms; ten times that under load
+
+
+@pytest.mark.parametrize(
+    ("content", "captions"),
+    [
+        (b'{"captions": ["a", " ", "b"]}', ("a", "b")),
+        (b'{"captions": "a"}', ("a",)),
+        (b'{"caption": "a"}', ("a",)),
+        (b'{"caption": "\\ud800"}', ("?",)),
+        (b'{"caption": 3}', ()),
+        (b"[" * 100000, ()),
+        (b"\xff", ()),
+        (b"[]", ()),
+    ],
+)
+def test_captions_of_json(content, captions):
+    assert sample_text.parse(content, "json").captions == captions
+
+
+def test_captions_of_plain_text_are_its_lines():
+    assert sample_text.parse("\ufeffa cat\r\n\nzwei\n".encode(), "txt").captions == (
+        "a cat",
+        "zwei",
+    )
