@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from tests.data.tars import tar
+from tests.fuzz import trees
 from tests.fuzz.mutation import mutated
 
 from virtex.data import sample_text
@@ -78,8 +79,13 @@ class IndexTarget:
         self._seed = index_tar(store, "0.tar").to_bytes()
 
     def generate(self, rng: np.random.Generator) -> bytes:
-        words = (b"null", b"[]", b"-1", b"1e999", b"9" * 5000, b"[" * 3000, b"\n", b"NaN")
-        return mutated(self._seed, rng, words, self._seed)
+        if rng.integers(2):
+            return mutated(
+                self._seed, rng, (b"null", b"-1", b"1e999", b"\n", b"[" * 3000), self._seed
+            )
+        header, _, rows = self._seed.partition(b"\n")
+        changed = trees.changed(json.loads(header), rng, [*json.loads(header)])
+        return json.dumps(changed).encode() + b"\n" + rows
 
     def read(self, content: bytes, directory: Path) -> object:
         (directory / "0.index").write_bytes(content)

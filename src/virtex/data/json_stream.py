@@ -9,7 +9,7 @@ from virtex.errors import UserError
 
 _BLANK = " \t\r\n"
 _AFTER_VALUE = frozenset(_BLANK + ",:]}")
-_MOST_CHARACTERS = 1 << 23  # of one item: a hundred times COCO's longest outline
+_MOST_CHARACTERS = 1 << 23  # of one item; they are sentences, or outlines of some thousand points
 
 
 def list_items(path: Path, window: int = 1 << 20) -> Iterator[tuple[str, object]]:

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 
 import torch
 
-_MOST_STEPS = 2_000_000  # twenty times those of the largest published model with its optimizer
+_MOST_STEPS = 2_000_000  # a tensor takes about 30
 _MOST_VALUES = 1_000_000
 _DEEPEST = 64
 
