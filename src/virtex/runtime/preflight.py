@@ -56,17 +56,19 @@ def facts(world: World, alike: Mapping[str, str], needs: Needs) -> Facts:
         "torch": str(torch.__version__),
         "python": platform.python_version(),
     }
+    # Of a new run the directory is not there yet.
+    place = next(path for path in (needs.directory, *needs.directory.parents) if path.exists())
     device = torch.cuda.get_device_name(world.device) if world.device.type == "cuda" else "CPU"
     return Facts(
         machine=socket.gethostname(),
         device=device,
         alike={**ours, **alike},
         needs=needs,
-        free_disk=shutil.disk_usage(needs.directory).free,
+        free_disk=shutil.disk_usage(place).free,
         free_shared_memory=(
             shutil.disk_usage(SHARED_MEMORY).free if SHARED_MEMORY.is_dir() else None
         ),
-        writable=os.access(needs.directory, os.W_OK | os.X_OK),
+        writable=os.access(place, os.W_OK | os.X_OK),
         sum_is_right=right,
         megabytes_per_second=speed,
     )
