@@ -4,7 +4,7 @@ import resource
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -117,6 +117,10 @@ def _record(run: Run, start: Start, cautions: list[str], notes: list[str]) -> in
         except UserError as error:
             journal.record(str(error))
             raise
+        finally:
+            # What is being written when something else fails becomes whole.
+            with suppress(UserError):
+                run.saver.finish()
         return status
 
 
