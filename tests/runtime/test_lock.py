@@ -63,7 +63,7 @@ def test_the_second_process_is_told_who_holds_the_lock_and_leaves_it_alone(tmp_p
         assert f"process {os.getpid()} on" in (tmp_path / LOCK).read_text(encoding="utf-8")
 
 
-def test_kill_9_ends_the_lock_at_once(tmp_path, hold):
+def test_kill_9_ends_the_lock_at_once(hold):
     holder = hold()
     holder.send_signal(signal.SIGKILL)
     holder.wait()
