@@ -20,7 +20,8 @@ from virtex.optim.groups import parameter_groups
 from virtex.optim.lookahead import Lookahead
 from virtex.pretraining import distributed
 from virtex.runtime.precision import choose_precision
-from virtex.runtime.world import connect
+from virtex.runtime.cluster import find_place
+from virtex.runtime.world import Limits, connect
 from virtex.training import optimize, validate
 
 def rows_of_this_process(world, seed):
@@ -29,7 +30,7 @@ def rows_of_this_process(world, seed):
     return small.rows_of(small.batch(8, seed=seed), rows)
 
 def main(accumulate, sync, frozen):
-    with connect(gpus=False) as world:
+    with connect(find_place(), gpus=False, limits=Limits()) as (world, _):
         model = small.captioning(dropout=0.3, frozen=frozen).double()
         if sync and world.size > 1:
             synchronise_batch_norm(model.visual.cnn, world.device)

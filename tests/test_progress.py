@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from virtex.progress import Meter, losses_text, progress_line, training_scalars
+from virtex.runtime.traffic import Traffic
 from virtex.training import Step
 
 
@@ -20,7 +21,7 @@ def step_of(**changes):
 
 
 def test_rates_are_means_over_the_steps_of_all_processes():
-    meter = Meter(processes=4)
+    meter = Meter(4, Traffic(4_500_000, [(1.0, 1.5), (1.25, 1.75)]))
     meter.add(step_of())
     meter.add(step_of(images=4, seconds=1.0, data_seconds=0.5))
     assert meter.step_seconds == 1.5
@@ -28,11 +29,13 @@ def test_rates_are_means_over_the_steps_of_all_processes():
         "speed/images_per_second": 4 * 12 / 3,
         "speed/data_wait_fraction": 0.25,
         "speed/memory_gb": 1.5,
+        "speed/exchanged_mb_per_step": 2.25,
+        "speed/exchange_fraction": 0.25,
     }
 
 
 def test_a_restart_forgets_the_steps_before():
-    meter, fresh = Meter(processes=1), Meter(processes=1)
+    meter, fresh = Meter(1, Traffic()), Meter(1, Traffic())
     meter.add(step_of(seconds=100.0))
     meter.restart()
     for one in (meter, fresh):
@@ -68,7 +71,7 @@ def test_losses_in_words(losses, text):
     [(100, 1.0, "0:00:00"), (40, 1.0, "0:01:00"), (1, 3600.0, "4 days, 3:00:00")],
 )
 def test_line_says_how_far_how_fast_and_how_long(iteration, step_seconds, remaining):
-    meter = Meter(processes=1)
+    meter = Meter(1, Traffic())
     meter.add(step_of())
     line = progress_line(iteration, 100, {"forward": 2.0}, meter.speed(1.25), step_seconds)
     assert line == (

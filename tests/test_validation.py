@@ -44,13 +44,36 @@ def test_validation_equals_the_sum_over_the_count():
         assert value == pytest.approx(expected, rel=1e-12)
 
 
+def test_a_request_to_stop_on_any_process_ends_validation_without_a_result():
+    model, batch = small.captioning(), small.batch(3)
+    batches = iter([batch, batch, batch])
+    asked = iter([False, True])
+    got = validate(
+        *(model, batches),
+        precision=FLOAT32,
+        sum_over_processes=lambda sums: sums,
+        stopping=lambda: next(asked),
+    )
+    assert got is None
+    assert len(list(batches)) == 1
+    assert model.training
+
+    def with_one_that_stopped(sums):
+        sums[-1, 0] += 1
+        return sums
+
+    others = validate(model, [batch], precision=FLOAT32, sum_over_processes=with_one_that_stopped)
+    assert others is None
+
+
 def test_validation_sums_over_processes_before_it_divides():
     model, batch = small.captioning(), small.batch(3)
     plain = validated(model, [batch])
     other = {"total": 5.0, "count": 7}
 
-    def with_another_process(pair):
-        return pair + torch.tensor([other["total"], other["count"]], dtype=pair.dtype)
+    def with_another_process(sums):
+        theirs = torch.tensor([other["total"], other["count"]], dtype=sums.dtype)
+        return torch.cat((sums[:-1] + theirs, sums[-1:]))
 
     got = validate(model, [batch], precision=FLOAT32, sum_over_processes=with_another_process)
     count = int(model(batch)["captioning_forward"].items)

@@ -120,6 +120,8 @@ def _train(run: Run, journal: Journal, start: Start) -> int:
         _save(run, start.iteration, validated=True)
     if first > last:
         journal.say(f"all {last} iterations are done already; OPTIM.NUM_ITERATIONS sets more")
+    if job.debug_rank is not None:
+        breakpoint()  # of the process that was asked for; the others pass
     traffic = Traffic()
     meter = Meter(run.world.size, traffic)
     due = False

@@ -8,15 +8,19 @@ import pytest
 import torch
 
 from virtex.errors import UserError
-from virtex.runtime.world import check_gpus, connect, launch
+from virtex.runtime.cluster import Place
+from virtex.runtime.launch import Machines, launch
+from virtex.runtime.world import Limits, check_gpus, connect
 
 SUMS = """
 import sys
 import torch
-from virtex.runtime.world import connect, launch
+from virtex.runtime.cluster import find_place
+from virtex.runtime.launch import Machines, launch
+from virtex.runtime.world import Limits, connect
 
 def main(tenth):
-    with connect(gpus=False) as world:
+    with connect(find_place(), gpus=False, limits=Limits()) as (world, _):
         total = world.sum(torch.tensor([world.rank + 1.0, tenth]))
         world.wait()
         assert world.main == (world.rank == 0)
@@ -25,24 +29,26 @@ def main(tenth):
     return 3 if world.main else 4
 
 if __name__ == "__main__":
-    raise SystemExit(launch(main, 0.25, processes=2, dist_url=sys.argv[1]))
+    raise SystemExit(launch(main, 0.25, Machines(processes=2, url=sys.argv[1])))
 """
 
 
 FAILS = """
 import sys
 from virtex.errors import UserError
-from virtex.runtime.world import connect, launch
+from virtex.runtime.cluster import find_place
+from virtex.runtime.launch import Machines, launch
+from virtex.runtime.world import Limits, connect
 
 def main(_):
-    with connect(gpus=False) as world:
+    with connect(find_place(), gpus=False, limits=Limits()) as (world, _):
         if world.rank == 1:
             raise UserError("no annotations")
         world.wait()
     return 0
 
 if __name__ == "__main__":
-    raise SystemExit(launch(main, None, processes=2, dist_url=sys.argv[1]))
+    raise SystemExit(launch(main, None, Machines(processes=2, url=sys.argv[1])))
 """
 
 
@@ -84,9 +90,8 @@ def test_a_failing_process_ends_the_others_with_its_message(tmp_path):
     assert "virtex: error: no annotations" in ended.stderr
 
 
-def test_one_process_needs_no_others(monkeypatch):
-    monkeypatch.delenv("WORLD_SIZE", raising=False)
-    with connect(gpus=False) as world:
+def test_one_process_needs_no_others():
+    with connect(Place(), gpus=False, limits=Limits()) as (world, _):
         assert (world.rank, world.size, world.main) == (0, 1, True)
         tensor = torch.tensor([2.5])
         assert world.sum(tensor).item() == 2.5
@@ -95,7 +100,7 @@ def test_one_process_needs_no_others(monkeypatch):
 
 def test_one_process_is_not_launched():
     pids = []
-    assert launch(lambda pid: pids.append(pid) or 5, os.getpid(), processes=1) == 5
+    assert launch(lambda pid: pids.append(pid) or 5, os.getpid(), Machines()) == 5
     assert pids == [os.getpid()]
 
 

@@ -2,10 +2,13 @@
 
 import os
 import re
-from collections.abc import Mapping
+import socket
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from virtex.errors import UserError
+from virtex.runtime.stopping import Stopped
 
 _LAST_PORT = 2**16 - 1
 
@@ -78,6 +81,20 @@ def _by_srun(environment: Mapping[str, str]) -> Place:
         port=_number(environment, "MASTER_PORT", port, least=1, most=_LAST_PORT),
         attempt=_number(environment, "SLURM_RESTART_COUNT", "0"),
     )
+
+
+def wait_for(host: str, port: int, seconds: float, stopping: Callable[[], bool]) -> bool:
+    """Whether something listens at `host`:`port` within `seconds`; raises `Stopped`."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if stopping():
+            raise Stopped(f"stopped by a signal while {host}:{port} was waited for")
+        try:
+            with socket.create_connection((host, port), timeout=5):
+                return True
+        except OSError:
+            time.sleep(0.2)
+    return False
 
 
 def first_host(nodes: str) -> str:

@@ -4,6 +4,8 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from virtex.errors import UserError
+
 STOPPED = 75
 """The exit status of a run that was asked to stop, and saved where it was: start it again.
 
@@ -11,6 +13,12 @@ EX_TEMPFAIL of sysexits.h.
 """
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+
+
+class Stopped(UserError):
+    """A request to stop came before there was anything to save."""
+
+    exit_status = STOPPED
 
 
 class StopRequest:
@@ -29,7 +37,14 @@ class StopRequest:
 
 @contextmanager
 def stop_requests() -> Iterator[StopRequest]:
-    """In this context the signals only make a note. Only for a process's main thread."""
+    """In this context the signals only make a note; within another, in the same one.
+
+    Only for a process's main thread.
+    """
+    outer = getattr(signal.getsignal(SIGNALS[0]), "__self__", None)
+    if isinstance(outer, StopRequest):
+        yield outer
+        return
     request = StopRequest()
     before = {number: signal.signal(number, request.note) for number in SIGNALS}
     try:

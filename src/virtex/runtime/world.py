@@ -19,6 +19,9 @@ from virtex.runtime.heartbeat import Heartbeat, ask_to_stop
 
 A = TypeVar("A")
 
+_AGENT_SECONDS = 3.0
+"""By when an agent has noticed that a process ended."""
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -119,14 +122,17 @@ def connect(place: Place, *, gpus: bool, limits: Limits) -> Iterator[tuple[World
     except RuntimeError as error:
         if place.size == 1 or not _is_of_the_connection(error):
             raise
+        if place.agent:
+            # So that it sees first which process is at fault, and not this one.
+            time.sleep(_AGENT_SECONDS)
         raise RunError(
-            f"rank {place.rank} lost the other processes ({heartbeat.where}): "
-            f"{str(error).splitlines()[0]}"
+            f"rank {place.rank} lost the other processes ({heartbeat.where}): {_first_line(error)}"
         ) from error
     finally:
         heartbeat.stop()
-        if place.size > 1:
-            dist.destroy_process_group()
+    # After an error the others would see the end of the connection before that of the process.
+    if place.size > 1:
+        dist.destroy_process_group()
 
 
 def check_gpus(gpus_per_machine: int) -> None:
