@@ -82,7 +82,7 @@ def free_port():
 
 
 @pytest.fixture
-def two(tmp_path):
+def two():
     """A function that starts two processes, and returns when they have met."""
     started = []
 
@@ -126,7 +126,7 @@ def test_a_process_that_is_stuck_ends_and_tells_where_each_one_is(two, tmp_path)
 
 
 def test_a_process_that_was_stopped_gives_no_sign_of_life(two, tmp_path):
-    first, second = two(3, tmp_path, "both wait")
+    first, second = two(2, tmp_path, "both wait")
     second.send_signal(signal.SIGSTOP)
     (tmp_path / "go").touch()
     _, errors = first.communicate(timeout=60)
@@ -136,7 +136,7 @@ def test_a_process_that_was_stopped_gives_no_sign_of_life(two, tmp_path):
 
 
 def test_a_stopped_process_that_serves_the_store_does_not_hold_up_the_others(two, tmp_path):
-    first, second = two(3, tmp_path, "both wait")
+    first, second = two(2, tmp_path, "both wait")
     first.send_signal(signal.SIGSTOP)
     (tmp_path / "go").touch()
     _, errors = second.communicate(timeout=60)
