@@ -61,7 +61,9 @@ def pretrain(job: Job) -> int:
         if job.terminal is not None:
             stack.enter_context(debugger(job.terminal, here=place.rank == job.debug_rank))
         request = stack.enter_context(stop_requests())
-        connection = connect(place, gpus=job.gpus, limits=job.limits)
+        connection = connect(
+            place, gpus=job.gpus, limits=job.limits, stopping=lambda: bool(request)
+        )
         world, heartbeat = stack.enter_context(connection)
         warning = stack.enter_context(locked(job.directory)) if world.main else None
         heartbeat.at("reading the annotations")

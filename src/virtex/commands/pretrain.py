@@ -125,6 +125,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Check everything that is cheap to check, then start the processes."""
+    from virtex.runtime.stopping import stop_requests
+
+    # From here on, as the imports alone take seconds.
+    with stop_requests():
+        return _run(arguments)
+
+
+def _run(arguments: argparse.Namespace) -> int:
     machine_processes = max(1, arguments.num_gpus_per_machine)
     if arguments.machine_rank >= arguments.num_machines:
         raise UserError(
@@ -145,6 +153,7 @@ def run(arguments: argparse.Namespace) -> int:
             rank=arguments.machine_rank,
             url=arguments.dist_url,
             max_restarts=arguments.max_restarts,
+            meeting=arguments.meet_within,
         ),
     )
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from virtex.errors import RunError, UserError
-from virtex.runtime.cluster import find_place
-from virtex.runtime.stopping import SIGNALS
+from virtex.runtime.cluster import find_place, wait_for
+from virtex.runtime.stopping import SIGNALS, STOPPED, Stopped, StopRequest, stop_requests
 
 A = TypeVar("A")
 
@@ -24,7 +24,7 @@ class Machines:
     """`count` machines with `processes` each; this one is number `rank`.
 
     `url` is `tcp://host:port` of the first. All processes are started anew when one dies, at most
-    `max_restarts` times.
+    `max_restarts` times. Machines wait `meeting` seconds for each other.
     """
 
     processes: int = 1
@@ -32,6 +32,12 @@ class Machines:
     rank: int = 0
     url: str = "tcp://127.0.0.1:23456"
     max_restarts: int = 0
+    meeting: float = 300.0
+
+    @property
+    def endpoint(self) -> str:
+        """`host:port` of the first machine."""
+        return self.url.removeprefix("tcp://")
 
 
 def launch(function: Callable[[A], int], argument: A, machines: Machines) -> int:
@@ -45,6 +51,27 @@ def launch(function: Callable[[A], int], argument: A, machines: Machines) -> int
     alone = machines.processes * machines.count == 1 and machines.max_restarts == 0
     if alone or "WORLD_SIZE" in os.environ or find_place().size > 1:
         return function(argument)
+    with stop_requests() as request:
+        if machines.rank > 0:
+            _wait_for_the_first(machines, request)
+        if request:
+            raise Stopped("stopped by a signal before any process was started")
+        return _under_agent(function, argument, machines, request)
+
+
+def _wait_for_the_first(machines: Machines, request: StopRequest) -> None:
+    host, port = machines.endpoint.rsplit(":", 1)
+    if not wait_for(host, int(port), machines.meeting, lambda: bool(request)):
+        raise RunError(
+            f"machine {machines.rank} could not reach the first at {machines.url} within "
+            f"{machines.meeting:.0f} s. Check that the command runs there with --machine-rank 0, "
+            "and that no firewall lies between"
+        )
+
+
+def _under_agent(
+    function: Callable[[A], int], argument: A, machines: Machines, request: StopRequest
+) -> int:
     import torch.distributed as dist
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -60,19 +87,21 @@ def launch(function: Callable[[A], int], argument: A, machines: Machines) -> int
         # The machines find each other by this name; torch would draw another on each of them.
         run_id="virtex",
         rdzv_backend="static",
-        rdzv_endpoint=machines.url.removeprefix("tcp://"),
-        rdzv_configs={"rank": machines.rank},
+        rdzv_endpoint=machines.endpoint,
+        rdzv_configs={"rank": machines.rank, "timeout": int(machines.meeting)},
         max_restarts=machines.max_restarts,
         monitor_interval=0.5,
         **handled,
     )
     try:
-        with _forwarded_signals():
+        with _forwarded_signals(request):
             results: dict[int, int] = elastic_launch(config, _reporting)(function, argument)
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
         if failure.exitcode >= 0:
             return int(failure.exitcode)
+        if request:  # the signal came before the processes could take note of it
+            return STOPPED
         name = signal.Signals(-failure.exitcode).name
         raise RunError(
             f"rank {rank} (process {failure.pid}) was ended by {name}, and so were the others"
@@ -92,8 +121,9 @@ def launch(function: Callable[[A], int], argument: A, machines: Machines) -> int
 
 
 @contextmanager
-def _forwarded_signals() -> Iterator[None]:
+def _forwarded_signals(request: StopRequest) -> Iterator[None]:
     def forward(number: int, _: object) -> None:
+        request.note(number)
         for child in multiprocessing.active_children():
             if child.pid is not None:
                 os.kill(child.pid, number)

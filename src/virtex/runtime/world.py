@@ -14,8 +14,9 @@ from torch import Tensor
 from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
 
 from virtex.errors import RunError, UserError
-from virtex.runtime.cluster import Place
+from virtex.runtime.cluster import Place, wait_for
 from virtex.runtime.heartbeat import Heartbeat, ask_to_stop
+from virtex.runtime.stopping import Stopped
 
 A = TypeVar("A")
 
@@ -84,11 +85,14 @@ class World:
 
 
 @contextmanager
-def connect(place: Place, *, gpus: bool, limits: Limits) -> Iterator[tuple[World, Heartbeat]]:
+def connect(
+    place: Place, *, gpus: bool, limits: Limits, stopping: Callable[[], bool] = lambda: False
+) -> Iterator[tuple[World, Heartbeat]]:
     """The world that this process has a place in, and what watches that nobody is stuck in it.
 
     Raises `RunError` that names the processes that did not come, or the address that cannot be
-    reached, and one in place of torch's error when the others are lost later.
+    reached, and one in place of torch's error when the others are lost later; `Stopped` where
+    `stopping` while others are waited for.
     """
     device = torch.device("cpu")
     if gpus:
@@ -98,7 +102,7 @@ def connect(place: Place, *, gpus: bool, limits: Limits) -> Iterator[tuple[World
     world = World(rank=place.rank, size=place.size, device=device)
     store = None
     if place.size > 1:
-        store = _meet(place, limits.meeting)
+        store = _meet(place, limits.meeting, stopping)
         # Sums of tensors on the CPU, such as of the wish to stop, need gloo beside NCCL.
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if gpus else "gloo",
@@ -112,7 +116,8 @@ def connect(place: Place, *, gpus: bool, limits: Limits) -> Iterator[tuple[World
     watched = None
     if store is not None:
         # A connection of its own: the other may be in a call that does not come back.
-        watched = PrefixStore(f"beats/{place.attempt}", _client(place, limits.meeting))
+        client = _client(place, limits.meeting, stopping)
+        watched = PrefixStore(f"beats/{place.attempt}", client)
     heartbeat = Heartbeat(place.rank, place.size, watched, limits.stuck)
     if place.agent:
         # Without its agent nobody ends or restarts the job: it is left where it can go on.
@@ -145,14 +150,16 @@ def check_gpus(gpus_per_machine: int) -> None:
         )
 
 
-def _meet(place: Place, seconds: float) -> Store:
+def _meet(place: Place, seconds: float, stopping: Callable[[], bool]) -> Store:
     """The store of this attempt, once all processes have come to it."""
     deadline = time.monotonic() + seconds
     # Processes of an attempt before may still be about.
-    store = PrefixStore(f"virtex/{place.attempt}", _client(place, seconds, serve=True))
+    store = PrefixStore(f"virtex/{place.attempt}", _client(place, seconds, stopping, serve=True))
     store.set(f"came/{place.rank}", socket.gethostname())
     keys = [f"came/{rank}" for rank in range(place.size)]
     while not store.check(keys):
+        if stopping():
+            raise Stopped(f"rank {place.rank} was stopped by a signal while it waited for others")
         if time.monotonic() > deadline:
             missing = [key.removeprefix("came/") for key in keys if not store.check([key])]
             raise RunError(
@@ -165,9 +172,17 @@ def _meet(place: Place, seconds: float) -> Store:
     return store
 
 
-def _client(place: Place, seconds: float, *, serve: bool = False) -> Store:
+def _client(
+    place: Place, seconds: float, stopping: Callable[[], bool], *, serve: bool = False
+) -> Store:
     """A connection to the store, which rank 0 serves unless the agent does."""
     serve = serve and place.rank == 0 and not place.agent_serves
+    address = f"{place.host}:{place.port}"
+    if not serve and not wait_for(place.host, place.port, seconds, stopping):
+        raise RunError(
+            f"rank {place.rank} on {socket.gethostname()} could not reach rank 0 at {address} "
+            f"within {seconds:.0f} s. Check that it runs there, and that no firewall lies between"
+        )
     try:
         return TCPStore(
             place.host,
@@ -177,16 +192,10 @@ def _client(place: Place, seconds: float, *, serve: bool = False) -> Store:
             wait_for_workers=False,
         )
     except RuntimeError as error:
-        address = f"{place.host}:{place.port}"
-        if serve:
-            raise RunError(
-                f"rank 0 cannot listen at {address}: {_first_line(error)}. Another program may use "
-                "the port: give another --dist-url (MASTER_PORT under torchrun and srun)"
-            ) from error
         raise RunError(
-            f"rank {place.rank} on {socket.gethostname()} could not reach rank 0 at {address} "
-            f"within {seconds:.0f} s: {_first_line(error)}. Check that it runs there, and that no "
-            "firewall lies between"
+            f"rank {place.rank} cannot {'listen at' if serve else 'use'} {address}: "
+            f"{_first_line(error)}. Another program may use the port: give another --dist-url "
+            "(MASTER_PORT under torchrun and srun)"
         ) from error
 
 
