@@ -44,7 +44,9 @@ class Starter:
         self.scenes = scenes
         self.started = []
 
-    def start(self, directory, *flags, program=("-m", "virtex", "pretrain"), override=SHORT, **told):
+    def start(
+        self, directory, *flags, program=("-m", "virtex", "pretrain"), override=SHORT, **told
+    ):
         words = self.scenes.arguments(directory, *FLAGS, *flags, override=override)
         environment = {**os.environ, "OMP_NUM_THREADS": "1", **told}
         process = subprocess.Popen(
@@ -69,8 +71,7 @@ class Starter:
         url = f"tcp://127.0.0.1:{port or free_port()}"
         words = ("--num-machines", 2, "--dist-url", url, "--num-gpus-per-machine", 0)
         return [
-            self.start(directory, *words, "--machine-rank", rank, *flags, **other)
-            for rank in ranks
+            self.start(directory, *words, "--machine-rank", rank, *flags, **other) for rank in ranks
         ]
 
     def srun(self, directory, *flags, **other):
@@ -223,14 +224,16 @@ def test_a_machine_that_is_asked_to_stop_leaves_the_run_where_it_goes_on(
     assert_is(run, undisturbed)
 
 
-def test_one_process_that_is_asked_to_stop_goes_on_as_if_it_had_not_been(scenes, starter, run):
+def test_one_process_that_is_asked_to_stop_goes_on_as_if_it_had_not_been(starter, run):
     process = starter.start(run)
     wait_for(lambda: under_way(run), process)
     process.send_signal(signal.SIGTERM)
     status, output, errors = ended(process, seconds=30)
     assert (status, errors) == (75, "")
     reached = logged(run)
-    assert f"stopped by SIGTERM after iteration {reached}; go on with --resume-from latest" in output
+    assert (
+        f"stopped by SIGTERM after iteration {reached}; go on with --resume-from latest" in output
+    )
     assert checkpoint.checkpoint_iteration(checkpoint.checkpoints(run)[-1]) == reached
     assert EVERY < reached < ITERATIONS
     assert ended(starter.start(run, "--resume-from", "latest"))[0] == 0
