@@ -224,6 +224,16 @@ def test_a_machine_that_is_asked_to_stop_leaves_the_run_where_it_goes_on(
     assert_is(run, undisturbed)
 
 
+def test_processes_whose_agent_dies_save_and_end(starter, run):
+    agent = starter.torchrun(run, override=ENDLESS)
+    wait_for(lambda: logged(run) > 1, agent)
+    agent.kill()
+    _, output, errors = ended(agent, seconds=40)  # the output ends with the last of them
+    reached = logged(run)
+    assert f"stopped by SIGTERM after iteration {reached}" in output, errors
+    assert checkpoint.checkpoint_iteration(checkpoint.checkpoints(run)[-1]) == reached
+
+
 def test_one_process_that_is_asked_to_stop_goes_on_as_if_it_had_not_been(starter, run):
     process = starter.start(run)
     wait_for(lambda: under_way(run), process)
