@@ -13,7 +13,7 @@ import pytest
 from tests.end_to_end.conftest import logged
 
 TWO = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-SHORT = ("OPTIM.NUM_ITERATIONS", "3")
+SHORT = ("OPTIM.NUM_ITERATIONS", "4")
 
 
 class Terminal:
@@ -97,7 +97,7 @@ def test_the_debugger_opens_on_the_process_that_was_asked_for(terminal, run, ran
     status, rest = shown.end()
     assert status == 0, rest
     assert "(Pdb)" not in rest
-    assert logged(run) == 3
+    assert logged(run) == 4
 
 
 @pytest.mark.slow

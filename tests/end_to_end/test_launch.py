@@ -321,14 +321,14 @@ def test_preflight_says_a_verdict_on_each_process_and_trains_nothing(starter, ru
 
 
 def test_preflight_leaves_a_directory_in_which_the_run_can_begin(scenes, run):
-    assert scenes.pretrain(run, "--preflight", override=("OPTIM.NUM_ITERATIONS", "2")) == 0
-    assert scenes.pretrain(run, override=("OPTIM.NUM_ITERATIONS", "2")) == 0
+    assert scenes.pretrain(run, "--preflight", override=("OPTIM.NUM_ITERATIONS", "4")) == 0
+    assert scenes.pretrain(run, override=("OPTIM.NUM_ITERATIONS", "4")) == 0
 
 
 def test_preflight_leaves_a_run_that_is_there_as_it_is(scenes, undisturbed, run):
     shutil.copytree(undisturbed, run)
     before = {path.name: path.read_bytes() for path in run.iterdir() if path.suffix != ".txt"}
-    scenes.pretrain(run, "--preflight", override=("OPTIM.NUM_ITERATIONS", "2"))
+    assert scenes.pretrain(run, "--preflight", override=("OPTIM.NUM_ITERATIONS", "4")) == 0
     for name, content in before.items():
         assert (run / name).read_bytes() == content, name
 
