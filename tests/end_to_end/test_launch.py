@@ -166,8 +166,8 @@ def test_two_processes_are_told_of_and_each_has_its_log(undisturbed):
         assert f"iteration {ITERATIONS}" in (undisturbed / f"log_rank{rank}.txt").read_text()
 
 
-@pytest.mark.parametrize("rank", [0, 1])
-def test_a_job_ends_with_its_killed_process(starter, run, rank):
+def test_a_job_ends_with_its_killed_process(starter, run):
+    rank = 1
     agent = starter.torchrun(run, override=ENDLESS)
     wait_for(lambda: under_way(run), agent)
     os.kill(process_of(agent, rank), signal.SIGKILL)
@@ -180,11 +180,12 @@ def test_a_job_ends_with_its_killed_process(starter, run, rank):
     assert damaged == []
 
 
-@pytest.mark.parametrize("rank", [0, 1])
-def test_a_job_recovers_from_a_killed_process_by_itself(starter, run, undisturbed, rank):
+def test_a_job_recovers_by_itself_from_the_loss_of_the_process_that_saves(
+    starter, run, undisturbed
+):
     agent = starter.torchrun(run, restarts=1)
     wait_for(lambda: under_way(run), agent)
-    os.kill(process_of(agent, rank), signal.SIGKILL)
+    os.kill(process_of(agent, 0), signal.SIGKILL)
     status, output, errors = ended(agent, seconds=90)
     assert status == 0, errors
     assert re.search(r"going on from .*checkpoint_\d+\.pth", output)
@@ -205,13 +206,10 @@ def test_the_tasks_of_srun_are_one_run(starter, run, undisturbed):
     assert_is(run, undisturbed)
 
 
-@pytest.mark.parametrize("which", [0, 1])
-def test_a_machine_that_is_asked_to_stop_leaves_the_run_where_it_goes_on(
-    starter, run, undisturbed, which
-):
+def test_a_machine_that_is_asked_to_stop_leaves_the_run_where_it_goes_on(starter, run, undisturbed):
     processes = starter.machines(run)
     wait_for(lambda: under_way(run), processes[0])
-    processes[which].send_signal(signal.SIGTERM)
+    processes[1].send_signal(signal.SIGTERM)
     for process in processes:
         status, _, errors = ended(process, seconds=30)
         assert status == 75, errors
@@ -234,9 +232,10 @@ def test_processes_whose_agent_dies_save_and_end(starter, run):
     assert checkpoint.checkpoint_iteration(checkpoint.checkpoints(run)[-1]) == reached
 
 
-def test_one_process_that_is_asked_to_stop_goes_on_as_if_it_had_not_been(starter, run):
-    process = starter.start(run)
-    wait_for(lambda: under_way(run), process)
+def test_one_process_that_is_asked_to_stop_goes_on_as_if_it_had_not_been(scenes, reference, run):
+    flags = ("--checkpoint-every", 7)
+    process = scenes.start(run, *flags)
+    wait_for(lambda: logged(run) > 1, process)
     process.send_signal(signal.SIGTERM)
     status, output, errors = ended(process, seconds=30)
     assert (status, errors) == (75, "")
@@ -244,13 +243,12 @@ def test_one_process_that_is_asked_to_stop_goes_on_as_if_it_had_not_been(starter
     assert (
         f"stopped by SIGTERM after iteration {reached}; go on with --resume-from latest" in output
     )
-    assert checkpoint.checkpoint_iteration(checkpoint.checkpoints(run)[-1]) == reached
-    assert EVERY < reached < ITERATIONS
-    assert ended(starter.start(run, "--resume-from", "latest"))[0] == 0
-    whole = run.parent / "whole"
-    assert ended(starter.start(whole))[0] == 0
-    assert_is(run, whole)
-    shutil.rmtree(whole)
+    saved = checkpoint.checkpoint_path(run, reached)
+    assert checkpoint.checkpoints(run)[-1] == saved
+    assert scenes.pretrain(run, *flags, "--resume-from", "latest") == 0
+    ours, theirs = (checkpoint.load(path / "checkpoint_20.pth") for path in (run, reference))
+    assert first_difference(ours, theirs) is None
+    assert scalars(run) == scalars(reference)
 
 
 def test_a_machine_that_does_not_come_is_named_in_time(starter, run):
@@ -327,7 +325,8 @@ def test_preflight_leaves_a_directory_in_which_the_run_can_begin(scenes, run):
 
 def test_preflight_leaves_a_run_that_is_there_as_it_is(scenes, undisturbed, run):
     shutil.copytree(undisturbed, run)
-    before = {path.name: path.read_bytes() for path in run.iterdir() if path.suffix != ".txt"}
+    names = [*run.glob("checkpoint_*"), *run.glob("config.yaml"), *run.glob("scalars.jsonl")]
+    before = {path.name: path.read_bytes() for path in names}
     assert scenes.pretrain(run, "--preflight", override=("OPTIM.NUM_ITERATIONS", "4")) == 0
     for name, content in before.items():
         assert (run / name).read_bytes() == content, name
