@@ -52,7 +52,7 @@ def facts(world: World, alike: Mapping[str, str], needs: Needs) -> Facts:
     right, speed = _all_reduce(world)
     ours = {
         "virtex": __version__,
-        "code": _code(),
+        "code": digest_of_code(Path(__file__).parent.parent),
         "torch": str(torch.__version__),
         "python": platform.python_version(),
     }
@@ -133,10 +133,9 @@ def _all_reduce(world: World) -> tuple[bool, float]:
     return right, 4 * _PROBE / 1e6 / (time.perf_counter() - start)
 
 
-def _code() -> str:
-    """A short digest of the package's source."""
+def digest_of_code(package: Path) -> str:
+    """A short digest of a package's source."""
     digest = hashlib.sha256()
-    package = Path(__file__).parent.parent
     for path in sorted(package.rglob("*.py")):
         digest.update(str(path.relative_to(package)).encode() + path.read_bytes())
     return digest.hexdigest()[:12]
