@@ -54,8 +54,8 @@ def locked(directory: Path) -> Iterator[str | None]:
             os.pwrite(descriptor, line.encode(), 0)
         yield warning
     except BaseException:
-        if made:
-            with suppress(OSError):
+        with suppress(OSError):
+            if made and list(directory.iterdir()) == [path]:
                 path.unlink()
                 directory.rmdir()
         raise
