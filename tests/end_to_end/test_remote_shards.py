@@ -128,7 +128,7 @@ def test_a_run_whose_store_is_gone_ends_and_goes_on_when_it_is_back(
     assert [path.name for path in run.glob("checkpoint_*")] == ["checkpoint_2.pth"]
     assert not multiprocessing.active_children()
     server.gone.clear()
-    flags = (*flags, "--resume-from", "latest")
+    flags = (*FLAGS, "--cpu-workers", 1, "--resume-from", "latest")
     assert scenes.pretrain(run, *flags, override=at(tmp_path / "cache")) == 0
     assert scalars(run, "train/") == scalars(local, "train/")
     assert scalars(run, "val/")[-1] == scalars(local, "val/")[-1]

@@ -156,7 +156,7 @@ def watched(
             now = splits.statistics
             if now.retries > retries and time.monotonic() - told > _AGAIN_SECONDS:
                 told, retries = time.monotonic(), now.retries
-                say(f"{splits.training.store.root} and its like: {now}")
+                say(f"data: {now}")
             yield batch
 
 
