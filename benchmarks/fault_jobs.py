@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 ITERATIONS, EVERY = 20, 5
+HUNG_SECONDS = 120
+"""After these a job that has neither ended nor recovered counts as hung."""
 MARK = "VIRTEX_FAULTS_MARK"
 CONFIG = """
 AMP: false
