@@ -83,6 +83,7 @@ def one_image(config: Config) -> dict[str, Tensor]:
     names = ("caption_tokens", "reversed_tokens", "masked_labels", "labels")
     return {
         "image_id": torch.zeros(1, dtype=torch.int64),
+        "dropout_key": torch.zeros(1, dtype=torch.int64),
         "image": torch.zeros(1, 3, side, side, dtype=torch.uint8),
         "caption_lengths": torch.full((1,), TOKENS),
         **dict.fromkeys(names, tokens),

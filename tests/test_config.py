@@ -62,6 +62,8 @@ DATA:
   - center_crop
   - normalize
   ON_BAD_IMAGE: error
+  MAX_PIXELS: 178956970
+  MAX_IMAGE_MB: 256
 MODEL:
   NAME: virtex
   VISUAL:
@@ -265,6 +267,7 @@ def test_transforms_keep_their_order() -> None:
         ("horizontal_flip::0.5", "'0.5' is no literal dictionary"),
         ("horizontal_flip::dict(p=1)", "is no literal dictionary"),
         ("horizontal_flip::{'p': [" + "[" * 999, "is no literal dictionary"),
+        ("horizontal_flip::" + "-" * 100_000 + "1", "is no literal dictionary"),
         ("horizontal_flip::{[]: 1}", "is no literal dictionary"),
     ],
 )
@@ -320,6 +323,8 @@ def test_normalize_written_out_equals_its_default(load) -> None:
         ("DATA.USE_PERCENTAGE", "0", "a number, above 0 and at most 100"),
         ("DATA.USE_PERCENTAGE", "100.1", "a number, above 0 and at most 100"),
         ("DATA.SUBSET_MANIFEST", "10", "text or null"),
+        ("DATA.MAX_PIXELS", "0", "a whole number, at least 1"),
+        ("DATA.MAX_IMAGE_MB", "0", "a whole number, at least 1"),
         ("DATA.ON_BAD_IMAGE", "ignore", "one of 'error', 'skip'"),
         (
             "MODEL.NAME",

@@ -283,3 +283,29 @@ def test_pictures_that_would_be_read_wrongly_are_refused(files, picture, named):
     with pytest.raises(UserError, match=named):
         model.features([picture])
     assert model.features([]).shape == (0, 512)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"config": torch.ones(2)}, "settings are none of ours"),
+        ({"config": {"MODEL": 3}}, "does not accept: MODEL"),
+        ({"config": None}, "does not accept"),
+        ({"tokenizer": 3}, "holds no vocabulary"),
+        ({"tokenizer": torch.ones(3)}, "holds no vocabulary"),
+        ({"tokenizer": None}, "holds no vocabulary"),
+        ({"tokenizer": None, "categories": [1]}, "holds no vocabulary"),
+        ({"tokenizer": torch.ones(3, dtype=torch.uint8)}, "the given bytes is not a"),
+    ],
+)
+def test_a_checkpoint_of_ours_with_other_things_in_it_is_refused(files, changes, named):
+    with pytest.raises(UserError, match=named):
+        virtex.load(files.saved(files.own() | changes))
+
+
+def test_settings_of_a_model_that_no_memory_holds_are_refused_before_it_is_built(files):
+    """Its weights would be terabytes; the file has none of that size."""
+    own = files.own()
+    own["config"]["MODEL"]["TEXTUAL"]["NAME"] = "transdec_postnorm::L1_H600000_A1_F900000"
+    with pytest.raises(UserError, match="do not fit the configured model"):
+        virtex.load(files.saved(own))

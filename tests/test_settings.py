@@ -345,7 +345,19 @@ def test_all_problems_are_told_at_once(load) -> None:
         ("NAME: a\nX: \0", "line 2, column 4: character U+0000 is not allowed"),
         ('NAME: "\\ud800"', "line 1, column 7: half of a surrogate pair"),
         (f"NAME: {'9' * 5000}", "line 1, column 7: a number of too many digits"),
+        (f"NAME: 0x{'9' * 4000}", "line 1, column 7: a number of too many digits"),
+        ('NAME: "a\\0b"', "line 1, column 7: the character U+0000 is not allowed"),
         ("[" * 5000, "nested too deeply"),
+        ("X: " + "[" * 100 + "]" * 100, "nested too deeply"),
+        ("X: " + "{a: " * 100 + "}" * 100, "nested too deeply"),
+        ("- " * 500 + "a", "nested too deeply"),
+        ("#" * (2 << 20), "more than 1048576 characters are no settings"),
+        ("#" * (5 << 20), "a.yaml is larger than 4 MB"),
+        (
+            "a0: &a0 [1, 1]\n"
+            + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 19)),
+            "its aliases (*name) stand for more than 100000 values",
+        ),
     ],
 )
 def test_malformed_yaml_is_placed(load, text: str, message: str) -> None:
@@ -364,6 +376,34 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         assert str(path) in str(caught.value)
 
 
+def test_a_long_chain_of_bases_is_refused(tmp_path: Path) -> None:
+    for number in range(40):
+        (tmp_path / f"{number}.yaml").write_text(f"_BASE_: {number + 1}.yaml")
+    with pytest.raises(UserError, match=r"31\.yaml lies below 31 files, .* at most 30"):
+        settings.load(Car, tmp_path / "0.yaml")
+
+
+def test_links_that_lead_in_a_circle_are_an_error(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").symlink_to(tmp_path / "b.yaml")
+    (tmp_path / "b.yaml").symlink_to(tmp_path / "a.yaml")
+    (tmp_path / "c.yaml").write_text("_BASE_: a.yaml")
+    with pytest.raises(UserError, match=r"cannot read .*symbolic links"):
+        settings.load(Car, tmp_path / "c.yaml")
+
+
+def test_a_file_without_end_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("_BASE_: /dev/zero")
+    with pytest.raises(UserError, match=r"/dev/zero \(named as _BASE_ by .*\) is larger than 4 MB"):
+        settings.load(Car, tmp_path / "a.yaml")
+
+
+def test_of_very_many_mistakes_some_are_told(load) -> None:
+    lines = problem(load, "".join(f"KEY{number}: 1\n" for number in range(1000)))
+    assert "unknown setting 'KEY0'" in lines
+    assert lines.endswith("more")
+    assert len(lines.splitlines()) < 60
+
+
 def test_text_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "latin.yaml"
     path.write_bytes(b"NAME: caf\xe9")
@@ -374,6 +414,7 @@ def test_text_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
 # Laws over many inputs
 
 # Through functions, because hypothesis would take the aliases for further arguments.
+words = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
 engines = st.builds(
     lambda **fields: Engine(**fields),
     power=st.floats(0, allow_infinity=False),
@@ -381,7 +422,7 @@ engines = st.builds(
     warmup_steps=st.integers(),
     sizes=st.lists(st.integers(1)).map(tuple),
     pair=st.tuples(st.floats(allow_nan=False, allow_infinity=False), st.just(0.5)),
-    spare=st.none() | st.text(),
+    spare=st.none() | words,
     radio=st.booleans() | st.text("abc/.~: #1").map(Path),
 )
 tricky = st.sampled_from(
@@ -389,7 +430,7 @@ tricky = st.sampled_from(
 )
 cars = st.builds(
     lambda **fields: Car(**fields),
-    name=st.text() | tricky,
+    name=words | tricky,
     color=st.sampled_from(["red", "blue"]),
     manual=st.text("abc/.~: #1").map(Path),
     engine=engines,

@@ -13,6 +13,7 @@ from virtex.build_tasks import Vocabulary
 from virtex.config import Config, TransformSpec, Visual
 from virtex.data import loader, transforms
 from virtex.data.dataset import VALIDATION_EPOCH, ExampleDataset, Key
+from virtex.data.images import ImageLimits
 from virtex.data.records import Records
 from virtex.data.subset_manifest import SubsetManifest, training_subset
 from virtex.data.transforms import Transform
@@ -127,8 +128,14 @@ def data(config: Config) -> Data:
         records: Records, specs: Sequence[TransformSpec], encoder: Encoder
     ) -> ExampleDataset:
         steps = transform_steps(specs, settings.image_crop_size)
-        seed = config.random_seed
-        return ExampleDataset(records, steps, encoder.encode, seed, settings.on_bad_image)
+        return ExampleDataset(
+            records,
+            steps,
+            encoder.encode,
+            seed=config.random_seed,
+            on_bad_image=settings.on_bad_image,
+            limits=ImageLimits(settings.max_pixels, settings.max_image_mb << 20),
+        )
 
     return Data(
         vocabulary=whole.vocabulary,

@@ -126,7 +126,7 @@ def take_up(output: Path, wanted: Collection[str]) -> set[str]:
 def _record(output: Path, number: int, line: bytes) -> Mapping[str, Any]:
     try:
         record = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _no_result(output, number) from error
     known = isinstance(record, dict) and isinstance(record.get("path"), str)
     if not known or not record.keys() & {"captions", "error"}:

@@ -41,7 +41,8 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one sub-command; returns the exit status.
 
-    0 is success, 1 a failed run, 2 wrong input, 130 an interrupt.
+    0 is success, 1 a failed run, 2 wrong input, 75 a run that was asked to stop and saved, 130 an
+    interrupt.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     known, rest = _parser().parse_known_args(arguments[:1])

@@ -18,7 +18,7 @@ from virtex.config import Config
 from virtex.data import subset_manifest
 from virtex.errors import UserError
 from virtex.runtime.directory import CONFIG
-from virtex.runtime.scalars import SCALARS, last_scalars
+from virtex.runtime.scalars import SCALARS, is_number, last_scalars
 
 SEED = "RANDOM_SEED"
 _MANIFEST = "DATA.SUBSET_MANIFEST"
@@ -221,11 +221,11 @@ def _results(path: Path, prefix: str) -> dict[str, float]:
         return {}
     try:
         content = json.loads(path.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not JSON ({error}); write it again, or remove it") from error
     if not isinstance(content, dict):
         raise UserError(f"{path} holds no JSON object of names and numbers; remove it")
-    return {prefix + name: value for name, value in content.items() if type(value) in (int, float)}
+    return {prefix + name: value for name, value in content.items() if is_number(value)}
 
 
 def _order(value: object) -> tuple[bool, float, str]:

@@ -140,6 +140,15 @@ class Data(Section):
         description="An image that cannot be read stops the run, or is named and left out; "
         "training then takes the next one in its place.",
     )
+    max_pixels: int = Field(
+        default=178_956_970,
+        ge=1,
+        description="Of one image: a small file can unpack to more than the memory. Each takes "
+        "up to 15 bytes.",
+    )
+    max_image_mb: int = Field(
+        default=256, ge=1, description="Megabytes (2^20 bytes) of one image file, as it is stored."
+    )
 
     @property
     def transforms_train(self) -> tuple[TransformSpec, ...]:

@@ -95,6 +95,9 @@ _TRANSFORMS: Mapping[str, Mapping[str, _Argument]] = {
 }
 
 
+_MOST_CHARACTERS = 1000  # of a transform's arguments
+
+
 def parse_architecture(text: str) -> TextualArchitecture | None:
     """Sizes from `transdec_{post,pre}norm::L{layers}_H{width}_A{heads}_F{feedforward}`.
 
@@ -102,7 +105,7 @@ def parse_architecture(text: str) -> TextualArchitecture | None:
     """
     if text == "none":
         return None
-    form = r"transdec_(post|pre)norm::L([0-9]{1,6})_H([0-9]{1,6})_A([0-9]{1,6})_F([0-9]{1,6})"
+    form = r"transdec_(post|pre)norm::L([0-9]{1,3})_H([0-9]{1,6})_A([0-9]{1,6})_F([0-9]{1,6})"
     match = re.fullmatch(form, text)
     if match is None:
         raise ValueError(
@@ -168,12 +171,14 @@ def parse_pattern(text: str) -> re.Pattern[str]:
 
 def _literal(text: str) -> dict[str, object]:
     try:
+        if len(text) > _MOST_CHARACTERS:  # Python's parser is not made for hostile text
+            raise ValueError
         value = ast.literal_eval(text)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         value = None
     if not isinstance(value, dict):
         raise ValueError(
-            f"{text!r} is no literal dictionary; "
+            f"{text[:_MOST_CHARACTERS]!r} is no literal dictionary; "
             "expected arguments such as {'scale': (0.08, 1.0)}"
         )
     return value

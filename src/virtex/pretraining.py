@@ -58,6 +58,7 @@ def pretrain(job: Job) -> int:
     """
     place = find_place()
     with ExitStack() as stack:
+        stack.enter_context(_failures_of_files(job.directory))
         if job.terminal is not None:
             stack.enter_context(debugger(job.terminal, here=place.rank == job.debug_rank))
         request = stack.enter_context(stop_requests())
@@ -65,18 +66,17 @@ def pretrain(job: Job) -> int:
             place, gpus=job.gpus, limits=job.limits, stopping=lambda: bool(request)
         )
         world, heartbeat = stack.enter_context(connection)
-        warning = stack.enter_context(locked(job.directory)) if world.main else None
         heartbeat.at("reading the annotations")
         data = build.data(job.config)
+        warning = stack.enter_context(locked(job.directory)) if world.main else None
         heartbeat.at("reading the checkpoint")
         start = world.from_main(lambda: find_start(job, data, place.attempt))
         heartbeat.at("building the model")
         parts = begin(job, world, data, start)
         start = start.without_state()  # it is as large as model and optimizer
         run = Run(job, world, heartbeat, request, parts)
-        with _failures_of_files(job.directory):
-            _prepare_directory(run)
-            return _record(run, start, warning)
+        _prepare_directory(run)
+        return _record(run, start, warning)
 
 
 @contextmanager

@@ -33,8 +33,16 @@ _PER_TOKEN = "textual.output.bias"
 def load_weights(module: nn.Module, state: Mapping[str, Any], source: str) -> None:
     """Load the weights of a checkpoint's `state`, under `model` or bare; published ones too.
 
+    Raises as `fitting_weights`.
+    """
+    module.load_state_dict(fitting_weights(module, state, source))
+
+
+def fitting_weights(module: nn.Module, state: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """The weights of a checkpoint's `state` by all of the module's names.
+
     Raises `UserError` if there are none, and one that names what is missing, left over, of another
-    shape, for another vocabulary, or told in two ways.
+    shape, for another vocabulary, or told in two ways. The module may be on the meta device.
     """
     weights = current_names(model_weights(state))
     if not any(isinstance(value, Tensor) for value in weights.values()):
@@ -51,7 +59,7 @@ def load_weights(module: nn.Module, state: Mapping[str, Any], source: str) -> No
             f"the weights of {source} do not fit the configured model; give the settings of MODEL "
             "that they were trained with:\n" + "\n".join(lines)
         )
-    module.load_state_dict(whole)
+    return whole
 
 
 def _other_vocabulary(own: Mapping[str, Tensor], weights: Mapping[str, Any]) -> list[str]:
@@ -66,12 +74,21 @@ def _other_vocabulary(own: Mapping[str, Tensor], weights: Mapping[str, Any]) -> 
 
 
 def load_optimizer(optimizer: build.AnyOptimizer, state: dict[str, Any]) -> None:
-    """Take over averages and counters; rates, decay and momentum stay as they are configured."""
+    """Take over averages and counters; rates, decay and momentum stay as they are configured.
+
+    Raises `UserError` where the state is another optimizer's.
+    """
     configured = [
         {name: value for name, value in group.items() if name != "params"}
         for group in optimizer.param_groups
     ]
-    optimizer.load_state_dict(state)
+    try:
+        optimizer.load_state_dict(state)
+    except (ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
+        raise UserError(
+            f"--resume-from: the checkpoint's 'optimizer' does not fit this run ({error}); begin a "
+            "new one with the weights alone: --init-from"
+        ) from error
     for group, own in zip(optimizer.param_groups, configured, strict=True):
         group.update(own)
 
@@ -121,7 +138,9 @@ def is_own(state: Mapping[str, Any]) -> bool:
 def saved_config(state: Mapping[str, Any]) -> Config:
     """A checkpoint's configuration; raises `UserError` if this version does not know it."""
     try:
-        return Config.model_validate_json(json.dumps(state["config"]), by_alias=True)
+        return Config.model_validate_json(json.dumps(state.get("config")), by_alias=True)
+    except TypeError as error:
+        raise UserError(f"the checkpoint's settings are none of ours: {error}") from error
     except ValidationError as error:
         keys = ", ".join(".".join(map(str, problem["loc"])) for problem in error.errors())
         raise UserError(
@@ -143,10 +162,13 @@ def vocabulary_state(vocabulary: Vocabulary) -> dict[str, Any]:
 
 
 def saved_vocabulary(state: Mapping[str, Any]) -> Vocabulary:
-    """The vocabulary in a checkpoint of ours."""
-    if state["tokenizer"] is None:
-        return Categories(tuple(state["categories"]))
-    return Tokenizer.from_bytes(bytes(state["tokenizer"].numpy()))
+    """The vocabulary in a checkpoint of ours; raises `UserError` where it holds none."""
+    match state.get("tokenizer"), state.get("categories"):
+        case Tensor(dtype=torch.uint8, ndim=1) as model, _:
+            return Tokenizer.from_bytes(model.numpy().tobytes())
+        case None, [*names] if names and all(isinstance(name, str) for name in names):
+            return Categories(tuple(names))
+    raise UserError("the checkpoint holds no vocabulary under 'tokenizer' or 'categories'")
 
 
 def _same_vocabulary(one: Vocabulary, other: Vocabulary) -> bool:

@@ -22,6 +22,8 @@ from virtex.settings_report import problems
 Schema = TypeVar("Schema", bound=BaseModel)
 
 BASE_KEY = "_BASE_"
+_MOST_BYTES = 4 << 20  # of a file
+_MOST_BASES = 30
 
 
 @dataclass(frozen=True)
@@ -105,9 +107,14 @@ def _lay(
 def _file_layers(path: Path, above: tuple[Path, ...]) -> Iterator[_Layer]:
     """The layers of a file, the deepest base first; `above` are the files that led here."""
     chain = (*above, path)
-    if path.resolve() in [file.resolve() for file in above]:
+    if os.path.realpath(path) in map(os.path.realpath, above):
         shown = " -> ".join(_name(file) for file in chain)
         raise UserError(f"{BASE_KEY} goes in a circle: {shown}; remove {BASE_KEY} from one of them")
+    if len(above) > _MOST_BASES:
+        raise UserError(
+            f"{_name(path)} lies below {len(above)} files, each the {BASE_KEY} of the next; "
+            f"expected at most {_MOST_BASES}: put several into one"
+        )
     values = _read(path, above)
     base = values.pop(BASE_KEY, None)
     if base is not None:
@@ -123,7 +130,13 @@ def _read(path: Path, above: tuple[Path, ...]) -> dict[str, object]:
     name = _name(path)
     named = f" (named as {BASE_KEY} by {_name(above[-1])})" if above else ""
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        with path.open("rb") as file:
+            content = file.read(_MOST_BYTES + 1)
+        if len(content) > _MOST_BYTES:
+            raise UserError(
+                f"{name}{named} is larger than {_MOST_BYTES >> 20} MB; name a YAML file"
+            )
+        text = content.decode("utf-8-sig")
         value = settings_yaml.parse(text)
     except FileNotFoundError:
         raise UserError(f"{name}{named} does not exist; check the path") from None

@@ -33,6 +33,7 @@ _BOUNDS = {
     "maximum": "at most",
 }
 _SHOWN = 100  # characters of a value in a message
+_MOST_LINES = 50
 
 
 def problems(
@@ -48,7 +49,10 @@ def problems(
     JSON schema, and `file` is to blame for what nobody set.
     """
     reporter = _Reporter(values, origins, schema, file)
-    lines = [reporter.line(detail) for detail in error.errors(include_url=False)]
+    details = error.errors(include_url=False)
+    lines = [reporter.line(detail) for detail in details[:_MOST_LINES]]
+    if len(details) > _MOST_LINES:
+        lines.append(f"and {len(details) - _MOST_LINES} more")
     return list(dict.fromkeys(lines))  # a value that is of none of two types is reported for both
 
 
@@ -147,11 +151,11 @@ class _Reporter:
 
         `path` is what the user wrote, `section` the part of it that exists.
         """
-        wanted = ".".join(map(str, path)).upper()
+        wanted = ".".join(map(str, path)).upper()[-_SHOWN:]  # comparing takes time
         namesakes = [key for key in self._keys(self._schema, "") if _last(key) == _last(wanted)]
         nearest = difflib.get_close_matches(wanted, namesakes, n=1, cutoff=0.0)
         here = list(_properties(self._node(section)))
-        name = str(path[len(section)]).upper()
+        name = str(path[len(section)]).upper()[:_SHOWN]
         nearest += [_dotted((*section, near)) for near in difflib.get_close_matches(name, here)]
         if nearest:
             return f"did you mean {nearest[0]!r}?"

@@ -2,7 +2,8 @@
 
 Plain values are text, whole numbers, numbers (`1e-3` too), `true`, `false` and `null`; `yes`,
 `010`, `1:30` and dates are what they look like, which PyYAML's own YAML 1.1 rules would change.
-Tags, repeated keys and keys that are not text are refused. Nothing is ever executed.
+Tags, repeated keys and keys that are not text are refused. Nothing is ever executed, and no text
+becomes more values than a person could have written.
 """
 
 import re
@@ -24,6 +25,10 @@ _PLAIN = (
     ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", "-+.0123456789"),
     ("float", r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", "-+."),
 )
+_MOST_CHARACTERS = 1 << 20
+_MOST_DIGITS = 1000
+_MOST_VALUES = 100_000  # aliases written out
+_DEEPEST = 20
 
 
 class YamlError(Exception):
@@ -36,8 +41,10 @@ class YamlError(Exception):
 
 def parse(text: str) -> object:
     """The value of one YAML document; raises `YamlError`."""
+    if len(text) > _MOST_CHARACTERS:
+        raise YamlError(f"more than {_MOST_CHARACTERS} characters are no settings", 1, 1)
     try:
-        return yaml.load(text, Loader=_Loader)
+        value: object = yaml.load(text, Loader=_Loader)
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         reason = ": ".join(part for part in (error.context, error.problem) if part)
@@ -50,12 +57,31 @@ def parse(text: str) -> object:
         ) from None
     except RecursionError:
         raise YamlError("nested too deeply", 1, 1) from None
+    _check_extent(value, 0, {})
+    return value
 
 
 def write(value: object) -> str:
     """YAML in block style that `parse` reads back as the same value; order of keys is kept."""
     # A width without bound: folded lines would make long strings harder to search for.
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=float("inf"))
+
+
+def _check_extent(value: object, depth: int, known: dict[int, tuple[int, int]]) -> tuple[int, int]:
+    """How many values a value is when its aliases are written out, and how deep it is."""
+    if not isinstance(value, dict | list):
+        return 1, 0
+    values, height = known.get(id(value), (1, 0))
+    if id(value) not in known and depth < _DEEPEST:
+        for inner in value.values() if isinstance(value, dict) else value:
+            inner_values, inner_height = _check_extent(inner, depth + 1, known)
+            values, height = values + inner_values, max(height, 1 + inner_height)
+        known[id(value)] = values, height
+    if depth + height >= _DEEPEST:
+        raise YamlError("nested too deeply", 1, 1)
+    if values > _MOST_VALUES:
+        raise YamlError(f"its aliases (*name) stand for more than {_MOST_VALUES} values", 1, 1)
+    return values, height
 
 
 def _position(mark: Mark | None) -> tuple[int, int]:
@@ -73,16 +99,17 @@ def _resolvers() -> dict[str, list[tuple[str, re.Pattern[str]]]]:
 
 
 def _construct_int(_loader: "_Loader", node: ScalarNode) -> int:
-    try:
-        return int(node.value, 0 if node.value[:2] in ("0o", "0x") else 10)
-    except ValueError:  # Python reads at most 4,300 digits
-        raise ConstructorError(None, None, "a number of too many digits", node.start_mark) from None
+    if len(node.value) > _MOST_DIGITS:
+        raise ConstructorError(None, None, "a number of too many digits", node.start_mark)
+    return int(node.value, 0 if node.value[:2] in ("0o", "0x") else 10)
 
 
 def _construct_text(_loader: "_Loader", node: ScalarNode) -> str:
     text: str = node.value
     if any("\ud800" <= character <= "\udfff" for character in text):
         raise ConstructorError(None, None, "half of a surrogate pair", node.start_mark)
+    if "\0" in text:  # which no path and no name can hold
+        raise ConstructorError(None, None, "the character U+0000 is not allowed", node.start_mark)
     return text
 
 

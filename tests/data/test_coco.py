@@ -1,3 +1,4 @@
+import json
 import operator
 import os
 from multiprocessing.reduction import ForkingPickler
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 from virtex.data.coco import CocoCaptions
+from virtex.data.coco_categories import CocoCategories
 from virtex.data.records import Record
 from virtex.errors import UserError
 
@@ -81,6 +83,35 @@ def test_a_report_names_a_few_of_many(write_coco):
     assert line == "19 images have no caption (image ids 1, 2, 3, 4, 5, …)"
 
 
+OUTSIDE = [
+    *("../a.jpg", "/etc/passwd", "a/../../b.jpg", "..", ".", "", "a//b.jpg", "a/", "./a.jpg"),
+    *("a\0.jpg", "a\\b.jpg", "..\\a.jpg"),
+]
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+@pytest.mark.parametrize("split", ["captions", "instances"])
+def test_an_image_outside_of_its_directory_is_refused(tmp_path, name, split):
+    content = {"images": [{"id": 1, "file_name": name}]}
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "annotations" / f"{split}_train2017.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match="needs 'file_name', a path inside the directory of images"):
+        {"captions": CocoCaptions, "instances": CocoCategories}[split](tmp_path, "train")
+
+
+def test_an_image_may_lie_in_a_directory_below(write_coco):
+    members = {"images": [{"id": 1, "file_name": "part/..a b.jpg"}]}
+    (record,) = CocoCaptions(write_coco({1: ["a"]}, **members), "train")
+    assert record.picture.parts[-3:] == ("train2017", "part", "..a b.jpg")
+
+
+def nested(depth):
+    value = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
 @pytest.mark.parametrize(
     ("members", "reason"),
     [
@@ -91,6 +122,7 @@ def test_a_report_names_a_few_of_many(write_coco):
         ({"images": [{"id": 2**64, "file_name": "a"}]}, "'images' needs 'id', a whole number"),
         ({"images": [{"id": 1}]}, "'images' needs 'file_name', a string"),
         ({"images": [7]}, "'images' needs 'id'.* one is 7"),
+        ({"images": [nested(900)]}, "('images' needs 'id'|nested too deeply)"),
         ({"annotations": [{"image_id": 1}]}, "'annotations' needs 'caption', a string"),
         ({"annotations": [{"image_id": 1, "caption": None}]}, "needs 'caption', a string"),
         ({"annotations": [{"caption": "a"}]}, "'annotations' needs 'image_id'"),

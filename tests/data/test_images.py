@@ -4,6 +4,7 @@ import pickle
 import struct
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, features
 
-from virtex.data.images import BadImage, decode, read_image
+from virtex.data.exif import jpeg_exif
+from virtex.data.images import BadImage, ImageLimits, decode, read_image
 
 simplejpeg = pytest.importorskip("simplejpeg")
 
@@ -318,3 +320,70 @@ def test_a_bad_image_survives_the_way_from_a_worker():
     error = pickle.loads(pickle.dumps(BadImage(Path("a.jpg"), "it is empty")))
     assert (error.path, error.reason) == (Path("a.jpg"), "it is empty")
     assert str(error) == "cannot read the image a.jpg: it is empty"
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.tiff"])
+def test_a_picture_of_more_pixels_than_allowed_is_not_unpacked(save, photograph, name):
+    path = save(photograph, name)
+    assert read_image(path, ImageLimits(pixels=90 * 120)).shape == (90, 120, 3)
+    with pytest.raises(BadImage, match=r"120 x 90 pixels are more than DATA\.MAX_PIXELS, 10799"):
+        read_image(path, ImageLimits(pixels=90 * 120 - 1))
+
+
+def test_a_file_of_more_bytes_than_allowed_is_not_read(save, photograph):
+    path = save(photograph, "a.png")
+    size = path.stat().st_size
+    read_image(path, ImageLimits(file_bytes=size))
+    with pytest.raises(BadImage, match=r"larger than DATA\.MAX_IMAGE_MB"):
+        read_image(path, ImageLimits(file_bytes=size - 1))
+
+
+def test_a_file_without_end_is_a_bad_image():
+    with pytest.raises(BadImage, match=r"larger than DATA\.MAX_IMAGE_MB, 1 MB"):
+        read_image(Path("/dev/zero"), ImageLimits(file_bytes=1 << 20))
+
+
+def large_png(width, height):
+    """A PNG file of that size, all black: 1 bit a pixel, and empty rows take next to nothing."""
+    file = io.BytesIO()
+    Image.new("1", (width, height)).save(file, "PNG")
+    return file.getvalue()
+
+
+def test_more_pixels_than_pillow_allows_are_read_on_request(tmp_path):
+    code = """
+import sys, warnings
+from pathlib import Path
+from virtex.data.images import BadImage, ImageLimits, read_image
+warnings.filterwarnings("ignore")
+path = Path(sys.argv[1])
+try:
+    read_image(path)
+except BadImage as error:
+    print(error.reason[:30])
+print(read_image(path, ImageLimits(pixels=180_000_000)).shape)
+"""
+    path = tmp_path / "large.png"
+    path.write_bytes(large_png(18_000, 10_000))
+    ended = subprocess.run(
+        [sys.executable, "-c", code, path], check=True, capture_output=True, text=True
+    )
+    assert ended.stdout.splitlines() == ["Image size (180000000 pixels) ", "(10000, 18000, 3)"]
+
+
+def test_a_jpeg_of_very_many_scans_is_refused(save, photograph):
+    file = io.BytesIO()
+    Image.fromarray(photograph).save(file, "JPEG", progressive=True)
+    data = file.getvalue()
+    last = data.rindex(b"\xff\xda")
+    path = save(photograph)
+    path.write_bytes(data[:-2] + data[last:-2] * 100 + data[-2:])
+    with pytest.raises(BadImage, match="more than 100 scans"):
+        read_image(path)
+
+
+def test_very_many_segments_are_passed_over_in_no_time():
+    data = b"\xff\xd8" + b"\xff\xe0\x00\x02" * 10_000_000
+    before = time.perf_counter()
+    assert jpeg_exif(data) == b""
+    assert time.perf_counter() - before < 0.5  # walking through all of them takes seconds

@@ -82,3 +82,28 @@ def test_a_byte_order_mark_is_passed_over(path):
 def test_a_missing_file_is_an_error(tmp_path):
     with pytest.raises(UserError, match=r"cannot read .*none\.json: No such file"):
         list(list_items(tmp_path / "none.json"))
+
+
+def test_an_item_without_end_is_an_error_before_it_fills_the_memory(path):
+    path.write_text('{"a": ["' + "x" * (1 << 24))
+    with pytest.raises(UserError, match=r"one value is longer than 8388608 characters"):
+        list(list_items(path, window=1 << 16))
+
+
+@pytest.mark.parametrize("opening", ["[", '{"a":'])
+def test_deep_nesting_is_an_error(path, opening):
+    path.write_text('{"a": [' + opening * 100_000)
+    with pytest.raises(UserError, match=r"a\.json: an item is nested too deeply"):
+        list(list_items(path))
+
+
+def test_a_list_that_is_given_twice_is_an_error(path):
+    path.write_text('{"a": [1], "b": 1, "b": 2, "a": [2]}')
+    with pytest.raises(UserError, match="the list 'a' is given twice"):
+        list(list_items(path))
+
+
+def test_a_number_of_very_many_digits_is_an_error(path):
+    path.write_text('{"a": [' + "9" * 100_000 + "]}")
+    with pytest.raises(UserError, match="not a well-formed JSON object"):
+        list(list_items(path))

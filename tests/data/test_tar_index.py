@@ -102,6 +102,13 @@ def test_a_damaged_index_is_an_error_of_ours_or_another_index(rows, data):
             assert str(error).startswith("a.index is no index of a shard: ")  # noqa: PT017
 
 
+@pytest.mark.parametrize("size", ["1e999", "9" * 400])
+def test_sizes_that_no_file_has_are_refused(size):
+    content = of_rows([(1, 0, 1, 0, 0, 1, 0, 0)], tar_bytes=77).to_bytes()
+    with pytest.raises(UserError, match=r"a\.index is no index of a shard"):
+        read_index(content.replace(b'"tar_bytes": 77', f'"tar_bytes": {size}'.encode()), "a.index")
+
+
 @pytest.mark.parametrize(
     "row", [(1, -1, 1, 0, 0, 1, 0, 0), (1, 0, 1, 0, 90, 20, 0, 0), (1, 0, 1, 0, 0, 1, 0, 2)]
 )

@@ -79,7 +79,9 @@ def test_more_gpus_than_there_are(refused, run):
 
 
 def test_a_batch_that_does_not_divide_over_the_processes(refused, monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "3")
+    torchrun = {"WORLD_SIZE": "3", "RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
+    for name, value in torchrun.items():
+        monkeypatch.setenv(name, value)
     message = refused()
     assert "'OPTIM.BATCH_SIZE' is 8" in message
     assert "choose 6 or 9" in message

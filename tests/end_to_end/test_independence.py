@@ -37,25 +37,61 @@ def test_how_often_one_validates_changes_no_step(scenes, alone, run):
     assert validations[-1:] == scalars(alone, "val/")
 
 
-def test_two_processes_train_together(scenes, alone, run):
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    process = scenes.start(run, program=(*torchrun, "-m", "virtex", "pretrain"), override=SHORT)
+def by_torchrun(scenes, directory, processes, *flags, override):
+    """Train in `processes` CPU processes."""
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    program = (*torchrun, "-m", "virtex", "pretrain")
+    process = scenes.start(directory, *flags, program=program, override=override)
     try:
-        _, errors = process.communicate(timeout=120)
+        _, errors = process.communicate(timeout=240)
     finally:
         process.terminate()  # torchrun ends its processes, if they have not ended
         process.communicate()
     assert process.returncode == 0, errors
+
+
+def assert_same_curve(ours, theirs, tolerance):
+    """The same lines, whose losses and norms differ by `tolerance` at most."""
+    for one, other in zip(ours, theirs, strict=True):
+        assert one == pytest.approx(other, rel=tolerance)
+
+
+def test_two_processes_train_as_one(scenes, alone, run):
+    """With dropout, and batch norm over both: sums are rounded in another order, no more."""
+    by_torchrun(scenes, run, 2, override=(*SHORT, "SYNC_BN", "true"))
     assert {path.name for path in run.iterdir() if "tfevents" not in path.name} == {
-        *("config.yaml", "log_rank0.txt", "log_rank1.txt", "scalars.jsonl", "checkpoint_9.pth")
+        *("config.yaml", "log_rank0.txt", "log_rank1.txt", "scalars.jsonl", "checkpoint_9.pth"),
+        ".lock",
     }
     assert "saved" not in (run / "log_rank1.txt").read_text(encoding="utf-8")
     weights = checkpoint.load(run / "checkpoint_9.pth")["model"]
     assert all(bool(value.isfinite().all()) for value in weights.values())
-    ours, theirs = scalars(run, "train/"), scalars(alone, "train/")
-    assert [line["iteration"] for line in ours] == [line["iteration"] for line in theirs]
-    # The same images and weights; dropout and batch-norm's statistics differ by process.
-    assert ours[0]["train/loss"] == pytest.approx(theirs[0]["train/loss"], rel=0.05)
+    assert_same_curve(scalars(run), scalars(alone), 1e-4)
+    speed = scalars(run, "speed/")[-1]
+    # Every parameter once, but those that the two heads share: float32.
+    parameters = sum(value.nbytes for name, value in weights.items() if trained(name))
+    assert speed["speed/exchanged_mb_per_step"] == pytest.approx(parameters / 1e6)
+    assert 0 < speed["speed/exchange_fraction"] < 1
+
+
+def trained(name):
+    buffers = ("running_mean", "running_var", "num_batches_tracked")
+    shared = name.startswith("backward_textual.") and "transformer" not in name
+    tied = name == "textual.output.weight"
+    return not (name.endswith(buffers) or shared or tied)
+
+
+def test_a_run_goes_on_with_other_numbers_of_processes(scenes, alone, run):
+    """2, 1 and 4 processes, other workers: the same images in the same order, the same curve."""
+    options = {"override": (*SHORT, "SYNC_BN", "true")}
+    often, going_on = ("--checkpoint-every", 3), ("--resume-from", "latest")
+    by_torchrun(scenes, run, 2, *often, **options)
+    for iteration in (6, 9):
+        checkpoint.checkpoint_path(run, iteration).unlink()
+    assert scenes.pretrain(run, *often, *going_on, "--cpu-workers", 1, **options) == 0
+    checkpoint.checkpoint_path(run, 9).unlink()
+    by_torchrun(scenes, run, 4, *often, *going_on, **options)
+    assert_same_curve(scalars(run, "train/"), scalars(alone, "train/"), 1e-4)
 
 
 def test_help_imports_nothing_heavy():

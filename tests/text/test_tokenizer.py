@@ -1,5 +1,6 @@
 import io
 import pickle
+from pathlib import Path
 
 import pytest
 import sentencepiece
@@ -118,6 +119,17 @@ def test_a_truncated_file_is_refused_by_its_name(tmp_path):
 def test_other_bytes_are_refused(data):
     with pytest.raises(UserError, match="not a"):
         Tokenizer.from_bytes(data)
+
+
+def test_a_piece_that_is_no_text_is_refused():
+    place = MODEL.index("▁".encode())
+    with pytest.raises(UserError, match="the given bytes is not a SentencePiece model: 'utf-8'"):
+        Tokenizer.from_bytes(MODEL[:place] + b"\xff" + MODEL[place + 1 :])
+
+
+def test_a_file_without_end_is_refused():
+    with pytest.raises(UserError, match="/dev/zero is larger than 64 MB"):
+        Tokenizer.from_file(Path("/dev/zero"))
 
 
 def test_a_missing_file_names_the_command(tmp_path):

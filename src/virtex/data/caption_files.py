@@ -1,6 +1,7 @@
 """Captions without images, from the files in which people keep them."""
 
 import csv
+import reprlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -49,7 +50,7 @@ def _coco(path: Path) -> Iterator[str]:
         if not isinstance(caption, str):
             raise UserError(
                 f"{path}: every item of 'annotations' needs 'caption', a string;"
-                f" one is {str(item)[:200]}"
+                f" one is {reprlib.repr(item)}"
             )
         yield caption
 

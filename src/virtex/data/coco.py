@@ -4,6 +4,7 @@ Only the annotations say what there is; a directory is never listed. Records are
 image ids, whatever the order in the file.
 """
 
+import reprlib
 from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -141,7 +142,7 @@ def _read(path: Path) -> _Columns:
     for key, item in list_items(path):
         if key == "images":
             columns.image_ids.append(integer(path, key, item, "id"))
-            columns.names.append(text(path, key, item, "file_name"))
+            columns.names.append(file_name(path, key, item))
         elif key == "annotations":
             caption = text(path, key, item, "caption")
             columns.caption_image_ids.append(integer(path, key, item, "image_id"))
@@ -166,8 +167,20 @@ def text(path: Path, key: str, item: object, name: str) -> str:
     return value
 
 
+def file_name(path: Path, key: str, item: object) -> str:
+    """The `file_name` of an item, a path inside the images' directory; else raises UserError."""
+    name = text(path, key, item, "file_name")
+    outside = {"", ".", ".."} & {*name.split("/")}
+    if outside or "\\" in name or "\0" in name:
+        needed = "'file_name', a path inside the directory of images such as '000000000042.jpg'"
+        raise UserError(_unfit(path, key, item, needed))
+    return name
+
+
 def _unfit(path: Path, key: str, item: object, needed: str) -> str:
-    return f"{path}: every item of '{key}' needs {needed}; one is {str(item)[:200]}"
+    # reprlib: an item may be large, or nested as deeply as can just be read.
+    shown = reprlib.repr(item)
+    return f"{path}: every item of '{key}' needs {needed}; one is {shown}"
 
 
 def _paired(path: Path, columns: _Columns) -> _Pairs:

@@ -11,7 +11,15 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from virtex.data.coco import CocoImages, annotations_file, integer, line, sorted_ids, text
+from virtex.data.coco import (
+    CocoImages,
+    annotations_file,
+    file_name,
+    integer,
+    line,
+    sorted_ids,
+    text,
+)
 from virtex.data.images import OnBadImage
 from virtex.data.json_stream import list_items
 from virtex.data.packed import StringPacker, hashed, shared
@@ -97,7 +105,7 @@ def _read(path: Path) -> _Columns:
     for key, item in list_items(path):
         if key == "images":
             columns.image_ids.append(integer(path, key, item, "id"))
-            columns.names.append(text(path, key, item, "file_name"))
+            columns.names.append(file_name(path, key, item))
         elif key == "annotations":
             columns.object_image_ids.append(integer(path, key, item, "image_id"))
             columns.object_category_ids.append(integer(path, key, item, "category_id"))

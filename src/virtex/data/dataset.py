@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from virtex.data.images import BadImage, OnBadImage, read_image
+from virtex.data.images import DEFAULT_LIMITS, BadImage, ImageLimits, OnBadImage, read_image
 from virtex.data.records import Record, Records
 from virtex.data.transforms import Augmented, Transform
 from virtex.errors import UserError
@@ -42,12 +42,14 @@ class ExampleDataset:
         encode: Encode,
         seed: int,
         on_bad_image: OnBadImage = "error",
+        limits: ImageLimits = DEFAULT_LIMITS,
     ) -> None:
         self._records = records
         self._transforms = tuple(transforms)
         self._encode = encode
         self._seed = seed
         self._on_bad_image = on_bad_image
+        self._limits = limits
 
     def __len__(self) -> int:
         return len(self._records)
@@ -98,7 +100,7 @@ class ExampleDataset:
 
     def _example(self, key: Key, record: Record) -> Example:
         rng = np.random.default_rng([self._seed, *key])
-        augmented = Augmented(read_image(record.picture))
+        augmented = Augmented(read_image(record.picture, self._limits))
         for transform in self._transforms:
             augmented = transform(augmented, rng)
         example = self._encode(record, augmented, rng)

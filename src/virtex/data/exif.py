@@ -11,13 +11,16 @@ import numpy.typing as npt
 
 _EXIF_HEADER = b"Exif\0\0"
 _APPLICATION_SEGMENTS = frozenset(bytes((0xFF, 0xE0 + number)) for number in range(16))
+_MOST_SEGMENTS = 1000  # a profile or a preview may take some; Exif is among the first
 _ORIENTATION_TAG, _SHORT = 0x0112, 3
 
 
 def jpeg_exif(data: bytes) -> bytes:
     """The Exif payload of a JPEG file, without its header; empty where there is none."""
     position = 2
-    while data[position : position + 2] in _APPLICATION_SEGMENTS:  # they come before the picture
+    for _ in range(_MOST_SEGMENTS):
+        if data[position : position + 2] not in _APPLICATION_SEGMENTS:  # they come first
+            break
         length = int.from_bytes(data[position + 2 : position + 4], "big")
         if data.startswith(_EXIF_HEADER, position + 4):
             return data[position + 4 + len(_EXIF_HEADER) : position + 2 + length]

@@ -4,6 +4,7 @@ import io
 import struct
 import zlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, Protocol
@@ -24,7 +25,8 @@ OnBadImage = Literal["error", "skip"]
 PixelArray = npt.NDArray[np.uint8]
 
 _JPEG_START = b"\xff\xd8\xff"
-_MAX_PIXELS = 178_956_970  # Pillow's own bound against files that unpack to gigabytes
+_SCAN = b"\xff\xda"  # begins a JPEG's scan, and stands nowhere in its data
+_MOST_SCANS = 100  # each goes through the whole picture; programs write about ten
 _COMMON = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "JPEG2000", "PPM")
 # Pillow gives PostScript to Ghostscript, which executes it, and opens whatever an IPTC file holds,
 # PostScript too. Of the others it knows the header alone.
@@ -47,6 +49,17 @@ _DAMAGE = (
     Image.DecompressionBombError,
 )
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0  # of TIFF
+
+
+@dataclass(frozen=True)
+class ImageLimits:
+    """How large a file, and the picture that it unpacks to, may be."""
+
+    pixels: int = 178_956_970  # Pillow's own
+    file_bytes: int = 256 << 20
+
+
+DEFAULT_LIMITS = ImageLimits()
 
 
 class BadImage(UserError):
@@ -78,22 +91,23 @@ Picture = Path | InLargerFile
 """Where the bytes of an image file are."""
 
 
-def read_image(picture: Picture) -> PixelArray:
+def read_image(picture: Picture, limits: ImageLimits = DEFAULT_LIMITS) -> PixelArray:
     """The picture in a file of any format that Pillow opens by itself, (H, W, 3) RGB, contiguous.
 
     It is upright by its Exif orientation. Transparent parts lie on white, which most transparent
     pictures on the web were drawn for; 16-bit grey is scaled to 8 bits; of an animation it is the
     first frame.
 
-    Raises BadImage when the file is missing, empty, truncated, damaged or no image.
+    Raises BadImage when the file is missing, empty, truncated, damaged, no image, or beyond
+    `limits`.
     """
-    return read_content(content(picture), picture)
+    return read_content(content(picture, limits), picture, limits)
 
 
-def read_content(data: bytes, picture: Picture) -> PixelArray:
+def read_content(data: bytes, picture: Picture, limits: ImageLimits = DEFAULT_LIMITS) -> PixelArray:
     """As `read_image`, of a file that was read already; errors name `picture`."""
     try:
-        return decode(data, simplejpeg)
+        return decode(data, simplejpeg, limits.pixels)
     except UnidentifiedImageError as error:
         reason = "it is no image, or of a format that is not read"
         raise BadImage(_named(picture), reason) from error
@@ -112,14 +126,21 @@ def from_pillow(image: Image.Image) -> PixelArray:
     return upright(_rgb(image), orientation(exif))
 
 
-def content(picture: Picture) -> bytes:
-    """The bytes of an image file; raises BadImage where there are none."""
+def content(picture: Picture, limits: ImageLimits = DEFAULT_LIMITS) -> bytes:
+    """The bytes of an image file; raises BadImage where there are none, or too many."""
     try:
-        data = picture.read_bytes() if isinstance(picture, Path) else picture.content()
+        if isinstance(picture, Path):
+            with picture.open("rb") as file:
+                data = file.read(limits.file_bytes + 1)
+        else:
+            data = picture.content()
     except OSError as error:
         raise BadImage(_named(picture), error.strerror or str(error)) from error
     if not data:
         raise BadImage(_named(picture), "the file is empty")
+    if len(data) > limits.file_bytes:
+        reason = f"the file is larger than DATA.MAX_IMAGE_MB, {limits.file_bytes >> 20} MB"
+        raise BadImage(_named(picture), reason)
     return data
 
 
@@ -127,19 +148,39 @@ def _named(picture: Picture) -> Path | str:
     return picture if isinstance(picture, Path) else str(picture)
 
 
-def decode(data: bytes, jpeg_decoder: ModuleType | None) -> PixelArray:
+def decode(
+    data: bytes, jpeg_decoder: ModuleType | None, max_pixels: int = DEFAULT_LIMITS.pixels
+) -> PixelArray:
     """The picture in a file's bytes; `jpeg_decoder` is simplejpeg, or None for Pillow alone.
 
     Pillow alone cannot tell a JPEG whose data end too early but in order from a grey picture.
+
+    Raises UnidentifiedImageError, one of `_DAMAGE`, and ValueError above `max_pixels`.
     """
     if not data.startswith(_JPEG_START):
-        with Image.open(io.BytesIO(data), formats=_formats()) as image:
+        with _opened(data, _formats(), max_pixels) as image:
             return from_pillow(image)
+    if data.count(_SCAN) > _MOST_SCANS:
+        raise ValueError(f"it has more than {_MOST_SCANS} scans, which only serve to take time")
     turned = orientation(jpeg_exif(data))
-    if jpeg_decoder is not None and _is_plain_jpeg(data, jpeg_decoder):
+    if jpeg_decoder is not None and _is_plain_jpeg(data, jpeg_decoder, max_pixels):
         return upright(jpeg_decoder.decode_jpeg(data, strict=True), turned)
-    with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
+    with _opened(data, ("JPEG",), max_pixels) as image:
         return upright(_rgb(image), turned)
+
+
+def _opened(data: bytes, formats: tuple[str, ...], max_pixels: int) -> Image.Image:
+    """The picture, not decoded yet; raises ValueError above `max_pixels`."""
+    if Image.MAX_IMAGE_PIXELS is not None and max_pixels > 2 * Image.MAX_IMAGE_PIXELS:
+        # Pillow's own bound, of the whole process, refuses pictures above twice this.
+        Image.MAX_IMAGE_PIXELS = (max_pixels + 1) // 2
+    image = Image.open(io.BytesIO(data), formats=formats)
+    width, height = image.size
+    if width * height > max_pixels:
+        raise ValueError(
+            f"its {width} x {height} pixels are more than DATA.MAX_PIXELS, {max_pixels}"
+        )
+    return image
 
 
 def _formats() -> tuple[str, ...]:
@@ -149,13 +190,16 @@ def _formats() -> tuple[str, ...]:
     return (*(name for name in _COMMON if name in Image.ID), *others)
 
 
-def _is_plain_jpeg(data: bytes, jpeg_decoder: ModuleType) -> bool:
-    """Whether simplejpeg is as good as Pillow: not for four inks, rare samplings, bad headers."""
+def _is_plain_jpeg(data: bytes, jpeg_decoder: ModuleType, max_pixels: int) -> bool:
+    """Whether simplejpeg is as good as Pillow: not for four inks, rare samplings, bad headers.
+
+    Nor above `max_pixels`, which Pillow's way refuses.
+    """
     try:
         height, width, colorspace, _ = jpeg_decoder.decode_jpeg_header(data)
     except ValueError:
         return False
-    return colorspace in ("RGB", "YCbCr", "Gray") and height * width <= _MAX_PIXELS
+    return colorspace in ("RGB", "YCbCr", "Gray") and height * width <= max_pixels
 
 
 def _rgb(image: Image.Image) -> PixelArray:

@@ -9,13 +9,15 @@ from virtex.errors import UserError
 
 _BLANK = " \t\r\n"
 _AFTER_VALUE = frozenset(_BLANK + ",:]}")
+_MOST_CHARACTERS = 1 << 23  # of one item; they are sentences, or outlines of some thousand points
 
 
 def list_items(path: Path, window: int = 1 << 20) -> Iterator[tuple[str, object]]:
     """Every item of every list in a JSON file's one object, as (key, item), in the file's order.
 
-    Members of the object that are no lists are passed over. `window` is how many characters are
-    read at a time.
+    Members of the object that are no lists are passed over, and no list may be given twice.
+    `window` is how many characters are read at a time; an item or other member has a largest size,
+    so that memory is bounded, too.
 
     Raises UserError, with the path and the place, when the file cannot be read or is malformed.
     """
@@ -28,17 +30,23 @@ def list_items(path: Path, window: int = 1 << 20) -> Iterator[tuple[str, object]
         raise UserError(f"{path} is not UTF-8 text: {error.reason}") from error
     except ValueError as error:
         raise UserError(f"{path} is not a well-formed JSON object: {error}") from error
+    except RecursionError as error:
+        raise UserError(f"{path}: an item is nested too deeply for annotations") from error
 
 
 def _members(scanner: "_Scanner") -> Iterator[tuple[str, object]]:
     scanner.expect("{")
     more = not scanner.skip("}")
+    lists = set()
     while more:
         key = scanner.value()
         if not isinstance(key, str):
-            raise ValueError(f"a key was expected, not {key!r} {scanner.place}")
+            raise ValueError(f"a key was expected {scanner.place}")
+        if key in lists:
+            raise ValueError(f"the list {key[:50]!r} is given twice {scanner.place}")
         scanner.expect(":")
         if scanner.skip("["):
+            lists.add(key)
             for item in _items(scanner):
                 yield key, item
         else:
@@ -116,6 +124,8 @@ class _Scanner:
     def _read_more(self) -> bool:
         """Move the window on; doubled for a value that does not fit, so that time stays linear."""
         rest = self._window[self._position :]
+        if len(rest) > max(_MOST_CHARACTERS, self._size):
+            raise ValueError(f"one value is longer than {_MOST_CHARACTERS} characters {self.place}")
         chunk = self._file.read(max(self._size, len(rest)))
         self._passed += self._position
         self._window = rest + chunk

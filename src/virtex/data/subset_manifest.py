@@ -9,6 +9,7 @@ order.
 import hashlib
 import json
 import os
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ SUBSET = "subset.json"
 _FORMAT = 1
 _KEYS = ("format", "seed", "percentage", "images", "of", "sha256", "ids")
 _NAMED = 5  # ids in a message
+_MOST_BYTES = 64 << 20  # five million ids
 _LEAST = 'expected the subset.json of a run, or at least {"ids": [1, 2, 3]}'
 
 
@@ -146,11 +148,13 @@ def read(path: Path) -> SubsetManifest:
     unknown = [key for key in content if key not in _KEYS]
     if unknown:
         raise UserError(
-            f"{path} has the unknown key {unknown[0]!r}; the keys are {', '.join(_KEYS)}"
+            f"{path} has the unknown key {reprlib.repr(unknown[0])}; the keys are "
+            f"{', '.join(_KEYS)}"
         )
     if content.get("format", _FORMAT) != _FORMAT:
         raise UserError(
-            f"{path} is of format {content['format']!r}; this version of virtex reads {_FORMAT}"
+            f"{path} is of format {reprlib.repr(content['format'])}; this version of "
+            f"virtex reads {_FORMAT}"
         )
     manifest = SubsetManifest(
         ids=_ids(path, content),
@@ -171,7 +175,11 @@ def read(path: Path) -> SubsetManifest:
 
 def _content(path: Path) -> Mapping[str, Any]:
     try:
-        content = json.loads(path.read_bytes())
+        with path.open("rb") as file:
+            text = file.read(_MOST_BYTES + 1)
+        if len(text) > _MOST_BYTES:
+            raise ValueError(f"more than {_MOST_BYTES >> 20} MB")
+        content = json.loads(text)
     except FileNotFoundError:
         raise UserError(f"there is no subset manifest {path}; check DATA.SUBSET_MANIFEST") from None
     except IsADirectoryError:
@@ -194,7 +202,7 @@ def _ids(path: Path, content: Mapping[str, Any]) -> tuple[int, ...]:
     for image_id in ids:
         if type(image_id) is not int or not -(2**63) <= image_id < 2**63:
             raise UserError(
-                f"{path}: an item of 'ids' is {str(image_id)[:50]!r}; expected image ids, whole "
+                f"{path}: an item of 'ids' is {reprlib.repr(image_id)}; expected image ids, whole "
                 "numbers of 64 bits without quotes"
             )
     unique, counts = np.unique(np.array(ids, np.int64), return_counts=True)
@@ -210,7 +218,9 @@ def _ids(path: Path, content: Mapping[str, Any]) -> tuple[int, ...]:
 def _whole_number(path: Path, content: Mapping[str, Any], key: str) -> int | None:
     value = content.get(key)
     if value is not None and (type(value) is not int or value < 0):
-        raise UserError(f"{path}: {key!r} is {value!r}; expected a whole number or null")
+        raise UserError(
+            f"{path}: {key!r} is {reprlib.repr(value)}; expected a whole number or null"
+        )
     return value
 
 
@@ -220,7 +230,8 @@ def _percentage(path: Path, content: Mapping[str, Any]) -> float | None:
         return None
     if type(value) not in (int, float) or not 0 < value <= 100:
         raise UserError(
-            f"{path}: 'percentage' is {value!r}; expected a number above 0 and at most 100, or null"
+            f"{path}: 'percentage' is {reprlib.repr(value)}; expected a number above 0 and at "
+            "most 100, or null"
         )
     return float(value)
 

@@ -94,7 +94,7 @@ def read_index(content: bytes, address: str) -> TarIndex:
                 raise ValueError("it points beyond the end of the tar file")
         if np.any(index.rows["text_kind"] >= len(KINDS)):
             raise ValueError("it holds an unknown kind of text")
-    except (ValueError, TypeError, LookupError, RecursionError) as error:
+    except (ValueError, ArithmeticError, TypeError, LookupError, RecursionError) as error:
         raise UserError(
             f"{address} is no index of a shard: {error}; remove it, and the shards.json beside it,"
             " to have it made again"

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from virtex.errors import RunError, UserError
+from virtex.runtime.checkpoint_inspection import check_sums, inspect
 
 State = Mapping[str, Any]
 
@@ -29,10 +30,12 @@ _DAMAGE = (
     EOFError,
     OSError,
     ValueError,
+    ArithmeticError,
     LookupError,
     TypeError,
     AttributeError,
     AssertionError,
+    MemoryError,
     struct.error,
     zipfile.BadZipFile,
     zlib.error,
@@ -77,7 +80,7 @@ def save(path: Path, state: State) -> None:
             # From the disk, not from memory, where the system lets us.
             if hasattr(os, "posix_fadvise"):
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-        _check_sums(temporary)
+        check_sums(temporary)
         temporary.replace(path)
         _flush_directory(path.parent)
     # torch's zip writer turns a failed write into a RuntimeError.
@@ -101,7 +104,8 @@ def load(path: Path) -> dict[str, Any]:
     if not os.access(path, os.R_OK):
         raise UserError(f"{path} may not be read by this user; change its permissions")
     try:
-        _check_sums(path)
+        _check_memory(path, inspect(path))
+        check_sums(path)
         with warnings.catch_warnings():
             # What matters is whether it can be read, which shows.
             warnings.filterwarnings("ignore", message="Detected pickle protocol")
@@ -113,7 +117,9 @@ def load(path: Path) -> dict[str, Any]:
             "program that wrote it"
         ) from error
     except _DAMAGE as error:
-        raise DamagedCheckpoint(f"{path} is truncated or damaged and cannot be read") from error
+        raise DamagedCheckpoint(
+            f"{path} is truncated or damaged and cannot be read ({_reason(error)})"
+        ) from error
     if not isinstance(state, dict):
         kind = type(state).__name__
         raise DamagedCheckpoint(f"{path} holds a {kind}, not a checkpoint's mapping")
@@ -152,17 +158,29 @@ def remove_old(directory: Path, keep_recent: int) -> None:
         path.unlink()
 
 
-def _check_sums(path: Path) -> None:
-    """Raise one of `_DAMAGE` where a part of the file is not what was written.
+def _check_memory(path: Path, needed: int) -> None:
+    """Raise `UserError` where the tensors of a checkpoint would not fit into memory."""
+    free = _free_memory()
+    if free is not None and needed > free:
+        raise UserError(
+            f"the tensors of {path} take {needed / 2**30:.1f} GiB of memory, and "
+            f"{free / 2**30:.1f} GiB are free; use a machine with more, or end other programs"
+        )
 
-    torch itself ignores the checksums that it writes: altered weights would load without a word.
-    """
-    if not zipfile.is_zipfile(path):
-        return  # an old format of torch's, or damage that its reader notices
-    with zipfile.ZipFile(path) as archive:
-        altered = archive.testzip()
-    if altered is not None:
-        raise zipfile.BadZipFile(f"wrong checksum of {altered}")
+
+def _free_memory() -> int | None:
+    """Bytes that this machine can give to a program; None where it does not tell."""
+    try:
+        figures = Path("/proc/meminfo").read_text(encoding="ascii")
+    except OSError:  # not Linux
+        return None
+    found = re.search(r"^MemAvailable: +(\d+) kB$", figures, re.MULTILINE)
+    return None if found is None else int(found[1]) * 1024
+
+
+def _reason(error: BaseException) -> str:
+    """One line of an error, without what torch adds to its own."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
 def _foreign(value: object, name: str = "state") -> Iterator[str]:

@@ -103,7 +103,7 @@ def _drop_later_scalars(path: Path, first: int) -> None:
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True):
         try:
             iteration = json.loads(line)["iteration"]
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             break  # what a killed run or a power failure left; nothing after it can be trusted
         if iteration < first and line.endswith("\n"):
             kept.append(line)

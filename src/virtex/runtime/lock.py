@@ -5,7 +5,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from virtex.errors import UserError
@@ -18,7 +18,9 @@ def locked(directory: Path) -> Iterator[str | None]:
     """Hold the lock of `directory`, which is made. It ends with the process, however that ends.
 
     Gives a warning where the file system has no locks. Raises `UserError` that names the holder.
+    After an error nothing is left of a directory that was made here and holds nothing else.
     """
+    made = not directory.exists()
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / LOCK
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -44,5 +46,11 @@ def locked(directory: Path) -> Iterator[str | None]:
             line = f"process {os.getpid()} on {socket.gethostname()}, since {since}\n"
             os.pwrite(descriptor, line.encode(), 0)
         yield warning
+    except BaseException:
+        if made:
+            with suppress(OSError):
+                path.unlink()
+                directory.rmdir()
+        raise
     finally:
         os.close(descriptor)

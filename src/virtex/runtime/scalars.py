@@ -24,24 +24,29 @@ def last_scalars(path: Path) -> LastScalars:
     last = LastScalars()
     if not path.exists():
         return last
-    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
-    for number, line in enumerate(lines[:-1], start=1):  # after the last newline: still written
-        scalars = _parsed(line)
-        if scalars is None:
-            last.unreadable = number
-            break
-        last.iteration = max(last.iteration, int(scalars.pop("iteration")))
-        last.values |= scalars
+    with path.open(encoding="utf-8", errors="replace", newline="\n") as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.endswith("\n"):  # still written
+                break
+            scalars = _parsed(line)
+            if scalars is None:
+                last.unreadable = number
+                break
+            last.iteration = max(last.iteration, int(scalars.pop("iteration")))
+            last.values |= scalars
     return last
 
 
 def _parsed(line: str) -> dict[str, float] | None:
     try:
         scalars = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if not isinstance(scalars, dict) or type(scalars.get("iteration")) is not int:
         return None
-    if not all(type(value) in (int, float) for value in scalars.values()):
-        return None
-    return scalars
+    return scalars if all(map(is_number, scalars.values())) else None
+
+
+def is_number(value: object) -> bool:
+    """Whether a value of a JSON file is a number that can be computed with as a float."""
+    return type(value) is float or (type(value) is int and abs(value) < 2**63)

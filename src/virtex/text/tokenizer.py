@@ -17,6 +17,7 @@ from virtex.text.normalize import normalize_caption
 
 CONTROL_SYMBOLS = ("[SOS]", "[EOS]", "[MASK]")
 _MAX_SENTENCE_BYTES = 1 << 30
+_MOST_BYTES = 64 << 20  # of a model; one of 10,000 pieces takes 400,000
 _TRAINER_FIELD, _NORMALIZER_FIELD = 2, 3
 
 
@@ -95,7 +96,8 @@ class Tokenizer:
     def from_file(cls, path: Path) -> "Tokenizer":
         """The tokenizer of a `.model` file; raises UserError where it is none."""
         try:
-            return cls(path.read_bytes(), str(path))
+            with path.open("rb") as file:
+                return cls(file.read(_MOST_BYTES + 1), str(path))
         except OSError as error:
             raise UserError(
                 f"cannot read the vocabulary {path}: {error.strerror}; `virtex tokenizer` makes one"
@@ -140,13 +142,17 @@ class Tokenizer:
 
 
 def _processor(model_bytes: bytes, source: str) -> sentencepiece.SentencePieceProcessor:
+    if len(model_bytes) > _MOST_BYTES:
+        raise UserError(f"{source} is larger than {_MOST_BYTES >> 20} MB, which no vocabulary is")
     processor = sentencepiece.SentencePieceProcessor()
     # A file that was cut between two pieces still parses, as another kind of model: look first.
     complete = {_TRAINER_FIELD, _NORMALIZER_FIELD} <= _fields(model_bytes)
     try:
         if complete and processor.LoadFromSerializedProto(model_bytes):
+            for index in range(processor.vocab_size()):
+                processor.id_to_piece(index)  # not UTF-8 in a damaged file
             return processor
-    except RuntimeError as error:
+    except (RuntimeError, UnicodeDecodeError) as error:
         raise UserError(f"{source} is not a SentencePiece model: {error}") from error
     raise UserError(f"{source} is not a complete SentencePiece model: is the file cut short?")
 
