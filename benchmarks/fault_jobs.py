@@ -88,34 +88,43 @@ class Job:
         )
         self.config.write_text(text, encoding="utf-8")
 
-    def start(self, *, resume: bool = False) -> None:
+    def start(self) -> None:
         """Start the agents, each in a process group of its own."""
-        words = ["pretrain", "--config", self.config, "--serialization-dir", self.directory]
-        words += ["--checkpoint-every", EVERY, "--log-every", 1, "--cpu-workers", 1]
-        words += ["--meet-within", 60, *self.flags]
-        words += ["--resume-from", "latest"] if resume else []
         launcher = self.launcher
         restarts = ["--max-restarts", launcher.restarts]
         if launcher.machines:
-            port = free_port()
-            machines = ["--num-machines", 2, "--dist-url", f"tcp://127.0.0.1:{port}", *restarts]
-            commands = [["virtex", *words, *machines, "--machine-rank", rank] for rank in (0, 1)]
+            machines = ["--num-machines", 2, "--dist-url", f"tcp://127.0.0.1:{free_port()}"]
+            words = ["virtex", *self._words(), *machines, *restarts, "--machine-rank"]
+            self._start([[*words, rank] for rank in (0, 1)], [{}, {}])
         else:
             torchrun = ["torch.distributed.run", "--standalone", "--nproc-per-node", 2, *restarts]
-            commands = [[*torchrun, "-m", "virtex", *words]]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", MARK: self.mark}
-        if launcher.own_store:
-            environment["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
+            store = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"} if launcher.own_store else {}
+            self._start([[*torchrun, "-m", "virtex", *self._words()]], [store])
+
+    def go_on(self) -> None:
+        """Go on with the run if one has begun there: two processes without an agent."""
+        begun = (self.directory / "config.yaml").exists()
+        words = ["virtex", *self._words(), *(["--resume-from", "latest"] if begun else [])]
+        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2"}
+        self._start([words, words], [{**meeting, "RANK": rank} for rank in ("0", "1")])
+
+    def _words(self) -> list[object]:
+        words = ["pretrain", "--config", self.config, "--serialization-dir", self.directory]
+        words += ["--checkpoint-every", EVERY, "--log-every", 1, "--cpu-workers", 1]
+        return [*words, "--meet-within", 80, *self.flags]
+
+    def _start(self, commands: list[list[object]], environments: list[dict[str, str]]) -> None:
+        common = {**os.environ, "OMP_NUM_THREADS": "1", MARK: self.mark}
         with self.console.open("ab") as console:
             self.agents = [
                 subprocess.Popen(
                     [sys.executable, "-m", *map(str, command)],
-                    env=environment,
+                    env={**common, **environment},
                     start_new_session=True,
                     stdout=console,
                     stderr=subprocess.STDOUT,
                 )
-                for command in commands
+                for command, environment in zip(commands, environments, strict=True)
             ]
 
     def processes(self) -> list[Process]:

@@ -248,7 +248,7 @@ def start_second(trial: Trial) -> str:
     second = trial.make_job()
     trial.job = first
     trial.stack.callback(second.end)
-    second.start(resume=True)
+    second.go_on()
     ended = wait(lambda: second.ended, 120)
     seconds = time.monotonic() - begun
     trial.must_say = "another job is writing into" if ended else "it to end"

@@ -71,12 +71,10 @@ def main() -> None:
 
 
 def names(trials: int, seed: int) -> list[str]:
-    """The kinds of `trials` trials: each twice, others drawn, in an order that is drawn."""
+    """The kinds of `trials` trials: each once, each once more, then drawn; in a drawn order."""
     rng = random.Random(f"kinds {seed}")
-    drawn = [*KINDS, *KINDS]
-    drawn += [rng.choice(list(KINDS)) for _ in range(trials - len(drawn))]
-    rng.shuffle(drawn)
-    return drawn[:trials]
+    once, again = (rng.sample(list(KINDS), len(KINDS)) for _ in range(2))
+    return [*once, *again, *rng.choices(list(KINDS), k=trials)][:trials]
 
 
 def prepare(root: Path) -> None:
@@ -216,7 +214,7 @@ def judge(trial: Trial, kind: Kind, reference: Path, so_far: Record) -> Record:
     resumed = None
     if not complete:
         trial.heal()
-        job.start(resume=(job.directory / "config.yaml").exists())
+        job.go_on()
         wait(lambda: job.ended, RUN_SECONDS)
         if job.statuses != [0] * len(job.agents):
             problems.append(f"the run that was gone on with ended with {job.statuses}")
