@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from virtex.argument_types import natural
 from virtex.commands import pretrain
 from virtex.errors import RunError, UserError
+from virtex.runtime.stopping import STOPPED, Stopped
 
 if TYPE_CHECKING:
     from virtex.sweeping import SweepRun
@@ -134,6 +135,8 @@ def _run_all(runs: "Sequence[SweepRun]", flags: Sequence[str]) -> int:
         words = ["pretrain", *flags, *one.arguments]
         print(f"\n[{number}/{len(runs)}] {name}:\n$ virtex {shlex.join(words)}", flush=True)
         status = _run([sys.executable, "-m", "virtex", *words])
+        if status == STOPPED:
+            raise Stopped(f"{name} was stopped and is saved; repeat the command to go on with it")
         ended = f"status {status}" if status > 0 else f"ended by signal {-status}"
         results[name] = f"failed: {ended}" if status else "done"
         if status:

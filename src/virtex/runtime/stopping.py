@@ -16,7 +16,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
 
 class Stopped(UserError):
-    """A request to stop came before there was anything to save."""
+    """A request to stop came, and all that was computed is saved."""
 
     exit_status = STOPPED
 
