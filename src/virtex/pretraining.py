@@ -63,7 +63,11 @@ def pretrain(job: Job) -> int:
             stack.enter_context(debugger(job.terminal, here=place.rank == job.debug_rank))
         request = stack.enter_context(stop_requests())
         connection = connect(
-            place, gpus=job.gpus, limits=job.limits, stopping=lambda: bool(request)
+            place,
+            gpus=job.gpus,
+            limits=job.limits,
+            stopping=lambda: bool(request),
+            parent=request.parent,
         )
         world, heartbeat = stack.enter_context(connection)
         heartbeat.at("reading the annotations")
