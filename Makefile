@@ -21,8 +21,10 @@ $(VENV)/installed: pyproject.toml
 quickstart: $(VENV)/installed
 	$(BIN)/virtex quickstart $(RUN)
 
+# A process a core, each with one thread: small models gain nothing from more.
 test: $(VENV)/installed
-	$(BIN)/python -m pytest --cov --cov-report=term $(PYTEST_ARGUMENTS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile \
+		--cov --cov-report=term $(PYTEST_ARGUMENTS)
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

@@ -4,7 +4,7 @@ import resource
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -72,15 +72,23 @@ def pretrain(job: Job) -> int:
         world, heartbeat = stack.enter_context(connection)
         heartbeat.at("reading the annotations")
         data = build.data(job.config)
-        warning = stack.enter_context(locked(job.directory)) if world.main else None
+        warning = None
+        if world.main and not job.preflight_only:
+            warning = stack.enter_context(locked(job.directory))
         heartbeat.at("reading the checkpoint")
         start = world.from_main(lambda: find_start(job, data, place.attempt))
         heartbeat.at("building the model")
         parts = begin(job, world, data, start)
         start = start.without_state()  # it is as large as model and optimizer
+        heartbeat.at("preflight")
+        notes = preflight(job, world, parts)
+        if job.preflight_only:
+            if world.main:
+                print("\n".join(notes))
+            return 0
         run = Run(job, world, heartbeat, request, parts)
         _prepare_directory(run)
-        return _record(run, start, warning)
+        return _record(run, start, [] if warning is None else [warning], notes)
 
 
 @contextmanager
@@ -94,21 +102,18 @@ def _failures_of_files(directory: Path) -> Iterator[None]:
         ) from error
 
 
-def _record(run: Run, start: Start, warning: str | None) -> int:
+def _record(run: Run, start: Start, cautions: list[str], notes: list[str]) -> int:
     """Train, with a journal that also gets the error that ends the run."""
     job, world = run.job, run.world
     first = start.iteration + 1
     with closing(Journal(job.directory, rank=world.rank, first=first)) as journal:
         run.heartbeat.log = job.directory / f"log_rank{world.rank}.txt"
         try:
-            if warning is not None:
-                journal.warn(warning)
+            for line in cautions:
+                journal.warn(line)
             _introduce(run, journal, start)
-            run.heartbeat.at("preflight")
-            for line in preflight(job, world, run.parts):
+            for line in notes:
                 journal.say(line)
-            if job.preflight_only:
-                return 0
             with lost_workers_as_errors():
                 status = _train(run, journal, start)
             run.saver.finish()
@@ -116,6 +121,10 @@ def _record(run: Run, start: Start, warning: str | None) -> int:
         except UserError as error:
             journal.record(str(error))
             raise
+        finally:
+            # What is being written when something else fails becomes whole.
+            with suppress(UserError):
+                run.saver.finish()
         return status
 
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from virtex.errors import UserError
 from virtex.runtime.stopping import Stopped
 
+_LAST_PORT = 2**16 - 1
+
 
 @dataclass(frozen=True)
 class Place:
@@ -38,13 +40,13 @@ def find_place(environment: Mapping[str, str] = os.environ) -> Place:
     if "WORLD_SIZE" in environment:
         return _by_torchrun(environment)
     # What srun sets for each task, and the shell of sbatch or salloc lacks.
-    if int(environment.get("SLURM_STEP_NUM_TASKS", "1")) > 1 and "SLURM_PROCID" in environment:
+    if "SLURM_PROCID" in environment and _number(environment, "SLURM_STEP_NUM_TASKS", "1") > 1:
         return _by_srun(environment)
     return Place()
 
 
 def _by_torchrun(environment: Mapping[str, str]) -> Place:
-    size = _number(environment, "WORLD_SIZE")
+    size = _number(environment, "WORLD_SIZE", least=1)
     agent = "TORCHELASTIC_RUN_ID" in environment
     if size == 1:
         return Place(
@@ -53,11 +55,11 @@ def _by_torchrun(environment: Mapping[str, str]) -> Place:
             agent=agent,
         )
     return Place(
-        rank=_number(environment, "RANK"),
+        rank=_number(environment, "RANK", most=size - 1),
         size=size,
         local_rank=_number(environment, "LOCAL_RANK", "0"),
         host=_text(environment, "MASTER_ADDR"),
-        port=_number(environment, "MASTER_PORT"),
+        port=_number(environment, "MASTER_PORT", least=1, most=_LAST_PORT),
         attempt=_number(environment, "TORCHELASTIC_RESTART_COUNT", "0"),
         agent=agent,
         agent_serves=environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True",
@@ -67,14 +69,16 @@ def _by_torchrun(environment: Mapping[str, str]) -> Place:
 def _by_srun(environment: Mapping[str, str]) -> Place:
     job = _number(environment, "SLURM_JOB_ID", "0")
     step = _number(environment, "SLURM_STEP_ID", "0")
+    size = _number(environment, "SLURM_STEP_NUM_TASKS")
+    # The same for all tasks of a step, and another for the next job on the same machine.
+    port = str(20000 + (job * 16 + step) % 12000)
     nodes = environment.get("SLURM_STEP_NODELIST") or _text(environment, "SLURM_JOB_NODELIST")
     return Place(
-        rank=_number(environment, "SLURM_PROCID"),
-        size=_number(environment, "SLURM_STEP_NUM_TASKS"),
+        rank=_number(environment, "SLURM_PROCID", most=size - 1),
+        size=size,
         local_rank=_number(environment, "SLURM_LOCALID"),
         host=environment.get("MASTER_ADDR") or first_host(nodes),
-        # The same for all tasks of a step, and another for the next job on the same machine.
-        port=_number(environment, "MASTER_PORT", str(20000 + (job * 16 + step) % 12000)),
+        port=_number(environment, "MASTER_PORT", port, least=1, most=_LAST_PORT),
         attempt=_number(environment, "SLURM_RESTART_COUNT", "0"),
     )
 
@@ -111,8 +115,16 @@ def _text(environment: Mapping[str, str], name: str) -> str:
     return value
 
 
-def _number(environment: Mapping[str, str], name: str, default: str | None = None) -> int:
+def _number(
+    environment: Mapping[str, str],
+    name: str,
+    default: str | None = None,
+    *,
+    least: int = 0,
+    most: int = 10**10,
+) -> int:
     text = environment.get(name, default) or _text(environment, name)
-    if not re.fullmatch(r"[0-9]{1,10}", text):
-        raise UserError(f"{name} is {text!r} in the environment; expected a number")
+    if not re.fullmatch(r"[0-9]{1,10}", text) or not least <= int(text) <= most:
+        expected = f"from {least} to {most}" if most < 10**10 else f"of at least {least}"
+        raise UserError(f"{name} is {text!r} in the environment; expected a number {expected}")
     return int(text)

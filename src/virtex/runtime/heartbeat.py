@@ -21,6 +21,10 @@ from torch._C._distributed_c10d import Store
 STUCK = 1
 """The exit status of a process that was stuck."""
 
+_PATIENCE = 3.0
+"""Seconds that a process which is stuck waits for what others have told."""
+_NO_STORE = "the store, which rank 0 or its agent serves, does not answer"
+
 
 @dataclass(frozen=True)
 class Beat:
@@ -52,7 +56,7 @@ class Heartbeat:
         self.limit_seconds = limit_seconds
         self.log: Path | None = None
         self._store = store
-        self._interval = min(5.0, limit_seconds / 8)
+        self.interval = min(5.0, limit_seconds / 8)
         self._place = ("starting", time.monotonic())
         self._ended = threading.Event()
         self.parent = os.getppid()
@@ -75,7 +79,7 @@ class Heartbeat:
         self._thread.join()
 
     def _watch(self) -> None:
-        while not self._ended.wait(self._interval):
+        while not self._ended.wait(self.interval):
             where, since = self._place
             seconds = time.monotonic() - since
             self._tell(Beat(where, seconds, time.time(), socket.gethostname()))
@@ -95,34 +99,49 @@ class Heartbeat:
             self._store = None
 
     def _give_up(self, where: str, seconds: float) -> None:
-        lines = [
+        # What is told here may get stuck too: in a store or on a disk that does not answer.
+        patience = threading.Timer(2 * _PATIENCE, os._exit, (STUCK,))
+        patience.daemon = True
+        patience.start()
+        text = (
             f"virtex: error: rank {self.rank} has been stuck for {seconds:.0f} s (limit "
-            f"{self.limit_seconds:.0f} s, --stuck-after): {where}",
-            *self._others(),
-        ]
-        text = "\n  ".join(lines) + "\n"
-        print(text, end="", file=sys.stderr, flush=True)
-        if self.log is not None:
-            with self.log.open("a", encoding="utf-8") as file:
-                file.write(text)
-                faulthandler.dump_traceback(file)
-        # The main thread is in a call that does not come back.
-        os._exit(STUCK)
+            f"{self.limit_seconds:.0f} s, --stuck-after): {where}\n"
+        )
+        text += "".join(f"  {line}\n" for line in self._others_in_time())
+        try:
+            print(text, end="", file=sys.stderr, flush=True)
+            if self.log is not None:
+                with self.log.open("a", encoding="utf-8") as file:
+                    file.write(text)
+                    file.flush()
+                    faulthandler.dump_traceback(file)
+        finally:
+            # The main thread is in a call that does not come back.
+            os._exit(STUCK)
+
+    def _others_in_time(self) -> list[str]:
+        lines: list[str] = []
+        if self.size == 1:
+            return lines
+        asking = threading.Thread(target=lambda: lines.extend(self._others()), daemon=True)
+        asking.start()
+        asking.join(_PATIENCE)
+        return lines or [_NO_STORE]
 
     def _others(self) -> list[str]:
         if self._store is None:
-            return ["the store, which rank 0 or its agent serves, does not answer"]
+            return [_NO_STORE]
         lines: list[str] = []
         for rank in range(self.size):
             try:
                 known = self._store.check([_key(rank)])
                 beat = Beat(**json.loads(self._store.get(_key(rank)))) if known else None
             except RuntimeError:
-                return [*lines, "the store, which rank 0 or its agent serves, does not answer"]
+                return [*lines, _NO_STORE]
             if beat is None:
                 lines.append(f"rank {rank}: has told nothing yet")
             else:
-                lines.append(beat.line(rank, time.time(), self._interval))
+                lines.append(beat.line(rank, time.time(), self.interval))
         return lines
 
 

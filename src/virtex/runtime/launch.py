@@ -3,10 +3,12 @@
 When a process dies, the agent ends the others, or starts all of them anew.
 """
 
+import logging
 import multiprocessing
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -77,6 +79,7 @@ def _under_agent(
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     handled: dict[str, Any] = {}
     if "signals_to_handle" in LaunchConfig.__dataclass_fields__:
         handled["signals_to_handle"] = "SIGINT,SIGHUP,SIGQUIT"
@@ -147,3 +150,7 @@ def _reporting(function: Callable[[A], int], argument: A) -> int:
         print(f"virtex: error: {error}", file=sys.stderr, flush=True)
         # Not sys.exit: other threads and the group's destruction may wait for the others.
         os._exit(error.exit_status)
+    except Exception:
+        # The agent's own report is silenced: it would show a user's mistake with torch's traceback.
+        traceback.print_exc()
+        raise

@@ -17,13 +17,20 @@ LOCK = ".lock"
 def locked(directory: Path) -> Iterator[str | None]:
     """Hold the lock of `directory`, which is made. It ends with the process, however that ends.
 
-    Gives a warning where the file system has no locks. Raises `UserError` that names the holder.
-    After an error nothing is left of a directory that was made here and holds nothing else.
+    Gives a warning where the file system has no locks. Raises `UserError` that names the
+    holder, and where the directory cannot be written to. After an error nothing is left of a
+    directory that was made here and holds nothing else.
     """
     made = not directory.exists()
-    directory.mkdir(parents=True, exist_ok=True)
     path = directory / LOCK
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise UserError(
+            f"could not make or lock {directory}: {error}; mend the directory, or give another "
+            "--serialization-dir"
+        ) from error
     warning = None
     try:
         try:
@@ -47,8 +54,8 @@ def locked(directory: Path) -> Iterator[str | None]:
             os.pwrite(descriptor, line.encode(), 0)
         yield warning
     except BaseException:
-        if made:
-            with suppress(OSError):
+        with suppress(OSError):
+            if made and list(directory.iterdir()) == [path]:
                 path.unlink()
                 directory.rmdir()
         raise

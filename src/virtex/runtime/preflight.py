@@ -52,21 +52,23 @@ def facts(world: World, alike: Mapping[str, str], needs: Needs) -> Facts:
     right, speed = _all_reduce(world)
     ours = {
         "virtex": __version__,
-        "code": _code(),
+        "code": digest_of_code(Path(__file__).parent.parent),
         "torch": str(torch.__version__),
         "python": platform.python_version(),
     }
+    # Of a new run the directory is not there yet.
+    place = next(path for path in (needs.directory, *needs.directory.parents) if path.exists())
     device = torch.cuda.get_device_name(world.device) if world.device.type == "cuda" else "CPU"
     return Facts(
         machine=socket.gethostname(),
         device=device,
         alike={**ours, **alike},
         needs=needs,
-        free_disk=shutil.disk_usage(needs.directory).free,
+        free_disk=shutil.disk_usage(place).free,
         free_shared_memory=(
             shutil.disk_usage(SHARED_MEMORY).free if SHARED_MEMORY.is_dir() else None
         ),
-        writable=os.access(needs.directory, os.W_OK | os.X_OK),
+        writable=os.access(place, os.W_OK | os.X_OK),
         sum_is_right=right,
         megabytes_per_second=speed,
     )
@@ -131,10 +133,9 @@ def _all_reduce(world: World) -> tuple[bool, float]:
     return right, 4 * _PROBE / 1e6 / (time.perf_counter() - start)
 
 
-def _code() -> str:
-    """A short digest of the package's source."""
+def digest_of_code(package: Path) -> str:
+    """A short digest of a package's source."""
     digest = hashlib.sha256()
-    package = Path(__file__).parent.parent
     for path in sorted(package.rglob("*.py")):
         digest.update(str(path.relative_to(package)).encode() + path.read_bytes())
     return digest.hexdigest()[:12]

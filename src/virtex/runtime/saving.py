@@ -1,64 +1,46 @@
 """Saving beside the training: the loop waits for a copy in memory, not for the disk."""
 
-import threading
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from virtex.errors import UserError
 from virtex.runtime import checkpoint
 
 
 class BackgroundSaver:
     """Writes one checkpoint at a time in a thread of its own.
 
-    What goes wrong there is raised by the next call of any method here.
+    What goes wrong there is raised by the next call of any method here. A process that ends
+    otherwise waits until the file is whole.
     """
 
     def __init__(self) -> None:
-        self._thread: threading.Thread | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="saving")
+        self._saving: tuple[Path, Future[None]] | None = None
         self._saved: list[Path] = []
-        self._error: UserError | None = None
 
     def save(self, path: Path, state: checkpoint.State) -> None:
         """Begin to write a copy of `state` as it is now; waits for the save before."""
         self.finish()
-        held = snapshot(state)
-        self._thread = threading.Thread(
-            # A process that ends otherwise must not leave before the file is whole.
-            target=self._write,
-            args=(path, held),
-            name="saving",
-            daemon=False,
-        )
-        self._thread.start()
+        self._saving = path, self._thread.submit(checkpoint.save, path, snapshot(state))
 
     def finished(self) -> list[Path]:
         """The checkpoints that were written since the last call."""
-        if self._error is not None:
-            error, self._error = self._error, None
-            raise error
+        if self._saving is not None and self._saving[1].done():
+            self.finish()
         saved, self._saved = self._saved, []
         return saved
 
     def finish(self) -> None:
         """Return when all is written."""
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
-        if self._error is not None:
-            error, self._error = self._error, None
-            raise error
-
-    def _write(self, path: Path, state: checkpoint.State) -> None:
-        try:
-            checkpoint.save(path, state)
-        except UserError as error:
-            self._error = error
-        else:
-            self._saved.append(path)
+        if self._saving is None:
+            return
+        (path, future), self._saving = self._saving, None
+        future.result()
+        self._saved.append(path)
 
 
 def snapshot(state: Mapping[str, Any]) -> dict[str, Any]:
