@@ -1,5 +1,6 @@
 """The faults: how each is done to a job, what is defined to happen then, and how it is mended."""
 
+import errno
 import os
 import random
 import re
@@ -140,11 +141,23 @@ def fill_disk(trial: Trial) -> str:
     directory = trial.job.directory
     left = trial.rng.randrange(40 * 2**20)
     filler = directory / "filler"
-    with filler.open("wb") as file:
-        room = os.statvfs(directory)
-        os.posix_fallocate(file.fileno(), 0, max(1, room.f_bavail * room.f_bsize - left))
+    while not fill(filler, left):
+        pass  # a save has taken the room meanwhile
     trial.undo.append(filler.unlink)
     return f"{left >> 20} MiB left"
+
+
+def fill(filler: Path, left: int) -> bool:
+    """Whether all but `left` bytes of the disk could be taken."""
+    with filler.open("wb") as file:
+        room = os.statvfs(filler)
+        try:
+            os.posix_fallocate(file.fileno(), 0, max(1, room.f_bavail * room.f_bsize - left))
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            return False
+    return True
 
 
 def forbid_writing(trial: Trial) -> str:
@@ -310,6 +323,7 @@ KINDS = {
             "Its processes notice, save and end by themselves, and so does the other machine.",
             kill_agent,
             moments=ANY,
+            last=6,
             stops=True,
         ),
         Kind(

@@ -153,7 +153,8 @@ def suffer(trial: Trial, kind: Kind) -> Record:
         "outcome": outcome,
         "seconds": round(seconds, 1),
         "statuses": job.statuses,
-        "restarts": max(0, job.sessions - max(1, before)),
+        # One that was lost before it came to its log left no trace there.
+        "restarts": max(job.sessions - max(1, before), int(outcome == "recovered")),
         "iteration": job.iteration,
     }
 
@@ -185,18 +186,19 @@ def watch(job: Job, kind: Kind, before: tuple[int, int], begun: float) -> tuple[
     def goes_on() -> bool:
         if kind.unharmed and job.sessions <= max(1, sessions):
             return job.iteration > at
-        return job.sessions > max(1, sessions) and job.iteration > job.going_on_from
+        return job.sessions > sessions and job.iteration > job.going_on_from
 
-    ended = lambda: job.ended  # noqa: E731
-    if not wait(lambda: ended() or goes_on(), HUNG_SECONDS):
-        return "hung", time.monotonic() - begun
-    seconds = time.monotonic() - begun
-    recovered = goes_on()
-    if not wait(ended, RUN_SECONDS):
-        return "hung", time.monotonic() - begun
-    if kind.unharmed and job.statuses == [0] * len(job.agents):
-        return "went on", seconds
-    return ("recovered" if recovered else "ended"), seconds
+    def past() -> float:
+        return time.monotonic() - begun
+
+    if not wait(lambda: job.ended or goes_on(), HUNG_SECONDS):
+        return "hung", past()
+    seconds, gone_on = past(), goes_on()
+    if not wait(lambda: job.ended, RUN_SECONDS):
+        return "hung", past()
+    if any(job.statuses):
+        return "ended", past() if gone_on else seconds
+    return ("went on" if kind.unharmed else "recovered"), seconds
 
 
 def judge(trial: Trial, kind: Kind, reference: Path, so_far: Record) -> Record:
