@@ -118,6 +118,10 @@ def _record(run: Run, start: Start, cautions: list[str], notes: list[str]) -> in
                 status = _train(run, journal, start)
             run.saver.finish()
             _tell_saved(run, journal)
+            if status == 0:
+                # No process has succeeded before the last checkpoint is there.
+                run.heartbeat.at("waiting until the last checkpoint is saved")
+                run.world.wait()
         except UserError as error:
             journal.record(str(error))
             raise
