@@ -63,7 +63,11 @@ def pretrain(job: Job) -> int:
             stack.enter_context(debugger(job.terminal, here=place.rank == job.debug_rank))
         request = stack.enter_context(stop_requests())
         connection = connect(
-            place, gpus=job.gpus, limits=job.limits, stopping=lambda: bool(request)
+            place,
+            gpus=job.gpus,
+            limits=job.limits,
+            stopping=lambda: bool(request),
+            parent=request.parent,
         )
         world, heartbeat = stack.enter_context(connection)
         heartbeat.at("reading the annotations")
@@ -116,6 +120,10 @@ def _record(run: Run, start: Start, cautions: list[str], notes: list[str]) -> in
             _tell_saved(run, journal)
             for line in run.parts.data.fetched:
                 journal.say(line)
+            if status == 0:
+                # No process has succeeded before the last checkpoint is there.
+                run.heartbeat.at("waiting until the last checkpoint is saved")
+                run.world.wait()
         except UserError as error:
             journal.record(str(error))
             raise

@@ -23,7 +23,7 @@ def final(directory):
 def test_a_run_leaves_what_is_promised(reference):
     names = {path.name for path in reference.iterdir() if "tfevents" not in path.name}
     saved = {f"checkpoint_{iteration}.pth" for iteration in (7, 14, 20)}
-    assert names == {"config.yaml", "log_rank0.txt", "scalars.jsonl", *saved}
+    assert names == {"config.yaml", "log_rank0.txt", "scalars.jsonl", ".lock", *saved}
     assert len(list(reference.glob("events.out.tfevents.*"))) == 1
     assert [line["iteration"] for line in scalars(reference, "train/")] == list(range(1, 21))
     assert [line["iteration"] for line in scalars(reference, "val/")] == [7, 14, 20]
@@ -37,7 +37,7 @@ def test_it_learns(reference):
 def test_a_checkpoint_is_complete(reference):
     state = final(reference)
     assert list(state) == [
-        *("model", "optimizer", "scaler", "iteration", "config"),
+        *("model", "optimizer", "scaler", "iteration", "validated", "config"),
         *("tokenizer", "categories", "versions"),
     ]
     optimizer = state["optimizer"]
@@ -61,7 +61,7 @@ def test_resume_after_kill_9_equals_uninterrupted(scenes, reference, run):
     assert scenes.pretrain(run, *flags, "--resume-from", "latest") == 0
     assert first_difference(final(run), final(reference)) is None
     assert scalars(run) == scalars(reference)
-    assert not list(run.glob(".*"))
+    assert [path.name for path in run.glob(".*")] == [".lock"]
 
 
 def test_latest_passes_over_a_damaged_checkpoint_and_says_so(scenes, reference, copy, capsys):

@@ -154,6 +154,7 @@ def _run(arguments: argparse.Namespace) -> int:
             url=arguments.dist_url,
             max_restarts=arguments.max_restarts,
             meeting=arguments.meet_within,
+            stuck=job.limits.stuck,
         ),
     )
 

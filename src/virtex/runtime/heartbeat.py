@@ -46,7 +46,8 @@ class Heartbeat:
     """Tells where this process is, and ends it when it is stuck.
 
     `store` is a connection of its own; without one there is one process. `limit_seconds` is how
-    long it may be in one place; infinity watches nothing. `log` gets the report.
+    long it may be in one place; infinity watches nothing. `log` gets the report. `orphaned` is
+    called when `parent` is this process's parent no longer.
     """
 
     def __init__(self, rank: int, size: int, store: Store | None, limit_seconds: float) -> None:
@@ -58,7 +59,7 @@ class Heartbeat:
         self.interval = min(5.0, limit_seconds / 8)
         self._place = ("starting", time.monotonic())
         self._ended = threading.Event()
-        self._parent = os.getppid()
+        self.parent = os.getppid()
         self.orphaned: Callable[[], None] = lambda: None
         self._thread = threading.Thread(target=self._watch, name="heartbeat", daemon=True)
         self._thread.start()
@@ -82,8 +83,8 @@ class Heartbeat:
             where, since = self._place
             seconds = time.monotonic() - since
             self._tell(Beat(where, seconds, time.time(), socket.gethostname()))
-            if os.getppid() != self._parent:
-                self._parent = os.getppid()
+            if os.getppid() != self.parent:
+                self.parent = os.getppid()
                 self.orphaned()
             if seconds > self.limit_seconds:
                 self._give_up(where, seconds)

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from virtex.errors import RunError, UserError
 from virtex.runtime.cluster import find_place, wait_for
+from virtex.runtime.stopped_children import stopped_children_ended
 from virtex.runtime.stopping import SIGNALS, STOPPED, Stopped, StopRequest, stop_requests
 
 A = TypeVar("A")
@@ -26,7 +27,8 @@ class Machines:
     """`count` machines with `processes` each; this one is number `rank`.
 
     `url` is `tcp://host:port` of the first. All processes are started anew when one dies, at most
-    `max_restarts` times. Machines wait `meeting` seconds for each other.
+    `max_restarts` times. Machines wait `meeting` seconds for each other. A process that is stopped
+    for `stuck` seconds is killed.
     """
 
     processes: int = 1
@@ -35,6 +37,7 @@ class Machines:
     url: str = "tcp://127.0.0.1:23456"
     max_restarts: int = 0
     meeting: float = 300.0
+    stuck: float = 900.0
 
     @property
     def endpoint(self) -> str:
@@ -97,7 +100,7 @@ def _under_agent(
         **handled,
     )
     try:
-        with _forwarded_signals(request):
+        with _forwarded_signals(request), stopped_children_ended(machines.stuck):
             results: dict[int, int] = elastic_launch(config, _reporting)(function, argument)
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()

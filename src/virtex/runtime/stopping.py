@@ -1,5 +1,7 @@
 """Requests to stop: SIGTERM, and SIGUSR1, which SLURM is asked to send before time is up."""
 
+import multiprocessing
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,10 +24,18 @@ class Stopped(UserError):
 
 
 class StopRequest:
-    """Whether this process was asked to stop, and by which signal."""
+    """Whether this process was asked to stop, and by which signal.
+
+    `parent` is the process that started this one, even if it has ended since.
+    """
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
+        parent = multiprocessing.parent_process()
+        # What multiprocessing starts learns whose child it is; others see it while it lives.
+        found = os.getppid() if parent is None else parent.pid
+        assert found is not None
+        self.parent = found
 
     def __bool__(self) -> bool:
         return self.signal is not None

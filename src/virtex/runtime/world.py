@@ -86,9 +86,16 @@ class World:
 
 @contextmanager
 def connect(
-    place: Place, *, gpus: bool, limits: Limits, stopping: Callable[[], bool] = lambda: False
+    place: Place,
+    *,
+    gpus: bool,
+    limits: Limits,
+    stopping: Callable[[], bool] = lambda: False,
+    parent: int | None = None,
 ) -> Iterator[tuple[World, Heartbeat]]:
     """The world that this process has a place in, and what watches that nobody is stuck in it.
+
+    `parent` is the process id of its agent, which may have ended; by default that of its parent.
 
     Raises `RunError` that names the processes that did not come, or the address that cannot be
     reached, and one in place of torch's error when the others are lost later; `Stopped` where
@@ -122,6 +129,8 @@ def connect(
     if place.agent:
         # Without its agent nobody ends or restarts the job: it is left where it can go on.
         heartbeat.orphaned = ask_to_stop
+        if parent is not None:
+            heartbeat.parent = parent
     try:
         yield world, heartbeat
     except RuntimeError as error:

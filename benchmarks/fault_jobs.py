@@ -1,0 +1,246 @@
+"""A job of two processes under one of several launchers, watched from outside.
+
+Convention: everything that a job starts carries its mark in the environment, by which it is found
+whatever its parent or its process group has become. Linux only: it reads `/proc`.
+"""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ITERATIONS, EVERY = 20, 5
+HUNG_SECONDS = 120
+"""After these a job that has neither ended nor recovered counts as hung."""
+MARK = "VIRTEX_FAULTS_MARK"
+CONFIG = """
+AMP: false
+DATA: {{FORMAT: shards, ROOT: "{data}", CACHE_DIR: {cache}, IMAGE_CROP_SIZE: 64,
+  TOKENIZER_MODEL: {root}/vocabulary.model, VOCAB_SIZE: 110}}
+MODEL:
+  VISUAL: {{NAME: "torchvision::regnet_y_400mf", FEATURE_SIZE: 440}}
+  TEXTUAL: {{NAME: "transdec_postnorm::L1_H32_A2_F64", DROPOUT: 0.1}}
+  DECODER: {{BEAM_SIZE: 2, MAX_DECODING_STEPS: 8}}
+OPTIM: {{BATCH_SIZE: 8, CNN_LR: 0.05, LR: 0.01, WARMUP_STEPS: 3, NUM_ITERATIONS: {iterations},
+  LOOKAHEAD: {{USE: true, STEPS: 7}}}}
+"""
+
+
+@dataclass(frozen=True)
+class Launcher:
+    """What starts the two processes: torchrun, or `virtex pretrain` on two machines."""
+
+    name: str
+    machines: bool = False
+    restarts: int = 0
+    own_store: bool = False
+
+
+LAUNCHERS = (
+    Launcher("torchrun"),
+    Launcher("torchrun, own store", own_store=True),
+    Launcher("torchrun, 1 restart", restarts=1),
+    Launcher("torchrun, own store, 1 restart", restarts=1, own_store=True),
+    Launcher("2 machines", machines=True),
+    Launcher("2 machines, 1 restart", machines=True, restarts=1),
+)
+
+
+@dataclass(frozen=True)
+class Process:
+    """One that is alive; `words` is its command line."""
+
+    pid: int
+    parent: int
+    words: str
+    rank: int | None
+
+
+@dataclass
+class Job:
+    """A run's directory, and the commands that begin it or go on with it."""
+
+    root: Path
+    name: str
+    launcher: Launcher
+    data: str
+    flags: tuple[str, ...] = ()
+    agents: list["subprocess.Popen[bytes]"] = field(default_factory=list)
+    directory: Path = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.directory = self.root / self.name / "run"
+        self.directory.parent.mkdir(exist_ok=True)
+        self.config = self.directory.parent / "run.yaml"
+        self.console = self.directory.parent / "console"
+        self.mark = f"{os.getpid()} {self.name} {time.time_ns()}"
+        text = CONFIG.format(
+            root=self.root,
+            data=self.data,
+            cache=self.directory.parent / "cache",
+            iterations=ITERATIONS,
+        )
+        self.config.write_text(text, encoding="utf-8")
+
+    def start(self) -> None:
+        """Start the agents, each in a process group of its own."""
+        launcher = self.launcher
+        restarts = ["--max-restarts", launcher.restarts]
+        if launcher.machines:
+            machines = ["--num-machines", 2, "--dist-url", f"tcp://127.0.0.1:{free_port()}"]
+            words = ["virtex", *self._words(), *machines, *restarts, "--machine-rank"]
+            self._start([[*words, rank] for rank in (0, 1)], [{}, {}])
+        else:
+            torchrun = ["torch.distributed.run", "--standalone", "--nproc-per-node", 2, *restarts]
+            store = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"} if launcher.own_store else {}
+            self._start([[*torchrun, "-m", "virtex", *self._words()]], [store])
+
+    def go_on(self) -> None:
+        """Go on with the run if one has begun there: two processes without an agent."""
+        begun = (self.directory / "config.yaml").exists()
+        words = ["virtex", *self._words(), *(["--resume-from", "latest"] if begun else [])]
+        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2"}
+        self._start([words, words], [{**meeting, "RANK": rank} for rank in ("0", "1")])
+
+    def _words(self) -> list[object]:
+        words = ["pretrain", "--config", self.config, "--serialization-dir", self.directory]
+        words += ["--checkpoint-every", EVERY, "--log-every", 1, "--cpu-workers", 1]
+        return [*words, "--meet-within", 80, *self.flags]
+
+    def _start(self, commands: list[list[object]], environments: list[dict[str, str]]) -> None:
+        common = {**os.environ, "OMP_NUM_THREADS": "1", MARK: self.mark}
+        with self.console.open("ab") as console:
+            self.agents = [
+                subprocess.Popen(
+                    [sys.executable, "-m", *map(str, command)],
+                    env={**common, **environment},
+                    start_new_session=True,
+                    stdout=console,
+                    stderr=subprocess.STDOUT,
+                )
+                for command, environment in zip(commands, environments, strict=True)
+            ]
+
+    def processes(self) -> list[Process]:
+        """All that belong to the job and are alive, wherever they hang."""
+        return list(_marked(self.mark))
+
+    def ranks(self) -> dict[int, int]:
+        """The process id of each rank that has started."""
+        found: dict[int, int] = {}
+        agents = [agent.pid for agent in self.agents]
+        for process in self.processes():
+            if process.parent not in agents or "resource_tracker" in process.words:
+                continue
+            if self.launcher.machines:
+                found[agents.index(process.parent)] = process.pid
+            elif process.rank is not None:
+                found[process.rank] = process.pid
+        return found
+
+    def workers(self) -> list[int]:
+        """The process ids of the loader workers."""
+        ranks = self.ranks().values()
+        return [
+            process.pid
+            for process in self.processes()
+            if process.parent in ranks and "resource_tracker" not in process.words
+        ]
+
+    def send(self, number: signal.Signals, pids: list[int]) -> None:
+        """Send a signal to those that are still there."""
+        for pid in pids:
+            try:
+                os.kill(pid, number)
+            except ProcessLookupError:
+                continue
+
+    def end(self) -> None:
+        """Kill whatever is left."""
+        while left := self.processes():
+            self.send(signal.SIGKILL, [process.pid for process in left])
+            time.sleep(0.05)
+        for agent in self.agents:
+            agent.wait()
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing of the job is alive."""
+        return None not in self.statuses and not self.processes()
+
+    @property
+    def statuses(self) -> list[int | None]:
+        """The exit statuses of the agents."""
+        return [agent.poll() for agent in self.agents]
+
+    @property
+    def log(self) -> str:
+        """What the first process wrote, in all sessions."""
+        path = self.directory / "log_rank0.txt"
+        return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+
+    @property
+    def said(self) -> str:
+        """What all processes wrote to the console."""
+        return self.console.read_text(encoding="utf-8", errors="replace")
+
+    @property
+    def sessions(self) -> int:
+        """How often the processes came as far as their log."""
+        return self.log.count(" INFO run directory: ")
+
+    @property
+    def iteration(self) -> int:
+        """The last iteration of the session under way, or of the last one; 0 before any."""
+        session = self.log.rpartition(" INFO run directory: ")[2]
+        return int((re.findall(r"INFO iteration +(\d+)/", session) or ["0"])[-1])
+
+    @property
+    def going_on_from(self) -> int:
+        """Where the last session began."""
+        session = self.log.rpartition(" INFO run directory: ")[2]
+        return int((re.findall(r"going on from .*, iteration (\d+)", session) or ["0"])[-1])
+
+    @property
+    def partial_file(self) -> Path | None:
+        """The file of a save that is under way, or was."""
+        return next(self.directory.glob(".checkpoint_*.partial"), None)
+
+
+def free_port() -> int:
+    """A port that nothing listens at."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        number: int = listener.getsockname()[1]
+    return number
+
+
+def wait(condition: Callable[[], bool], seconds: float) -> bool:
+    """Whether `condition()` held within `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def _marked(mark: str) -> Iterator[Process]:
+    wanted = f"{MARK}={mark}".encode()
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            environment = (entry / "environ").read_bytes().split(b"\0")
+            if wanted not in environment:
+                continue
+            words = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            continue  # it has ended meanwhile
+        rank = next((int(one[5:]) for one in environment if one.startswith(b"RANK=")), None)
+        yield Process(int(entry.name), parent, words, rank)

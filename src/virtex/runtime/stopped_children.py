@@ -1,0 +1,69 @@
+"""An agent's watch over its processes: one that a signal has stopped cannot notice that itself."""
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def stopped_children_ended(limit_seconds: float) -> Iterator[None]:
+    """In this context kill children that are stopped for longer than the limit, and say so.
+
+    The stopped process of another machine ends these processes, not that one or its agent. Only
+    where `/proc` tells of children.
+    """
+    ended = threading.Event()
+    # Of the main thread, which starts the processes.
+    children = Path(f"/proc/self/task/{threading.get_native_id()}/children")
+
+    def watch() -> None:
+        since: dict[int, float] = {}
+        while not ended.wait(min(5.0, limit_seconds / 8)):
+            now = time.monotonic()
+            stopped = [pid for pid in _numbers(children) if _is_stopped(pid)]
+            since = {pid: since.get(pid, now) for pid in stopped}
+            for pid, begin in since.items():
+                if now - begin > limit_seconds:
+                    _end(pid, now - begin)
+
+    thread = threading.Thread(target=watch, name="stopped children", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _end(pid: int, seconds: float) -> None:
+    print(
+        f"virtex: error: process {pid} has been stopped by a signal for {seconds:.0f} s "
+        "(--stuck-after), so it is killed",
+        file=sys.stderr,
+        flush=True,
+    )
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return  # it has ended meanwhile
+
+
+def _numbers(children: Path) -> list[int]:
+    try:
+        return [int(word) for word in children.read_text(encoding="ascii").split()]
+    except OSError:
+        return []
+
+
+def _is_stopped(pid: int) -> bool:
+    """Whether its state is T; one under a debugger has another, t."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    return text.rpartition(")")[2].split()[0] == "T"
