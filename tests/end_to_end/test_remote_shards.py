@@ -98,14 +98,15 @@ def test_a_run_on_a_store_that_fails_at_times_is_the_run_on_files(
 
 
 def test_two_processes_share_what_they_fetch(scenes, server, local, run, tmp_path):
-    server.faults += 2 * FAULTS
+    server.faults += FAULTS
     override = (*at(tmp_path / "cache"), "SYNC_BN", "true")
     by_torchrun(scenes, run, 2, *FLAGS, "--cpu-workers", 1, override=override)
     for one, other in zip(scalars(run), scalars(local), strict=True):
         assert one == pytest.approx(other, rel=1e-4)  # sums are rounded in another order
     assert not server.faults
-    assert retries(log(run)) + retries(log(run, 1)) > 5
-    fetched = re.findall(r"data: (\d+) files fetched", log(run) + log(run, 1))
+    assert retries(log(run)) + retries(log(run, 1)) > 2
+    # The last line of each.
+    fetched = [re.findall(r"data: (\d+) files", log(run, rank))[-1] for rank in (0, 1)]
     # 16 and 3 shards with their indexes, and both manifests in each process at most.
     assert sum(map(int, fetched)) <= 2 * (16 + 3) + 2 * 2
 

@@ -94,8 +94,8 @@ def remote_splits(training: Records, chosen: Records, validation: Records) -> Re
 
     None where they are read where they lie.
     """
-    parts = [_remote(training, chosen), _remote(validation, validation)]
-    return None if None in parts else RemoteSplits(*filter(None, parts))
+    one, other = _remote(training, chosen), _remote(validation, validation)
+    return None if one is None or other is None else RemoteSplits(one, other)
 
 
 def _remote(records: Records, chosen: Records) -> RemoteShards | None:
