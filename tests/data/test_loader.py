@@ -228,6 +228,17 @@ def test_a_killed_worker_ends_the_run(records):
             time.sleep(0.05)
 
 
+def test_a_worker_whose_death_gave_no_signal_ends_the_run(records, dataset):
+    """As of one that died before torch had noted its number; it would be waited for in vain."""
+    training(dataset, 1, workers=1)  # torch sets its handler once
+    before = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    try:
+        with pytest.raises(RunError, match="exited unexpectedly"):
+            training(ExampleDataset(records, TRAIN, killed, 0), 11, workers=1, timeout_seconds=30)
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+
+
 def stuck(record, augmented, rng):
     time.sleep(2)
     return encode(record, augmented, rng)

@@ -9,6 +9,7 @@ is due.
 import gc
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
@@ -24,6 +25,9 @@ from virtex.data.dataset import VALIDATION_EPOCH, Example, Key
 from virtex.data.images import BadImage
 from virtex.data.order import DEFAULT_WINDOW, TrainingKeys
 from virtex.errors import RunError, UserError
+
+_LOOK_SECONDS = 5.0
+"""How often to look whether the workers live, while a batch is waited for."""
 
 Batch = dict[str, torch.Tensor]
 Collate = Callable[[list[Example]], Batch]
@@ -189,13 +193,13 @@ def _batches(
         collate_fn=_as_it_is,
         num_workers=workers,
         pin_memory=pin_memory,
-        timeout=timeout_seconds if workers else 0,
+        timeout=min(_LOOK_SECONDS, timeout_seconds) if workers else 0,
         worker_init_fn=_start_worker,
         # Otherwise each iterator would draw from the global random state.
         generator=torch.Generator(),
     )
     known = set()
-    for loaded in _living(loader):
+    for loaded in _living(loader, timeout_seconds):
         for bad in loaded.bad:
             if skipped is not None and bad.picture not in known:
                 known.add(bad.picture)
@@ -206,9 +210,25 @@ def _batches(
             yield loaded.batch
 
 
-def _living(loader: "DataLoader[_Loaded]") -> Iterator[_Loaded]:
+def _living(loader: "DataLoader[_Loaded]", timeout_seconds: float) -> Iterator[_Loaded]:
     with lost_workers_as_errors():
-        yield from loader
+        batches = iter(loader)
+        since = time.monotonic()
+        while True:
+            try:
+                loaded = next(batches)
+            except StopIteration:
+                return
+            except RuntimeError as error:
+                # Otherwise torch would hear of a lost worker by a signal alone, and does not where
+                # the worker was lost before torch had noted its number.
+                if "timed out" not in str(error):
+                    raise
+                if time.monotonic() - since < timeout_seconds:
+                    continue
+                raise RuntimeError(f"DataLoader timed out after {timeout_seconds} s") from error
+            yield loaded
+            since = time.monotonic()
 
 
 def _as_it_is(loaded: Any) -> Any:
