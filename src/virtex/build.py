@@ -14,7 +14,9 @@ from virtex.config import Config, TransformSpec, Visual
 from virtex.data import loader, transforms
 from virtex.data.dataset import VALIDATION_EPOCH, ExampleDataset, Key
 from virtex.data.images import ImageLimits
+from virtex.data.prefetching import Prefetcher, watched
 from virtex.data.records import Records
+from virtex.data.remote_shards import RemoteSplits, remote_splits
 from virtex.data.subset_manifest import SubsetManifest, training_subset
 from virtex.data.transforms import Transform
 from virtex.errors import UserError
@@ -26,6 +28,7 @@ from virtex.optim import schedules
 from virtex.optim.groups import parameter_groups
 from virtex.optim.lookahead import Lookahead
 from virtex.runtime import checkpoint
+from virtex.runtime.stopping import Stopped
 from virtex.runtime.world import World
 from virtex.tasks.base import Encoder, Objective
 
@@ -92,7 +95,8 @@ def objective(config: Config, *, weights_follow: bool = False) -> Objective:
 class Data:
     """Both splits as examples, and `report`: what was found, in lines for a person.
 
-    `subset` says which images are trained on; it is None for all of them.
+    `subset` says which images are trained on; it is None for all of them. `remote` is None where
+    the data are not fetched to be read.
     """
 
     vocabulary: Vocabulary
@@ -101,11 +105,18 @@ class Data:
     validation: ExampleDataset
     collate: loader.Collate
     report: tuple[str, ...]
+    remote: RemoteSplits | None
+
+    @property
+    def fetched(self) -> tuple[str, ...]:
+        """A line on what was fetched so far, where anything is."""
+        return () if self.remote is None else (f"data: {self.remote.statistics}",)
 
 
 def data(config: Config) -> Data:
     """The training and the validation split of `DATA.ROOT`; raises `UserError` for missing images
-    unless `DATA.ON_BAD_IMAGE` is skip, and for a batch larger than the training split."""
+    unless `DATA.ON_BAD_IMAGE` is skip, for a batch larger than the training split, and for a cache
+    too small for remote data."""
     settings = config.data
     whole = build_tasks.loading(config)
     training, chosen = training_subset(
@@ -115,6 +126,9 @@ def data(config: Config) -> Data:
         manifest=settings.subset_manifest,
     )
     loader.check_batch_size(config.optim.batch_size, len(training))
+    remote = remote_splits(whole.training, training, whole.validation)
+    if remote is not None:
+        remote.check_room(settings.shuffle_window, settings.cache_gb)
     report = (
         f"training: {len(training)} of {len(whole.training)} images",
         *(f"training: {line}" for line in whole.training.report),
@@ -144,6 +158,7 @@ def data(config: Config) -> Data:
         validation=examples(whole.validation, settings.transforms_val, whole.validation_encoder),
         collate=whole.training_encoder.collate,
         report=report,
+        remote=remote,
     )
 
 
@@ -155,8 +170,24 @@ def training_batches(
     workers: int,
     first: int,
     on_bad_image: Callable[[str], None],
+    say: Callable[[str], None] = lambda _: None,
+    reached: Callable[[str], None] = lambda _: None,
+    stopping: Callable[[], bool] = lambda: False,
 ) -> Iterator[Mapping[str, Tensor]]:
-    """This process's batches on its device, endless, from iteration `first` (from 1) on."""
+    """This process's batches on its device, endless, from iteration `first` (from 1) on.
+
+    Shards that are fetched come ahead of them: `say` and `reached` are told of it. Raises `Stopped`
+    where `stopping` while those of the first window are waited for.
+    """
+
+    def check_stop() -> None:
+        if stopping():
+            raise Stopped("stopped by a signal while shards were fetched, before an iteration")
+
+    ahead = None
+    if parts.remote is not None:
+        training = parts.remote.training
+        ahead = Prefetcher(training, say=say, reached=reached, check_stop=check_stop)
     batches = loader.training_batches(
         parts.training,
         parts.collate,
@@ -169,7 +200,10 @@ def training_batches(
         world_size=world.size,
         pin_memory=world.device.type == "cuda",
         skipped=lambda bad: on_bad_image(f"skipped {bad}"),
+        ahead=ahead,
     )
+    if parts.remote is not None and ahead is not None:
+        batches = watched(batches, ahead, parts.remote, say)
     return _on_device(batches, world.device)
 
 

@@ -118,6 +118,8 @@ def _record(run: Run, start: Start, cautions: list[str], notes: list[str]) -> in
                 status = _train(run, journal, start)
             run.saver.finish()
             _tell_saved(run, journal)
+            for line in run.parts.data.fetched:
+                journal.say(line)
             if status == 0:
                 # No process has succeeded before the last checkpoint is there.
                 run.heartbeat.at("waiting until the last checkpoint is saved")
@@ -189,6 +191,9 @@ def _steps(run: Run, journal: Journal, traffic: Traffic, first: int) -> Iterator
             workers=run.job.workers,
             first=first,
             on_bad_image=journal.warn_once,
+            say=journal.say,
+            reached=run.heartbeat.at,
+            stopping=lambda: bool(run.request),
         ),
         parts.optimizer,
         build.schedule(config),

@@ -5,6 +5,7 @@ import re
 import socket
 import struct
 import threading
+import time
 from collections import deque
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,8 +15,8 @@ class FaultyServer(ThreadingHTTPServer):
     """Serves `files` ({path: content}), or what another server, `upstream`, answers.
 
     Each GET takes the next of `faults`: a status, or "reset", "truncate", "short", "wrong",
-    "stall", or None for a good answer. `down` makes every request fail. `gets` lists the paths
-    that were asked for.
+    "stall", "slow", or None for a good answer. `down` makes every request fail, and those for
+    paths in `gone`. `gets` lists the paths that were asked for.
     """
 
     daemon_threads = True
@@ -23,7 +24,7 @@ class FaultyServer(ThreadingHTTPServer):
     def __init__(self, upstream=None):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.files, self.faults, self.gets = {}, deque(), []
-        self.upstream, self.down, self.has_ranges = upstream, False, True
+        self.upstream, self.down, self.gone, self.has_ranges = upstream, False, set(), True
         self.stalled, self.release = threading.Event(), threading.Event()
 
     @property
@@ -69,8 +70,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.gets.append(self.path)
             fault = self.server.faults.popleft() if self.server.faults else None
         status, headers, body = self._upstream() if self.server.upstream else self._file()
-        if self.server.down:
+        if self.server.down or self.path in self.server.gone:
             fault = 503
+        if fault == "slow":
+            time.sleep(0.3)
         if isinstance(fault, int):
             status, headers, body = fault, {}, b""
         self._send(status, headers, body, fault)

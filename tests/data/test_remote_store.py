@@ -164,7 +164,7 @@ def test_wrong_content_is_fetched_again(server, tmp_path, digest):
     store = remote(f"{server.url}/d", tmp_path)
     store.expect({"a": (3000, digest)})
     assert store.read("a") == content("a")
-    assert store.statistics == RemoteStatistics(files=1, bytes=3000, mismatches=2)
+    assert store.statistics == RemoteStatistics(files=1, bytes=9000, mismatches=2)
 
 
 def test_content_that_stays_wrong_is_an_error(server, tmp_path):
@@ -399,7 +399,7 @@ def test_s3_without_access_is_an_error_at_once_that_shows_no_secret(s3, tmp_path
 
 
 def test_memory_is_a_store_too(tmp_path):
-    store = remote("memory://d", tmp_path)
+    store = remote("memory://store", tmp_path)
     assert store.write("b", b"bee")
     assert store.write("a", b"")
     assert store.names() == ["a", "b"]

@@ -73,6 +73,19 @@ class Scenes:
         )
 
 
+def by_torchrun(scenes, directory, processes, *flags, override):
+    """Train in `processes` CPU processes."""
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    program = (*torchrun, "-m", "virtex", "pretrain")
+    process = scenes.start(directory, *flags, program=program, override=override)
+    try:
+        _, errors = process.communicate(timeout=240)
+    finally:
+        process.terminate()  # torchrun ends its processes, if they have not ended
+        process.communicate()
+    assert process.returncode == 0, errors
+
+
 @pytest.fixture(scope="session")
 def scenes(tmp_path_factory):
     root = tmp_path_factory.mktemp("scenes")

@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from tests.end_to_end.conftest import scalars
+from tests.end_to_end.conftest import by_torchrun, scalars
 
 from virtex.runtime import checkpoint
 
@@ -35,19 +35,6 @@ def test_how_often_one_validates_changes_no_step(scenes, alone, run):
     validations = scalars(run, "val/")
     assert [line["iteration"] for line in validations] == [2, 4, 6, 8, 9]
     assert validations[-1:] == scalars(alone, "val/")
-
-
-def by_torchrun(scenes, directory, processes, *flags, override):
-    """Train in `processes` CPU processes."""
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    program = (*torchrun, "-m", "virtex", "pretrain")
-    process = scenes.start(directory, *flags, program=program, override=override)
-    try:
-        _, errors = process.communicate(timeout=240)
-    finally:
-        process.terminate()  # torchrun ends its processes, if they have not ended
-        process.communicate()
-    assert process.returncode == 0, errors
 
 
 def assert_same_curve(ours, theirs, tolerance):

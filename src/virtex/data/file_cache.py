@@ -23,6 +23,7 @@ from pathlib import Path
 from virtex.errors import RunError, UserError
 
 _TRAILER = struct.Struct("<QI16s8s")  # length, CRC-32 of the content, version, what this is
+TRAILER_BYTES = _TRAILER.size
 _MAGIC = b"virtex\0\1"
 _NAMES = re.compile(r"[0-9a-f]{40}\.(file|partial)")
 _SECOND = 10**9

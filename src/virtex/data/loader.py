@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader, Dataset
 from virtex.data.dataset import VALIDATION_EPOCH, Example, Key
 from virtex.data.images import BadImage
 from virtex.data.order import DEFAULT_WINDOW, TrainingKeys
+from virtex.data.shards_ahead import Ahead, announced, training_windows
 from virtex.errors import RunError, UserError
 
 _LOOK_SECONDS = 5.0
@@ -32,6 +33,9 @@ _LOOK_SECONDS = 5.0
 Batch = dict[str, torch.Tensor]
 Collate = Callable[[list[Example]], Batch]
 Skipped = Callable[[BadImage], None]
+
+_BATCHES_OF_A_WORKER = 2
+"""That are given out to it at a time."""
 
 
 class Examples(Protocol):
@@ -62,6 +66,7 @@ def training_batches(
     world_size: int = 1,
     pin_memory: bool = False,
     skipped: Skipped | None = None,
+    ahead: Ahead | None = None,
     timeout_seconds: float = 600.0,
 ) -> Iterator[Batch]:
     """This process's parts of the global batches, endless, from `first_iteration` (0 or more).
@@ -69,8 +74,8 @@ def training_batches(
     `batch_size` is that of all processes together; process `rank` gets its contiguous part. Every
     epoch has its own order, in which `window` samples of whole shards are shuffled together; its
     last examples, that fill no batch, are left out. `workers` processes load (0: this one).
-    `skipped` gets every file that was passed over, once. A worker that gives nothing for
-    `timeout_seconds` ends the run.
+    `skipped` gets every file that was passed over, once. Keys of a window are given out when
+    `ahead` has its shards; a worker that then gives nothing for `timeout_seconds` ends the run.
 
     Raises UserError at once when the batch is larger than the data or not divisible by
     `world_size`; in iteration UserError as `dataset` does, and RunError when a worker dies or is
@@ -78,7 +83,7 @@ def training_batches(
     """
     part = _part(batch_size, world_size)
     check_batch_size(batch_size, len(dataset))
-    keys = TrainingKeys(
+    keys: Iterable[list[Key]] = TrainingKeys(
         dataset.shard_sizes,
         window=window,
         batch_size=batch_size,
@@ -86,6 +91,16 @@ def training_batches(
         seed=seed,
         first_iteration=first_iteration,
     )
+    if ahead is not None:
+        windows = training_windows(
+            dataset.shard_sizes,
+            window=window,
+            batch_size=batch_size,
+            seed=seed,
+            first_iteration=first_iteration,
+        )
+        lag = workers * _BATCHES_OF_A_WORKER
+        keys = announced(keys, windows, ahead, first_iteration=first_iteration, lag=lag)
     return _batches(_Loads(dataset, collate), keys, workers, pin_memory, skipped, timeout_seconds)
 
 
@@ -192,6 +207,7 @@ def _batches(
         sampler=keys,
         collate_fn=_as_it_is,
         num_workers=workers,
+        prefetch_factor=_BATCHES_OF_A_WORKER if workers else None,
         pin_memory=pin_memory,
         timeout=min(_LOOK_SECONDS, timeout_seconds) if workers else 0,
         worker_init_fn=_start_worker,

@@ -5,6 +5,7 @@ and data sets of files, are shuffled as a whole.
 """
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -82,9 +83,17 @@ class EpochOrder:
             start += len(part)
         return np.concatenate(parts)
 
+    def windows(self) -> Iterator[tuple[int, int, npt.NDArray[np.int64]]]:
+        """Where each window begins and ends in the order, and its shards, ascending."""
+        for number, (start, stop) in enumerate(pairwise(self._bounds.tolist())):
+            yield start, stop, self._shards_of(number)
+
+    def _shards_of(self, window: int) -> npt.NDArray[np.int64]:
+        return np.sort(self._shards[self._cuts[window] : self._cuts[window + 1]])
+
     def _window(self, number: int) -> npt.NDArray[np.int64]:
         if self._current is None or self._current[0] != number:
-            shards = np.sort(self._shards[self._cuts[number] : self._cuts[number + 1]])
+            shards = self._shards_of(number)
             sizes = self._sizes[shards]
             before = np.cumsum(sizes) - sizes
             positions = np.arange(sizes.sum()) + np.repeat(self._starts[shards] - before, sizes)

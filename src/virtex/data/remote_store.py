@@ -25,7 +25,7 @@ from virtex.data.remote_directory import HTTP, PART, RemoteDirectory, Retries, U
 from virtex.errors import RunError, UserError
 
 _DOWNLOADS = 3  # of content that turns out to be wrong
-_SLOTS = 256  # processes that count without disturbing each other
+_SLOTS = 256  # threads that count without disturbing each other
 _DIGEST = re.compile(r"[0-9a-f]{8}|[0-9a-f]{64}")
 
 
@@ -33,10 +33,19 @@ class RemoteStatistics(NamedTuple):
     """What a store did so far, in all processes that share it."""
 
     files: int = 0  # fetched
-    bytes: int = 0  # of these
+    bytes: int = 0  # that came, those of files that turned out to be wrong as well
     retries: int = 0  # requests made again
     mismatches: int = 0  # files whose content was not what the manifest says
     unverified: int = 0  # kept files that were used because the far side could not be asked
+
+    def __str__(self) -> str:
+        line = f"{self.files} files fetched, {self.bytes / 1e9:.3f} GB"
+        troubles = (
+            (self.retries, "requests made again"),
+            (self.mismatches, "downloads of wrong content"),
+            (self.unverified, "kept files used unverified"),
+        )
+        return ", ".join([line, *(f"{number} {what}" for number, what in troubles if number)])
 
 
 class RemoteStore:
@@ -116,6 +125,10 @@ class RemoteStore:
         """
         return self._file(name).read(offset, length)
 
+    def fetch(self, name: str) -> None:
+        """Have a file in the cache, as the one used last; raises as `read` does."""
+        self._fetched(name)
+
     def write(self, name: str, content: bytes) -> bool:
         """Whether the file could be written; False where the store is for reading."""
         local = self._local()
@@ -134,7 +147,8 @@ class RemoteStore:
 
     def _count(self, what: str, number: int = 1) -> None:
         column = RemoteStatistics._fields.index(what)
-        self._counts.numpy()[getpid() % _SLOTS, column] += number
+        # Of a thread: two that add to one number at once lose one of both.
+        self._counts.numpy()[threading.get_native_id() % _SLOTS, column] += number
 
     def _file(self, name: str) -> CachedFile:
         local = self._local()
@@ -189,11 +203,11 @@ class RemoteStore:
             sha256.update(part)
             crc32 = zlib.crc32(part, crc32)
             start += len(part)
+            self._count("bytes", len(part))
             yield part
         if content.digest not in (None, sha256.hexdigest(), f"{crc32:08x}"):
             raise _MismatchError
         self._count("files")
-        self._count("bytes", start)
 
 
 @dataclass(frozen=True)

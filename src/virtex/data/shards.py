@@ -64,8 +64,7 @@ class Shards:
     def __init__(self, store: Store, home: Store, manifest: ShardManifest, held: int) -> None:
         """`home` holds the indexes of the shards in `store`; `held` is how many of their rows stay
         in memory."""
-        self._store, self._home = store, home
-        self._manifest = manifest
+        self.store, self.home, self.manifest = store, home, manifest
         self._starts = np.concatenate([[0], np.cumsum(manifest.samples)])
         self._held = held
         self._indexes: OrderedDict[int, npt.NDArray[np.void]] = OrderedDict()
@@ -79,15 +78,15 @@ class Shards:
         shard = int(np.searchsorted(self._starts, index, side="right")) - 1
         row = self._rows(shard)[index - int(self._starts[shard])]
         image_id, *places, kind = row.item()
-        name = self._manifest.names[shard]
-        text = Member(self._store, name, *places[3:])
+        name = self.manifest.names[shard]
+        text = Member(self.store, name, *places[3:])
         said = sample_text.parse(text.content(), KINDS[kind])
         if said.categories and self.categories and said.categories[-1] > len(self.categories):
             reason = f"category {said.categories[-1]}, and {MANIFEST} names {len(self.categories)}"
             raise BadImage(str(text), reason)
         return Record(
             image_id=self._image_id(name, image_id),
-            picture=Member(self._store, name, *places[:3]),
+            picture=Member(self.store, name, *places[:3]),
             captions=said.captions,
             categories=said.categories or (),
         )
@@ -95,22 +94,22 @@ class Shards:
     @property
     def report(self) -> tuple[str, ...]:
         """What was found when the shards were made, a line each."""
-        return self._manifest.report + self._manifest.left_out
+        return self.manifest.report + self.manifest.left_out
 
     @property
     def categories(self) -> tuple[str, ...]:
         """The names of the categories, none in a data set of captions."""
-        return self._manifest.categories or ()
+        return self.manifest.categories or ()
 
     @property
     def shard_sizes(self) -> npt.NDArray[np.int64]:
         """Samples in each shard, (S,)."""
-        return self._manifest.samples
+        return self.manifest.samples
 
     @property
     def fingerprint(self) -> str:
         """A hash of all that the shards hold."""
-        return self._manifest.fingerprint
+        return self.manifest.fingerprint
 
     @property
     def image_ids(self) -> npt.NDArray[np.int64]:
@@ -123,13 +122,13 @@ class Shards:
 
     def _image_ids(self, shard: int) -> npt.NDArray[np.int64]:
         ids: npt.NDArray[np.int64] = self._rows(shard)["image_id"].astype(np.int64)
-        if not self._manifest.hashed_ids:
+        if not self.manifest.hashed_ids:
             return ids
-        name = self._manifest.names[shard]
+        name = self.manifest.names[shard]
         return np.array([self._image_id(name, one) for one in ids.tolist()], np.int64)
 
     def _image_id(self, shard: str, told: int) -> int:
-        return sample_text.hashed_id(shard, told) if self._manifest.hashed_ids else told
+        return sample_text.hashed_id(shard, told) if self.manifest.hashed_ids else told
 
     def _rows(self, shard: int) -> npt.NDArray[np.void]:
         """The index of a shard, from memory where it was used lately."""
@@ -143,17 +142,17 @@ class Shards:
         return rows
 
     def _read_rows(self, shard: int) -> npt.NDArray[np.void]:
-        manifest, tar = self._manifest, self._manifest.names[shard]
+        manifest, tar = self.manifest, self.manifest.names[shard]
         name = index_name(tar)
         digest = manifest.index_sha256[shard].tobytes()
         tar_digest = manifest.tar_sha256[shard].tobytes()
-        self._home.expect({name: (int(manifest.index_bytes[shard]), digest.hex())})
-        self._store.expect({tar: (int(manifest.tar_bytes[shard]), tar_digest.hex())})
-        address = f"{self._home.root}/{name}"
-        content = self._home.read(name)
+        self.home.expect({name: (int(manifest.index_bytes[shard]), digest.hex())})
+        self.store.expect({tar: (int(manifest.tar_bytes[shard]), tar_digest.hex())})
+        address = f"{self.home.root}/{name}"
+        content = self.home.read(name)
         if hashlib.sha256(content).digest() != digest:
             raise RunError(
-                f"{address} is not the index that {self._home.root}/{MANIFEST} tells of; copy it"
+                f"{address} is not the index that {self.home.root}/{MANIFEST} tells of; copy it"
                 " again, or remove both to have them made anew"
             )
         return read_index(content, address).rows

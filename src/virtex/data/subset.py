@@ -45,9 +45,12 @@ class Selection:
     @property
     def shard_sizes(self) -> npt.NDArray[np.int64]:
         """How many of the records lie in each shard that has any; positions must ascend."""
-        ends = np.cumsum(self._records.shard_sizes)
-        shards = np.searchsorted(ends, self._positions.numpy(), side="right")
-        return np.unique(shards, return_counts=True)[1]
+        return np.unique(self._shard_of_each(), return_counts=True)[1]
+
+    @property
+    def shards(self) -> npt.NDArray[np.int64]:
+        """The numbers of the shards that `shard_sizes` tells of, ascending."""
+        return np.unique(self._shard_of_each())
 
     @property
     def fingerprint(self) -> str:
@@ -55,6 +58,10 @@ class Selection:
         digest = hashlib.sha256(self._records.fingerprint.encode())
         digest.update(self._positions.numpy().data)
         return digest.hexdigest()
+
+    def _shard_of_each(self) -> npt.NDArray[np.int64]:
+        ends = np.cumsum(self._records.shard_sizes)
+        return np.searchsorted(ends, self._positions.numpy(), side="right")
 
 
 def subset(records: Records, percentage: float, seed: int) -> Records:

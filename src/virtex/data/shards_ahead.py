@@ -1,0 +1,72 @@
+"""Which shards training needs when, so that they are brought here before they are read."""
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from virtex.data.dataset import Key
+from virtex.data.order import EpochOrder
+
+Numbers = npt.NDArray[np.int64]
+
+
+class Window(NamedTuple):
+    """The iterations, from 0, whose batches hold samples of a window, and its shards."""
+
+    first: int
+    last: int
+    shards: Numbers
+
+
+class Ahead(Protocol):
+    """Brings shards to this machine."""
+
+    def need(self, shards: Numbers, /) -> None:
+        """Return when these are here, or cannot be had now."""
+        ...
+
+    def expect(self, shards: Numbers, /) -> None:
+        """Return at once; these will be needed next."""
+        ...
+
+
+def training_windows(
+    shard_sizes: Numbers, *, window: int, batch_size: int, seed: int, first_iteration: int
+) -> Iterator[Window]:
+    """The windows in the order in which the batches from an iteration on need them, without end."""
+    batches = int(shard_sizes.sum()) // batch_size
+    epoch, first = divmod(first_iteration, batches)
+    while True:
+        for start, stop, shards in EpochOrder(shard_sizes, window, seed, epoch).windows():
+            begin = max(start // batch_size, first)
+            last = min((stop - 1) // batch_size, batches - 1)
+            # Not those before the first iteration, nor of the samples that fill no batch.
+            if begin <= last:
+                yield Window(epoch * batches + begin, epoch * batches + last, shards)
+        epoch, first = epoch + 1, 0
+
+
+def announced(
+    keys: Iterable[list[Key]],
+    windows: Iterator[Window],
+    ahead: Ahead,
+    *,
+    first_iteration: int,
+    lag: int,
+) -> Iterator[list[Key]]:
+    """`keys`; `ahead` hears when a window begins, and `lag` batches later which one comes next.
+
+    By then no worker reads the window before any more, so that its shards may go. `windows` and
+    `keys` are those from `first_iteration` on.
+    """
+    following, due = next(windows), -1
+    for iteration, batch in enumerate(keys, first_iteration):
+        while following.first <= iteration:
+            window, following = following, next(windows)
+            ahead.need(window.shards)
+            due = min(iteration + lag, window.last)
+        if iteration == due:
+            ahead.expect(following.shards)
+        yield batch
