@@ -340,7 +340,8 @@ KINDS = {
         ),
         Kind(
             "SIGSTOP of a rank",
-            "Within `--stuck-after` (15 s here) another says which rank is where; the job ends.",
+            "After `--stuck-after` (15 s here) another says which rank is where; the job ends or "
+            "starts anew.",
             send_to_rank(signal.SIGSTOP, None),
             prepare=lambda trial: setattr(trial, "flags", ("--stuck-after", "15")),
             says="has been stuck for",
@@ -395,7 +396,7 @@ KINDS = {
         ),
         Kind(
             "shard cut",
-            "The job ends when it meets the lost part, and names shard and member.",
+            "The job ends when it meets the lost part, and names the shard.",
             cut_shard,
             moments=("start", "iteration"),
             last=8,
