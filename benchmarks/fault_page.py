@@ -27,14 +27,14 @@ validation and a checkpoint every 5. Made by `python -m benchmarks.faults --writ
 """
 
 
-FOUND = """What these found, and what was mended: the agent of a process that a signal had stopped waited for it
-for ever, where the process was another machine's. A loader worker that died before torch had noted
-its number was missed for 600 s. Where the last checkpoint could not be saved, the other machine had
-already ended with status 0, and a restart would have waited for it in vain. A process whose agent
-ended during the start-up did not notice (seen in the code, not in a trial). The second jobs had
-been started so late that the first had come to its end: it is held now meanwhile. And where the
-stopped rank 0 serves the store, no other rank can know what it does; that the store does not answer
-is then what is said.
+FOUND = """What these found, and what was mended: the agent of a process that a signal had stopped
+waited for it for ever, where the process was another machine's. A loader worker that died before
+torch had noted its number was missed for 600 s. Where the last checkpoint could not be saved, the
+other machine had already ended with status 0, and a restart would have waited for it in vain. A
+process whose agent ended during the start-up did not notice (seen in the code, not in a trial).
+The second jobs had been started so late that the first had come to its end: it is held now
+meanwhile. And where the stopped rank 0 serves the store, no other rank can know what it does;
+that the store does not answer is then what is said.
 """
 
 
