@@ -108,6 +108,8 @@ def send_to_rank(number: signal.Signals, rank: int | None) -> Callable[[Trial], 
         trial.job.send(number, [trial.job.ranks()[chosen]])
         if number == signal.SIGSTOP:
             trial.must_say = rf"rank {chosen} on .*no sign of life"
+            if chosen == 0:  # which may serve the store by which the others would know
+                trial.must_say += "|the store, which rank 0 .* does not answer"
         return f"rank {chosen}"
 
     return inject
@@ -256,7 +258,10 @@ def take_store_away(trial: Trial) -> str:
 
 
 def start_second(trial: Trial) -> str:
+    """The first is held meanwhile, since it could have ended before the second has started."""
     first = trial.job
+    held = [process.pid for process in first.processes()]
+    first.send(signal.SIGSTOP, held)
     begun = time.monotonic()
     second = trial.make_job()
     trial.job = first
@@ -264,6 +269,7 @@ def start_second(trial: Trial) -> str:
     second.go_on()
     ended = wait(lambda: second.ended, 120)
     seconds = time.monotonic() - begun
+    first.send(signal.SIGCONT, held)
     trial.must_say = "another job is writing into" if ended else "it to end"
     return f"ended after {seconds:.0f} s with {second.statuses}"
 
@@ -334,7 +340,8 @@ KINDS = {
         ),
         Kind(
             "SIGSTOP of a rank",
-            "Within `--stuck-after` (15 s here) another says which rank is where; the job ends.",
+            "After `--stuck-after` (15 s here) another says which rank is where; the job ends or "
+            "starts anew.",
             send_to_rank(signal.SIGSTOP, None),
             prepare=lambda trial: setattr(trial, "flags", ("--stuck-after", "15")),
             says="has been stuck for",
@@ -389,7 +396,7 @@ KINDS = {
         ),
         Kind(
             "shard cut",
-            "The job ends when it meets the lost part, and names shard and member.",
+            "The job ends when it meets the lost part, and names the shard.",
             cut_shard,
             moments=("start", "iteration"),
             last=8,

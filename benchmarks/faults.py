@@ -16,6 +16,7 @@ import argparse
 import json
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -53,6 +54,8 @@ def main() -> None:
     if arguments.write:
         PAGE.write_text(page(read(arguments.results)), encoding="utf-8")
         return
+    # So that what it has started ends with it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     plan = [KINDS[name] for name in arguments.kinds or names(arguments.trials, arguments.seed)]
     chosen = range(len(plan)) if arguments.only is None else arguments.only
     done = {record["trial"] for record in read(arguments.results)} if arguments.go_on else set()
@@ -204,8 +207,8 @@ def watch(job: Job, kind: Kind, before: tuple[int, int], begun: float) -> tuple[
 def judge(trial: Trial, kind: Kind, reference: Path, so_far: Record) -> Record:
     """Go on with the run where it has not come to its end, and compare it with the reference."""
     job = trial.job
-    left = [f"{one.pid} {one.words[:80]}" for one in job.processes()]
-    problems = [f"hung: {'; '.join(left)}"] if so_far["outcome"] == "hung" else []
+    left = len(job.processes())
+    problems = [f"{left} processes were left"] if so_far["outcome"] == "hung" else []
     job.end()
     last = checkpoint.checkpoint_path(job.directory, ITERATIONS)
     complete = last.exists() and job.statuses == [0] * len(job.agents)

@@ -71,3 +71,9 @@ def picture(seed):
     """Soft blots of colour, (40, 48, 3) uint8."""
     coarse = np.random.default_rng(seed).integers(0, 256, (4, 5, 3), np.uint8)
     return cv2.resize(coarse, (48, 40), interpolation=cv2.INTER_CUBIC)
+
+
+@pytest.fixture(autouse=True)
+def no_terminal(monkeypatch):
+    """Tables are as wide as without a terminal; pytest's workers name the width of theirs."""
+    monkeypatch.delenv("COLUMNS", raising=False)

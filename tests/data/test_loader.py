@@ -228,6 +228,25 @@ def test_a_killed_worker_ends_the_run(records):
             time.sleep(0.05)
 
 
+def killed_at_once(*_):
+    time.sleep(1)  # until it is waited for
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_worker_whose_death_gave_no_signal_ends_the_run(records, dataset):
+    """As of one that died before torch had noted its number; it would be waited for in vain."""
+    patient = {"timeout_seconds": 60}
+    training(dataset, 1, workers=1)  # torch sets its handler once
+    before = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    begin = time.monotonic()
+    try:
+        with pytest.raises(RunError, match="exited unexpectedly"):
+            training(ExampleDataset(records, TRAIN, killed_at_once, 0), workers=1, **patient)
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+    assert time.monotonic() - begin < 30
+
+
 def stuck(record, augmented, rng):
     time.sleep(2)
     return encode(record, augmented, rng)

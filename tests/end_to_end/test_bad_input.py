@@ -152,7 +152,7 @@ def test_a_run_is_not_overwritten(refused, reference):
 
 
 def test_a_directory_that_cannot_be_made_is_named(scenes, refused):
-    message = refused(directory=scenes.config / "run", override=ONE_STEP, status=1)
+    message = refused(directory=scenes.config / "run", override=ONE_STEP, status=2)
     assert f"Not a directory: '{scenes.config / 'run'}'" in message
 
 

@@ -53,7 +53,7 @@ def test_a_difference_is_found(reference, tmp_path):
     """So that `equal` can be false."""
     last = checkpoint.checkpoint_path(tmp_path, faults.ITERATIONS)
     state = checkpoint.load(checkpoint.checkpoint_path(reference, faults.ITERATIONS))
-    next(iter(state["model"].values())).view(-1)[0] += 1e-6
+    next(iter(state["model"].values())).mul_(1 + 1e-6)
     checkpoint.save(last, state)
     lines = (reference / "scalars.jsonl").read_text(encoding="utf-8")
     (tmp_path / "scalars.jsonl").write_text(lines, encoding="utf-8")
