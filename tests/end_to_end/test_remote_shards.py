@@ -1,6 +1,5 @@
 """Training on shards of an object store that fails at times is training on local ones."""
 
-import multiprocessing
 import os
 import re
 from pathlib import Path
@@ -10,6 +9,7 @@ import numpy as np
 import pytest
 from moto.server import ThreadedMotoServer
 from tests.data.faulty_server import serve
+from tests.data.test_prefetching import spawned
 from tests.end_to_end.conftest import by_torchrun, scalars
 
 from virtex.cli import main
@@ -94,7 +94,7 @@ def test_a_run_on_a_store_that_fails_at_times_is_the_run_on_files(
     assert retries(log(run)) >= injected // 2
     assert "fetching 6 shards, " in log(run)
     assert "of the first window; training starts when they are here" in log(run)
-    assert not multiprocessing.active_children()
+    assert not spawned()
 
 
 def test_two_processes_share_what_they_fetch(scenes, server, local, run, tmp_path):
@@ -127,7 +127,7 @@ def test_a_run_whose_store_is_gone_ends_and_goes_on_when_it_is_back(
     assert "Traceback" not in error
     assert "fetching ahead failed" in log(run)
     assert [path.name for path in run.glob("checkpoint_*")] == ["checkpoint_2.pth"]
-    assert not multiprocessing.active_children()
+    assert not spawned()
     server.gone.clear()
     flags = (*FLAGS, "--cpu-workers", 1, "--resume-from", "latest")
     assert scenes.pretrain(run, *flags, override=at(tmp_path / "cache")) == 0
