@@ -3,7 +3,6 @@
 An input is a function of (target, seed, number), so that the line of a finding makes it again.
 """
 
-import contextlib
 import faulthandler
 import os
 import resource
@@ -138,7 +137,6 @@ def _child(
 
 def _ending(target: Target, data: bytes, directory: Path, limits: Limits) -> str | None:
     """How the reading of `data` ended, where that is a finding."""
-    _forget_peak()
     before = _resident_peak()
     what = None
     signal.setitimer(signal.ITIMER_REAL, limits.seconds)
@@ -159,16 +157,8 @@ def _ending(target: Target, data: bytes, directory: Path, limits: Limits) -> str
     return what
 
 
-def _forget_peak() -> None:
-    # A large process that was forked may have given memory back since, and take it again unseen.
-    with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-
-
 def _resident_peak() -> int:
-    """The most memory since `_forget_peak`, in bytes."""
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    return int(status.split("VmHWM:")[1].split()[0]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _virtual() -> int:
