@@ -13,7 +13,7 @@ from typing import Any, Literal, TextIO, assert_never
 from virtex.data.images import BadImage
 from virtex.decoding.captioner import Caption
 from virtex.errors import UserError
-from virtex.runtime.whole_file import write_whole
+from virtex.whole_file import write_whole
 
 Form = Literal["console", "jsonl", "json"]
 

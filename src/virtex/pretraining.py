@@ -32,6 +32,7 @@ from virtex.runtime.traffic import Traffic
 from virtex.runtime.world import World, connect
 from virtex.tasks.base import Objective
 from virtex.training import Step, optimize, validate
+from virtex.whole_file import whole_file
 
 SAMPLES = 8
 """How many validation images the page of captions shows."""
@@ -311,8 +312,8 @@ def _prepare_directory(run: Run) -> None:
     job.directory.mkdir(parents=True, exist_ok=True)
     if run.world.main:
         checkpoint.remove_partial_files(job.directory)
-        path = job.directory / directory.CONFIG
-        path.write_text(settings.dump(job.config), encoding="utf-8")
+        with whole_file(job.directory / directory.CONFIG) as file:
+            file.write(settings.dump(job.config).encode())
         subset_manifest.keep(job.directory / subset_manifest.SUBSET, run.parts.data.subset)
         if job.init_from is not None and run.parts.fresh:
             # So that a run that ends before its first checkpoint goes on from these weights.

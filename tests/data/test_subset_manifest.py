@@ -1,5 +1,6 @@
 import hashlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -105,7 +106,7 @@ def test_a_list_made_by_hand_needs_nothing_but_ids(written):
 
 def test_a_file_that_cannot_be_written_leaves_the_old_one(path):
     write(path, SubsetManifest((1, 2), 3))
-    path.with_name(".subset.json.partial").mkdir()
+    path.with_name(f".subset.json.partial-{os.getpid()}").mkdir()
     with pytest.raises(IsADirectoryError):
         write(path, SubsetManifest((4,), 5))
     assert read(path) == SubsetManifest((1, 2), 3)

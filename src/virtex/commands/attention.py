@@ -54,8 +54,8 @@ def run(arguments: argparse.Namespace) -> int:
     from PIL import Image
 
     from virtex.evaluation.attention_panels import attention_panels
-    from virtex.runtime.whole_file import write_whole
     from virtex.text.normalize import normalize_caption
+    from virtex.whole_file import write_whole
 
     device = choose_device(arguments.device)
     pretrained = load_checkpoint(arguments).to(device)

@@ -3,6 +3,7 @@
 import argparse
 import math
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -205,6 +206,21 @@ def checked_job(arguments: argparse.Namespace, *, processes: int) -> "Job":
     gpus = arguments.num_gpus_per_machine
     check(job, gpus_per_machine=min(gpus, 1) if place.size > 1 else gpus)
     return job
+
+
+def parse(words: Sequence[str], refused: Mapping[str, str], why: str) -> argparse.Namespace:
+    """What follows `--` of another command, as this one reads it; it says itself what is wrong.
+
+    Raises `UserError` with `why` for a flag of `refused`, which has each one's name and flag.
+    """
+    parser = argparse.ArgumentParser(prog="virtex pretrain", add_help=False)
+    add_arguments(parser)
+    none = parser.parse_args(["--config", "_"])
+    given = parser.parse_args(words)
+    for name, flag in refused.items():
+        if getattr(given, name) != getattr(none, name):
+            raise UserError(f"{flag} after --{why}")
+    return given
 
 
 def _tcp_url(text: str) -> str:

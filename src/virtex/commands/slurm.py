@@ -109,7 +109,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Check the job and the run, then submit it."""
     tasks = _tasks_per_node(arguments)
-    how = _parse_pretrain(arguments.pretrain_arguments)
+    how = pretrain.parse(
+        arguments.pretrain_arguments,
+        _LAUNCH,
+        ": SLURM starts the processes; remove it, and say --nodes and --gpus-per-node before --",
+    )
     if how.serialization_dir is None:
         how.serialization_dir = Path("runs") / how.config.stem
     _check_run(how, processes=arguments.nodes * tasks)
@@ -154,21 +158,6 @@ def _tasks_per_node(arguments: argparse.Namespace) -> int:
     if arguments.cluster == "debug" and count > 1:
         raise UserError(f"--cluster debug runs one process, not {count}; --cluster local runs more")
     return count
-
-
-def _parse_pretrain(words: list[str]) -> argparse.Namespace:
-    """The arguments as `virtex pretrain` reads them; it says itself what is wrong with them."""
-    parser = argparse.ArgumentParser(prog="virtex pretrain", add_help=False)
-    pretrain.add_arguments(parser)
-    none = parser.parse_args(["--config", "_"])
-    given = parser.parse_args(words)
-    launch = [flag for name, flag in _LAUNCH.items() if getattr(given, name) != getattr(none, name)]
-    if launch:
-        raise UserError(
-            f"{launch[0]} after --: SLURM starts the processes; remove it, and say --nodes and "
-            "--gpus-per-node before --"
-        )
-    return given
 
 
 def _check_run(how: argparse.Namespace, processes: int) -> None:

@@ -83,7 +83,11 @@ def run(arguments: argparse.Namespace) -> int:
     """Check the settings of all runs, then do one after another, or write the script."""
     from virtex import sweeping
 
-    how = _check_flags(arguments.pretrain_flags)
+    how = pretrain.parse(
+        ["--config", "_", *arguments.pretrain_flags],
+        _OWN,
+        " is for virtex pretrain, but a sweep says that itself or cannot pass it on; remove it",
+    )
     config, runs = sweeping.plan(
         arguments.config,
         arguments.config_override,
@@ -107,21 +111,6 @@ def run(arguments: argparse.Namespace) -> int:
     except OSError as error:
         raise RunError(f"writing {error.filename} failed: {error.strerror}") from error
     return _run_all(runs, arguments.pretrain_flags)
-
-
-def _check_flags(flags: Sequence[str]) -> argparse.Namespace:
-    """The flags as `virtex pretrain` reads them; it says itself what is wrong with them."""
-    parser = argparse.ArgumentParser(prog="virtex pretrain", add_help=False)
-    pretrain.add_arguments(parser)
-    none = parser.parse_args(["--config", "_"])
-    given = parser.parse_args(["--config", "_", *flags])
-    own = [flag for name, flag in _OWN.items() if getattr(given, name) != getattr(none, name)]
-    if own:
-        raise UserError(
-            f"{own[0]} after -- is for virtex pretrain, but a sweep says that itself or cannot "
-            "pass it on; remove it"
-        )
-    return given
 
 
 def _run_all(runs: "Sequence[SweepRun]", flags: Sequence[str]) -> int:

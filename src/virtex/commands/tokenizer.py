@@ -52,8 +52,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Train, write and describe the vocabulary; raises `UserError`."""
     # Here, so that `--help` answers at once.
     from virtex.data.caption_files import read_captions
-    from virtex.runtime.whole_file import write_whole
     from virtex.text.tokenizer import Tokenizer, train
+    from virtex.whole_file import write_whole
 
     output: Path = arguments.output
     if output.is_dir():

@@ -1,4 +1,4 @@
-"""Images with the captions that were found for them, in shared memory, for more than COCO.
+"""Images with the captions that were found for them, in shared memory.
 
 Where nobody gave an image an id it is a hash of its path below the data's root: the same on every
 machine and whatever else is there.
@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from virtex.data.coco import CocoImages
-from virtex.data.packed import PackedStrings, shared
+from virtex.data.image_files import ImageFiles
+from virtex.data.packed import PackedStrings, hashed, shared
 from virtex.data.records import Record
 
 _NAMED = 5  # places in a line of the report
@@ -30,14 +30,13 @@ class CaptionColumns:
     ends: npt.NDArray[np.int64]  # (N + 1,), a 0 and the end of each image's part of `order`
 
 
-class CaptionedImages(CocoImages):
-    """The records of `columns`; `fingerprint` is the SHA-256 of ids and captions in hexadecimal."""
+class CaptionedImages(ImageFiles):
+    """The records of `columns`."""
 
     def __init__(self, directory: Path, columns: CaptionColumns) -> None:
         super().__init__(directory, columns.names, columns.places, columns.image_ids)
         self._captions = columns.captions
         self._order, self._ends = shared(columns.order), shared(columns.ends)
-        self.fingerprint = _fingerprint(columns)
 
     def __getitem__(self, index: int) -> Record:
         if not 0 <= index < len(self):
@@ -48,6 +47,11 @@ class CaptionedImages(CocoImages):
             picture=self.path(index),
             captions=tuple(self._captions[i] for i in self._order.numpy()[start:end].tolist()),
         )
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of image ids and captions."""
+        return hashed(self._image_ids, self._order, self._ends, *self._captions.tensors)
 
 
 def path_id(name: str) -> int:
@@ -61,11 +65,3 @@ def finding(count: int, what: str, where: list[str]) -> str:
     """A count and the first places: `3 captions are blank (line 7, line 9, line 31)`."""
     named = ", ".join(where[:_NAMED])
     return f"{count} {what} ({named}{', …' if count > _NAMED else ''})"
-
-
-def _fingerprint(columns: CaptionColumns) -> str:
-    digest = hashlib.sha256()
-    text, text_ends = (tensor.numpy() for tensor in columns.captions.tensors)
-    for values in (columns.image_ids, columns.order, columns.ends, text_ends, text):
-        digest.update(np.ascontiguousarray(values).data)
-    return digest.hexdigest()

@@ -6,61 +6,23 @@ image ids, whatever the order in the file.
 
 import reprlib
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from virtex.data.captioned_images import CaptionColumns, CaptionedImages
 from virtex.data.images import OnBadImage
 from virtex.data.json_stream import list_items
-from virtex.data.packed import PackedStrings, StringPacker, hashed, shared
-from virtex.data.records import Record, missing_files
+from virtex.data.packed import StringPacker
 from virtex.errors import UserError
 
 _NAMED = 5  # ids in a line of the report
 
 
-class CocoImages:
-    """The image files of one split, in order of their ids, in shared memory."""
-
-    def __init__(
-        self,
-        directory: Path,
-        names: PackedStrings,
-        places: npt.NDArray[np.int64],
-        image_ids: npt.NDArray[np.int64],
-    ) -> None:
-        """Image i has the name at `places[i]` in `names`, and the id `image_ids[i]`."""
-        self._directory = directory
-        self._names = names
-        self._places, self._image_ids = shared(places), shared(image_ids)
-
-    def __len__(self) -> int:
-        return len(self._image_ids)
-
-    def path(self, index: int) -> Path:
-        """The image file of record `index` (0 … N-1)."""
-        return self._directory / self._names[int(self._places.numpy()[index])]
-
-    def missing(self, positions: Iterable[int]) -> list[Path]:
-        """The image files at `positions` that are not there or empty."""
-        return missing_files(map(self.path, positions))
-
-    @property
-    def image_ids(self) -> npt.NDArray[np.int64]:
-        """The id of each record, (N,), ascending."""
-        ids: npt.NDArray[np.int64] = self._image_ids.numpy()
-        return ids
-
-    @property
-    def shard_sizes(self) -> npt.NDArray[np.int64]:
-        """One for all."""
-        return np.array([len(self)])
-
-
-class CocoCaptions(CocoImages):
+class CocoCaptions(CaptionedImages):
     """The records of one split, in shared memory: 70 bytes a caption for a process and its workers.
 
     `report` says, a line each, what was left out: images without a caption, captions without an
@@ -85,24 +47,17 @@ class CocoCaptions(CocoImages):
         if not len(pairs.images):
             raise UserError(f"{path} holds no image with a caption")
         image_ids = np.array(columns.image_ids, np.int64)[pairs.images]
-        super().__init__(root / f"{split}2017", columns.names.packed(), pairs.images, image_ids)
-        self._captions = columns.captions.packed()
-        self._order, self._ends = shared(pairs.captions), shared(pairs.ends)
-
-    def __getitem__(self, index: int) -> Record:
-        if not 0 <= index < len(self):
-            raise IndexError(index)
-        start, end = self._ends.numpy()[index : index + 2]
-        return Record(
-            image_id=int(self._image_ids.numpy()[index]),
-            picture=self.path(index),
-            captions=tuple(self._captions[i] for i in self._order.numpy()[start:end].tolist()),
+        super().__init__(
+            root / f"{split}2017",
+            CaptionColumns(
+                image_ids=image_ids,
+                names=columns.names.packed(),
+                places=pairs.images,
+                captions=columns.captions.packed(),
+                order=pairs.captions,
+                ends=pairs.ends,
+            ),
         )
-
-    @property
-    def fingerprint(self) -> str:
-        """A hash of image ids and captions."""
-        return hashed(self._image_ids, self._order, self._ends, *self._captions.tensors)
 
 
 @dataclass

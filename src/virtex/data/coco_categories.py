@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 
 from virtex.data.coco import (
-    CocoImages,
     annotations_file,
     file_name,
     integer,
@@ -20,6 +19,7 @@ from virtex.data.coco import (
     sorted_ids,
     text,
 )
+from virtex.data.image_files import ImageFiles
 from virtex.data.images import OnBadImage
 from virtex.data.json_stream import list_items
 from virtex.data.packed import StringPacker, hashed, shared
@@ -27,7 +27,7 @@ from virtex.data.records import Record
 from virtex.errors import UserError
 
 
-class CocoCategories(CocoImages):
+class CocoCategories(ImageFiles):
     """The records of one split, in shared memory.
 
     `categories` are the names, in the file's order. `report` says, a line each, how many images

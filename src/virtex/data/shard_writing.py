@@ -1,7 +1,6 @@
 """One tar shard from records: the same records give the same bytes."""
 
 import hashlib
-import os
 import tarfile
 import zlib
 from collections.abc import Iterable
@@ -17,6 +16,7 @@ from virtex.data.records import Record, Records
 from virtex.data.sample_text import written
 from virtex.data.tar_index import KINDS, PICTURES, ROW, TarIndex, left_out
 from virtex.data.tar_members import BLOCK
+from virtex.whole_file import whole_file
 
 _END = bytes(2 * BLOCK)
 _SIGNATURES = {b"\xff\xd8\xff": "jpg", b"\x89PNG\r\n": "png", b"GIF8": "gif", b"BM": "bmp"}
@@ -48,17 +48,10 @@ def write_shard(
     Raises BadImage for a picture that cannot be read, unless `packing` skips it; OSError where
     writing fails.
     """
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    try:
-        with partial.open("wb") as file:
-            shard = _Shard(file)
-            bad = [error for index in positions if (error := _add(shard, records, index, packing))]
-            shard.append(_END)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole_file(path) as file:
+        shard = _Shard(file)
+        bad = [error for index in positions if (error := _add(shard, records, index, packing))]
+        shard.append(_END)
     keys = [PurePath(error.picture).name for error in bad]
     index = TarIndex(
         rows=np.array(shard.rows, ROW),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from virtex.errors import RunError, UserError
+from virtex.whole_file import whole_file
 
 _OPEN_FILES = 64
 _READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
@@ -104,17 +105,10 @@ class LocalStore:
 
     def write(self, name: str, content: bytes) -> bool:
         path = self._path(name)
-        partial = path.with_name(f".{name}.partial-{os.getpid()}")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                with partial.open("wb") as file:
-                    file.write(content)
-                    file.flush()
-                    os.fsync(file.fileno())
-                partial.replace(path)
-            finally:
-                partial.unlink(missing_ok=True)
+            with whole_file(path) as file:
+                file.write(content)
         except OSError as error:
             if error.errno in _READ_ONLY:
                 return False

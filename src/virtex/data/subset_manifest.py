@@ -8,7 +8,6 @@ order.
 
 import hashlib
 import json
-import os
 import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ import numpy.typing as npt
 from virtex.data.records import Records
 from virtex.data.subset import Selection, subset
 from virtex.errors import UserError
+from virtex.whole_file import whole_file
 
 SUBSET = "subset.json"
 """The manifest's name in the directory of a run."""
@@ -130,12 +130,8 @@ def write(path: Path, manifest: SubsetManifest) -> None:
         "sha256": manifest.sha256,
         "ids": manifest.ids,
     }
-    temporary = path.with_name(f".{path.name}.partial")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(json.dumps(content, indent=1) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    with whole_file(path) as file:
+        file.write((json.dumps(content, indent=1) + "\n").encode())
 
 
 def read(path: Path) -> SubsetManifest:

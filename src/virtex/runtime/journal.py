@@ -14,6 +14,7 @@ import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 
 from virtex.runtime.scalars import SCALARS
+from virtex.whole_file import whole_file
 
 
 class Journal:
@@ -107,6 +108,5 @@ def _drop_later_scalars(path: Path, first: int) -> None:
             break  # what a killed run or a power failure left; nothing after it can be trusted
         if iteration < first and line.endswith("\n"):
             kept.append(line)
-    temporary = path.with_suffix(".partial")
-    temporary.write_text("".join(kept), encoding="utf-8")
-    temporary.replace(path)
+    with whole_file(path) as file:
+        file.write("".join(kept).encode())
