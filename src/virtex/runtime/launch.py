@@ -10,7 +10,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -131,8 +131,9 @@ def _forwarded_signals(request: StopRequest) -> Iterator[None]:
     def forward(number: int, _: object) -> None:
         request.note(number)
         for child in multiprocessing.active_children():
-            if child.pid is not None:
-                os.kill(child.pid, number)
+            with suppress(ProcessLookupError):  # it may have ended meanwhile
+                if child.pid is not None:
+                    os.kill(child.pid, number)
 
     before = {number: signal.signal(number, forward) for number in SIGNALS}
     try:
