@@ -183,7 +183,7 @@ def _stop(run: Run, journal: Journal, iteration: int) -> int:
 
 def _steps(run: Run, journal: Journal, traffic: Traffic, first: int) -> Iterator[Step]:
     config, parts = run.job.config, run.parts
-    parallel = distributed(parts.objective, run.world, accumulate=config.optim.accumulate)
+    parallel = distributed(parts.objective, run.world)
     traffic.watch(parallel)
     return optimize(
         parts.objective,
@@ -335,22 +335,43 @@ def _introduce(run: Run, journal: Journal, start: Start) -> None:
         journal.say(line)
 
 
-def distributed(objective: Objective, world: World, *, accumulate: int) -> nn.Module:
-    """`objective`, such that the processes' gradients become their mean in the backward pass."""
+def distributed(objective: Objective, world: World) -> nn.Module:
+    """`objective`, such that the processes' gradients become their mean in the backward pass.
+
+    The gradients are summed in the same buckets from the first step on, so that a resumed run adds
+    them in the same order as one that was not interrupted.
+    """
     if world.size == 1:
         return objective
     with warnings.catch_warnings():
         # torch 2.15 warns of `broadcast_buffers`; the name that it prefers is unknown to 2.11.
         warnings.simplefilter("ignore", FutureWarning)
-        return DistributedDataParallel(
+        parallel = DistributedDataParallel(
             objective,
             device_ids=[world.device] if world.device.type == "cuda" else None,
             # Batch-norm statistics are per process, as published; those of rank 0 are saved.
             broadcast_buffers=False,
             gradient_as_bucket_view=True,
-            # torch cannot skip the exchange of a part's gradients in a static graph.
-            static_graph=accumulate == 1,
         )
+    # torch sums the gradients of the first backward pass in one bucket, and those of all later ones
+    # in buckets by the order in which the first pass computed them: let that be a pass without data.
+    parallel.module = _SumOfParameters(objective)
+    parallel().backward()
+    parallel.module = objective
+    objective.zero_grad()
+    return parallel
+
+
+class _SumOfParameters(nn.Module):
+    """The sum of a module's parameters: its backward pass reaches them all, the last one first."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self) -> Tensor:
+        """A scalar tensor."""
+        return torch.stack([p.sum() for p in self.module.parameters() if p.requires_grad]).sum()
 
 
 def _mean_over_processes(losses: Mapping[str, Tensor], world: World) -> dict[str, float]:

@@ -21,7 +21,7 @@ from virtex.runtime.cluster import find_place
 from virtex.runtime.traffic import Traffic
 from virtex.runtime.world import Limits, connect
 
-def train(world, traffic, static):
+def train(world, traffic, unused):
     torch.manual_seed(0)
     model = torch.nn.Sequential(
         torch.nn.Linear(40, 300), torch.nn.ReLU(), torch.nn.Linear(300, 50), torch.nn.Tanh()
@@ -31,7 +31,7 @@ def train(world, traffic, static):
         model,
         broadcast_buffers=False,
         gradient_as_bucket_view=True,
-        static_graph=static,
+        find_unused_parameters=unused,
         bucket_cap_mb=0.03,
     )
     if traffic is not None:
@@ -52,9 +52,9 @@ def train(world, traffic, static):
     return digests, taken, size
 
 with connect(find_place(), gpus=False, limits=Limits()) as (world, _):
-    for static in (True, False):
-        plain, _, size = train(world, None, static)
-        hooked, taken, _ = train(world, Traffic(), static)
+    for unused in (True, False):
+        plain, _, size = train(world, None, unused)
+        hooked, taken, _ = train(world, Traffic(), unused)
         told = world.gather([plain, hooked, taken, size])
         if world.main:
             print(json.dumps(told))

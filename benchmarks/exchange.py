@@ -1,0 +1,113 @@
+"""How much of the exchange of gradients is hidden behind the backward pass, by the bucket layout.
+
+    python -m benchmarks.exchange [--processes 2] [--batch 4] [--repeats 7]
+
+Processes on this machine's CPU over gloo, the base configuration. Each of the layouts `rebuilt`
+(torch's default, a static graph: one bucket in the first steps, later ones by the order in which
+gradients were ready) and `fixed` (`virtex.pretraining.distributed`) is timed in turns with the same
+passes without an exchange. One JSON line each: median seconds of forward and backward pass, seconds
+in which any gradient was under way, and the share of these that added no time.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import time
+import warnings
+
+import numpy as np
+import torch
+import torch.multiprocessing as multiprocessing
+from benchmarks.fault_jobs import free_port
+from benchmarks.step import BASE, caption_batch
+from torch.nn.parallel import DistributedDataParallel
+
+from virtex import build, settings
+from virtex.config import Config
+from virtex.pretraining import distributed
+from virtex.runtime.cluster import find_place
+from virtex.runtime.traffic import Traffic
+from virtex.runtime.world import Limits, World, connect
+from virtex.tasks.base import Objective
+
+WARM_UP = 4
+"""Passes before the first that is timed; torch makes its last buckets after two."""
+
+
+def rebuilt(objective: Objective, _: World) -> torch.nn.Module:
+    """As torch does it, unless told otherwise."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        return DistributedDataParallel(
+            objective, broadcast_buffers=False, gradient_as_bucket_view=True, static_graph=True
+        )
+
+
+def train(rank: int, port: int, processes: int, batch: int, repeats: int) -> None:
+    """One process: both layouts in turns; rank 0 prints."""
+    place = {"RANK": rank, "WORLD_SIZE": processes, "MASTER_PORT": port}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", **{name: str(n) for name, n in place.items()}}
+    torch.set_num_threads(1)
+    with connect(find_place(), gpus=False, limits=Limits()) as (world, _):
+        inputs = caption_batch(batch, np.full(batch, 15), torch.device("cpu"))
+        config = settings.load(Config, BASE)
+        seconds: dict[str, list[tuple[float, float, float]]] = {"rebuilt": [], "fixed": []}
+        cases = []
+        for name, wrap in (("rebuilt", rebuilt), ("fixed", distributed)):
+            parallel, traffic = wrap(build.objective(config), world), Traffic()
+            traffic.watch(parallel)
+            cases.append((name, parallel, traffic))
+        plain = build.objective(config)
+        for repeat in range(WARM_UP + repeats):
+            alone = passes(world, plain, inputs)
+            for name, parallel, traffic in cases:
+                traffic.take()
+                together = passes(world, parallel, inputs)
+                if repeat >= WARM_UP:
+                    seconds[name].append((together, alone, traffic.take()[1]))
+        if world.main:
+            for name, rows in seconds.items():
+                print(json.dumps(summary(name, processes, batch, rows)))
+
+
+def passes(world: World, module: torch.nn.Module, inputs: dict[str, torch.Tensor]) -> float:
+    """Seconds of a forward and a backward pass, begun by all processes together."""
+    module.zero_grad()
+    world.wait()
+    start = time.perf_counter()
+    torch.stack([term.total / term.items for term in module(inputs).values()]).sum().backward()
+    return time.perf_counter() - start
+
+
+def summary(
+    layout: str, processes: int, batch: int, rows: list[tuple[float, float, float]]
+) -> dict[str, object]:
+    """Medians; the added time is that of the pairs."""
+    together, _, exchange = (statistics.median(column) for column in zip(*rows, strict=True))
+    added = statistics.median(one - other for one, other, _ in rows)
+    return {
+        "benchmark": "exchange",
+        "layout": layout,
+        "processes": processes,
+        "batch": batch,
+        "seconds": round(together, 3),
+        "exchange_seconds": round(exchange, 3),
+        "added_seconds": round(added, 3),
+        "hidden": round(1 - added / exchange, 3),
+        "torch": str(torch.__version__),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--repeats", type=int, default=7)
+    given = parser.parse_args()
+    arguments = (free_port(), given.processes, given.batch, given.repeats)
+    multiprocessing.spawn(train, arguments, nprocs=given.processes)
+
+
+if __name__ == "__main__":
+    main()
