@@ -13,7 +13,7 @@ from virtex.optim.groups import parameter_groups
 from virtex.optim.lookahead import Lookahead
 from virtex.runtime.precision import Precision, choose_precision
 from virtex.runtime.world import World
-from virtex.training import Diverged, optimize, validate
+from virtex.training import Diverged, _descend, optimize, validate
 
 CPU = torch.device("cpu")
 ALONE = World(rank=0, size=1, device=CPU)
@@ -312,6 +312,25 @@ def test_mixed_precision_steps_stay_near_float32(channels_last):
         # step to step.
         assert rounded[1] == pytest.approx(exact[1], rel=0.02)
     assert runs[0][0][1] != runs[1][0][1]
+
+
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("scaled", [False, True])
+@pytest.mark.parametrize(
+    ("value", "applied", "scale"),
+    [(1.0, True, 1.0), (3e38, False, 1.0), (torch.inf, False, 0.5), (torch.nan, False, 0.5)],
+)
+def test_a_step_is_applied_where_the_norm_is_finite(fused, scaled, value, applied, scale):
+    """3e38 is finite in float32, but the norm of two of them is not; no gradient overflowed."""
+    weight = torch.nn.Parameter(torch.zeros(2))
+    weight.grad = torch.full((2,), value)
+    optimizer = torch.optim.SGD([weight], lr=1.0, fused=fused)
+    scaler = torch.amp.GradScaler("cpu", init_scale=1.0, enabled=scaled)
+    scaler.scale(torch.ones(()))
+    _, reported = _descend(optimizer, scaler, [weight], 10.0)
+    assert reported is applied
+    assert bool(weight.any()) is applied
+    assert scaler.get_scale() == (scale if scaled else 1.0)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")

@@ -187,10 +187,9 @@ def _descend(
     finite = bool(norm.isfinite())
     if finite:
         nn.utils.clip_grads_with_norm_(parameters, clip_grad_norm, norm)
-    # A scaler must see the overflow, to lower its scale; it leaves the weights alone itself.
-    if finite or scaler.is_enabled():
         scaler.step(optimizer)  # type: ignore[arg-type]
-        scaler.update()
+    # Where a gradient overflowed, which `unscale_` has seen, this lowers the scale.
+    scaler.update()
     return norm, finite
 
 
