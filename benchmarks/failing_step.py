@@ -2,10 +2,10 @@
 
     FAILING_STEP=3 FAILING_RANK=0 python -m benchmarks.failing_step pretrain --config …
 
-In the process of rank `FAILING_RANK` (default 0) the optimizer's step number `FAILING_STEP`, counted
-from the start of the process, raises what `FAILING_ERROR` names: `error` (a RuntimeError, the
-default) or `memory` (torch's error of a GPU that is out of memory). Every attempt fails in the same
-way, unless `FAILING_ATTEMPT` names the only one that does. Everything else is the product's own.
+In the process of rank `FAILING_RANK` (default 0) the optimizer's step number `FAILING_STEP`,
+counted from the start of the process, raises what `FAILING_ERROR` names: `error` (a RuntimeError,
+the default) or `memory` (torch's error of a GPU that is out of memory). Every attempt fails in the
+same way, unless `FAILING_ATTEMPT` names the only one that does. Everything else is the product's.
 """
 
 import os

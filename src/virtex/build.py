@@ -248,7 +248,7 @@ def optimizer(config: Config, model: nn.Module) -> AnyOptimizer:
     inner: torch.optim.Optimizer
     match optim.optimizer_name:
         case "sgd":
-            inner = torch.optim.SGD(settings, lr=optim.lr, momentum=optim.sgd_momentum)
+            inner = torch.optim.SGD(settings, lr=optim.lr, momentum=optim.sgd_momentum, fused=True)
         case "adamw":
             inner = torch.optim.AdamW(settings, lr=optim.lr, fused=True)
         case _:

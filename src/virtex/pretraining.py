@@ -354,7 +354,7 @@ def distributed(objective: Objective, world: World) -> nn.Module:
             gradient_as_bucket_view=True,
         )
     # torch sums the gradients of the first backward pass in one bucket, and those of all later ones
-    # in buckets by the order in which the first pass computed them: let that be a pass without data.
+    # in buckets by the order in which the first computed them: let that be a pass without data.
     parallel.module = _SumOfParameters(objective)
     parallel().backward()
     parallel.module = objective

@@ -15,6 +15,7 @@ from virtex.errors import UserError
 from virtex.export.upstream import current_names
 from virtex.models.sharing import completed, contradictions
 from virtex.models.weights import misfits, model_weights
+from virtex.optim.lookahead import Lookahead
 from virtex.text.categories import Categories
 from virtex.text.tokenizer import Tokenizer
 
@@ -91,6 +92,18 @@ def load_optimizer(optimizer: build.AnyOptimizer, state: dict[str, Any]) -> None
         ) from error
     for group, own in zip(optimizer.param_groups, configured, strict=True):
         group.update(own)
+    _adopt_layout(optimizer.optimizer if isinstance(optimizer, Lookahead) else optimizer)
+
+
+def _adopt_layout(optimizer: torch.optim.Optimizer) -> None:
+    """Give averages the memory layout of their parameters, which CHANNELS_LAST may have changed.
+
+    torch's fused kernels take it for granted, and compute nonsense from another.
+    """
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                state[name] = torch.empty_like(parameter).copy_(value)
 
 
 def check_same_run(
