@@ -1,7 +1,10 @@
 """Taking over a checkpoint: the optimizer's state."""
 
+import copy
+
 import pytest
 import torch
+from tests.same import first_difference
 
 from virtex.optim.lookahead import Lookahead
 from virtex.restore import load_optimizer
@@ -61,3 +64,16 @@ def test_steps_of_the_fused_kernel_are_those_of_the_plain_one(shape):
     common = {"channels_last": False, "lookahead": True, "steps": 9}
     plain, fused = (stepped(SGD, weights, fused=fused, **common)[0] for fused in (False, True))
     assert torch.allclose(plain, fused, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("lookahead", [False, True])
+@pytest.mark.parametrize("kind", [SGD, ADAMW], ids=["sgd", "adamw"])
+def test_a_state_that_is_saved_before_the_next_step_is_the_one_loaded(kind, lookahead):
+    """As after a stop in the last validation, which is made up for when the run resumes."""
+    weights = torch.ones(8, 4, 3, 3)
+    common = {"channels_last": True, "fused": True, "lookahead": lookahead}
+    _, optimizer = stepped(kind, weights, **common)
+    optimizer.param_groups[0]["lr"] = 0.0123  # of the schedule
+    state = copy.deepcopy(optimizer.state_dict())
+    _, loaded = stepped(kind, weights, state=state, steps=0, **common)
+    assert first_difference(loaded.state_dict(), optimizer.state_dict()) is None

@@ -75,12 +75,13 @@ def _other_vocabulary(own: Mapping[str, Tensor], weights: Mapping[str, Any]) -> 
 
 
 def load_optimizer(optimizer: build.AnyOptimizer, state: dict[str, Any]) -> None:
-    """Take over averages and counters; rates, decay and momentum stay as they are configured.
+    """Take over averages, counters and the last step's rates; the rest stays as it is configured.
 
-    Raises `UserError` where the state is another optimizer's.
+    The rates of the next step follow from the configured `peak_lr`. A state that is saved again
+    before it is the one that was loaded. Raises `UserError` where the state is another optimizer's.
     """
     configured = [
-        {name: value for name, value in group.items() if name != "params"}
+        {name: value for name, value in group.items() if name not in ("params", "lr")}
         for group in optimizer.param_groups
     ]
     try:
