@@ -179,6 +179,7 @@ def decode(
 
 def _jpeg_by_pillow(data: bytes, limits: ImageLimits) -> PixelArray:
     """As Pillow decodes it, which notices data that break off only where nothing follows them."""
+    data = jpeg_parts.without_metadata(data)
     probe = jpeg_parts.probe(data)
     with _opened(data, ("JPEG",), limits) as image:
         pixels = _rgb(image)

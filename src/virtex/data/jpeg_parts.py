@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 _SOS, _EOI, _DRI = 0xDA, 0xD9, 0xDD
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF: the size of the image
+# Comments, and applications' segments but those of JFIF and Adobe, which say what colours there are.
+_METADATA = frozenset((*range(0xE1, 0xEE), 0xEF, 0xFE))
 _ARITHMETIC = frozenset(range(0xC9, 0xD0))
 _WITHOUT_LENGTH = frozenset((0x01, 0xD8, _EOI))
 # In a scan's data FF 00 is a value of 255, and FF D0 … FF D7 restart the decoder.
@@ -75,6 +77,12 @@ def kind(data: bytes) -> str:
             process = part.code - 0xC0
             return f"process {process}, {bits} bits a sample, {components} components{without}"
     return "without a frame header"
+
+
+def without_metadata(data: bytes) -> bytes:
+    """The image alone: not what is written about it, which may be broken, nor what follows it."""
+    parts = (part for part in segments(data) if part.code not in _METADATA)
+    return data[:2] + b"".join(data[part.start : part.end] for part in parts)
 
 
 def probe(data: bytes) -> bytes | None:
