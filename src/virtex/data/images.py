@@ -65,6 +65,17 @@ class ImageLimits:
 DEFAULT_LIMITS = ImageLimits()
 
 
+def named_limits(
+    pixels: int | None, megabytes: int | None, *, settings: tuple[str, str]
+) -> ImageLimits:
+    """The limits, the default for None; `settings` are what messages call the two."""
+    return ImageLimits(
+        DEFAULT_LIMITS.pixels if pixels is None else pixels,
+        DEFAULT_LIMITS.file_bytes if megabytes is None else megabytes << 20,
+        *settings,
+    )
+
+
 class BadImage(UserError):
     """A file that gives no picture: its path, or where in a larger file it is, and the reason."""
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 _SOS, _EOI, _DRI = 0xDA, 0xD9, 0xDD
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF: the size of the image
-# Comments, and applications' segments but those of JFIF and Adobe, which say what colours there are.
+# Comments and applications' segments, but for JFIF's and Adobe's, which name the colour space.
 _METADATA = frozenset((*range(0xE1, 0xEE), 0xEF, 0xFE))
 _ARITHMETIC = frozenset(range(0xC9, 0xD0))
 _WITHOUT_LENGTH = frozenset((0x01, 0xD8, _EOI))
