@@ -50,11 +50,19 @@ def virtex(
     checkpoint: str | pathlib.Path,
     config: str | pathlib.Path | None = None,
     tokenizer: str | pathlib.Path | None = None,
+    max_pixels: int | None = None,
+    max_image_mb: int | None = None,
 ) -> "Pretrained":
     """The whole model: captions and features of pictures. Arguments as of `virtex.load`."""
     from virtex.pretrained import load
 
-    return load(checkpoint, config=config, tokenizer=tokenizer)
+    return load(
+        checkpoint,
+        config=config,
+        tokenizer=tokenizer,
+        max_pixels=max_pixels,
+        max_image_mb=max_image_mb,
+    )
 
 
 def _backbone(name: str, path: str | pathlib.Path | None) -> nn.Module:

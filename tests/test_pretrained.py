@@ -285,6 +285,16 @@ def test_pictures_that_would_be_read_wrongly_are_refused(files, picture, named):
     assert model.features([]).shape == (0, 512)
 
 
+def test_a_limit_on_images_is_named_by_its_argument(files, tmp_path):
+    Image.new("RGB", (48, 40)).save(tmp_path / "a.png")
+    options = {"config": files.config, "tokenizer": files.tokenizer}
+    weights = files.saved(files.weights)
+    assert len(virtex.load(weights, max_pixels=1920, **options).features([tmp_path / "a.png"])) == 1
+    model = virtex.load(weights, max_pixels=1919, **options)
+    with pytest.raises(UserError, match="48 x 40 pixels are more than max_pixels of"):
+        model.features([tmp_path / "a.png"])
+
+
 @pytest.mark.parametrize(
     ("changes", "named"),
     [

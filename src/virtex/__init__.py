@@ -15,9 +15,17 @@ def load(
     *,
     config: "str | Path | Config | None" = None,
     tokenizer: str | Path | None = None,
+    max_pixels: int | None = None,
+    max_image_mb: int | None = None,
 ) -> "Pretrained":
     """A pretrained model from its checkpoint; see `virtex.pretrained.load`."""
     # Here, so that importing the package is cheap.
     from virtex import pretrained
 
-    return pretrained.load(path, config=config, tokenizer=tokenizer)
+    return pretrained.load(
+        path,
+        config=config,
+        tokenizer=tokenizer,
+        max_pixels=max_pixels,
+        max_image_mb=max_image_mb,
+    )

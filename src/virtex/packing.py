@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from virtex.build_tasks import ReportedRecords, caption_records, category_records
 from virtex.config import Data
-from virtex.data.images import BadImage, OnBadImage
+from virtex.data.images import DEFAULT_LIMITS, BadImage, ImageLimits, OnBadImage
 from virtex.data.records import Records
 from virtex.data.shard_manifest import (
     MANIFEST,
@@ -45,6 +45,7 @@ class PackJob:
     samples_per_shard: int
     categories: tuple[str, ...] | None = None
     workers: int = 1
+    limits: ImageLimits = DEFAULT_LIMITS
 
     @property
     def shards(self) -> int:
@@ -243,7 +244,11 @@ class _ShardWriting(Dataset[_Done | UserError]):
         path = self._job.directory / name
         try:
             index, bad = write_shard(
-                self._job.records, self._job.positions(shard), path, self._job.packing
+                self._job.records,
+                self._job.positions(shard),
+                path,
+                self._job.packing,
+                self._job.limits,
             )
             _write(self._job.directory, index_name(name), index.to_bytes())
         except UserError as error:

@@ -13,7 +13,14 @@ from torch import Tensor
 from virtex import build, build_tasks, settings
 from virtex.build_tasks import Vocabulary
 from virtex.config import Config
-from virtex.data.images import PixelArray, from_pillow, read_image
+from virtex.data.images import (
+    DEFAULT_LIMITS,
+    ImageLimits,
+    PixelArray,
+    from_pillow,
+    named_limits,
+    read_image,
+)
 from virtex.data.transforms import Augmented
 from virtex.decoding.attention import WordAttention
 from virtex.decoding.captioner import BeamSearch, Caption, Captioner, Strategy
@@ -45,6 +52,8 @@ class Pretrained:
     config: Config
     vocabulary: Vocabulary
     objective: Objective
+    limits: ImageLimits = DEFAULT_LIMITS
+    """Of the image files that are read."""
 
     @property
     def device(self) -> torch.device:
@@ -70,7 +79,7 @@ class Pretrained:
 
     def crops(self, pictures: Sequence[Picture]) -> Tensor:
         """`pixels` on the CPU."""
-        crops = [self._cropped(_array(picture)) for picture in pictures]
+        crops = [self._cropped(_array(picture, self.limits)) for picture in pictures]
         return torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2)
 
     def caption(
@@ -142,10 +151,10 @@ class Pretrained:
         return augmented.image
 
 
-def _array(picture: Picture) -> PixelArray:
+def _array(picture: Picture, limits: ImageLimits) -> PixelArray:
     match picture:
         case str() | Path():
-            return read_image(Path(picture))
+            return read_image(Path(picture), limits)
         case Image.Image():
             try:
                 return from_pillow(picture)
@@ -165,13 +174,16 @@ def load(
     *,
     config: str | Path | Config | None = None,
     tokenizer: str | Path | None = None,
+    max_pixels: int | None = None,
+    max_image_mb: int | None = None,
 ) -> Pretrained:
     """The model of a checkpoint, on the CPU.
 
     A checkpoint of ours is self-contained. A published one (a mapping with `model`, of any release
     from 0.9 on) and a bare state dict need `config`, the YAML of their run or what was made of it;
     their vocabulary is `tokenizer`, else the configuration's `DATA.TOKENIZER_MODEL`. Given for a
-    checkpoint of ours, both replace what it holds.
+    checkpoint of ours, both replace what it holds. `max_pixels` and `max_image_mb` (2^20 bytes)
+    limit the image files that the model reads.
 
     Raises `UserError` where the file cannot be read, where weights are missing, left over or of
     another shape, and where the vocabulary does not fit them.
@@ -186,7 +198,12 @@ def load(
     objective = build.objective(resolved, weights_follow=True)
     load_weights(objective, state, str(path))
     objective.eval()
-    return Pretrained(resolved, vocabulary, objective)
+    limits = named_limits(
+        max_pixels,
+        max_image_mb,
+        settings=("max_pixels of virtex.load", "max_image_mb of virtex.load"),
+    )
+    return Pretrained(resolved, vocabulary, objective, limits)
 
 
 def _config(path: Path, state: Mapping[str, Any], given: str | Path | Config | None) -> Config:

@@ -109,6 +109,13 @@ def test_wrong_input_is_an_error_and_writes_nothing(
     assert sorted(tmp_path.iterdir()) == before
 
 
+def test_a_limit_on_images_is_named_by_its_option(attention, pictures, tmp_path):
+    output = ("--output", tmp_path / "a.png")
+    status, _, err = attention(pictures / "2.png", *output, "--max-pixels", 48 * 40 - 1)
+    assert status == 2
+    assert "its 48 x 40 pixels are more than --max-pixels, 1919" in err
+
+
 def test_a_model_of_another_task_has_no_attention(label_model, pictures, tmp_path, capsys):
     words = ["attention", str(pictures / "0.png"), "--output", str(tmp_path / "a.png")]
     assert main([*words, "--checkpoint", str(label_model)]) == 2

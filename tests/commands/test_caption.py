@@ -162,6 +162,14 @@ def test_a_picture_is_captioned_as_it_is_meant_to_be_seen(captions, tmp_path, de
     assert len({tuple(texts(record)) for record in found.values()}) > 1
 
 
+def test_a_limit_on_images_is_named_by_its_option(caption, pictures):
+    status, _, err = caption(pictures / "0.png", "--max-pixels", 48 * 40 - 1)
+    assert status == 1
+    assert "its 48 x 40 pixels are more than --max-pixels, 1919" in err
+    status, _, _ = caption(pictures / "0.png", "--max-pixels", 48 * 40)
+    assert status == 0
+
+
 @pytest.mark.parametrize("batch_size", [1, 3, 32])
 def test_files_that_give_no_picture_are_named_and_the_others_captioned(
     caption, captions, pictures, batch_size

@@ -141,6 +141,20 @@ def test_a_bad_picture_is_an_error_or_left_out_and_named(coco, tmp_path, capsys)
     assert len(opened(tmp_path / "c")) == 10
 
 
+def test_a_limit_on_images_is_named_by_its_option(coco, tmp_path, capsys):
+    for option, value, reason in [
+        ("--max-pixels", 5399, r"its 90 x 60 pixels are more than --max-pixels, 5399"),
+        ("--max-image-mb", 1, "the file is larger than --max-image-mb, 1 MB"),
+    ]:
+        path = coco / "train2017" / "0.jpg"
+        if option == "--max-image-mb":
+            path.write_bytes(path.read_bytes() + bytes(1 << 20))
+        assert main(arguments(coco, tmp_path / "a", option, str(value))) == 2
+        assert f"error: cannot read the image {path}: {reason}" in capsys.readouterr().err
+    # A limit is no setting of the shards: with another the job goes on.
+    assert main(arguments(coco, tmp_path / "a", "--max-pixels", "5400")) == 0
+
+
 def test_large_pictures_are_shrunk_upright_and_small_ones_copied(coco, tmp_path):
     path = coco / "train2017" / "1.jpg"
     with Image.open(path) as image:

@@ -2,6 +2,7 @@
 
 import argparse
 import io
+from dataclasses import replace
 from pathlib import Path
 
 from virtex.checkpoint_arguments import (
@@ -11,12 +12,14 @@ from virtex.checkpoint_arguments import (
     load_checkpoint,
 )
 from virtex.errors import UserError
+from virtex.image_limit_arguments import add_image_limits, image_limits
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Which picture and caption, which model, what is shown."""
     parser.add_argument("image", type=Path, metavar="IMAGE", help="an image file")
     add_checkpoint_arguments(parser)
+    add_image_limits(parser.add_argument_group("image files"))
     shown = parser.add_argument_group("what is shown")
     shown.add_argument(
         "--caption",
@@ -59,6 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     device = choose_device(arguments.device)
     pretrained = load_checkpoint(arguments).to(device)
+    pretrained = replace(pretrained, limits=image_limits(arguments))
     tokens = None
     if arguments.caption is not None:
         tokens = pretrained.captioner().tokenizer.encode(normalize_caption(arguments.caption))

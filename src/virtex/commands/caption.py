@@ -15,6 +15,7 @@ from virtex.checkpoint_arguments import (
     load_checkpoint,
 )
 from virtex.errors import RunError, UserError
+from virtex.image_limit_arguments import add_image_limits, image_limits
 
 if TYPE_CHECKING:
     from virtex.caption_results import Form
@@ -33,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="image files, and directories: all files in them, at any depth, but hidden ones",
     )
     add_checkpoint_arguments(parser)
+    add_image_limits(parser.add_argument_group("image files"))
     _add_decoding(parser)
     _add_output(parser)
     parser.add_argument(
@@ -152,6 +154,7 @@ def _caption(arguments: argparse.Namespace, pictures: "list[Path | BadImage]", f
 
     device = choose_device(arguments.device)
     pretrained = load_checkpoint(arguments).to(device)
+    pretrained = replace(pretrained, limits=image_limits(arguments))
     decoding = Decoding(
         decoder=arguments.decoder,
         beam_size=arguments.beam_size,

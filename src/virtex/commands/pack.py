@@ -12,6 +12,7 @@ from pathlib import Path
 
 from virtex.argument_types import positive
 from virtex.errors import UserError
+from virtex.image_limit_arguments import add_image_limits, image_limits
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -76,6 +77,7 @@ def _add_pictures(group: argparse._ArgumentGroup) -> None:
         action="store_true",
         help="leave out pictures that cannot be read, and name them, in place of an error",
     )
+    add_image_limits(group)
     group.add_argument(
         "--no-check",
         action="store_true",
@@ -113,6 +115,7 @@ def run(arguments: argparse.Namespace) -> int:
             samples_per_shard=arguments.samples_per_shard,
             categories=categories,
             workers=arguments.workers,
+            limits=image_limits(arguments),
         )
         for line in records.report:
             print(f"{split}: {line}")

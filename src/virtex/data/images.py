@@ -1,9 +1,11 @@
 """Image files to uint8 RGB arrays: whole and upright, or an error; never a partly grey picture."""
 
 import io
+import re
 import struct
 import zlib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -13,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
+from virtex.data import jpeg_parts
 from virtex.data.exif import jpeg_exif, orientation, upright
 from virtex.errors import UserError
 
@@ -25,8 +28,6 @@ OnBadImage = Literal["error", "skip"]
 PixelArray = npt.NDArray[np.uint8]
 
 _JPEG_START = b"\xff\xd8\xff"
-_SCAN = b"\xff\xda"  # begins a JPEG's scan, and stands nowhere in its data
-_MOST_SCANS = 100  # each goes through the whole picture; programs write about ten
 _COMMON = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "JPEG2000", "PPM")
 # Pillow gives PostScript to Ghostscript, which executes it, and opens whatever an IPTC file holds,
 # PostScript too. Of the others it knows the header alone.
@@ -53,13 +54,26 @@ _BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0  # of TIFF
 
 @dataclass(frozen=True)
 class ImageLimits:
-    """How large a file, and the picture that it unpacks to, may be."""
+    """How large a file, and the image that it unpacks to, may be, and where the user sets that."""
 
     pixels: int = 178_956_970  # Pillow's own
     file_bytes: int = 256 << 20
+    pixels_setting: str = "DATA.MAX_PIXELS"
+    bytes_setting: str = "DATA.MAX_IMAGE_MB"
 
 
 DEFAULT_LIMITS = ImageLimits()
+
+
+def named_limits(
+    pixels: int | None, megabytes: int | None, *, settings: tuple[str, str]
+) -> ImageLimits:
+    """The limits, the default for None; `settings` are what messages call the two."""
+    return ImageLimits(
+        DEFAULT_LIMITS.pixels if pixels is None else pixels,
+        DEFAULT_LIMITS.file_bytes if megabytes is None else megabytes << 20,
+        *settings,
+    )
 
 
 class BadImage(UserError):
@@ -107,10 +121,9 @@ def read_image(picture: Picture, limits: ImageLimits = DEFAULT_LIMITS) -> PixelA
 def read_content(data: bytes, picture: Picture, limits: ImageLimits = DEFAULT_LIMITS) -> PixelArray:
     """As `read_image`, of a file that was read already; errors name `picture`."""
     try:
-        return decode(data, simplejpeg, limits.pixels)
+        return decode(data, simplejpeg, limits)
     except UnidentifiedImageError as error:
-        reason = "it is no image, or of a format that is not read"
-        raise BadImage(_named(picture), reason) from error
+        raise BadImage(_named(picture), _unidentified(data)) from error
     except _DAMAGE as error:
         reason = str(error) or f"it is damaged ({type(error).__name__})"
         raise BadImage(_named(picture), reason) from error
@@ -139,9 +152,15 @@ def content(picture: Picture, limits: ImageLimits = DEFAULT_LIMITS) -> bytes:
     if not data:
         raise BadImage(_named(picture), "the file is empty")
     if len(data) > limits.file_bytes:
-        reason = f"the file is larger than DATA.MAX_IMAGE_MB, {limits.file_bytes >> 20} MB"
+        reason = f"the file is larger than {limits.bytes_setting}, {limits.file_bytes >> 20} MB"
         raise BadImage(_named(picture), reason)
     return data
+
+
+def _unidentified(data: bytes) -> str:
+    if data.startswith(_JPEG_START):
+        return f"it is a damaged JPEG, or of a kind that is not read ({jpeg_parts.kind(data)})"
+    return "it is no image, or of a format that is not read"
 
 
 def _named(picture: Picture) -> Path | str:
@@ -149,38 +168,59 @@ def _named(picture: Picture) -> Path | str:
 
 
 def decode(
-    data: bytes, jpeg_decoder: ModuleType | None, max_pixels: int = DEFAULT_LIMITS.pixels
+    data: bytes, jpeg_decoder: ModuleType | None, limits: ImageLimits = DEFAULT_LIMITS
 ) -> PixelArray:
     """The picture in a file's bytes; `jpeg_decoder` is simplejpeg, or None for Pillow alone.
 
-    Pillow alone cannot tell a JPEG whose data end too early but in order from a grey picture.
+    Pixels and errors are the same with either: what simplejpeg has a word about, however small, is
+    decoded and judged by Pillow.
 
-    Raises UnidentifiedImageError, one of `_DAMAGE`, and ValueError above `max_pixels`.
+    Raises UnidentifiedImageError, one of `_DAMAGE`, and ValueError above `limits.pixels`.
     """
     if not data.startswith(_JPEG_START):
-        with _opened(data, _formats(), max_pixels) as image:
+        with _opened(data, _formats(), limits) as image:
             return from_pillow(image)
-    if data.count(_SCAN) > _MOST_SCANS:
-        raise ValueError(f"it has more than {_MOST_SCANS} scans, which only serve to take time")
+    jpeg_parts.check_scans(data, limits.pixels)
     turned = orientation(jpeg_exif(data))
-    if jpeg_decoder is not None and _is_plain_jpeg(data, jpeg_decoder, max_pixels):
-        return upright(jpeg_decoder.decode_jpeg(data, strict=True), turned)
-    with _opened(data, ("JPEG",), max_pixels) as image:
-        return upright(_rgb(image), turned)
+    if jpeg_decoder is not None and _is_plain_jpeg(data, jpeg_decoder, limits.pixels):
+        with suppress(ValueError):
+            return upright(jpeg_decoder.decode_jpeg(data, strict=True), turned)
+    return upright(_jpeg_by_pillow(data, limits), turned)
 
 
-def _opened(data: bytes, formats: tuple[str, ...], max_pixels: int) -> Image.Image:
-    """The picture, not decoded yet; raises ValueError above `max_pixels`."""
-    if Image.MAX_IMAGE_PIXELS is not None and max_pixels > 2 * Image.MAX_IMAGE_PIXELS:
+def _jpeg_by_pillow(data: bytes, limits: ImageLimits) -> PixelArray:
+    """As Pillow decodes it, which notices data that break off only where nothing follows them."""
+    data = jpeg_parts.without_metadata(data)
+    probe = jpeg_parts.probe(data)
+    with _opened(data, ("JPEG",), limits) as image:
+        pixels = _rgb(image)
+        if probe is not None:
+            with _opened(probe, ("JPEG",), limits) as probed:
+                if not np.array_equal(np.asarray(image), np.asarray(probed)):
+                    raise ValueError("premature end of its data: it is truncated or damaged")
+    if jpeg_parts.lost_restart(data):
+        raise ValueError("a restart marker is missing, and with it data: it is damaged")
+    return pixels
+
+
+def _opened(data: bytes, formats: tuple[str, ...], limits: ImageLimits) -> Image.Image:
+    """The image, not decoded yet; raises ValueError above `limits.pixels`."""
+    if Image.MAX_IMAGE_PIXELS is not None and limits.pixels > 2 * Image.MAX_IMAGE_PIXELS:
         # Pillow's own bound, of the whole process, refuses pictures above twice this.
-        Image.MAX_IMAGE_PIXELS = (max_pixels + 1) // 2
-    image = Image.open(io.BytesIO(data), formats=formats)
+        Image.MAX_IMAGE_PIXELS = (limits.pixels + 1) // 2
+    try:
+        image = Image.open(io.BytesIO(data), formats=formats)
+    except Image.DecompressionBombError as error:
+        (size,) = re.findall(r"\((\d+ pixels)\)", str(error)) or ["pixels"]
+        raise ValueError(_too_large(size, limits)) from error
     width, height = image.size
-    if width * height > max_pixels:
-        raise ValueError(
-            f"its {width} x {height} pixels are more than DATA.MAX_PIXELS, {max_pixels}"
-        )
+    if width * height > limits.pixels:
+        raise ValueError(_too_large(f"{width} x {height} pixels", limits))
     return image
+
+
+def _too_large(size: str, limits: ImageLimits) -> str:
+    return f"its {size} are more than {limits.pixels_setting}, {limits.pixels}"
 
 
 def _formats() -> tuple[str, ...]:

@@ -11,7 +11,14 @@ from typing import BinaryIO
 import cv2
 import numpy as np
 
-from virtex.data.images import BadImage, Picture, content, read_content
+from virtex.data.images import (
+    DEFAULT_LIMITS,
+    BadImage,
+    ImageLimits,
+    Picture,
+    content,
+    read_content,
+)
 from virtex.data.records import Record, Records
 from virtex.data.sample_text import written
 from virtex.data.tar_index import KINDS, PICTURES, ROW, TarIndex, left_out
@@ -41,7 +48,11 @@ class Packing:
 
 
 def write_shard(
-    records: Records, positions: Iterable[int], path: Path, packing: Packing
+    records: Records,
+    positions: Iterable[int],
+    path: Path,
+    packing: Packing,
+    limits: ImageLimits = DEFAULT_LIMITS,
 ) -> tuple[TarIndex, list[BadImage]]:
     """Write the tar file `path`, whole or not at all; returns its index and what was left out.
 
@@ -50,7 +61,8 @@ def write_shard(
     """
     with whole_file(path) as file:
         shard = _Shard(file)
-        bad = [error for index in positions if (error := _add(shard, records, index, packing))]
+        added = (_add(shard, records, index, packing, limits) for index in positions)
+        bad = [error for error in added if error]
         shard.append(_END)
     keys = [PurePath(error.picture).name for error in bad]
     index = TarIndex(
@@ -88,11 +100,13 @@ class _Shard:
         return place
 
 
-def _add(shard: _Shard, records: Records, index: int, packing: Packing) -> BadImage | None:
+def _add(
+    shard: _Shard, records: Records, index: int, packing: Packing, limits: ImageLimits
+) -> BadImage | None:
     """Add a record; returns the error of a picture that is skipped."""
     try:
         record = records[index]
-        extension, data = _picture(record, packing)
+        extension, data = _picture(record, packing, limits)
     except BadImage as error:
         if not packing.skip_bad:
             raise
@@ -104,15 +118,15 @@ def _add(shard: _Shard, records: Records, index: int, packing: Packing) -> BadIm
     return None
 
 
-def _picture(record: Record, packing: Packing) -> tuple[str, bytes]:
+def _picture(record: Record, packing: Packing, limits: ImageLimits) -> tuple[str, bytes]:
     """The extension and the bytes of a record's picture in the shard."""
-    data = content(record.picture)
+    data = content(record.picture, limits)
     reduction = packing.reduction
     if reduction is None:
         if packing.checked:
-            read_content(data, record.picture)
+            read_content(data, record.picture, limits)
         return _extension(data, record.picture), data
-    image = read_content(data, record.picture)
+    image = read_content(data, record.picture, limits)
     height, width = image.shape[:2]
     factor = reduction.short_side / min(height, width)
     if factor >= 1:
