@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -30,6 +31,7 @@ A = TypeVar("A")
 _GRACE_SECONDS = 2.0
 """How long a worker that is no longer needed may take to finish what it is doing."""
 _LOOK_SECONDS = 0.5
+_EXIT_SECONDS = 1.0
 _PR_SET_PDEATHSIG = 1
 
 
@@ -180,6 +182,7 @@ def _end(batches: Any) -> None:
     with _deaths_expected():
         batches._shutdown_workers()
     killer.cancel()
+    _remove_left_memory(workers)
 
 
 def _kill(workers: Sequence[BaseProcess]) -> None:
@@ -187,6 +190,15 @@ def _kill(workers: Sequence[BaseProcess]) -> None:
         worker.kill()
     for worker in workers:
         worker.join(_GRACE_SECONDS)
+    _remove_left_memory(workers)
+
+
+def _remove_left_memory(workers: Sequence[BaseProcess]) -> None:
+    """Remove what workers that were killed were just making: torch names it after the process."""
+    for worker in workers:
+        if worker.exitcode:
+            for path in Path("/dev/shm").glob(f"torch_{worker.pid}_*"):
+                path.unlink(missing_ok=True)
 
 
 def _start(parent: int, by_kernel: bool, _: int) -> None:
@@ -205,11 +217,18 @@ def _start(parent: int, by_kernel: bool, _: int) -> None:
 def _end_with(parent: int, *, by_kernel: bool) -> None:
     """Let this process end when `parent` does, also where that was a moment ago."""
     if by_kernel:
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        # Not SIGKILL, as shared memory that is just being made would be left.
+        signal.signal(signal.SIGUSR2, _exit_soon)
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGUSR2)
         if os.getppid() != parent:
-            os._exit(1)
+            sys.exit(1)
     else:
         threading.Thread(target=_watch, args=(parent,), name="parent", daemon=True).start()
+
+
+def _exit_soon(*_: object) -> None:
+    signal.setitimer(signal.ITIMER_REAL, _EXIT_SECONDS)  # SIGALRM ends what hangs
+    sys.exit(1)
 
 
 def _watch(parent: int) -> None:

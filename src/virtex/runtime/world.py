@@ -114,24 +114,15 @@ def connect(
         device = torch.device("cuda", place.local_rank if torch.cuda.device_count() > 1 else 0)
         torch.cuda.set_device(device)
     world = World(rank=place.rank, size=place.size, device=device)
-    store = None
-    if place.size > 1:
-        store = _meet(place, limits.meeting, stopping)
-        # Sums of tensors on the CPU, such as of the wish to stop, need gloo beside NCCL.
-        dist.init_process_group(
-            "cpu:gloo,cuda:nccl" if gpus else "gloo",
-            store=store,
-            rank=place.rank,
-            world_size=place.size,
-            # The heartbeat comes first, and knows more.
-            timeout=timedelta(seconds=min(limits.stuck, 10**6) + 60),
-            device_id=device if gpus else None,
-        )
     watched = None
-    if store is not None:
-        # A connection of its own: the other may be in a call that does not come back.
-        client = _client(place, limits.meeting, stopping)
-        watched = PrefixStore(f"beats/{place.attempt}", client)
+    if place.size > 1:
+        try:
+            watched = _join(place, device, limits, stopping)
+        except dist.DistError as error:
+            raise RunError(
+                f"rank {place.rank} lost rank 0 or its agent at {place.host}:{place.port} while "
+                f"the processes met: {_first_line(error)}. See what the first machine says"
+            ) from error
     heartbeat = Heartbeat(place.rank, place.size, watched, limits.stuck)
     if place.agent:
         # Without its agent nobody ends or restarts the job: it is left where it can go on.
@@ -158,8 +149,8 @@ def _failures_shared(place: Place, heartbeat: Heartbeat) -> Iterator[None]:
         if place.size > 1 and is_of_the_connection(error):
             raise RunError(_lost(place, heartbeat, error)) from error
         heartbeat.announce(error)
-        if place.size > 1 and place.rank == 0 and not place.agent_serves:
-            # So that the others can read it: the store ends with this process.
+        if place.size > 1:
+            # So that the others can read it: the store may end with this process, or its agent.
             time.sleep(_READING_SECONDS)
         if isinstance(error, UserError | OSError | KeyboardInterrupt):
             raise
@@ -184,6 +175,26 @@ def _lost(place: Place, heartbeat: Heartbeat, error: BaseException) -> str:
         text = f"{failure}\nSo rank {place.rank} ends too ({heartbeat.where})."
     tell_agent(text)
     return text
+
+
+def _join(
+    place: Place, device: torch.device, limits: Limits, stopping: Callable[[], bool]
+) -> Store:
+    """Join the others, as soon as all are there; what the heartbeat tells and reads."""
+    store = _meet(place, limits.meeting, stopping)
+    gpus = device.type == "cuda"
+    # Sums of tensors on the CPU, such as of the wish to stop, need gloo beside NCCL.
+    dist.init_process_group(
+        "cpu:gloo,cuda:nccl" if gpus else "gloo",
+        store=store,
+        rank=place.rank,
+        world_size=place.size,
+        # The heartbeat comes first, and knows more.
+        timeout=timedelta(seconds=min(limits.stuck, 10**6) + 60),
+        device_id=device if gpus else None,
+    )
+    # A connection of its own: the other may be in a call that does not come back.
+    return PrefixStore(f"beats/{place.attempt}", _client(place, limits.meeting, stopping))
 
 
 def check_gpus(gpus_per_machine: int) -> None:
