@@ -45,6 +45,7 @@ MAY_IMPORT["argument_types"] = set()
 MAY_IMPORT["image_limit_arguments"] = {"argument_types", "data"}
 MAY_IMPORT["caption_results"] = {"data", "decoding", "runtime"}
 MAY_IMPORT["progress"] = {"runtime", "training"}
+MAY_IMPORT["out_of_memory"] = {"config", "runtime"}
 MAY_IMPORT["preparation"] = {*MAY_IMPORT}
 JOBS = {"pretraining", "scenes_report", "sweeping", "comparison", "captioning_job", "packing"}
 BELOW_JOBS = {*MAY_IMPORT}

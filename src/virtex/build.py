@@ -1,6 +1,6 @@
 """Where configuration becomes objects: this knob, that argument, and no other logic."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, assert_never
@@ -173,7 +173,7 @@ def training_batches(
     say: Callable[[str], None] = lambda _: None,
     reached: Callable[[str], None] = lambda _: None,
     stopping: Callable[[], bool] = lambda: False,
-) -> Iterator[Mapping[str, Tensor]]:
+) -> Generator[Mapping[str, Tensor], None, None]:
     """This process's batches on its device, endless, from iteration `first` (from 1) on.
 
     Shards that are fetched come ahead of them: `say` and `reached` are told of it. Raises `Stopped`
@@ -209,7 +209,7 @@ def training_batches(
 
 def validation_batches(
     config: Config, parts: Data, world: World, *, workers: int, on_bad_image: Callable[[str], None]
-) -> Iterator[Mapping[str, Tensor]]:
+) -> Generator[Mapping[str, Tensor], None, None]:
     """This process's share of the validation split on its device, every example once."""
     batches = loader.validation_batches(
         parts.validation,
@@ -313,6 +313,6 @@ def _missing(records: Records, on_bad_image: str) -> list[str]:
 
 def _on_device(
     batches: Iterator[Mapping[str, Tensor]], device: torch.device
-) -> Iterator[Mapping[str, Tensor]]:
+) -> Generator[Mapping[str, Tensor], None, None]:
     for batch in batches:
         yield {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}

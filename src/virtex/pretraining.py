@@ -2,8 +2,9 @@
 
 import resource
 import sys
+import traceback
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from virtex.data import subset_manifest
 from virtex.data.loader import lost_workers_as_errors
 from virtex.errors import RunError, UserError
 from virtex.evaluation.contact_sheet import contact_sheet
+from virtex.out_of_memory import lack_of_memory_as_error
 from virtex.preparation import Job, Parts, begin, find_start, preflight
 from virtex.progress import Meter, losses_text, progress_line, training_scalars
 from virtex.restore import vocabulary_state
@@ -60,8 +62,6 @@ def pretrain(job: Job) -> int:
     place = find_place()
     with ExitStack() as stack:
         stack.enter_context(_failures_of_files(job.directory))
-        if job.terminal is not None:
-            stack.enter_context(debugger(job.terminal, here=place.rank == job.debug_rank))
         request = stack.enter_context(stop_requests())
         connection = connect(
             place,
@@ -71,6 +71,9 @@ def pretrain(job: Job) -> int:
             parent=request.parent,
         )
         world, heartbeat = stack.enter_context(connection)
+        if job.terminal is not None:
+            # Before the others hear of an error, and end.
+            stack.enter_context(debugger(job.terminal, here=place.rank == job.debug_rank))
         heartbeat.at("reading the annotations")
         data = build.data(job.config)
         warning = None
@@ -79,7 +82,8 @@ def pretrain(job: Job) -> int:
         heartbeat.at("reading the checkpoint")
         start = world.from_main(lambda: find_start(job, data, place.attempt))
         heartbeat.at("building the model")
-        parts = begin(job, world, data, start)
+        with lack_of_memory_as_error(job.config, world):
+            parts = begin(job, world, data, start)
         start = start.without_state()  # it is as large as model and optimizer
         heartbeat.at("preflight")
         notes = preflight(job, world, parts)
@@ -115,7 +119,7 @@ def _record(run: Run, start: Start, cautions: list[str], notes: list[str]) -> in
             _introduce(run, journal, start)
             for line in notes:
                 journal.say(line)
-            with lost_workers_as_errors():
+            with lost_workers_as_errors(), lack_of_memory_as_error(job.config, world):
                 status = _train(run, journal, start)
             run.saver.finish()
             _tell_saved(run, journal)
@@ -125,8 +129,10 @@ def _record(run: Run, start: Start, cautions: list[str], notes: list[str]) -> in
                 # No process has succeeded before the last checkpoint is there.
                 run.heartbeat.at("waiting until the last checkpoint is saved")
                 run.world.wait()
-        except UserError as error:
-            journal.record(str(error))
+        except (Exception, KeyboardInterrupt) as error:
+            # First, as what follows may take long.
+            run.heartbeat.announce(error)
+            journal.record(str(error) if isinstance(error, UserError) else traceback.format_exc())
             raise
         finally:
             # What is being written when something else fails becomes whole.
@@ -145,9 +151,17 @@ def _train(run: Run, journal: Journal, start: Start) -> int:
     if job.debug_rank is not None:
         breakpoint()  # of the process that was asked for; the others pass
     traffic = Traffic()
-    meter = Meter(run.world.size, traffic)
+    steps = _steps(run, journal, traffic, first)
+    # Else an error would hold on to the loader's workers.
+    with closing(steps):
+        return _follow(run, journal, Meter(run.world.size, traffic), steps)
+
+
+def _follow(run: Run, journal: Journal, meter: Meter, steps: Iterator[Step]) -> int:
+    """Tell of each step; validate, save and stop where it is time."""
+    job, last = run.job, run.job.config.optim.num_iterations
     due = False
-    for step in _steps(run, journal, traffic, first):
+    for step in steps:
         meter.add(step)
         if not step.applied:
             journal.warn(f"iteration {step.iteration}: gradient not finite, step not applied")
@@ -181,35 +195,37 @@ def _stop(run: Run, journal: Journal, iteration: int) -> int:
     return STOPPED
 
 
-def _steps(run: Run, journal: Journal, traffic: Traffic, first: int) -> Iterator[Step]:
+def _steps(run: Run, journal: Journal, traffic: Traffic, first: int) -> Generator[Step, None, None]:
     config, parts = run.job.config, run.parts
     parallel = distributed(parts.objective, run.world)
     traffic.watch(parallel)
-    return optimize(
-        parts.objective,
-        build.training_batches(
-            *(config, parts.data, run.world),
-            workers=run.job.workers,
-            first=first,
-            on_bad_image=journal.warn_once,
-            say=journal.say,
-            reached=run.heartbeat.at,
-            stopping=lambda: bool(run.request),
-        ),
-        parts.optimizer,
-        build.schedule(config),
-        scaler=parts.scaler,
-        precision=parts.precision,
-        clip_grad_norm=config.optim.clip_grad_norm,
-        max_nonfinite_steps=config.optim.max_nonfinite_steps,
-        seed=config.random_seed,
-        world=run.world,
-        parallel=parallel,
-        accumulate=config.optim.accumulate,
+    batches = build.training_batches(
+        *(config, parts.data, run.world),
+        workers=run.job.workers,
         first=first,
-        last=config.optim.num_iterations,
+        on_bad_image=journal.warn_once,
+        say=journal.say,
         reached=run.heartbeat.at,
+        stopping=lambda: bool(run.request),
     )
+    with closing(batches):
+        yield from optimize(
+            parts.objective,
+            batches,
+            parts.optimizer,
+            build.schedule(config),
+            scaler=parts.scaler,
+            precision=parts.precision,
+            clip_grad_norm=config.optim.clip_grad_norm,
+            max_nonfinite_steps=config.optim.max_nonfinite_steps,
+            seed=config.random_seed,
+            world=run.world,
+            parallel=parallel,
+            accumulate=config.optim.accumulate,
+            first=first,
+            last=config.optim.num_iterations,
+            reached=run.heartbeat.at,
+        )
 
 
 def _tell_progress(run: Run, journal: Journal, meter: Meter, step: Step) -> None:
@@ -233,7 +249,7 @@ def _validate(run: Run, journal: Journal, iteration: int) -> bool:
     """Validate, and write down what came out; False where a request to stop came first."""
     parts = run.parts
 
-    def watched() -> Iterator[Mapping[str, Tensor]]:
+    def watched() -> Generator[Mapping[str, Tensor], None, None]:
         for batch in build.validation_batches(
             *(run.job.config, parts.data, run.world),
             workers=run.job.workers,
@@ -245,13 +261,14 @@ def _validate(run: Run, journal: Journal, iteration: int) -> bool:
     run.heartbeat.at(f"validation after iteration {iteration}")
     # The statistics that are saved, and so judged, are those of the first process.
     run.world.broadcast(list(parts.objective.buffers()))
-    means = validate(
-        parts.objective,
-        watched(),
-        precision=parts.precision,
-        sum_over_processes=run.world.sum,
-        stopping=lambda: bool(run.request),
-    )
+    with closing(watched()) as batches:
+        means = validate(
+            parts.objective,
+            batches,
+            precision=parts.precision,
+            sum_over_processes=run.world.sum,
+            stopping=lambda: bool(run.request),
+        )
     if means is None:
         return False
     if not means:

@@ -3,9 +3,11 @@ import multiprocessing
 import os
 import random
 import signal
+import threading
 import time
 from contextlib import suppress
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,6 +27,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:This DataLoader will create"),
 ]
 
+SHARED_MEMORY = Path("/dev/shm")
 TRAIN = (RandomResizedCrop(16), HorizontalFlip(), ColorJitter())
 
 
@@ -273,3 +276,94 @@ def test_a_user_error_of_a_transform_arrives_as_it_was(records):
     dataset = ExampleDataset(records, [CenterCrop(99)], encode, 0)
     with pytest.raises(UserError, match=r"\Acenter_crop of 99"):
         training(dataset, workers=1)
+
+
+def children():
+    return [child.pid for child in multiprocessing.active_children()]
+
+
+def test_workers_end_with_the_batches_also_where_an_error_holds_on_to_them(dataset):
+    batches = training_batches(dataset, collate, batch_size=4, workers=2, seed=3)
+    next(batches)
+    try:
+        raise ZeroDivisionError
+    except ZeroDivisionError:
+        assert len(children()) == 2
+        batches.close()
+        assert children() == []
+
+
+def test_a_stopped_worker_ends_with_the_batches(dataset):
+    """It neither takes the word that ends the others nor SIGTERM."""
+    batches = training_batches(dataset, collate, batch_size=4, workers=2, seed=3)
+    next(batches)
+    for pid in children():
+        os.kill(pid, signal.SIGSTOP)
+    begin = time.monotonic()
+    batches.close()
+    assert children() == []
+    assert time.monotonic() - begin < 4
+
+
+def test_a_worker_that_is_stopped_on_the_way_ends_the_run_and_then_itself(dataset):
+    batches = training_batches(dataset, collate, batch_size=4, workers=1, seed=3, timeout_seconds=1)
+    next(batches)
+    (pid,) = children()
+    os.kill(pid, signal.SIGSTOP)
+    begin = time.monotonic()
+    with pytest.raises(RunError, match="timed out after 1") as caught:
+        list(islice(batches, 10))
+    assert children() == [], caught
+    assert time.monotonic() - begin < 5
+
+
+def refuses(_):
+    raise UserError("the first window does not come")
+
+
+class Unreachable:
+    need = expect = staticmethod(refuses)
+
+
+def test_workers_that_never_get_work_end_too(dataset):
+    with pytest.raises(UserError, match="does not come") as caught:
+        training(dataset, workers=2, ahead=Unreachable())
+    deadline = time.monotonic() + 2
+    while children() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert children() == [], caught
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP, signal.SIGQUIT])
+@pytest.mark.parametrize("by_main_thread", [True, False])
+def test_workers_end_with_their_process_however_that_ends(dataset, number, by_main_thread):
+    reading, writing = os.pipe()
+    main = os.fork()
+    if main == 0:
+        load_and_wait(dataset, writing, by_main_thread)
+    os.close(writing)
+    with os.fdopen(reading) as told:
+        workers = [int(word) for word in told.readline().split()]
+        assert len(workers) == 2
+        os.kill(main, number)
+        os.waitpid(main, 0)
+        begin = time.monotonic()
+        assert told.read() == ""  # when all that hold the other end have ended
+    assert time.monotonic() - begin < 2
+    assert not [path for pid in workers for path in SHARED_MEMORY.glob(f"torch_{pid}_*")]
+
+
+def load_and_wait(dataset, writing, by_main_thread):
+    """Tell the workers' process ids and do nothing more, for ever."""
+    signal.signal(signal.SIGQUIT, lambda *_: os._exit(1))  # without a dump of memory
+    batches = training_batches(dataset, collate, batch_size=4, workers=2, seed=3)
+    if by_main_thread:
+        next(batches)
+    else:
+        thread = threading.Thread(target=next, args=(batches,))
+        thread.start()
+        thread.join()  # the kernel would take its end for that of the process
+        time.sleep(0.5)
+    os.write(writing, f"{' '.join(map(str, children()))}\n".encode())
+    while True:
+        signal.pause()

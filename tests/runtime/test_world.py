@@ -28,8 +28,8 @@ def main(tenth):
         print(f"{world.rank} of {world.size}: {total.tolist()}\\n", end="", flush=True)
     return 3 if world.main else 4
 
-if __name__ == "__main__":
-    raise SystemExit(launch(main, 0.25, Machines(processes=2, url=sys.argv[1])))
+def start():
+    return launch(main, 0.25, Machines(processes=2, url=sys.argv[1]))
 """
 
 
@@ -47,8 +47,8 @@ def main(_):
         world.wait()
     return 0
 
-if __name__ == "__main__":
-    raise SystemExit(launch(main, None, Machines(processes=2, url=sys.argv[1])))
+def start():
+    return launch(main, None, Machines(processes=2, url=sys.argv[1]))
 """
 
 
@@ -59,11 +59,13 @@ def free_url():
 
 
 def two_processes(directory, program):
-    script = directory / "program.py"
-    script.write_text(program)
+    (directory / "program.py").write_text(program)
+    # As a module, by whose name the processes find the function.
+    words = [sys.executable, "-c", "import program; raise SystemExit(program.start())", free_url()]
     process = subprocess.Popen(
-        [sys.executable, script, free_url()],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        words,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
+        cwd=directory,
         start_new_session=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

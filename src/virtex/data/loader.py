@@ -6,16 +6,10 @@ one worker, which returns the whole batch; errors come back as values and are ra
 is due.
 """
 
-import gc
-import signal
-import sys
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from types import TracebackType
+from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple, Protocol
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -23,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from virtex.data.dataset import VALIDATION_EPOCH, Example, Key
 from virtex.data.images import BadImage
+from virtex.data.loader_workers import Patience, started_workers, worker_start, workers_of
 from virtex.data.order import DEFAULT_WINDOW, TrainingKeys
 from virtex.data.shards_ahead import Ahead, announced, training_windows
 from virtex.errors import RunError, UserError
@@ -201,21 +196,23 @@ def _batches(
     timeout_seconds: float,
 ) -> Iterator[Batch]:
     """The main process's side: batches in order, errors raised, bad files reported once each."""
+    started = ExitStack()  # what holds until the workers are there, which the first keys need
+    patience = Patience(timeout_seconds)
     loader = DataLoader(
         loads,
         batch_size=None,  # a key of `loads` is a batch already
-        sampler=keys,
+        sampler=patience.keys(keys, started.close),
         collate_fn=_as_it_is,
         num_workers=workers,
         prefetch_factor=_BATCHES_OF_A_WORKER if workers else None,
         pin_memory=pin_memory,
-        timeout=min(_LOOK_SECONDS, timeout_seconds) if workers else 0,
-        worker_init_fn=_start_worker,
+        timeout=_LOOK_SECONDS if workers else 0,
+        worker_init_fn=worker_start(),
         # Otherwise each iterator would draw from the global random state.
         generator=torch.Generator(),
     )
     known = set()
-    for loaded in _living(loader, timeout_seconds):
+    for loaded in _living(loader, started, patience):
         for bad in loaded.bad:
             if skipped is not None and bad.picture not in known:
                 known.add(bad.picture)
@@ -226,48 +223,39 @@ def _batches(
             yield loaded.batch
 
 
-def _living(loader: "DataLoader[_Loaded]", timeout_seconds: float) -> Iterator[_Loaded]:
-    with lost_workers_as_errors():
-        batches = iter(loader)
-        since = time.monotonic()
+def _living(
+    loader: "DataLoader[_Loaded]", started: ExitStack, patience: Patience
+) -> Iterator[_Loaded]:
+    with (
+        lost_workers_as_errors(),
+        patience.limited(),
+        started_workers(loader, started) as batches,
+    ):
+        patience.watch(workers_of(batches))
         while True:
+            patience.check()
             try:
-                loaded = next(batches)
+                with patience.waiting():
+                    loaded = _next(batches)
             except StopIteration:
+                patience.check()
                 return
-            except RuntimeError as error:
-                # Otherwise torch would hear of a lost worker by a signal alone, and does not where
-                # the worker was lost before torch had noted its number.
-                if "timed out" not in str(error):
-                    raise
-                if time.monotonic() - since < timeout_seconds:
-                    continue
-                raise RuntimeError(f"DataLoader timed out after {timeout_seconds} s") from error
             yield loaded
-            since = time.monotonic()
+
+
+def _next(batches: Iterator[_Loaded]) -> _Loaded:
+    """The next batch, with a look at the workers every few seconds.
+
+    Otherwise torch would hear of a lost worker by a signal alone, and does not where the worker was
+    lost before torch had noted its number.
+    """
+    while True:
+        try:
+            return next(batches)
+        except RuntimeError as error:
+            if "timed out" not in str(error):
+                raise
 
 
 def _as_it_is(loaded: Any) -> Any:
     return loaded
-
-
-def _start_worker(_: int) -> None:
-    # A collection writes to the header of every object and so copies the pages shared with the main
-    # process, 40 MB a worker. What was there at the start stays uncollected instead.
-    gc.freeze()
-    # One thread each: the workers are the parallelism.
-    cv2.setNumThreads(0)
-    torch.set_num_threads(1)
-    # These go to the whole group, or to every process of a SLURM job; the main process ends the
-    # workers in good order.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)
-    sys.excepthook = _report_unless_disconnected
-
-
-def _report_unless_disconnected(
-    kind: type[BaseException], error: BaseException, traceback: TracebackType | None
-) -> None:
-    """For the thread that hands batches over: a main process that ended is none of its errors."""
-    if not isinstance(error, EOFError | ConnectionError):
-        sys.__excepthook__(kind, error, traceback)

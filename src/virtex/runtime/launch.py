@@ -4,20 +4,25 @@ When a process dies, the agent ends the others, or starts all of them anew.
 """
 
 import logging
-import multiprocessing
 import os
 import signal
 import sys
-import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from virtex.errors import RunError, UserError
+from virtex.errors import RunError
 from virtex.runtime.cluster import find_place, wait_for
+from virtex.runtime.rank_process import RankProcesses
 from virtex.runtime.stopped_children import stopped_children_ended
 from virtex.runtime.stopping import SIGNALS, STOPPED, Stopped, StopRequest, stop_requests
+
+if TYPE_CHECKING:
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig
 
 A = TypeVar("A")
 
@@ -80,13 +85,40 @@ def _under_agent(
     import torch.distributed as dist
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+    from torch.distributed.launcher.api import elastic_launch
 
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    with ExitStack() as stack:
+        directory = Path(stack.enter_context(TemporaryDirectory(prefix="virtex-agent-")))
+        ranks = RankProcesses(directory, function, argument)
+        stack.enter_context(_forwarded_signals(request, ranks))
+        stack.enter_context(stopped_children_ended(machines.stuck))
+        try:
+            # The words are for whoever lists the processes.
+            program = (str(ranks.program), *sys.argv[1:])
+            elastic_launch(_config(machines, directory), sys.executable)(*program)
+        except ChildFailedError as error:
+            return _failed(error, request)
+        except SignalException as error:
+            if error.sigval == signal.SIGINT:
+                raise KeyboardInterrupt from error
+            return 128 + int(error.sigval)
+        except dist.DistError as error:
+            raise RunError(_unmet(machines, ranks, error)) from error
+        return max(ranks.statuses)
+
+
+def _config(machines: Machines, directory: Path) -> "LaunchConfig":
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
+    from torch.distributed.launcher.api import LaunchConfig
+
     handled: dict[str, Any] = {}
     if "signals_to_handle" in LaunchConfig.__dataclass_fields__:
-        handled["signals_to_handle"] = "SIGINT,SIGHUP,SIGQUIT"
-    config = LaunchConfig(
+        numbers = (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+        # What nohup, or a shell for its background, has let this process ignore stays ignored.
+        names = [one.name for one in numbers if signal.getsignal(one) != signal.SIG_IGN]
+        handled["signals_to_handle"] = ",".join(names)
+    return LaunchConfig(
         min_nodes=machines.count,
         max_nodes=machines.count,
         nproc_per_node=machines.processes,
@@ -97,43 +129,49 @@ def _under_agent(
         rdzv_configs={"rank": machines.rank, "timeout": int(machines.meeting)},
         max_restarts=machines.max_restarts,
         monitor_interval=0.5,
+        logs_specs=DefaultLogsSpecs(log_dir=str(directory / "logs")),
         **handled,
     )
-    try:
-        with _forwarded_signals(request), stopped_children_ended(machines.stuck):
-            results: dict[int, int] = elastic_launch(config, _reporting)(function, argument)
-    except ChildFailedError as error:
-        rank, failure = error.get_first_failure()
-        if failure.exitcode >= 0:
-            return int(failure.exitcode)
-        if request:  # the signal came before the processes could take note of it
-            return STOPPED
-        name = signal.Signals(-failure.exitcode).name
-        raise RunError(
-            f"rank {rank} (process {failure.pid}) was ended by {name}, and so were the others"
-            + (": mostly for lack of memory" if name == "SIGKILL" else "")
-            + ". What was saved is whole: go on with --resume-from latest, or let --max-restarts "
-            "do so"
-        ) from error
-    except SignalException as error:
-        return 128 + int(error.sigval)
-    except dist.DistError as error:
-        raise RunError(
-            f"machine {machines.rank} of {machines.count} could not meet the others at "
-            f"{machines.url}: {str(error).splitlines()[0][:200]}. The first machine must listen "
-            "there, on a port that is free and open to the others: see --dist-url"
-        ) from error
-    return max(results.values())
+
+
+def _failed(error: "ChildFailedError", request: StopRequest) -> int:
+    """The status of the process that failed first; raises `RunError` where it was killed."""
+    rank, failure = error.get_first_failure()
+    if failure.exitcode >= 0:
+        return int(failure.exitcode)
+    if request:  # the signal came before the processes could take note of it
+        return STOPPED
+    name = signal.Signals(-failure.exitcode).name
+    raise RunError(
+        f"rank {rank} (process {failure.pid}) was ended by {name}, and so were the others"
+        + (": mostly for lack of memory" if name == "SIGKILL" else "")
+        + ". What was saved is whole: go on with --resume-from latest, or let --max-restarts "
+        "do so"
+    ) from error
+
+
+def _unmet(machines: Machines, ranks: RankProcesses, error: Exception) -> str:
+    """What to say where the machines cannot meet, or can do so no longer."""
+    said = str(error).splitlines()[0][:200]
+    if ranks.begun and machines.rank > 0:
+        return (
+            f"machine {machines.rank} of {machines.count} lost the first machine after the start: "
+            f"the command there has ended, or {machines.url} cannot be reached any more ({said}). "
+            "Its own message says why it ended. What was saved is whole: start the command on all "
+            "machines again, with --resume-from latest"
+        )
+    return (
+        f"machine {machines.rank} of {machines.count} could not meet the others at "
+        f"{machines.url}: {said}. The first machine must listen there, on a port that is free and "
+        "open to the others: see --dist-url"
+    )
 
 
 @contextmanager
-def _forwarded_signals(request: StopRequest) -> Iterator[None]:
+def _forwarded_signals(request: StopRequest, ranks: RankProcesses) -> Iterator[None]:
     def forward(number: int, _: object) -> None:
         request.note(number)
-        for child in multiprocessing.active_children():
-            with suppress(ProcessLookupError):  # it may have ended meanwhile
-                if child.pid is not None:
-                    os.kill(child.pid, number)
+        ranks.send(number)
 
     before = {number: signal.signal(number, forward) for number in SIGNALS}
     try:
@@ -141,20 +179,3 @@ def _forwarded_signals(request: StopRequest) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _reporting(function: Callable[[A], int], argument: A) -> int:
-    """Call `function`; an error for the user becomes a message, and ends the other processes too.
-
-    Processes that wait for one that has failed would wait until their time limit.
-    """
-    try:
-        return function(argument)
-    except UserError as error:
-        print(f"virtex: error: {error}", file=sys.stderr, flush=True)
-        # Not sys.exit: other threads and the group's destruction may wait for the others.
-        os._exit(error.exit_status)
-    except Exception:
-        # The agent's own report is silenced: it would show a user's mistake with torch's traceback.
-        traceback.print_exc()
-        raise

@@ -2,6 +2,7 @@
 
 import socket
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
 
 from virtex.errors import RunError, UserError
 from virtex.runtime.cluster import Place, wait_for
+from virtex.runtime.ending import end_in
+from virtex.runtime.failures import failure_here, is_of_the_connection, tell_agent
 from virtex.runtime.heartbeat import Heartbeat, ask_to_stop
 from virtex.runtime.stopping import Stopped
 
@@ -22,6 +25,10 @@ A = TypeVar("A")
 
 _AGENT_SECONDS = 3.0
 """By when an agent has noticed that a process ended."""
+_READING_SECONDS = 1.5
+"""By when the other processes have read that one failed."""
+_EXIT_SECONDS = 5.0
+"""How long the end of a process that failed may take: it may wait for others, or for a disk."""
 
 
 @dataclass(frozen=True)
@@ -107,24 +114,15 @@ def connect(
         device = torch.device("cuda", place.local_rank if torch.cuda.device_count() > 1 else 0)
         torch.cuda.set_device(device)
     world = World(rank=place.rank, size=place.size, device=device)
-    store = None
-    if place.size > 1:
-        store = _meet(place, limits.meeting, stopping)
-        # Sums of tensors on the CPU, such as of the wish to stop, need gloo beside NCCL.
-        dist.init_process_group(
-            "cpu:gloo,cuda:nccl" if gpus else "gloo",
-            store=store,
-            rank=place.rank,
-            world_size=place.size,
-            # The heartbeat comes first, and knows more.
-            timeout=timedelta(seconds=min(limits.stuck, 10**6) + 60),
-            device_id=device if gpus else None,
-        )
     watched = None
-    if store is not None:
-        # A connection of its own: the other may be in a call that does not come back.
-        client = _client(place, limits.meeting, stopping)
-        watched = PrefixStore(f"beats/{place.attempt}", client)
+    if place.size > 1:
+        try:
+            watched = _join(place, device, limits, stopping)
+        except dist.DistError as error:
+            raise RunError(
+                f"rank {place.rank} lost rank 0 or its agent at {place.host}:{place.port} while "
+                f"the processes met: {_first_line(error)}. See what the first machine says"
+            ) from error
     heartbeat = Heartbeat(place.rank, place.size, watched, limits.stuck)
     if place.agent:
         # Without its agent nobody ends or restarts the job: it is left where it can go on.
@@ -132,21 +130,71 @@ def connect(
         if parent is not None:
             heartbeat.parent = parent
     try:
-        yield world, heartbeat
-    except RuntimeError as error:
-        if place.size == 1 or not _is_of_the_connection(error):
-            raise
-        if place.agent:
-            # So that it sees first which process is at fault, and not this one.
-            time.sleep(_AGENT_SECONDS)
-        raise RunError(
-            f"rank {place.rank} lost the other processes ({heartbeat.where}): {_first_line(error)}"
-        ) from error
+        with _failures_shared(place, heartbeat):
+            yield world, heartbeat
     finally:
         heartbeat.stop()
     # After an error the others would see the end of the connection before that of the process.
     if place.size > 1:
         dist.destroy_process_group()
+
+
+@contextmanager
+def _failures_shared(place: Place, heartbeat: Heartbeat) -> Iterator[None]:
+    """Tell the others of an error in this context; in place of one of theirs, raise that."""
+    try:
+        yield
+    except (Exception, KeyboardInterrupt) as error:
+        end_in(_EXIT_SECONDS, place)
+        if place.size > 1 and is_of_the_connection(error):
+            raise RunError(_lost(place, heartbeat, error)) from error
+        heartbeat.announce(error)
+        if place.size > 1:
+            # So that the others can read it: the store may end with this process, or its agent.
+            time.sleep(_READING_SECONDS)
+        if isinstance(error, UserError | OSError | KeyboardInterrupt):
+            raise
+        traceback.print_exc()
+        failure = failure_here(place.rank, heartbeat.where, error)
+        raise RunError(
+            f"{failure}. The traceback is above. What was saved is whole: continue with "
+            "--resume-from latest"
+        ) from error
+
+
+def _lost(place: Place, heartbeat: Heartbeat, error: BaseException) -> str:
+    begun = time.monotonic()
+    failure = heartbeat.others_failure(_AGENT_SECONDS)
+    if place.agent:
+        # So that it sees first which process is at fault, and not this one.
+        time.sleep(max(0.0, begun + _AGENT_SECONDS - time.monotonic()))
+    if failure is None:
+        text = f"rank {place.rank} lost the other processes ({heartbeat.where}): "
+        text += _first_line(error)
+    else:
+        text = f"{failure}\nSo rank {place.rank} ends too ({heartbeat.where})."
+    tell_agent(text)
+    return text
+
+
+def _join(
+    place: Place, device: torch.device, limits: Limits, stopping: Callable[[], bool]
+) -> Store:
+    """Join the others, as soon as all are there; what the heartbeat tells and reads."""
+    store = _meet(place, limits.meeting, stopping)
+    gpus = device.type == "cuda"
+    # Sums of tensors on the CPU, such as of the wish to stop, need gloo beside NCCL.
+    dist.init_process_group(
+        "cpu:gloo,cuda:nccl" if gpus else "gloo",
+        store=store,
+        rank=place.rank,
+        world_size=place.size,
+        # The heartbeat comes first, and knows more.
+        timeout=timedelta(seconds=min(limits.stuck, 10**6) + 60),
+        device_id=device if gpus else None,
+    )
+    # A connection of its own: the other may be in a call that does not come back.
+    return PrefixStore(f"beats/{place.attempt}", _client(place, limits.meeting, stopping))
 
 
 def check_gpus(gpus_per_machine: int) -> None:
@@ -208,12 +256,5 @@ def _client(
         ) from error
 
 
-def _is_of_the_connection(error: RuntimeError) -> bool:
-    if isinstance(error, dist.DistError):
-        return True
-    words = ("Connection closed by peer", "Connection reset", "Broken pipe", "gloo")
-    return any(word in str(error) for word in words)
-
-
-def _first_line(error: RuntimeError) -> str:
+def _first_line(error: BaseException) -> str:
     return str(error).splitlines()[0][:200]
