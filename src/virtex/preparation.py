@@ -20,13 +20,19 @@ from virtex.runtime.preflight import Needs, facts, report, verdicts
 from virtex.runtime.world import Limits, World, check_gpus
 from virtex.tasks.base import Objective
 
+DEFAULT_RECENT = 3
+MILESTONE = 25_000
+"""Which checkpoints are kept where `--keep-recent` does not say."""
+
 
 @dataclass(frozen=True)
 class Job:
     """How to run; the configuration says what.
 
-    `debug_rank` is the process on which the debugger opens, on `terminal`; both are None for a run
-    without it. `preflight_only` ends the run before its first iteration.
+    `keep_recent` is how many of the newest checkpoints are kept: 0 keeps all; None keeps
+    `DEFAULT_RECENT`, and one every `MILESTONE` iterations. `debug_rank` is the process on which the
+    debugger opens, on `terminal`; both are None for a run without it. `preflight_only` ends the run
+    before its first iteration.
     """
 
     config: Config
@@ -43,6 +49,15 @@ class Job:
     preflight_only: bool = False
     debug_rank: int | None = None
     terminal: Path | None = None
+
+
+def retention(job: Job, start: Start) -> checkpoint.Retention:
+    """Which checkpoints of the run are kept."""
+    if job.keep_recent is not None:
+        return checkpoint.Retention(job.keep_recent or None, untouched=start.untouched)
+    return checkpoint.Retention(
+        DEFAULT_RECENT, MILESTONE, job.checkpoint_every, untouched=start.untouched
+    )
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from virtex.data.loader import lost_workers_as_errors
 from virtex.errors import RunError, UserError
 from virtex.evaluation.contact_sheet import contact_sheet
 from virtex.out_of_memory import lack_of_memory_as_error
-from virtex.preparation import Job, Parts, begin, find_start, preflight
+from virtex.preparation import Job, Parts, begin, find_start, preflight, retention
 from virtex.progress import Meter, losses_text, progress_line, training_scalars
 from virtex.restore import vocabulary_state
 from virtex.runtime import checkpoint, directory
@@ -44,13 +44,20 @@ class Run:
     """One process's part of a run: its job, its place, and what it writes."""
 
     def __init__(
-        self, job: Job, world: World, heartbeat: Heartbeat, request: StopRequest, parts: Parts
+        self,
+        job: Job,
+        world: World,
+        heartbeat: Heartbeat,
+        request: StopRequest,
+        parts: Parts,
+        retention: checkpoint.Retention,
     ) -> None:
         self.job = job
         self.world = world
         self.heartbeat = heartbeat
         self.request = request
         self.parts = parts
+        self.retention = retention
         self.saver = BackgroundSaver()
 
 
@@ -91,7 +98,7 @@ def pretrain(job: Job) -> int:
             if world.main:
                 print("\n".join(notes))
             return 0
-        run = Run(job, world, heartbeat, request, parts)
+        run = Run(job, world, heartbeat, request, parts, retention(job, start))
         _prepare_directory(run)
         return _record(run, start, [] if warning is None else [warning], notes)
 
@@ -241,8 +248,7 @@ def _tell_progress(run: Run, journal: Journal, meter: Meter, step: Step) -> None
 def _tell_saved(run: Run, journal: Journal) -> None:
     for path in run.saver.finished():
         journal.say(f"saved {path}")
-        if run.job.keep_recent is not None:
-            checkpoint.remove_old(run.job.directory, run.job.keep_recent)
+        checkpoint.remove_old(run.job.directory, run.retention)
 
 
 def _validate(run: Run, journal: Journal, iteration: int) -> bool:
@@ -315,6 +321,8 @@ def _save(run: Run, iteration: int, *, validated: bool) -> None:
         "scaler": parts.scaler.state_dict(),
         "iteration": iteration,
         "validated": validated,
+        # A run that keeps all does not lose them when it resumes without saying so again.
+        "untouched": iteration if run.retention.recent is None else run.retention.untouched,
         "config": run.job.config.model_dump(mode="json", by_alias=True),
         **vocabulary_state(parts.data.vocabulary),
         # torch's version is of a class of its own, which a reader of plain values refuses.
@@ -345,11 +353,25 @@ def _introduce(run: Run, journal: Journal, start: Start) -> None:
     count = sum(p.numel() for p in parts.objective.parameters())
     journal.say(f"run directory: {job.directory}")
     journal.say(f"device: {world.device}, {world.size} process(es), precision: {parts.precision}")
+    journal.say(f"checkpoints: {_kept(run.retention)}")
     journal.say(f"model: {job.config.model.name}, {count / 1e6:.1f} M parameters")
     for line in parts.data.report:
         journal.say(line)
     for line in start.notes:
         journal.say(line)
+
+
+def _kept(retention: checkpoint.Retention) -> str:
+    """Which checkpoints stay, for a person."""
+    if retention.recent is None:
+        return "all are kept (--keep-recent 0)"
+    if retention.milestone is None:
+        return f"the newest {retention.recent} are kept, others are removed (--keep-recent)"
+    earlier = f" and all up to iteration {retention.untouched}" if retention.untouched > 0 else ""
+    return (
+        f"the newest {retention.recent} are kept, one every {retention.milestone:,} iterations"
+        f"{earlier}; others are removed (--keep-recent N keeps only the N newest, 0 all)"
+    )
 
 
 def distributed(objective: Objective, world: World) -> nn.Module:

@@ -37,7 +37,7 @@ def test_it_learns(reference):
 def test_a_checkpoint_is_complete(reference):
     state = final(reference)
     assert list(state) == [
-        *("model", "optimizer", "scaler", "iteration", "validated", "config"),
+        *("model", "optimizer", "scaler", "iteration", "validated", "untouched", "config"),
         *("tokenizer", "categories", "versions"),
     ]
     optimizer = state["optimizer"]
@@ -90,6 +90,14 @@ def test_keep_recent_keeps_the_newest(scenes, copy):
     assert [path.name for path in checkpoint.checkpoints(run)] == [
         *("checkpoint_18.pth", "checkpoint_20.pth")
     ]
+
+
+def test_by_default_the_three_newest_are_kept(scenes, copy, capsys):
+    run = copy(7, 14)
+    assert scenes.pretrain(run, "--checkpoint-every", 1, "--resume-from", "latest") == 0
+    kept = [checkpoint.checkpoint_iteration(path) for path in checkpoint.checkpoints(run)]
+    assert kept == [18, 19, 20]
+    assert "checkpoints: the newest 3 are kept, one every 25,000" in capsys.readouterr().out
 
 
 def test_a_changed_setting_goes_on_when_it_is_asked_for(scenes, copy, capsys):

@@ -31,7 +31,7 @@ def save_without_end(directory):
     for iteration in count(1):
         state = {"weight": torch.full((2_000_000,), float(iteration)), "iteration": iteration}
         checkpoint.save(checkpoint.checkpoint_path(directory, iteration), state)
-        checkpoint.remove_old(directory, 2)
+        checkpoint.remove_old(directory, checkpoint.Retention(2))
 
 for trial in range(12):
     directory = Path(sys.argv[1]) / str(trial)
@@ -198,6 +198,23 @@ def test_the_newest_readable_one_skips_damaged_ones(tmp_path, saved):
 @pytest.mark.parametrize("keep", [1, 2, 5])
 def test_only_the_newest_are_kept(tmp_path, saved, keep):
     saved(7, 9, 10)
-    checkpoint.remove_old(tmp_path, keep)
+    checkpoint.remove_old(tmp_path, checkpoint.Retention(keep, untouched=9))
     kept = [checkpoint.checkpoint_iteration(path) for path in checkpoint.checkpoints(tmp_path)]
     assert kept == [7, 9, 10][-keep:]
+
+
+def test_milestones_and_what_earlier_versions_wrote_are_kept_by_default(tmp_path):
+    """Also one that a stop saved between two others, and where no interval divides a milestone."""
+    iterations = [*range(4, 61, 4), 27]
+    for iteration in iterations:
+        checkpoint.checkpoint_path(tmp_path, iteration).touch()
+    checkpoint.remove_old(tmp_path, checkpoint.Retention(3, 25, interval=4, untouched=8))
+    kept = [checkpoint.checkpoint_iteration(path) for path in checkpoint.checkpoints(tmp_path)]
+    assert kept == [4, 8, 27, 28, 52, 56, 60]
+
+
+def test_all_are_kept_on_request(tmp_path):
+    for iteration in range(9):
+        checkpoint.checkpoint_path(tmp_path, iteration).touch()
+    checkpoint.remove_old(tmp_path, checkpoint.Retention(None))
+    assert len(checkpoint.checkpoints(tmp_path)) == 9

@@ -20,6 +20,20 @@ def test_a_new_run_does_not_begin_over_another(tmp_path, trace):
         directory.check_free(tmp_path)
 
 
+def test_a_run_that_saved_nothing_is_named_as_such(tmp_path):
+    (tmp_path / "config.yaml").touch()
+    with pytest.raises(UserError, match=r"saved no checkpoint.*begins at iteration 1"):
+        directory.check_free(tmp_path)
+    (tmp_path / "checkpoint_7.pth").touch()
+    with pytest.raises(UserError, match="holds a run already; continue it with"):
+        directory.check_free(tmp_path)
+
+
+def test_checkpoints_of_a_version_that_kept_all_are_left_alone(tmp_path, saved):
+    saved(7)
+    assert directory.find_start(tmp_path, "latest").untouched == 7
+
+
 def test_a_file_is_no_directory(tmp_path):
     (tmp_path / "run").touch()
     with pytest.raises(UserError, match="is a file"):

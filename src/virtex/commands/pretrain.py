@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from virtex.argument_types import natural, positive
+from virtex.argument_types import local_path, natural, positive
 from virtex.errors import UserError
 
 if TYPE_CHECKING:
@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The published flags, and those that keep a job of many processes in hand."""
     what = parser.add_argument_group("what to train")
-    what.add_argument("--config", type=Path, required=True, metavar="FILE", help="YAML of the run")
+    what.add_argument(
+        "--config", type=local_path, required=True, metavar="FILE", help="YAML of the run"
+    )
     what.add_argument(
         "--config-override",
         nargs="*",
@@ -29,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     files = parser.add_argument_group("files")
     files.add_argument(
         "--serialization-dir",
-        type=Path,
+        type=local_path,
         metavar="DIR",
         help="checkpoints, logs and curves (default: runs/NAME, after the YAML file's name)",
     )
@@ -42,9 +44,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     files.add_argument(
         "--keep-recent",
-        type=positive,
+        type=natural,
         metavar="N",
-        help="keep only the N newest checkpoints (default: keep all)",
+        help="keep only the N newest checkpoints, or all with 0 (default: the newest 3 and one "
+        "every 25,000 iterations)",
     )
     files.add_argument(
         "--log-every",
@@ -56,11 +59,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     start = parser.add_mutually_exclusive_group()
     start.add_argument(
         "--resume-from",
+        type=_checkpoint,
         metavar="FILE",
         help="go on from this checkpoint, or from the newest of the directory: latest",
     )
     start.add_argument(
-        "--init-from", type=Path, metavar="FILE", help="begin a new run with a checkpoint's weights"
+        "--init-from",
+        type=local_path,
+        metavar="FILE",
+        help="begin a new run with a checkpoint's weights",
     )
     machines = parser.add_argument_group("machines")
     machines.add_argument(
@@ -221,6 +228,11 @@ def parse(words: Sequence[str], refused: Mapping[str, str], why: str) -> argpars
         if getattr(given, name) != getattr(none, name):
             raise UserError(f"{flag} after --{why}")
     return given
+
+
+def _checkpoint(text: str) -> str:
+    """`latest`, or a local path."""
+    return str(local_path(text))
 
 
 def _tcp_url(text: str) -> str:

@@ -11,6 +11,7 @@ import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import torch
 
 from virtex.errors import RunError, UserError
 from virtex.runtime.checkpoint_inspection import check_sums, inspect
+from virtex.whole_file import check_local
 
 State = Mapping[str, Any]
 
@@ -97,6 +99,7 @@ def load(path: Path) -> dict[str, Any]:
 
     Raises `UserError` if there is no such file, and `DamagedCheckpoint` if it cannot be read whole.
     """
+    check_local(path)
     if path.is_dir():
         raise UserError(f"{path} is a directory; name one of the checkpoints in it")
     if not path.is_file():
@@ -152,10 +155,37 @@ def remove_partial_files(directory: Path) -> None:
         path.unlink()
 
 
-def remove_old(directory: Path, keep_recent: int) -> None:
-    """Delete all but the `keep_recent` newest checkpoints."""
-    for path in checkpoints(directory)[:-keep_recent]:
-        path.unlink()
+@dataclass(frozen=True)
+class Retention:
+    """Which checkpoints of a run are kept: the `recent` newest, all where it is None.
+
+    With a `milestone`, also the first one at or after each of its multiples, where checkpoints are
+    `interval` iterations apart, and all up to iteration `untouched`.
+    """
+
+    recent: int | None
+    milestone: int | None = None
+    interval: int = 1
+    untouched: int = -1
+
+    def keeps(self, iteration: int) -> bool:
+        """Whether a checkpoint is kept although it is not among the newest."""
+        if self.milestone is None:
+            return False
+        if iteration <= self.untouched:
+            return True
+        return iteration // self.milestone > (iteration - self.interval) // self.milestone
+
+
+def remove_old(directory: Path, retention: Retention) -> None:
+    """Delete the checkpoints that are not to be kept."""
+    if retention.recent is None:
+        return
+    for path in checkpoints(directory)[: -retention.recent]:
+        iteration = checkpoint_iteration(path)
+        assert iteration is not None
+        if not retention.keeps(iteration):
+            path.unlink()
 
 
 def _check_memory(path: Path, needed: int) -> None:

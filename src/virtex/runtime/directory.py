@@ -23,12 +23,14 @@ class Start:
     """Where a run begins: after `iteration` steps, with a checkpoint's `state` unless it is new.
 
     `validation_due` says that a request to stop came before the validation after these steps.
+    Checkpoints up to iteration `untouched` may be of a version that kept them all.
     """
 
     iteration: int
     state: dict[str, Any] | None
     notes: tuple[str, ...]
     validation_due: bool = False
+    untouched: int = -1
 
     def without_state(self) -> "Start":
         """The same place, when the state is no longer needed."""
@@ -45,9 +47,11 @@ def check_free(directory: Path) -> None:
     if directory.exists() and not directory.is_dir():
         raise UserError(f"--serialization-dir {directory} is a file; give a directory")
     if holds_run(directory):
+        saved = bool(checkpoint.checkpoints(directory))
         raise UserError(
-            f"--serialization-dir {directory} holds a run already; go on with it by --resume-from "
-            "latest, or give another directory"
+            f"--serialization-dir {directory} holds a run already"
+            f"{'' if saved else ', which has saved no checkpoint'}; continue it with --resume-from "
+            f"latest{'' if saved else ', which begins at iteration 1'}, or give another directory"
         )
 
 
@@ -98,8 +102,9 @@ def _latest(directory: Path) -> Start:
 
 
 def _from(state: dict[str, Any], *notes: str) -> Start:
-    # Checkpoints of older versions were written after the validation.
-    return Start(state["iteration"], state, notes, not state.get("validated", True))
+    # Checkpoints of older versions were written after the validation, and were all kept.
+    untouched = state.get("untouched", state["iteration"])
+    return Start(state["iteration"], state, notes, not state.get("validated", True), untouched)
 
 
 def _check_complete(path: Path, state: dict[str, Any]) -> None:
