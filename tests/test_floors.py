@@ -40,7 +40,7 @@ MAY_IMPORT = {
 }
 MAY_IMPORT["restore"] = {*MAY_IMPORT}
 MAY_IMPORT["pretrained"] = {*MAY_IMPORT}
-MAY_IMPORT["checkpoint_arguments"] = {"pretrained"}
+MAY_IMPORT["checkpoint_arguments"] = {"argument_types", "pretrained"}
 MAY_IMPORT["argument_types"] = set()
 MAY_IMPORT["image_limit_arguments"] = {"argument_types", "data"}
 MAY_IMPORT["caption_results"] = {"data", "decoding", "runtime"}

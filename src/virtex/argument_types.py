@@ -1,6 +1,9 @@
-"""What `argparse` takes for the numbers of our commands."""
+"""What `argparse` takes for the numbers and paths of our commands."""
 
 import argparse
+from pathlib import Path
+
+from virtex.whole_file import LOCAL_ONLY, is_address
 
 
 def natural(text: str) -> int:
@@ -15,3 +18,10 @@ def positive(text: str) -> int:
     if natural(text) == 0:
         raise argparse.ArgumentTypeError("must be 1 or more")
     return int(text)
+
+
+def local_path(text: str) -> Path:
+    """A path of the local file system; an address would become a directory such as `s3:`."""
+    if is_address(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is an address; {LOCAL_ONLY}")
+    return Path(text)

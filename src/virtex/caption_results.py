@@ -1,10 +1,12 @@
-"""What captioning a picture gives, and the three forms in which it is written.
+"""What captioning a picture gives, and the forms in which it is written.
 
 A result is written in one piece, so that whatever ends a run leaves whole results.
 """
 
+import csv
+import io
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +17,10 @@ from virtex.decoding.captioner import Caption
 from virtex.errors import UserError
 from virtex.whole_file import write_whole
 
-Form = Literal["console", "jsonl", "json"]
+Form = Literal["console", "jsonl", "json", "csv", "tsv"]
 
 _DECIMALS = 4  # of scores in JSON; what follows is rounding
+_COLUMNS = ("path", "caption", "score", "error")
 _RECORD_START = b'{"path": '
 _WIDEST_PATH = 48  # that others are aligned to
 
@@ -59,8 +62,28 @@ def result_writer(stream: TextIO, form: Form, *, path_width: int) -> Iterator[Wr
             finally:
                 _put(stream, "\n]\n" if written else "[]\n")
                 stream.flush()
+        case "csv" | "tsv":
+            delimiter = "," if form == "csv" else "\t"
+            _put(stream, _table_text([_COLUMNS], delimiter))
+            yield lambda result: _put(stream, _table_text(_rows(result), delimiter))
         case _:
             assert_never(form)
+
+
+def _rows(result: Result) -> list[list[str]]:
+    """A row for each caption, best first; one for a `BadImage`."""
+    if isinstance(result, BadImage):
+        return [[str(result.path), "", "", result.reason]]
+    return [
+        [str(result.path), caption.text, f"{caption.score:.{_DECIMALS}f}", ""]
+        for caption in result.captions
+    ]
+
+
+def _table_text(rows: Sequence[Sequence[str]], delimiter: str) -> str:
+    buffer = io.StringIO()
+    csv.writer(buffer, delimiter=delimiter, lineterminator="\n").writerows(rows)
+    return buffer.getvalue()
 
 
 def console_text(result: Result, path_width: int) -> str:

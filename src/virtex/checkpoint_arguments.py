@@ -1,9 +1,9 @@
 """The arguments of every command that takes a pretrained model."""
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from virtex.argument_types import local_path
 from virtex.errors import UserError
 
 if TYPE_CHECKING:
@@ -15,20 +15,20 @@ def add_checkpoint_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("model")
     group.add_argument(
         "--checkpoint",
-        type=Path,
+        type=local_path,
         required=True,
         metavar="FILE",
         help="of `virtex pretrain`, which is enough; or published weights, or a state dict",
     )
     group.add_argument(
         "--config",
-        type=Path,
+        type=local_path,
         metavar="FILE",
         help="YAML of the run; needed where the checkpoint holds weights alone",
     )
     group.add_argument(
         "--tokenizer",
-        type=Path,
+        type=local_path,
         metavar="FILE",
         help="vocabulary of the weights (default: the checkpoint's, else DATA.TOKENIZER_MODEL)",
     )

@@ -4,7 +4,9 @@ Only the module of the sub-command that was asked for is imported, so that `--he
 """
 
 import argparse
+import errno
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -45,6 +47,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     interrupt.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments:
+        _parser().print_help(sys.stderr)
+        return 2
     known, rest = _parser().parse_known_args(arguments[:1])
     command = importlib.import_module(f"virtex.commands.{known.command.replace('-', '_')}")
     parser = argparse.ArgumentParser(
@@ -53,10 +58,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     command.add_arguments(parser)
     try:
         status: int = command.run(parser.parse_args(rest + arguments[1:]))
+        sys.stdout.flush()
     except UserError as error:
         print(f"virtex {known.command}: error: {error}", file=sys.stderr)
         return error.exit_status
+    except BrokenPipeError:
+        # Whoever read the output, such as `head`, has read enough.
+        _discard_output()
+        return 0
+    except OSError as error:
+        if error.errno != errno.ENOSPC or error.filename is not None:
+            raise
+        _discard_output()
+        print(f"virtex {known.command}: error: the output's disk is full", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
     return status
+
+
+def _discard_output() -> None:
+    """Let what is left in the buffer go nowhere, as Python complains when it cannot write it."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -11,7 +11,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from virtex.config_section import Conflict, Section, parsed_by
+from virtex.config_section import Conflict, LocalPath, Section, parsed_by
 from virtex.config_strings import (
     TextualArchitecture,
     TransformSpec,
@@ -68,7 +68,7 @@ class Data(Section):
         description="Directory of the data; of shards also an address such as "
         "s3://bucket/directory.",
     )
-    cache_dir: Path | None = Field(
+    cache_dir: LocalPath | None = Field(
         default=None,
         description="Directory for what was fetched from an address, and for indexes of shards "
         "that cannot be written beside them; null for virtex/ in the user's cache.",
@@ -82,7 +82,7 @@ class Data(Section):
         description="Samples of shards that are shuffled together, in whole shards, which are "
         "shuffled before; coco and table are shuffled as a whole.",
     )
-    tokenizer_model: Path = Field(
+    tokenizer_model: LocalPath = Field(
         default=Path("datasets/vocab/coco_10k.model"),
         description="SentencePiece model of the vocabulary.",
     )
@@ -117,7 +117,7 @@ class Data(Section):
         description="Percent of the training images, to study less data; RANDOM_SEED and the "
         "image ids alone decide which.",
     )
-    subset_manifest: Path | None = Field(
+    subset_manifest: LocalPath | None = Field(
         default=None,
         description="The subset.json of a run, or a list of your own: train on these images, "
         "whatever the seed.",
@@ -192,7 +192,7 @@ class Visual(Section):
         description="Channels of the features: 2048, and 512 for ResNet-18 and -34; of other "
         "families a wrong value is answered with the right one.",
     )
-    pretrained: bool | Path = Field(
+    pretrained: bool | LocalPath = Field(
         default=False,
         description="Start from ImageNet weights: true for torchvision's, or the path of a file of "
         "the network's weights or a checkpoint of virtex. A ViT's positions are interpolated to "

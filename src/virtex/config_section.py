@@ -1,10 +1,13 @@
 """What every section of the configuration has: frozen values, upper-case keys, own checks."""
 
 from collections.abc import Callable, Iterable
-from typing import Self, TypeVar
+from pathlib import Path
+from typing import Annotated, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from virtex.whole_file import LOCAL_ONLY, is_address
 
 Text = TypeVar("Text", str, tuple[str, ...])
 
@@ -46,3 +49,13 @@ def parsed_by(parse: Callable[[Text], object]) -> AfterValidator:
         return text
 
     return AfterValidator(check)
+
+
+def _local(path: Path) -> Path:
+    if is_address(path):
+        raise ValueError(LOCAL_ONLY)
+    return path
+
+
+LocalPath = Annotated[Path, AfterValidator(_local)]
+"""A path of the local file system, never an address."""

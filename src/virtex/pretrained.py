@@ -31,6 +31,7 @@ from virtex.runtime import checkpoint
 from virtex.tasks.base import Objective
 from virtex.tasks.captioning import Captioning
 from virtex.text.tokenizer import Tokenizer
+from virtex.whole_file import check_local
 
 Picture = str | Path | Image.Image | PixelArray
 """An image file, a picture of Pillow's, or (H, W, 3) uint8 RGB."""
@@ -154,6 +155,7 @@ class Pretrained:
 def _array(picture: Picture, limits: ImageLimits) -> PixelArray:
     match picture:
         case str() | Path():
+            check_local(picture)
             return read_image(Path(picture), limits)
         case Image.Image():
             try:

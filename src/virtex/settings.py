@@ -18,6 +18,7 @@ from pydantic import BaseModel, ValidationError
 from virtex import settings_yaml
 from virtex.errors import UserError
 from virtex.settings_report import problems
+from virtex.whole_file import check_local
 
 Schema = TypeVar("Schema", bound=BaseModel)
 
@@ -127,6 +128,7 @@ def _file_layers(path: Path, above: tuple[Path, ...]) -> Iterator[_Layer]:
 
 
 def _read(path: Path, above: tuple[Path, ...]) -> dict[str, object]:
+    check_local(path)
     name = _name(path)
     named = f" (named as {BASE_KEY} by {_name(above[-1])})" if above else ""
     try:

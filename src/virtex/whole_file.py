@@ -1,12 +1,32 @@
-"""Files that are whole or not there; every room may import this."""
+"""Paths of local files, and files that are whole or not there; every room may import this."""
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 from virtex.errors import UserError
+
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+"""Two letters or more, as a single one is a drive; `Path` leaves one slash of two."""
+
+
+def is_address(path: str | Path) -> bool:
+    """Whether this is an address such as `s3://bucket/file`, not the path of a local file."""
+    return _ADDRESS.match(str(path)) is not None
+
+
+def check_local(path: str | Path) -> None:
+    """Raise `UserError` where a path is an address, which would be taken for a local name."""
+    if is_address(path):
+        raise UserError(f"{path} is an address; {LOCAL_ONLY}")
+
+
+LOCAL_ONLY = (
+    "expected a path on a local or mounted disk, as only shards (DATA.ROOT) are read from addresses"
+)
 
 
 @contextmanager

@@ -1,5 +1,7 @@
 """`virtex caption` as a user calls it."""
 
+import csv
+import io
 import json
 import os
 import re
@@ -88,10 +90,30 @@ def test_every_form_tells_the_same_in_the_order_of_the_files(caption, pictures):
         assert line.endswith(f" {best['score']:.2f}  {best['text']}")
 
 
-@pytest.mark.parametrize("name", ["new/captions.json", "captions.jsonl", "captions.txt"])
+@pytest.mark.parametrize(("form", "delimiter"), [("csv", ","), ("tsv", "\t")])
+def test_a_table_has_a_row_for_each_caption_and_each_error(caption, pictures, form, delimiter):
+    spoil(pictures)
+    flags = ("--top", 2, "--format")
+    status, table, _ = caption(pictures, *flags, form)
+    assert status == 1
+    expected = []
+    for record in records(caption(pictures, *flags, "jsonl")[1]).values():
+        for caption_ in record.get("captions", []):
+            score = f"{caption_['score']:.4f}"
+            expected.append([record["path"], caption_["text"], score, ""])
+        if "error" in record:
+            expected.append([record["path"], "", "", record["error"]])
+    rows = list(csv.reader(io.StringIO(table), delimiter=delimiter))
+    assert rows == [["path", "caption", "score", "error"], *expected]
+    assert len(rows) == 1 + 2 * 5 + 2
+
+
+@pytest.mark.parametrize(
+    "name", ["new/captions.json", "captions.jsonl", "captions.txt", "captions.CSV", "captions.tsv"]
+)
 def test_a_file_gets_what_standard_output_would(caption, pictures, tmp_path, name):
     output = tmp_path / name
-    form = {".json": "json", ".jsonl": "jsonl", ".txt": "console"}[output.suffix]
+    form = {".txt": "console"}.get(output.suffix, output.suffix.lower().removeprefix("."))
     status, out, err = caption(pictures, "--output", output)
     assert (status, out) == (0, "")
     assert f"captions of 5 pictures written to {output}" in err
@@ -204,6 +226,7 @@ def test_files_that_give_no_picture_are_named_and_the_others_captioned(
         (["pictures", "--output", "old.json"], "old.json exists; remove it, or name another"),
         (["pictures", "--output", "old.jsonl"], "old.jsonl exists; give --continue .* or name"),
         (["pictures", "--output", "pictures"], "pictures is a directory; name a file in it"),
+        (["pictures", "--output", "k.xlsx"], r"k.xlsx: .* end in \.txt, \.jsonl, .*--format"),
         (["pictures", "--continue"], "JSON lines; name it, as in --output FILE.jsonl"),
         (["pictures", "--continue", "--output", "old.json"], "adds to results .* JSON lines"),
         (["pictures", "--continue", "--output", "old.jsonl"], "line 1 of old.jsonl is no result"),

@@ -5,6 +5,7 @@ import io
 from dataclasses import replace
 from pathlib import Path
 
+from virtex.argument_types import local_path
 from virtex.checkpoint_arguments import (
     add_checkpoint_arguments,
     add_device_argument,
@@ -17,7 +18,7 @@ from virtex.image_limit_arguments import add_image_limits, image_limits
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Which picture and caption, which model, what is shown."""
-    parser.add_argument("image", type=Path, metavar="IMAGE", help="an image file")
+    parser.add_argument("image", type=local_path, metavar="IMAGE", help="an image file")
     add_checkpoint_arguments(parser)
     add_image_limits(parser.add_argument_group("image files"))
     shown = parser.add_argument_group("what is shown")
@@ -38,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     shown.add_argument(
         "--output",
-        type=Path,
+        type=local_path,
         metavar="FILE",
         help="the PNG file to write (default: {name of IMAGE}_attention.png in this directory)",
     )

@@ -1,13 +1,12 @@
 """`virtex caption`: captions for picture files."""
 
 import argparse
-import os
 import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from virtex.argument_types import natural, positive
+from virtex.argument_types import local_path, natural, positive
 from virtex.checkpoint_arguments import (
     add_checkpoint_arguments,
     add_device_argument,
@@ -21,14 +20,22 @@ if TYPE_CHECKING:
     from virtex.caption_results import Form
     from virtex.data.images import BadImage
 
-_FORMS: tuple["Form", ...] = ("console", "jsonl", "json")
+_FORMS: tuple["Form", ...] = ("console", "jsonl", "json", "csv", "tsv")
+_ENDINGS: dict[str, "Form"] = {
+    "": "console",
+    ".txt": "console",
+    ".jsonl": "jsonl",
+    ".json": "json",
+    ".csv": "csv",
+    ".tsv": "tsv",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Which pictures, which model, how, where to."""
     parser.add_argument(
         "paths",
-        type=Path,
+        type=local_path,
         nargs="+",
         metavar="PATH",
         help="image files, and directories: all files in them, at any depth, but hidden ones",
@@ -47,8 +54,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_device_argument(parser)
     parser.epilog = (
         "Files that give no picture are named on stderr and skipped, and the exit status is 1; "
-        "in JSON they stand with an error in place of captions. A caption's score is the sum of "
-        "its tokens' log-probabilities: nearer to 0 is likelier."
+        "in JSON and in tables they have an error in place of captions. A caption's score is the "
+        "sum of its tokens' log-probabilities: nearer to 0 is likelier."
     )
 
 
@@ -83,12 +90,13 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--format",
         choices=_FORMS,
-        help="a table; an object a line, of path and captions of text and score; or a list of "
-        "these objects (default: as --output ends, else console)",
+        help="lines to read; an object a line, of path and captions of text and score; a list of "
+        "these objects; or a row for each caption, with the columns path, caption, score and error "
+        "(default: as --output ends, else console)",
     )
     group.add_argument(
         "--output",
-        type=Path,
+        type=local_path,
         metavar="FILE",
         help="results, written batch by batch (default: standard output)",
     )
@@ -102,16 +110,7 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Check what can be checked, load the model, caption; quiet where nobody reads on."""
-    try:
-        return _run(arguments)
-    except BrokenPipeError:
-        # Else Python complains when it flushes standard output at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-
-
-def _run(arguments: argparse.Namespace) -> int:
+    """Check what can be checked, load the model, caption."""
     from virtex.caption_results import take_up
     from virtex.data.picture_files import find_pictures, path_of
 
@@ -179,13 +178,14 @@ def _is_same(path: Path, output: Path) -> bool:
 def _form(wanted: "Form | None", output: Path | None) -> "Form":
     if wanted is not None:
         return wanted
-    match output.suffix if output is not None else "":
-        case ".jsonl":
-            return "jsonl"
-        case ".json":
-            return "json"
-        case _:
-            return "console"
+    suffix = "" if output is None else output.suffix.lower()
+    if suffix not in _ENDINGS:
+        endings = ", ".join(filter(None, _ENDINGS))
+        raise UserError(
+            f"--output {output}: results are written to files that end in {endings}; choose one "
+            "of them, or say what to write with --format"
+        )
+    return _ENDINGS[suffix]
 
 
 def _check_output(output: Path | None, form: "Form", *, go_on: bool) -> None:

@@ -4,7 +4,8 @@ import argparse
 import json
 import shutil
 import sys
-from pathlib import Path
+
+from virtex.argument_types import local_path
 
 _WIDTH = 100  # where there is no terminal
 
@@ -12,7 +13,7 @@ _WIDTH = 100  # where there is no terminal
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Which runs, which numbers, which form."""
     parser.add_argument(
-        "runs", type=Path, nargs="+", metavar="RUN", help="directory of a `virtex pretrain`"
+        "runs", type=local_path, nargs="+", metavar="RUN", help="directory of a `virtex pretrain`"
     )
     parser.add_argument(
         "--metric",

@@ -2,14 +2,16 @@
 
 import argparse
 import json
-from pathlib import Path
 
+from virtex.argument_types import local_path
 from virtex.errors import UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `virtex config`."""
-    parser.add_argument("config", type=Path, nargs="?", metavar="FILE", help="YAML of the run")
+    parser.add_argument(
+        "config", type=local_path, nargs="?", metavar="FILE", help="YAML of the run"
+    )
     parser.add_argument(
         "overrides",
         nargs="*",

@@ -1,8 +1,8 @@
 """`virtex evaluate-scenes`: are the captions of held-out scenes true, are the features good?"""
 
 import argparse
-from pathlib import Path
 
+from virtex.argument_types import local_path
 from virtex.checkpoint_arguments import add_checkpoint_arguments, load_checkpoint
 
 
@@ -10,11 +10,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Which checkpoint, which scenes, where to."""
     add_checkpoint_arguments(parser)
     parser.add_argument(
-        "--scenes", type=Path, required=True, metavar="DIR", help="what `virtex synthesize` wrote"
+        "--scenes",
+        type=local_path,
+        required=True,
+        metavar="DIR",
+        help="what `virtex synthesize` wrote",
     )
     parser.add_argument(
         "--output",
-        type=Path,
+        type=local_path,
         required=True,
         metavar="DIR",
         help="for results.json, and a captioning model's captions.jsonl and captions.png; files of "

@@ -8,17 +8,20 @@ it by `DATA.FORMAT shards DATA.ROOT OUTPUT`.
 
 import argparse
 import os
-from pathlib import Path
 
-from virtex.argument_types import positive
+from virtex.argument_types import local_path, positive
 from virtex.errors import UserError
 from virtex.image_limit_arguments import add_image_limits, image_limits
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("source", metavar="SOURCE", help="the data set, as DATA.ROOT would name it")
-    parser.add_argument("output", type=Path, metavar="OUTPUT", help="directory to make or go on in")
+    parser.add_argument(
+        "source", type=local_path, metavar="SOURCE", help="the data set, as DATA.ROOT would name it"
+    )
+    parser.add_argument(
+        "output", type=local_path, metavar="OUTPUT", help="directory to make or go on in"
+    )
     parser.add_argument(
         "--from",
         dest="kind",
@@ -103,7 +106,7 @@ def run(arguments: argparse.Namespace) -> int:
     for split in dict.fromkeys(arguments.split):
         records, categories = source(
             arguments.kind,
-            arguments.source,
+            str(arguments.source),
             split,
             with_categories=with_categories,
             skip_bad=arguments.skip_bad,

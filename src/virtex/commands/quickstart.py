@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from virtex.argument_types import local_path
 from virtex.errors import RunError, UserError
 
 if TYPE_CHECKING:
@@ -32,9 +33,11 @@ class _Step:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Where everything goes, and which configuration."""
-    parser.add_argument("directory", type=Path, help="where scenes, vocabulary and run are put")
     parser.add_argument(
-        "--config", type=Path, default=_CONFIG, metavar="FILE", help="default: %(default)s"
+        "directory", type=local_path, help="where scenes, vocabulary and run are put"
+    )
+    parser.add_argument(
+        "--config", type=local_path, default=_CONFIG, metavar="FILE", help="default: %(default)s"
     )
     parser.add_argument(
         "--config-override",

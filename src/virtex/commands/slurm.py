@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from virtex.argument_types import natural, positive
+from virtex.argument_types import local_path, natural, positive
 from virtex.commands import pretrain
 from virtex.errors import RunError, UserError
 
@@ -84,7 +84,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     where = parser.add_argument_group("where to")
     where.add_argument(
         "--folder",
-        type=Path,
+        type=local_path,
         metavar="DIR",
         help="logs and what submitit keeps; all nodes must see it (default: slurm in the run's)",
     )

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from virtex.argument_types import natural
+from virtex.argument_types import local_path, natural
 from virtex.commands import pretrain
 from virtex.errors import RunError, UserError
 from virtex.runtime.stopping import STOPPED, Stopped
@@ -33,7 +33,9 @@ _OWN = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What to train, on how much, where to, and how."""
-    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="YAML of a run")
+    parser.add_argument(
+        "--config", type=local_path, required=True, metavar="FILE", help="YAML of a run"
+    )
     parser.add_argument(
         "--config-override",
         nargs="*",
@@ -44,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--directory",
-        type=Path,
+        type=local_path,
         required=True,
         metavar="DIR",
         help="for the runs: DIR/percentage_10_seed_0, …",
@@ -67,7 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--slurm",
-        type=Path,
+        type=local_path,
         metavar="FILE",
         help="run nothing; write a script for sbatch, whose array tasks are the runs",
     )

@@ -6,7 +6,8 @@ A COCO tree to pretrain on, and an ImageFolder and a VOC2007 tree to evaluate wi
 import argparse
 import time
 from collections.abc import Callable
-from pathlib import Path
+
+from virtex.argument_types import local_path
 
 TREES = ("coco", "imagefolder", "voc")
 _REPORTS = 10  # lines of progress for a tree
@@ -14,7 +15,9 @@ _REPORTS = 10  # lines of progress for a tree
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("output", type=Path, help="directory to make; DATA.ROOT of a scenes config")
+    parser.add_argument(
+        "output", type=local_path, help="directory to make; DATA.ROOT of a scenes config"
+    )
     counts = parser.add_argument_group("how many pictures")
     counts.add_argument("--train", type=int, default=8000, help="in train2017 (default: 8000)")
     counts.add_argument("--val", type=int, default=500, help="in val2017, held out (default: 500)")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from virtex.argument_types import local_path
 from virtex.errors import UserError
 
 if TYPE_CHECKING:
@@ -18,14 +19,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `virtex tokenizer`."""
     parser.add_argument(
         "files",
-        type=Path,
+        type=local_path,
         nargs="+",
         metavar="FILE",
         help="captions: COCO annotations (.json), a table (.csv, .tsv) or a caption a line (.txt)",
     )
     parser.add_argument(
         "--output",
-        type=Path,
+        type=local_path,
         required=True,
         metavar="FILE",
         help="the vocabulary to write, for DATA.TOKENIZER_MODEL",

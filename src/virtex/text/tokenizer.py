@@ -14,6 +14,7 @@ import sentencepiece
 
 from virtex.errors import UserError
 from virtex.text.normalize import normalize_caption
+from virtex.whole_file import check_local
 
 CONTROL_SYMBOLS = ("[SOS]", "[EOS]", "[MASK]")
 _MAX_SENTENCE_BYTES = 1 << 30
@@ -95,6 +96,7 @@ class Tokenizer:
     @classmethod
     def from_file(cls, path: Path) -> "Tokenizer":
         """The tokenizer of a `.model` file; raises UserError where it is none."""
+        check_local(path)
         try:
             with path.open("rb") as file:
                 return cls(file.read(_MOST_BYTES + 1), str(path))
