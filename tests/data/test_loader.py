@@ -345,6 +345,7 @@ def test_workers_end_with_their_process_however_that_ends(dataset, number, by_ma
     with os.fdopen(reading) as told:
         workers = [int(word) for word in told.readline().split()]
         assert len(workers) == 2
+        os.kill(workers[0], signal.SIGSTOP)
         os.kill(main, number)
         os.waitpid(main, 0)
         begin = time.monotonic()
@@ -362,7 +363,7 @@ def load_and_wait(dataset, writing, by_main_thread):
     else:
         thread = threading.Thread(target=next, args=(batches,))
         thread.start()
-        thread.join()  # the kernel would take its end for that of the process
+        thread.join()  # the kernel takes its end for that of the process
         time.sleep(0.5)
     os.write(writing, f"{' '.join(map(str, children()))}\n".encode())
     while True:
