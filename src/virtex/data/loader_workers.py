@@ -68,8 +68,12 @@ class Patience:
 
         An error is kept for `check`: raised here, it could hold on to workers that have begun.
         """
-        started()
-        iterator = iter(keys)
+
+        def after_start() -> Iterator[A]:
+            started()
+            yield from keys
+
+        iterator = after_start()
         while True:
             before, self._since = self._since, None
             try:
@@ -147,11 +151,17 @@ def workers_of(batches: Any) -> Sequence[BaseProcess]:
 
 @contextmanager
 def _interrupts_held() -> Iterator[None]:
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    held: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: held.append(number))
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.signal(signal.SIGINT, before)
+        for number in held[:1]:
+            os.kill(os.getpid(), number)
 
 
 @contextmanager
