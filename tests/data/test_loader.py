@@ -345,6 +345,7 @@ def test_workers_end_with_their_process_however_that_ends(dataset, number, by_ma
     with os.fdopen(reading) as told:
         workers = [int(word) for word in told.readline().split()]
         assert len(workers) == 2
+        os.kill(workers[0], signal.SIGSTOP)
         os.kill(main, number)
         os.waitpid(main, 0)
         begin = time.monotonic()
@@ -362,8 +363,34 @@ def load_and_wait(dataset, writing, by_main_thread):
     else:
         thread = threading.Thread(target=next, args=(batches,))
         thread.start()
-        thread.join()  # the kernel would take its end for that of the process
+        thread.join()  # the kernel takes its end for that of the process
         time.sleep(0.5)
     os.write(writing, f"{' '.join(map(str, children()))}\n".encode())
     while True:
         signal.pause()
+
+
+def test_an_interrupt_while_workers_start_comes_when_they_are_there_and_ends_them(dataset):
+    interrupting = threading.Event()
+
+    def interrupt():
+        while not interrupting.wait(0.001):
+            if children():
+                os.killpg(0, signal.SIGINT)  # as a terminal does
+                return
+
+    reading, writing = os.pipe()
+    main = os.fork()
+    if main == 0:
+        os.setpgid(0, 0)
+        os.dup2(writing, 2)
+        threading.Thread(target=interrupt).start()
+        try:
+            next(training_batches(dataset, collate, batch_size=4, workers=2, seed=3))
+        except KeyboardInterrupt:
+            os._exit(len(children()))
+        os._exit(9)
+    os.close(writing)
+    with os.fdopen(reading) as errors:
+        assert errors.read() == ""
+    assert os.waitstatus_to_exitcode(os.waitpid(main, 0)[1]) == 0

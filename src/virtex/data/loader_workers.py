@@ -36,10 +36,8 @@ _PR_SET_PDEATHSIG = 1
 
 
 def worker_start() -> Callable[[int], None]:
-    """What a worker that this thread starts does first; its argument is the worker's number."""
-    # The kernel's signal comes when the thread that started the worker ends, not the process.
-    by_kernel = sys.platform == "linux" and threading.current_thread() is threading.main_thread()
-    return partial(_start, os.getpid(), by_kernel)
+    """What a worker of this process does first; its argument is the worker's number."""
+    return partial(_start, os.getpid())
 
 
 class Patience:
@@ -70,8 +68,12 @@ class Patience:
 
         An error is kept for `check`: raised here, it could hold on to workers that have begun.
         """
-        started()
-        iterator = iter(keys)
+
+        def after_start() -> Iterator[A]:
+            started()
+            yield from keys
+
+        iterator = after_start()
         while True:
             before, self._since = self._since, None
             try:
@@ -149,11 +151,17 @@ def workers_of(batches: Any) -> Sequence[BaseProcess]:
 
 @contextmanager
 def _interrupts_held() -> Iterator[None]:
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    held: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: held.append(number))
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.signal(signal.SIGINT, before)
+        for number in held[:1]:
+            os.kill(os.getpid(), number)
 
 
 @contextmanager
@@ -201,10 +209,10 @@ def _remove_left_memory(workers: Sequence[BaseProcess]) -> None:
                 path.unlink(missing_ok=True)
 
 
-def _start(parent: int, by_kernel: bool, _: int) -> None:
+def _start(parent: int, _: int) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
-    _end_with(parent, by_kernel=by_kernel)
+    _end_with(parent)
     # A collection writes to the header of every object and so copies the pages shared with the main
     # process, 40 MB a worker. What was there at the start stays uncollected instead.
     gc.freeze()
@@ -214,27 +222,27 @@ def _start(parent: int, by_kernel: bool, _: int) -> None:
     sys.excepthook = _report_unless_disconnected
 
 
-def _end_with(parent: int, *, by_kernel: bool) -> None:
+def _end_with(parent: int) -> None:
     """Let this process end when `parent` does, also where that was a moment ago."""
-    if by_kernel:
-        # Not SIGKILL, as shared memory that is just being made would be left.
-        signal.signal(signal.SIGUSR2, _exit_soon)
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGUSR2)
-        if os.getppid() != parent:
-            sys.exit(1)
-    else:
-        threading.Thread(target=_watch, args=(parent,), name="parent", daemon=True).start()
-
-
-def _exit_soon(*_: object) -> None:
-    signal.setitimer(signal.ITIMER_REAL, _EXIT_SECONDS)  # SIGALRM ends what hangs
-    sys.exit(1)
+    # SIGKILL would leave shared memory that is just being made. This signal reaches a worker that
+    # is stopped, too; where only the thread ends that started the worker, it does nothing.
+    signal.signal(signal.SIGCONT, lambda *_: _exit_without(parent))
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGCONT)
+    threading.Thread(target=_watch, args=(parent,), name="parent", daemon=True).start()
 
 
 def _watch(parent: int) -> None:
+    """Wake the main thread when the parent has ended: another may have got the kernel's signal."""
     while os.getppid() == parent:
         time.sleep(_LOOK_SECONDS)
-    os._exit(1)
+    signal.setitimer(signal.ITIMER_REAL, _EXIT_SECONDS)  # SIGALRM ends what hangs
+    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGCONT)
+
+
+def _exit_without(parent: int) -> None:
+    if os.getppid() != parent:
+        sys.exit(1)
 
 
 def _report_unless_disconnected(

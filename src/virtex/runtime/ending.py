@@ -3,7 +3,9 @@
 import atexit
 import faulthandler
 import multiprocessing
+import os
 import signal
+from typing import NoReturn
 
 from virtex.runtime.cluster import Place
 
@@ -16,13 +18,25 @@ def end_in(seconds: float, place: Place) -> None:
     """
     if place.size > 1 or place.agent:
         atexit.register(faulthandler.dump_traceback_later, seconds, exit=True)
-    atexit.register(_kill_children)
+    atexit.register(_kill_at_exit)
 
 
-def _kill_children() -> None:
-    """Kill what multiprocessing would only send SIGTERM, and then wait for."""
+def exit_now(status: int) -> NoReturn:
+    """End this process at once, from any of its threads, and its loader workers."""
+    try:
+        kill_children()
+    finally:
+        os._exit(status)
+
+
+def _kill_at_exit() -> None:
     # torch would raise an error for the end of a loader worker.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    kill_children()
+
+
+def kill_children() -> None:
+    """Kill what multiprocessing would only send SIGTERM, and then wait for."""
     for child in multiprocessing.active_children():
         if child.daemon:
             child.kill()

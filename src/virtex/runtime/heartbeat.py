@@ -20,6 +20,7 @@ from pathlib import Path
 
 from torch._C._distributed_c10d import Store
 
+from virtex.runtime.ending import exit_now
 from virtex.runtime.failures import Failure, failure_here, is_of_the_connection, tell_agent
 
 STUCK = 1
@@ -163,7 +164,7 @@ class Heartbeat:
         try:
             print(text, file=sys.stderr, flush=True)
         finally:
-            os._exit(1)
+            exit_now(1)
 
     def _give_up(self, where: str, seconds: float) -> None:
         # What is told here may get stuck too: in a store or on a disk that does not answer.
@@ -184,7 +185,7 @@ class Heartbeat:
                     faulthandler.dump_traceback(file)
         finally:
             # The main thread is in a call that does not come back.
-            os._exit(STUCK)
+            exit_now(STUCK)
 
     def _others_in_time(self) -> list[str]:
         lines: list[str] = []

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from virtex.errors import UserError
+from virtex.runtime.ending import kill_children
 from virtex.runtime.stopping import stop_requests
 
 A = TypeVar("A")
@@ -92,6 +93,7 @@ def _reporting(function: Callable[[A], int], argument: A) -> int:
     sys.stdout.flush()
     sys.stderr.flush()
     # Not sys.exit: other threads and the group's destruction may wait for the others.
+    kill_children()
     os._exit(status)
 
 
