@@ -347,7 +347,7 @@ def test_shards_without_samples_say_what_they_hold_and_what_is_expected(tmp_path
     expected = (
         r"f hold no image with a caption: 0\.tar: 2 pictures have no caption \(keys a, c\.input\);"
         r" 0\.tar: it holds 1 \*\.jpg, 1 \*\.json, 1 \*\.input\.jpg;"
-        r" 0\.tar: its JSON has the keys 'TEXT' \(1\)\. Expected are .*KEY\.txt with a caption a line"
+        r" 0\.tar: its JSON has the keys 'TEXT' \(1\)\. Expected are .*KEY\.txt with a caption a"
     )
     for on_bad_image in ("error", "skip"):
         with pytest.raises(UserError, match=expected):

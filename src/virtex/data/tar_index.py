@@ -145,7 +145,7 @@ def index_tar(store: Store, name: str) -> TarIndex:
     stream, tar = TarStream(store, name), _Tar()
     for member in tar_members(stream):
         path = PurePosixPath(member.name)
-        if path.name.startswith("."):
+        if not path.name or path.name.startswith("."):
             continue
         stem, _, extension = path.name.partition(".")
         last = extension.lower().rpartition(".")[2]
