@@ -42,8 +42,8 @@ def test_tables_give_the_named_column(directory, name, delimiter, captions):
 
 def test_text_gives_a_caption_a_line(directory):
     path = directory / "a.txt"
-    path.write_bytes(b"\xef\xbb\xbfa dog\r\n\n  a cat, \xc3\xa9\nlast")
-    assert read(path) == ["a dog", "", "  a cat, é", "last"]
+    path.write_bytes(b"\xef\xbb\xbfa dog\r\n\n  a cat, \xc3\xa9\nold\rlast")
+    assert read(path) == ["a dog", "", "  a cat, é", "old", "last"]
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,10 @@ def test_text_gives_a_caption_a_line(directory):
         ("b.csv", b"id,caption\n1,a\n2\n", "line 3: the row ends before column 'caption'"),
         ("b.csv", b'caption\n"a dog\n', "is malformed"),
         ("b.csv", b"caption\n\xff\n", "is not UTF-8"),
-        ("b.txt", b"\xff\xfe\n", "is not UTF-8"),
+        ("b.txt", b"a\nb\xe9\n", "line 2 is not UTF-8 .* byte 0xe9; convert it to UTF-8 first"),
+        ("b.txt", "a".encode("utf-16"), "line 1 is not UTF-8 text: .* of UTF-16; convert"),
+        ("b.txt", "a".encode("utf-16-le"), "line 1 is not UTF-8 text: it holds zero bytes"),
+        ("b.json", b'{"annotations": [{"caption": "\xe9"}]}', "is not UTF-8 .* 0xe9; convert it"),
         ("b.json", b'{"annotations": [{"image_id": 1}]}', "needs 'caption', a string"),
         ("b.json", b'{"annotations": [', "is not a well-formed JSON object"),
         ("b.parquet", b"", "extension must say .* one of .json, .csv, .tsv, .txt"),

@@ -77,6 +77,19 @@ def test_what_lacks_its_counterpart_is_left_out_and_reported_when_asked(write_co
     assert len(records.report) == 3
 
 
+def test_null_captions_are_an_error_or_left_out_and_counted(write_coco):
+    captions = [{"image_id": 5, "caption": "a"}, {"image_id": 6, "caption": None}]
+    root = write_coco({5: [], 6: []}, annotations=captions)
+    with pytest.raises(UserError, match=r"1 captions are null \(image ids 6\).*ON_BAD_IMAGE"):
+        CocoCaptions(root, "train")
+    records = CocoCaptions(root, "train", on_bad_image="skip")
+    assert [record.image_id for record in records] == [5]
+    assert records.report == (
+        "1 images have no caption (image ids 6)",
+        "1 captions are null (image ids 6)",
+    )
+
+
 def test_a_report_names_a_few_of_many(write_coco):
     root = write_coco({i: [] for i in range(1, 20)} | {20: ["a"]})
     (line,) = CocoCaptions(root, "train", on_bad_image="skip").report
@@ -124,10 +137,17 @@ def nested(depth):
         ({"images": [7]}, "'images' needs 'id'.* one is 7"),
         ({"images": [nested(900)]}, "('images' needs 'id'|nested too deeply)"),
         ({"annotations": [{"image_id": 1}]}, "'annotations' needs 'caption', a string"),
-        ({"annotations": [{"image_id": 1, "caption": None}]}, "needs 'caption', a string"),
+        ({"annotations": [{"image_id": 1, "caption": 5}]}, "needs 'caption', a string"),
         ({"annotations": [{"caption": "a"}]}, "'annotations' needs 'image_id'"),
         ({"images": {}, "annotations": []}, "no image with a caption"),
-        ({"images": [], "annotations": []}, "no image with a caption"),
+        (
+            {"images": [], "annotations": []},
+            "no image with a caption: .* none with items; expected",
+        ),
+        (
+            {"images": {}, "annotations": {}, "data": [1, 2]},
+            r"its lists are 'data' \(2\); expected",
+        ),
     ],
 )
 def test_annotations_of_another_form_are_an_error_with_the_path(write_coco, members, reason):

@@ -1,9 +1,11 @@
 """Shards give what files give, and say what is wrong with them."""
 
+import hashlib
 import json
 import os
 import pickle
 import re
+import zlib
 from itertools import islice
 from pathlib import Path
 
@@ -250,7 +252,7 @@ def test_a_damaged_picture_is_named_with_its_shard_or_skipped(directory):
     data[member.offset + 99] ^= 1
     path.write_bytes(data)
     name = f"{directory}/00001.tar: 000000000007.jpg"
-    with pytest.raises(BadImage, match=f"{re.escape(name)}: its content is damaged"):
+    with pytest.raises(BadImage, match=f"{re.escape(name)}: its content is not what was indexed"):
         training(shards, 3)
     for workers in (0, 2):
         skipped = []
@@ -264,7 +266,9 @@ def test_a_damaged_text_is_named_with_its_shard(directory):
     path = directory / "00001.tar"
     path.write_bytes(path.read_bytes().replace(b'"image_id":7', b'"image_id":8'))
     shards = opened(directory)
-    with pytest.raises(BadImage, match=r"00001\.tar: 000000000007\.json: its content is damaged"):
+    with pytest.raises(
+        BadImage, match=r"00001\.tar: 000000000007\.json: its content is not what was indexed"
+    ):
         shards[4]
 
 
@@ -335,6 +339,120 @@ def test_a_directory_without_shards_is_an_error(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=r"there are no shards in .*empty: DATA\.ROOT must hold"):
         opened(tmp_path / "empty")
+
+
+def test_shards_without_samples_say_what_they_hold_and_what_is_expected(tmp_path):
+    members = {"a.jpg": b"p", "a.json": b'{"TEXT": "b"}', "c.input.jpg": b"p"}
+    directory = write_foreign(tmp_path / "f", {"0.tar": members})
+    expected = (
+        r"f hold no image with a caption: 0\.tar: 2 pictures have no caption \(keys a, c\.input\);"
+        r" 0\.tar: it holds 1 \*\.jpg, 1 \*\.json, 1 \*\.input\.jpg;"
+        r" 0\.tar: its JSON has the keys 'TEXT' \(1\)\. Expected are .*KEY\.txt with a caption a"
+    )
+    for on_bad_image in ("error", "skip"):
+        with pytest.raises(UserError, match=expected):
+            opened(directory, on_bad_image=on_bad_image)
+
+
+def test_texts_that_are_not_utf_8_are_an_error_or_left_out(tmp_path):
+    members = members_of("12") | {"1.txt": b"cr\xe8me"}
+    directory = write_foreign(tmp_path / "f", {"0.tar": members})
+    with pytest.raises(UserError, match=r"0\.tar: 1 texts are not UTF-8 \(files 1\.txt: .* 0xe8"):
+        opened(directory)
+    records = opened(directory, on_bad_image="skip")
+    assert records.image_ids.tolist() == [2]
+    assert len(records.report) == 2
+
+
+def test_a_text_that_an_old_index_lets_pass_is_named_when_it_is_read(tmp_path):
+    directory = write_foreign(tmp_path / "f", {"0.tar": members_of("12")})
+    opened(directory)
+    path, index = directory / "0.tar", directory / "0.index"
+    written = path.read_bytes().replace(b"felis", b"f\xe8lis", 1)
+    rows = read_index(index.read_bytes(), "i").rows.copy()
+    rows["text_crc32"][0] = zlib.crc32(b"a cat\nf\xe8lis")
+    content = index.read_bytes()
+    content = content[: content.index(b"\n") + 1] + rows.tobytes()
+    manifest = json.loads((directory / MANIFEST).read_text()) | {"tar_versions": None}
+    manifest["index_sha256"] = [hashlib.sha256(content).hexdigest()]
+    path.write_bytes(written)
+    index.write_bytes(content)
+    (directory / MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(BadImage, match=r"0\.tar: 1\.txt: it is not UTF-8 text: .* convert it"):
+        opened(directory)[0]
+
+
+# Shards that are made again
+
+
+def made_again(directory, keep_time):
+    """Put captions of the same length in place of those of the last sample of each shard."""
+    for path in directory.glob("*.tar"):
+        times = path.stat()
+        first, cat, rest = path.read_bytes().rpartition(b"a cat")
+        assert cat
+        path.write_bytes(first + b"a dog" + rest)
+        moved = 0 if keep_time else 10**9
+        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns + moved))
+
+
+@pytest.mark.parametrize("write", [LocalStore.write, ReadOnly.write], ids=["beside", "cache"])
+def test_shards_that_were_replaced_are_indexed_again_and_that_is_reported(tmp_path, write):
+    shards = {"0.tar": members_of("12"), "1.tar": members_of("34")}
+    directory = write_foreign(tmp_path / "f", shards)
+    store = LocalStore(str(directory))
+    if write is ReadOnly.write:
+        store = ReadOnly(str(directory))
+    before = opened(directory, store=store)
+    made_again(directory, keep_time=False)
+    records = opened(directory, store=store)
+    assert [record.captions[0] for record in records] == ["a cat", "a dog"] * 2
+    assert records.fingerprint != before.fingerprint
+    (line,) = records.report
+    assert line.startswith("2 shards were replaced since they were indexed, and were read again (0")
+    assert opened(directory, store=store).report == ()  # it is no finding the next time
+
+
+def test_shards_with_another_time_and_the_same_content_are_the_same_data(tmp_path):
+    directory = write_foreign(tmp_path / "f", {"0.tar": members_of("12")})
+    before = opened(directory).fingerprint
+    os.utime(directory / "0.tar")
+    assert opened(directory).fingerprint == before
+
+
+def test_a_shard_that_was_replaced_unnoticed_says_how_to_have_its_index_made_again(tmp_path):
+    directory = write_foreign(tmp_path / "f", {"0.tar": members_of("12")})
+    opened(directory)
+    made_again(directory, keep_time=True)
+    records = opened(directory)
+    message = r"0\.tar: 2\.txt: its content is not what was indexed: .*another has taken its place"
+    with pytest.raises(
+        BadImage, match=rf"{message}; .* remove shards\.json and 0\.index from .*f "
+    ):
+        records[1]
+    (directory / MANIFEST).unlink()
+    (directory / "0.index").unlink()
+    assert opened(directory)[1].captions[0] == "a dog"
+
+
+def test_an_index_that_a_failed_opening_left_is_not_taken_for_that_of_another_shard(tmp_path):
+    directory = write_foreign(tmp_path / "f", {"0.tar": {"1.jpg": b"p", "1.tex": b"a cat"}})
+    with pytest.raises(UserError, match="hold no image with a caption"):
+        opened(directory)
+    path = directory / "0.tar"
+    path.write_bytes(tar({"1.jpg": b"p", "1.txt": b"a cat"}))
+    assert opened(directory)[0].captions == ("a cat",)
+
+
+def test_shards_that_were_replaced_in_a_bucket_are_indexed_again(tmp_path):
+    bucket = fsspec.filesystem("memory")
+    bucket.pipe_file("/again/0.tar", tar(members_of("12")))
+    caches = {"cache_dir": tmp_path / "c", "cache_bytes": 10**9}
+    opened(tmp_path / "again", store=RemoteStore("memory://again", **caches))
+    bucket.pipe_file("/again/0.tar", tar(members_of("12")).replace(b"a cat", b"a dog"))
+    records = opened(tmp_path / "again", store=RemoteStore("memory://again", **caches))
+    assert records[0].captions[0] == "a dog"
+    assert records.report[0].startswith("1 shards were replaced")
 
 
 def test_a_malformed_shard_is_named_when_it_is_first_read(tmp_path):

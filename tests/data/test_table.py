@@ -161,7 +161,12 @@ def test_blank_captions_are_an_error_that_names_their_lines(tmp_path):
         ("csv", b"image,caption\na,b\nc\n", ", line 3: the row has 1 values for 2 columns"),
         ("csv", b"image,caption\na,b,c\n", "line 2: the row has 3 values for 2 .*quotes"),
         ("csv", b"image,caption\n,b\n", "line 2: 'image' must be the path of an image, not ''"),
-        ("csv", b'image,caption\na,"b\n', "line 2 is malformed"),
+        ("csv", b'image,caption\na,"b\n', "line 2 is malformed: .* must stand in double quotes"),
+        ("csv", b'image,caption\na,"b\nc,d\n', "line 3 is malformed: .* begins in line 2; a value"),
+        ("csv", b'image,caption\na,"b" c\n', "line 2 is malformed: .* must stand in double quotes"),
+        ("csv", "image,caption\na,b\n".encode("utf-16"), "line 1 is not UTF-8 .* of UTF-16;"),
+        ("csv", "image,caption\na,b\n".encode("utf-16-le"), "line 1 is not UTF-8 .* zero bytes"),
+        ("jsonl", b'{"image": "a", "caption": "\xe9"}', "line 1 is not UTF-8 .* 0xe9; convert it"),
         ("csv", b"image,caption\na,b\na,\xff\n", "line 3 is not UTF-8 text: .*convert"),
         ("csv", b"image,caption,image_id\na,b,1.0\n", "line 2: 'image_id' must be .*not '1.0'"),
         ("csv", b"image,caption,image_id\na,b,9223372036854775808\n", "whole number of 64"),
@@ -186,6 +191,36 @@ def test_broken_tables_are_an_error_with_the_line(tmp_path, name, content, reaso
         TableCaptions(str(tmp_path), "train", on_bad_image)
 
 
+@pytest.mark.parametrize("missing", ["null", "NaN", None])
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_null_captions_are_an_error_or_left_out_and_counted(tmp_path, kind, missing):
+    rows = [{"image": "a", "caption": "one"}, {"image": "a"}, {"image": "b"}]
+    if kind == "parquet":
+        write(tmp_path / "train.parquet", [{"caption": None} | row for row in rows])
+    else:
+        lines = [json.dumps(row) for row in rows]
+        if missing is not None:
+            lines = [line.replace("}", f', "caption": {missing}}}') for line in lines]
+            lines[0] = json.dumps(rows[0])
+        (tmp_path / "train.jsonl").write_text("\n".join(lines))
+    with pytest.raises(UserError, match=r"1 images have .* 2 captions are null \((line|row) 2, "):
+        TableCaptions(str(tmp_path), "train")
+    records = TableCaptions(str(tmp_path), "train", "skip")
+    assert [record.captions for record in records] == [("one",)]
+    assert len(records.report) == 2
+
+
+def test_null_in_a_list_of_captions_is_counted_and_so_is_a_null_list(tmp_path):
+    rows = [{"image": "a", "captions": ["one", None]}, {"image": "b", "captions": None}]
+    write(tmp_path / "train.jsonl", rows)
+    records = TableCaptions(str(tmp_path), "train", "skip")
+    assert [record.captions for record in records] == [("one",)]
+    assert records.report == (
+        "1 images have no caption (line 2)",
+        "2 captions are null (line 1, line 2)",
+    )
+
+
 def test_a_broken_row_of_parquet_is_named(tmp_path):
     write(tmp_path / "train.parquet", [*ROWS, {"image": None, "image_id": 1, "caption": "a"}])
     with pytest.raises(UserError, match=r"train\.parquet, row 4: 'image' must be the path"):
@@ -195,6 +230,64 @@ def test_a_broken_row_of_parquet_is_named(tmp_path):
 def test_half_a_surrogate_pair_is_no_traceback(tmp_path):
     (tmp_path / "train.jsonl").write_text(r'{"image": "\ud800", "caption": "\ud800"}')
     assert TableCaptions(str(tmp_path), "train")[0].captions == ("?",)
+
+
+LONE = ["a.jpg", "b", "c/1.jpg", '"open, says', "c/2.jpg", "two", "c/3.jpg", 'tea"', "d.jpg", "e"]
+
+
+def lone(delimiter, names="image caption"):
+    """Rows of which two have a quotation mark that nobody meant as one of the table's."""
+    pairs = zip([names.split()[0], *LONE[::2]], [names.split()[1], *LONE[1::2]], strict=True)
+    reverse = names.startswith("caption")
+    swapped = [pair[::-1] if reverse and n else pair for n, pair in enumerate(pairs)]
+    return "".join(delimiter.join(pair) + "\n" for pair in swapped)
+
+
+@pytest.mark.parametrize("names", ["image caption", "caption image"])
+@pytest.mark.parametrize("closed", [True, False])
+def test_a_tsv_file_that_nobody_quoted_is_read_as_it_is(tmp_path, names, closed):
+    text = lone("\t", names) if closed else lone("\t", names).replace('tea"', "tea")
+    (tmp_path / "train.tsv").write_text(text)
+    records = TableCaptions(str(tmp_path), "train")
+    found = {str(record.picture.relative_to(tmp_path)): record.captions for record in records}
+    captions = LONE[1::2] if closed else [text.replace('tea"', "tea") for text in LONE[1::2]]
+    assert found == {name: (text,) for name, text in zip(LONE[::2], captions, strict=True)}
+
+
+def test_quotation_marks_at_the_beginning_of_a_tsv_value_are_kept_where_it_is_not_quoted(tmp_path):
+    (tmp_path / "train.tsv").write_text('image\tcaption\na\t"open" says\nb\t"shut"\n')
+    records = TableCaptions(str(tmp_path), "train")
+    assert {record.captions for record in records} == {('"open" says',), ('"shut"',)}
+
+
+@pytest.mark.parametrize("on_bad_image", ["error", "skip"])
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        ("csv", lone(",").replace("open, says", "open says")),
+        ("csv", lone(",", "caption image").replace("open, says", "open says")),
+        ("csv", lone(",").replace("1.jpg", "1").replace("2.jpg", "2").replace("3.jpg", "3")),
+        ("tsv", lone("\t") + 'f.jpg\t"a ""b"" c"\n'),
+        ("tsv", lone("\t") + "f.jpg\ta\tb\n"),
+    ],
+)
+def test_rows_that_a_quotation_mark_swallows_are_an_error(tmp_path, kind, text, on_bad_image):
+    (tmp_path / f"train.{kind}").write_text(text)
+    message = (
+        rf"train\.{kind}, line 3: a quotation mark opens a value that ends in line 5, but line"
+    )
+    with pytest.raises(UserError, match=rf"{message} 4 in it is a row.*in double quotes"):
+        TableCaptions(str(tmp_path), "train", on_bad_image)
+
+
+def test_long_captions_are_read_and_the_bound_of_the_csv_module_is_left_alone(tmp_path):
+    before = csv.field_size_limit()
+    for kind in KINDS:
+        directory = tmp_path / kind
+        directory.mkdir()
+        write(directory / f"train.{kind}", [{"image": "a", "caption": "very " * 60_000 + "long"}])
+        assert len(TableCaptions(str(directory), "train")[0].captions[0]) == 300_004
+        assert csv.field_size_limit() == before
 
 
 def test_a_split_has_exactly_one_table(tmp_path):

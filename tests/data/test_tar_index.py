@@ -1,5 +1,6 @@
 import json
 import time
+from pathlib import PurePosixPath
 
 import numpy as np
 import pytest
@@ -8,8 +9,10 @@ from hypothesis import strategies as st
 from tests.data.tars import tar
 
 from virtex.data import sample_text
+from virtex.data.plain_text import NotTextError
 from virtex.data.store import MemoryStore
 from virtex.data.tar_index import ROW, TarIndex, index_tar, read_index
+from virtex.data.tar_members import TarStream, tar_members
 from virtex.errors import UserError
 
 
@@ -67,8 +70,85 @@ def test_what_lacks_its_counterpart_is_left_out_and_named():
 
 
 def test_two_pictures_of_a_key_are_an_error():
-    with pytest.raises(UserError, match=r"s/0\.tar: 1\.png: there are two pictures of the key 1"):
+    with pytest.raises(UserError, match=r"s/0\.tar: 1\.png: there are two images of its key"):
         indexed({"1.jpg": b"p", "1.png": b"p", "1.txt": b"a"})
+    with pytest.raises(UserError, match=r"s/0\.tar: 1\.TXT: there are two txt texts of its key"):
+        indexed({"1.jpg": b"p", "1.txt": b"p", "1.TXT": b"a"})
+
+
+def test_texts_that_cannot_be_read_are_left_out_and_named():
+    members = {f"{n}.jpg": b"p" for n in range(1, 8)} | {
+        "1.txt": "crème".encode("cp1252"),
+        "2.txt": "a".encode("utf-16"),
+        "3.txt": "a".encode("utf-16-le"),
+        "4.json": b'{"caption": "\xe9"}',
+        "5.json": b'{"caption": ',
+        "6.json": b'{"caption": "surrogate \xed\xa0\x80"}',
+        "7.json": b'{"captions": ["a", null, " ", 3]}',
+    }
+    _, index = indexed(members)
+    assert index.rows["image_id"].tolist() == [7]
+    without, encoded, malformed, unusable = index.left_out
+    assert without == "6 pictures have no caption (keys 1, 2, 3, 4, 5, …)"
+    assert encoded.startswith("5 texts are not UTF-8 (files 1.txt: ")
+    assert "2.txt: invalid start byte, the byte 0xff of UTF-16" in encoded
+    assert "3.txt: it holds zero bytes" in encoded
+    assert malformed.startswith("1 texts are not well-formed JSON (files 5.json: ")
+    assert unusable == ("1 texts have captions that are blank, null or no text (files 7.json: 3)")
+
+
+def test_a_text_that_cannot_be_read_gives_way_to_another():
+    _, index = indexed({"1.jpg": b"p", "1.json": b"{", "1.txt": b"a cat"})
+    assert index.rows["text_kind"].tolist() == [1]
+    assert len(index.left_out) == 1
+
+
+@pytest.mark.parametrize(
+    ("names", "keys"),
+    [
+        # a dot in the stem, in directories, in all of the names; capitals
+        (["v1.5 01.jpg", "v1.5 01.txt", "02.jpg", "02.txt"], ["v1.5 01", "02"]),
+        (["v1.5/01.JPG", "v1.5/01.TXT"], ["v1.5/01"]),
+        (["v1.5/a.b.jpeg", "v1.5/a.b.json"], ["v1.5/a.b"]),
+        (["0.1.jpg", "0.1.txt", "0.2.jpg", "0.2.txt"], ["0.1", "0.2"]),
+        # WebDataset's: what has another key to the first dot is a part of its sample
+        (["a.jpg", "a.txt", "a.seg.png", "a.cls"], ["a"]),
+        (["a.seg.png", "a.seg.txt", "a.jpg", "a.txt"], ["a"]),
+        # two images of a sample, of which none is the sample's
+        (["a.left.jpg", "a.right.jpg", "a.txt"], []),
+        (["a.input.jpg", "a.output.txt"], []),
+        # hidden files, such as those of macOS
+        (["01.jpg", "01.txt", "._01.jpg", "._01.txt", "x/.a.b.jpg", "x/.a.b.txt"], ["01"]),
+    ],
+)
+def test_a_key_goes_to_the_first_dot_or_to_the_last_where_only_that_gives_a_kind(names, keys):
+    text = b'{"caption": "a"}'
+    store, index = indexed(dict.fromkeys(names, text))
+    found = [tar_names(store)[offset] for offset in index.rows["image_offset"].tolist()]
+    assert [name.rpartition(".")[0] for name in found] == keys
+    # Every image is read, or in a line with a count.
+    visible = [name for name in names if not PurePosixPath(name).name.startswith(".")]
+    images = [name for name in visible if name.lower().endswith(("jpg", "jpeg", "png"))]
+    lines = [
+        line
+        for line in (*index.left_out, *index.report)
+        if "pictures have no caption" in line or "images are parts" in line
+    ]
+    assert len(index.rows) + sum(int(line.split()[0]) for line in lines) == len(images)
+
+
+def tar_names(store):
+    """The members' names by where their content begins."""
+    return {member.offset: member.name for member in tar_members(TarStream(store, "0.tar"))}
+
+
+def test_a_tar_file_without_samples_says_what_it_holds():
+    _, index = indexed(
+        {"a.input.jpg": b"p", "a.output.txt": b"b", "b.input.jpg": b"p", "n.heic": b""}
+    )
+    assert index.left_out[-1] == "it holds 2 *.input.jpg, 1 *.output.txt, 1 *.heic"
+    _, index = indexed({"a.jpg": b"p", "a.json": b'{"TEXT": "b", "url": "c"}'})
+    assert index.left_out[-1] == "its JSON has the keys 'TEXT' (1), 'url' (1)"
 
 
 rows = st.lists(
@@ -133,13 +213,26 @@ def test_ten_thousand_samples_are_read_in_milliseconds():
         (b'{"caption": "a"}', ("a",)),
         (b'{"caption": "\\ud800"}', ("?",)),
         (b'{"caption": 3}', ()),
-        (b"[" * 100000, ()),
-        (b"\xff", ()),
         (b"[]", ()),
     ],
 )
 def test_captions_of_json(content, captions):
     assert sample_text.parse(content, "json").captions == captions
+
+
+@pytest.mark.parametrize(
+    ("content", "kind", "error"),
+    [
+        (b"[" * 100000, "json", sample_text.MalformedError),
+        (b"{", "json", sample_text.MalformedError),
+        (b"\xff", "json", NotTextError),
+        (b"\xff", "txt", NotTextError),
+        (b"a\0", "txt", NotTextError),
+    ],
+)
+def test_what_is_no_text_is_an_error(content, kind, error):
+    with pytest.raises(error):
+        sample_text.parse(content, kind)
 
 
 def test_captions_of_plain_text_are_its_lines():

@@ -89,12 +89,28 @@ def test_what_lacks_its_counterpart_is_left_out_and_reported_when_asked(write):
         ({"a.jpg": ""}, r"holds no image with a text .*; 1 images have no text \(a\.jpg\)"),
         ({"a.jpg": "", "a.png": "", "a.txt": "a"}, r"more than the extension: .*a\.jpg, .*a\.png"),
         ({"a.jpg": "", "a.txt": b"\xff"}, r"a\.txt is not UTF-8 text: .*; convert it"),
+        ({"a.jpg": "", "a.txt": "a".encode("utf-16")}, r"a\.txt is not UTF-8 text: .* of UTF-16;"),
+        (
+            {"a.jpg": "", "a.txt": "a".encode("utf-16-le")},
+            r"a\.txt is not UTF-8 text: .*zero bytes",
+        ),
+        ({"a.jpg": "", "a.txt": "a", "a.TXT": "b"}, r"texts .* more than the extension: .*a\.TXT"),
+        (
+            {"a.heic": "", "b.heic": "", "a.cap": ""},
+            r"such as a\.jpg .* holds 2 \.heic, 1 \.cap",
+        ),
         ({os.fsdecode(b"\xff.jpg"): ""}, "is not UTF-8; rename it"),
     ],
 )
 def test_what_gives_no_records_is_an_error(write, files, reason, on_bad_image):
     with pytest.raises(UserError, match=reason):
         TextFolder(write(files), on_bad_image)
+
+
+def test_extensions_may_be_in_capitals_and_names_hold_dots(write):
+    root = write({"v1.5 1.JPG": "", "v1.5 1.TXT": "a", "v1.5 2.avif": "", "v1.5 2.txt": "b\rc"})
+    captions = {record.picture.name: record.captions for record in TextFolder(root)}
+    assert captions == {"v1.5 1.JPG": ("a",), "v1.5 2.avif": ("b", "c")}
 
 
 def test_a_missing_directory_is_an_error(tmp_path):

@@ -1,14 +1,14 @@
 """Captions without images, from the files in which people keep them."""
 
-import csv
 import reprlib
 from collections.abc import Iterator
 from pathlib import Path
 
 from virtex.data.json_stream import list_items
+from virtex.data.plain_text import text_lines
+from virtex.data.separated_rows import DELIMITERS, separated_rows
 from virtex.errors import UserError
 
-DELIMITERS = {".csv": ",", ".tsv": "\t"}
 KINDS = (".json", *DELIMITERS, ".txt")
 
 
@@ -27,19 +27,13 @@ def read_captions(path: Path, column: str) -> Iterator[str]:
         yield from _coco(path)
         return
     try:
-        # newline="": the csv module wants to see line ends inside of quotes.
-        with path.open(encoding="utf-8-sig", newline="" if kind in DELIMITERS else None) as file:
-            if kind == ".txt":
-                yield from (line.rstrip("\n") for line in file)
-            else:
-                rows = csv.DictReader(file, delimiter=DELIMITERS[kind], strict=True)
-                yield from _column(path, rows, column)
+        if kind == ".txt":
+            for _, line in text_lines(path):
+                yield from line.rstrip("\r\n").split("\r")  # the old end of a line on a Mac
+        else:
+            yield from _column(path, column)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text: {error.reason}; convert it first") from error
-    except csv.Error as error:
-        raise UserError(f"{path} is malformed: {error}") from error
 
 
 def _coco(path: Path) -> Iterator[str]:
@@ -55,15 +49,18 @@ def _coco(path: Path) -> Iterator[str]:
         yield caption
 
 
-def _column(path: Path, rows: "csv.DictReader[str]", column: str) -> Iterator[str]:
-    names = list(rows.fieldnames or ())
+def _column(path: Path, column: str) -> Iterator[str]:
+    rows = separated_rows(path)
+    _, names = next(rows, (0, []))
     if column not in names:
         raise UserError(
             f"{path} has no column '{column}', only {', '.join(map(repr, names)) or 'nothing'};"
             " name the one of the captions with --column"
         )
-    for row in rows:
-        caption = row[column]
-        if caption is None:
-            raise UserError(f"{path}, line {rows.line_num}: the row ends before column '{column}'")
-        yield caption
+    place = names.index(column)
+    for number, row in rows:
+        if not row:
+            continue
+        if len(row) <= place:
+            raise UserError(f"{path}, line {number}: the row ends before column '{column}'")
+        yield row[place]

@@ -16,6 +16,8 @@ from virtex.data.packed import PackedStrings, hashed, shared
 from virtex.data.records import Record
 
 _NAMED = 5  # places in a line of the report
+BLANK, NULL = 1, 2
+"""What a caption that cannot be used lacks: text, or itself."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,13 @@ class CaptionedImages(ImageFiles):
     def fingerprint(self) -> str:
         """A hash of image ids and captions."""
         return hashed(self._image_ids, self._order, self._ends, *self._captions.tensors)
+
+
+def lacks(caption: str | None) -> int:
+    """`BLANK`, `NULL`, or 0 for a caption with text."""
+    if caption is None:
+        return NULL
+    return 0 if caption.strip() else BLANK
 
 
 def path_id(name: str) -> int:

@@ -6,6 +6,7 @@ image ids, whatever the order in the file.
 
 import reprlib
 from array import array
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from virtex.data.captioned_images import CaptionColumns, CaptionedImages
+from virtex.data.captioned_images import BLANK, NULL, CaptionColumns, CaptionedImages, lacks
 from virtex.data.images import OnBadImage
 from virtex.data.json_stream import list_items
 from virtex.data.packed import StringPacker
@@ -26,7 +27,7 @@ class CocoCaptions(CaptionedImages):
     """The records of one split, in shared memory: 70 bytes a caption for a process and its workers.
 
     `report` says, a line each, what was left out: images without a caption, captions without an
-    image, blank captions.
+    image, blank and null captions.
     """
 
     def __init__(self, root: Path, split: str, on_bad_image: OnBadImage = "error") -> None:
@@ -45,7 +46,12 @@ class CocoCaptions(CaptionedImages):
                 " to train without these"
             )
         if not len(pairs.images):
-            raise UserError(f"{path} holds no image with a caption")
+            lists = ", ".join(f"{key!r} ({count})" for key, count in columns.lists.most_common(8))
+            raise UserError(
+                f"{path} holds no image with a caption: its lists are {lists or 'none with items'};"
+                " expected 'images' with 'id' and 'file_name', and 'annotations' with 'image_id'"
+                " and 'caption'" + "".join(f"; {line}" for line in self.report)
+            )
         image_ids = np.array(columns.image_ids, np.int64)[pairs.images]
         super().__init__(
             root / f"{split}2017",
@@ -64,11 +70,12 @@ class CocoCaptions(CaptionedImages):
 class _Columns:
     """The file's two lists, column by column, in the file's order."""
 
+    lists: Counter[str] = field(default_factory=Counter)  # items of each, whatever its name
     image_ids: "array[int]" = field(default_factory=lambda: array("q"))
     names: StringPacker = field(default_factory=StringPacker)
     caption_image_ids: "array[int]" = field(default_factory=lambda: array("q"))
     captions: StringPacker = field(default_factory=StringPacker)
-    blank: "array[int]" = field(default_factory=lambda: array("b"))  # 1 where a caption has no text
+    blank: "array[int]" = field(default_factory=lambda: array("b"))  # what each caption `lacks`
 
 
 @dataclass(frozen=True)
@@ -95,14 +102,16 @@ def annotations_file(root: Path, name: str) -> Path:
 def _read(path: Path) -> _Columns:
     columns = _Columns()
     for key, item in list_items(path):
+        columns.lists[key[:50]] += 1
         if key == "images":
             columns.image_ids.append(integer(path, key, item, "id"))
             columns.names.append(file_name(path, key, item))
         elif key == "annotations":
-            caption = text(path, key, item, "caption")
+            is_null = isinstance(item, dict) and item.get("caption", "") is None
+            caption = None if is_null else text(path, key, item, "caption")
             columns.caption_image_ids.append(integer(path, key, item, "image_id"))
-            columns.captions.append(caption)
-            columns.blank.append(not caption.strip())
+            columns.captions.append(caption or "")
+            columns.blank.append(lacks(caption))
     return columns
 
 
@@ -143,13 +152,14 @@ def _paired(path: Path, columns: _Columns) -> _Pairs:
     wanted = np.array(columns.caption_image_ids, np.int64)
     place = np.searchsorted(ascending, wanted)
     known = np.isin(wanted, ascending)
-    blank = np.array(columns.blank, bool)
-    usable = np.flatnonzero(known & ~blank)
+    lacking = np.array(columns.blank, np.int8)
+    usable = np.flatnonzero(known & (lacking == 0))
     counts = np.bincount(place[usable], minlength=len(ascending))
     findings = {
         "images have no caption": ascending[counts == 0],
         "captions are of images that are not listed": wanted[~known],
-        "captions are blank": wanted[known & blank],
+        "captions are blank": wanted[known & (lacking == BLANK)],
+        "captions are null": wanted[known & (lacking == NULL)],
     }
     return _Pairs(
         images=order[counts > 0],

@@ -9,6 +9,14 @@ import numpy.typing as npt
 from virtex.data.packed import PackedStrings, shared
 from virtex.data.records import missing_files
 
+IMAGE_EXTENSIONS = frozenset(
+    (
+        *("jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "bmp", "tif", "tiff"),
+        *("jp2", "ppm", "pgm", "avif"),
+    )
+)
+"""How the names of image files end, in lower case, wherever the name is all that is known."""
+
 
 class ImageFiles:
     """The image files of one split, in order of their ids, in shared memory."""

@@ -7,7 +7,7 @@ process that made them, since fsspec's event loop does not survive a fork.
 import random
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from os import getpid
 from typing import Any
@@ -88,6 +88,10 @@ class RemoteDirectory:
 
     def sizes(self) -> dict[str, int]:
         """The files and their bytes; raises UserError over HTTP, which has no listings."""
+        return {name: found.size for name, found in self.listed().items()}
+
+    def listed(self) -> dict[str, FileVersion]:
+        """The files; raises UserError over HTTP."""
         if self._protocol in HTTP:
             raise UserError(
                 f"{self.root} cannot be listed, as HTTP has no directories; name its files in a"
@@ -95,7 +99,7 @@ class RemoteDirectory:
             )
         entries = self._request(self.root, "ls", detail=True)
         files = [entry for entry in entries if entry["type"] == "file"]
-        return {file["name"].rstrip("/").rpartition("/")[2]: int(file["size"]) for file in files}
+        return {file["name"].rstrip("/").rpartition("/")[2]: _version(file) for file in files}
 
     def version(self, name: str, attempts: int | None = None) -> FileVersion:
         """Size and version of a file, after at most `attempts` if these are given."""
@@ -103,8 +107,7 @@ class RemoteDirectory:
         info = self._request(address, "info", attempts=attempts)
         if info.get("size") is None:
             raise RefusedError(f"{address}: the server does not tell the size (Content-Length)")
-        known = next((str(info[key]) for key in _VERSION_FIELDS if info.get(key)), "")
-        return FileVersion(int(info["size"]), f"{info['size']} {known}")
+        return _version(info)
 
     def read(self, name: str, start: int, end: int, size: int) -> bytes:
         """Bytes `start` … `end` of a file of `size` bytes.
@@ -183,6 +186,11 @@ class RemoteDirectory:
         """The error itself; fsspec says "not found" for whatever keeps it from a URL's size."""
         hidden = self._protocol in HTTP and isinstance(error, FileNotFoundError)
         return error.__cause__ if hidden and error.__cause__ is not None else error
+
+
+def _version(info: Mapping[str, Any]) -> FileVersion:
+    known = next((str(info[key]) for key in _VERSION_FIELDS if info.get(key)), "")
+    return FileVersion(int(info["size"]), f"{info['size']} {known}")
 
 
 def _open_filesystem(root: str, protocol: str) -> Any:

@@ -104,6 +104,13 @@ class RemoteStore:
         """The bytes of each file directly inside; None over HTTP, which cannot list."""
         return None if self._root.startswith(HTTP) else self._local().directory.sizes()
 
+    def versions(self) -> dict[str, str] | None:
+        """Sizes with ETags or times of writing; None over HTTP, which cannot list."""
+        if self._root.startswith(HTTP):
+            return None
+        listed = self._local().directory.listed()
+        return {name: found.version for name, found in listed.items()}
+
     def size(self, name: str) -> int:
         """Bytes of a file; raises UserError where there is none, RunError when out of reach."""
         if (expected := self._expected.get(name)) is not None:

@@ -1,22 +1,33 @@
-"""What a shard says of a picture: `KEY.json`, or `KEY.txt` with a caption a line."""
+"""What a shard holds on an image: `KEY.json`, or `KEY.txt` with a caption a line."""
 
 import hashlib
 import json
 from dataclasses import dataclass
 from typing import Literal
 
+from virtex.data.plain_text import NotTextError, decoded, undecodable
 from virtex.data.records import Record
 
 Kind = Literal["json", "txt"]
 
 
+class MalformedError(ValueError):
+    """Bytes that are no JSON; the message is the reason."""
+
+
 @dataclass(frozen=True)
 class SampleText:
-    """Captions that are not blank, the categories' indices, and the image's id where it is told."""
+    """Captions that are not blank, the categories' indices, and the image's id where it is told.
+
+    `unusable` is how many of the captions in JSON are blank, null or no text at all; `keys` are
+    those of JSON that has neither captions nor categories.
+    """
 
     captions: tuple[str, ...] = ()
     categories: tuple[int, ...] | None = None
     image_id: int | None = None
+    unusable: int = 0
+    keys: tuple[str, ...] = ()
 
     @property
     def says_something(self) -> bool:
@@ -24,25 +35,34 @@ class SampleText:
 
 
 def parse(content: bytes, kind: Kind) -> SampleText:
-    """The text in a member's bytes; nothing where it is not of the form that is read.
+    """The text in a member's bytes.
 
     Of JSON that is an object with `captions` (strings) or `caption`, and with `categories` and
-    `image_id` where we wrote it.
+    `image_id` where we wrote it; others give nothing.
+
+    Raises NotTextError, and MalformedError for what is no JSON.
     """
     if kind == "txt":
-        return SampleText(_captions(content.decode("utf-8-sig", errors="replace").splitlines()))
+        return SampleText(_captions(decoded(content).splitlines()))
     try:
-        values = json.loads(content)
-    except (ValueError, RecursionError):
-        return SampleText()
+        # Strictly, where json.loads would let half of a surrogate pair pass.
+        values = json.loads(content.decode(json.detect_encoding(content)))
+    except UnicodeDecodeError as error:
+        raise NotTextError(undecodable(error)) from error
+    except (ValueError, RecursionError) as error:
+        raise MalformedError(str(error)) from error
     if not isinstance(values, dict):
         return SampleText()
-    captions = values.get("captions", values.get("caption"))
+    given = values.get("captions", values.get("caption"))
+    captions = _captions(given if isinstance(given, list) else [given])
+    categories = _categories(values.get("categories"))
     image_id = values.get("image_id")
     return SampleText(
-        captions=_captions(captions if isinstance(captions, list) else [captions]),
-        categories=_categories(values.get("categories")),
+        captions=captions,
+        categories=categories,
         image_id=image_id if _is_id(image_id) else None,
+        unusable=len(given) - len(captions) if isinstance(given, list) else 0,
+        keys=() if captions or categories is not None else tuple(values),
     )
 
 

@@ -5,6 +5,8 @@ One JSON object: `format`; `labels`, captions or categories; `categories`, their
 of the shard's name and the index's id, because these are not known to differ between shards;
 `report`, lines for a person, and `left_out`, such lines on samples that cannot be used; and, with
 an item a shard, `names`, `samples`, `tar_bytes`, `tar_sha256`, `index_bytes` and `index_sha256`.
+Where the shards were read to make it, `tar_versions` are what tells that they were replaced since:
+size and time of writing, or the ETag.
 """
 
 import hashlib
@@ -59,6 +61,7 @@ class ShardManifest:
     index_bytes: npt.NDArray[np.int64]
     index_sha256: npt.NDArray[np.uint8]  # (S, 32)
     fingerprint: str
+    tar_versions: tuple[str, ...] | None = None  # what the store gave when the shards were indexed
 
 
 def index_name(shard: str) -> str:
@@ -74,6 +77,7 @@ def written_manifest(
     hashed_ids: bool = False,
     report: Sequence[str] = (),
     left_out: Sequence[str] = (),
+    tar_versions: Sequence[str] | None = None,
 ) -> bytes:
     """The content of `shards.json`; equal for equal shards."""
     content: dict[str, object] = {
@@ -90,6 +94,8 @@ def written_manifest(
         "index_bytes": [shard.index_bytes for shard in shards],
         "index_sha256": [shard.index_sha256 for shard in shards],
     }
+    if tar_versions is not None:
+        content["tar_versions"] = tar_versions
     return (json.dumps(content) + "\n").encode()
 
 
@@ -137,7 +143,17 @@ def _manifest(values: Mapping[str, Any]) -> ShardManifest:
         index_bytes=index_bytes,
         index_sha256=_digests(values["index_sha256"]),
         fingerprint=_fingerprint(values),
+        tar_versions=_versions(values),
     )
+
+
+def _versions(values: Mapping[str, Any]) -> tuple[str, ...] | None:
+    versions = values.get("tar_versions")
+    if versions is None:
+        return None
+    if len(versions) != len(values["names"]):
+        raise ValueError("names and tar_versions differ in length")
+    return tuple(map(str, versions))
 
 
 def _numbers(values: Sequence[int]) -> npt.NDArray[np.int64]:

@@ -21,7 +21,7 @@ from virtex.data.images import (
 )
 from virtex.data.records import Record, Records
 from virtex.data.sample_text import written
-from virtex.data.tar_index import KINDS, PICTURES, ROW, TarIndex, left_out
+from virtex.data.tar_index import IMAGES, KINDS, ROW, TarIndex, left_out
 from virtex.data.tar_members import BLOCK
 from virtex.whole_file import whole_file
 
@@ -148,4 +148,4 @@ def _extension(data: bytes, picture: Picture) -> str:
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "webp"
     named = str(picture).rpartition(".")[2].lower()
-    return named if named in PICTURES else "img"  # a reader looks at the bytes
+    return named if named in IMAGES else "img"  # a reader looks at the bytes

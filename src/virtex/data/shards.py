@@ -18,7 +18,9 @@ import numpy.typing as npt
 
 from virtex.data import sample_text
 from virtex.data.images import BadImage, OnBadImage
+from virtex.data.plain_text import CONVERT, NotTextError
 from virtex.data.records import Record
+from virtex.data.sample_text import Kind, MalformedError, SampleText
 from virtex.data.shard_indexing import manifest_and_home
 from virtex.data.shard_manifest import MANIFEST, ShardManifest, check_shards, index_name
 from virtex.data.store import Store
@@ -38,6 +40,7 @@ class Member:
 
     store: Store
     shard: str
+    index_root: str
     offset: int
     size: int
     crc32: int
@@ -48,7 +51,12 @@ class Member:
         if len(data) < self.size:
             raise BadImage(str(self), "the shard ends before it does")
         if zlib.crc32(data) != self.crc32:
-            raise BadImage(str(self), "its content is damaged (another checksum than in the index)")
+            raise BadImage(
+                str(self),
+                "its content is not what was indexed: the shard is damaged, or another has taken"
+                f" its place; copy it again, or remove {MANIFEST} and {index_name(self.shard)} from"
+                f" {self.index_root} to have them made from the shards that are there",
+            )
         return data
 
     def __str__(self) -> str:
@@ -56,6 +64,15 @@ class Member:
         header = self.store.read(self.shard, self.offset - BLOCK, BLOCK)
         name = header_name(header) or f"the member at byte {self.offset}"
         return f"{self.store.root}/{self.shard}: {name}"
+
+
+def _parsed(text: Member, kind: Kind) -> SampleText:
+    try:
+        return sample_text.parse(text.content(), kind)
+    except NotTextError as error:
+        raise BadImage(str(text), f"it is not UTF-8 text: {error}; {CONVERT}") from error
+    except MalformedError as error:
+        raise BadImage(str(text), f"it is not well-formed JSON: {error}") from error
 
 
 class Shards:
@@ -79,14 +96,14 @@ class Shards:
         row = self._rows(shard)[index - int(self._starts[shard])]
         image_id, *places, kind = row.item()
         name = self.manifest.names[shard]
-        text = Member(self.store, name, *places[3:])
-        said = sample_text.parse(text.content(), KINDS[kind])
+        text = Member(self.store, name, self.home.root, *places[3:])
+        said = _parsed(text, KINDS[kind])
         if said.categories and self.categories and said.categories[-1] > len(self.categories):
             reason = f"category {said.categories[-1]}, and {MANIFEST} names {len(self.categories)}"
             raise BadImage(str(text), reason)
         return Record(
             image_id=self._image_id(name, image_id),
-            picture=Member(self.store, name, *places[:3]),
+            picture=Member(self.store, name, self.home.root, *places[:3]),
             captions=said.captions,
             categories=said.categories or (),
         )

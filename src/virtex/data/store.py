@@ -36,6 +36,10 @@ class Store(Protocol):
         """
         ...
 
+    def versions(self) -> dict[str, str] | None:
+        """What changes with each file when it is written again; None where that is not known."""
+        ...
+
     def expect(self, files: Mapping[str, tuple[int, str]]) -> None:
         """What files must be, bytes and SHA-256 in hex: a store that fetches them checks it."""
         ...
@@ -74,9 +78,19 @@ class LocalStore:
         return sorted(self.sizes())
 
     def sizes(self) -> dict[str, int]:
+        return {name: status.st_size for name, status in self._statuses().items()}
+
+    def versions(self) -> dict[str, str]:
+        """Sizes and times of writing."""
+        return {
+            name: f"{status.st_size} {status.st_mtime_ns}"
+            for name, status in self._statuses().items()
+        }
+
+    def _statuses(self) -> dict[str, os.stat_result]:
         try:
             with os.scandir(self._root) as entries:
-                return {entry.name: entry.stat().st_size for entry in entries if entry.is_file()}
+                return {entry.name: entry.stat() for entry in entries if entry.is_file()}
         except OSError as error:
             raise UserError(
                 f"cannot list {self._root}: {error.strerror}; check DATA.ROOT"
@@ -163,6 +177,9 @@ class MemoryStore:
 
     def sizes(self) -> dict[str, int]:
         return {name: len(content) for name, content in self._files.items()}
+
+    def versions(self) -> None:
+        """Not known."""
 
     def expect(self, files: Mapping[str, tuple[int, str]]) -> None:
         """Nothing: this process wrote the files."""

@@ -13,7 +13,15 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from virtex.data.captioned_images import CaptionColumns, CaptionedImages, finding, path_id
+from virtex.data.captioned_images import (
+    BLANK,
+    NULL,
+    CaptionColumns,
+    CaptionedImages,
+    finding,
+    lacks,
+    path_id,
+)
 from virtex.data.images import OnBadImage
 from virtex.data.packed import PackedStrings, StringPacker
 from virtex.data.table_rows import KINDS, Row, broken, place, read_rows
@@ -23,7 +31,8 @@ from virtex.errors import UserError
 class TableCaptions(CaptionedImages):
     """The records of one split, in shared memory.
 
-    `report` says, a line each, what was left out: images without a caption, blank captions.
+    `report` says, a line each, what was left out: images without a caption, blank and
+    null captions.
     """
 
     def __init__(self, root: str, split: str, on_bad_image: OnBadImage = "error") -> None:
@@ -57,7 +66,7 @@ class _Columns:
     names: StringPacker = field(default_factory=StringPacker)
     rows: "array[int]" = field(default_factory=lambda: array("q"))  # of each caption
     captions: StringPacker = field(default_factory=StringPacker)
-    blank: "array[int]" = field(default_factory=lambda: array("b"))  # 1 where a caption has no text
+    blank: "array[int]" = field(default_factory=lambda: array("b"))  # what each caption `lacks`
 
 
 def _table(root: Path, split: str) -> Path:
@@ -88,8 +97,8 @@ def _read(path: Path) -> _Columns:
         columns.numbers.append(row.number)
         for caption in row.captions:
             columns.rows.append(len(columns.ids) - 1)
-            columns.captions.append(caption)
-            columns.blank.append(not caption.strip())
+            columns.captions.append(caption or "")
+            columns.blank.append(lacks(caption))
     return columns
 
 
@@ -156,10 +165,14 @@ def _check(path: Path, columns: _Columns, ids: npt.NDArray[np.int64], names: Pac
 
 def _findings(path: Path, columns: _Columns, table: CaptionColumns) -> tuple[str, ...]:
     numbers, ids = np.array(columns.numbers, np.int64), np.array(columns.ids, np.int64)
-    blank = np.array(columns.rows, np.int64)[np.array(columns.blank, np.int8) == 1]
+    rows, lacking = np.array(columns.rows, np.int64), np.array(columns.blank, np.int8)
     bare, first = np.unique(ids, return_index=True)
     first = np.sort(first[~np.isin(bare, table.image_ids)])
-    found = {"images have no caption": first, "captions are blank": blank}
+    found = {
+        "images have no caption": first,
+        "captions are blank": rows[lacking == BLANK],
+        "captions are null": rows[lacking == NULL],
+    }
     return tuple(
         finding(len(rows), what, [place(path, number) for number in numbers[rows[:5]].tolist()])
         for what, rows in found.items()

@@ -3,19 +3,18 @@
 Comma- or tab-separated values with a first row of names, JSON objects a line, or Parquet.
 """
 
-import csv
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from virtex.data.caption_files import DELIMITERS
+from virtex.data.plain_text import text_lines
+from virtex.data.separated_rows import DELIMITERS, IMAGE_COLUMNS, separated_rows
 from virtex.errors import UserError
 
 KINDS = (*DELIMITERS, ".jsonl", ".parquet")
-# The first name of each wins over the others, two of which are too many.
-_IMAGE = ("image", "filepath", "path", "file_name")
+# The first name wins over the others, two of which are too many.
 _CAPTION = ("caption", "title", "text")
 _CAPTIONS = "captions"  # a list, where the kind of file has lists
 _ID = "image_id"
@@ -23,11 +22,14 @@ _BATCH = 4096  # rows of a Parquet file in memory
 
 
 class Row(NamedTuple):
-    """What a row says; `number` is of its line, or of the row itself in Parquet, from 1."""
+    """What a row holds; `number` is of its line, or of the row itself in Parquet, from 1.
+
+    A caption is None where the file has null, or no value at all.
+    """
 
     number: int
     image: str
-    captions: tuple[str, ...]
+    captions: tuple[str | None, ...]
     image_id: int | None
 
 
@@ -76,7 +78,7 @@ def _columns(path: Path, given: Sequence[str]) -> _Names:
     has_lists = path.suffix not in DELIMITERS
     captions = (*_CAPTION, _CAPTIONS) if has_lists else _CAPTION
     return _Names(
-        _column(path, given, _IMAGE, "the image's path"),
+        _column(path, given, IMAGE_COLUMNS, "the image's path"),
         _column(path, given, captions, "the caption"),
         _ID if _ID in given else None,
     )
@@ -105,19 +107,27 @@ def _row(path: Path, number: int, values: Mapping[str, Any], names: _Names) -> R
         what = f"'{names.image}' must be the path of an image, not {image!r:.80}"
         raise broken(path, number, what)
     captions = values.get(names.caption)
-    if names.caption != _CAPTIONS:
+    if names.caption != _CAPTIONS or _is_null(captions):
         captions = [captions]
-    if not isinstance(captions, list) or not all(isinstance(text, str) for text in captions):
+    if not isinstance(captions, list) or not all(
+        isinstance(text, str) or _is_null(text) for text in captions
+    ):
         kind = "a list of texts" if names.caption == _CAPTIONS else "a text"
         what = f"'{names.caption}' must be {kind}, not {values.get(names.caption)!r:.80}"
         raise broken(path, number, what)
+    texts = tuple(None if _is_null(text) else text for text in captions)
     image_id = None
     if names.image_id is not None:
         image_id = _integer(values.get(names.image_id))
         if image_id is None:
             what = f"must be a whole number of 64 bits, not {values.get(names.image_id)!r:.80}"
             raise broken(path, number, f"'{names.image_id}' {what}")
-    return Row(number, image, tuple(captions), image_id)
+    return Row(number, image, texts, image_id)
+
+
+def _is_null(value: object) -> bool:
+    """Whether a value is missing: null, or the NaN that pandas writes for it."""
+    return value is None or (isinstance(value, float) and value != value)
 
 
 def _integer(value: object) -> int | None:
@@ -127,38 +137,23 @@ def _integer(value: object) -> int | None:
     return value if type(value) is int and -(2**63) <= value < 2**63 else None
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
-            except UnicodeDecodeError as error:
-                raise UserError(
-                    f"{path}, line {number} is not UTF-8 text: {error.reason}; convert it first"
-                ) from error
-
-
 def _separated(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    lines = (line for _, line in _lines(path))
-    rows = csv.reader(lines, delimiter=DELIMITERS[path.suffix], strict=True)
-    try:
-        names = next(rows, [])
-        _columns(path, names)  # also where no row follows
-        for values in rows:
-            if not values:
-                continue
-            if len(values) != len(names):
-                raise UserError(
-                    f"{path}, line {rows.line_num}: the row has {len(values)} values for"
-                    f" {len(names)} columns; put values that hold a separator in double quotes"
-                )
-            yield rows.line_num, dict(zip(names, values, strict=True))
-    except csv.Error as error:
-        raise UserError(f"{path}, line {rows.line_num} is malformed: {error}") from error
+    rows = separated_rows(path)
+    _, names = next(rows, (0, []))
+    _columns(path, names)  # also where no row follows
+    for number, values in rows:
+        if not values:
+            continue
+        if len(values) != len(names):
+            raise UserError(
+                f"{path}, line {number}: the row has {len(values)} values for"
+                f" {len(names)} columns; put values that hold a separator in double quotes"
+            )
+        yield number, dict(zip(names, values, strict=True))
 
 
 def _json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    for number, line in _lines(path):
+    for number, line in text_lines(path):
         if not line.strip():
             continue
         try:

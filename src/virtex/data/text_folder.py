@@ -10,17 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from virtex.data.captioned_images import CaptionColumns, CaptionedImages, finding, path_id
+from virtex.data.image_files import IMAGE_EXTENSIONS
 from virtex.data.images import BadImage, OnBadImage
 from virtex.data.packed import StringPacker
 from virtex.data.picture_files import find_pictures
+from virtex.data.plain_text import CONVERT, NotTextError, decoded
 from virtex.errors import UserError
 
-_PICTURES = frozenset(
-    (
-        *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"),
-        *(".jp2", ".ppm", ".pgm", ".avif"),
-    )
-)
 _TEXT = ".txt"
 
 
@@ -40,15 +36,15 @@ class TextFolder(CaptionedImages):
         """
         found = find_pictures([root])
         files = [path for path in found if isinstance(path, Path)]
-        texts = {path.with_suffix("") for path in files if path.suffix == _TEXT and _is_named(path)}
-        images = [path for path in files if path.suffix.lower() in _PICTURES and _is_named(path)]
-        stems = _stems(images)
-        captions = {path: _captions(path) for path in images if path.with_suffix("") in texts}
+        texts = _by_stem([p for p in files if p.suffix.lower() == _TEXT and _is_named(p)], "texts")
+        images = [path for path in files if _is_image(path) and _is_named(path)]
+        stems = _by_stem(images, "images")
+        captions = {path: _captions(texts[stem]) for stem, path in stems.items() if stem in texts}
         kept = [path for path in images if captions.get(path)]
         left_out: dict[str, list[Path]] = {
             "images have no text": [path for path in images if path not in captions],
             "images have an empty text": [path for path in captions if not captions[path]],
-            "texts have no image": [path.with_suffix(_TEXT) for path in sorted(texts - stems)],
+            "texts have no image": [texts[stem] for stem in sorted(texts.keys() - stems.keys())],
         }
         self.report = tuple(
             finding(len(paths), what, [str(path.relative_to(root)) for path in paths[:5]])
@@ -58,7 +54,7 @@ class TextFolder(CaptionedImages):
         if not kept:
             raise UserError(
                 f"{root} holds no image with a text beside it, such as a.jpg and a.txt"
-                + "".join(f"; {line}" for line in self.report)
+                + "".join(f"; {line}" for line in (*_seen(files), *self.report))
             )
         if self.report and on_bad_image == "error":
             raise UserError(f"{root}: {'; '.join(self.report)}. Mend these, or choose to skip them")
@@ -74,25 +70,36 @@ def _is_named(path: Path) -> bool:
     return True
 
 
-def _stems(images: Sequence[Path]) -> set[Path]:
-    """The images without extension; raises UserError for two that differ in it alone."""
-    counts = Counter(path.with_suffix("") for path in images)
-    repeated = [path for path in images if counts[path.with_suffix("")] > 1]
+def _is_image(path: Path) -> bool:
+    return path.suffix[1:].lower() in IMAGE_EXTENSIONS
+
+
+def _by_stem(paths: Sequence[Path], what: str) -> dict[Path, Path]:
+    """The paths by what they are without extension; raises UserError for two that are alike."""
+    counts = Counter(path.with_suffix("") for path in paths)
+    repeated = [path for path in paths if counts[path.with_suffix("")] > 1]
     if repeated:
         names = ", ".join(map(str, repeated[:5]))
-        raise UserError(f"images of one directory must differ in more than the extension: {names}")
-    return set(counts)
+        raise UserError(f"{what} of one directory must differ in more than the extension: {names}")
+    return {path.with_suffix(""): path for path in paths}
 
 
-def _captions(image: Path) -> list[str]:
-    path = image.with_suffix(_TEXT)
+def _seen(files: Sequence[Path]) -> tuple[str, ...]:
+    """What a directory holds, if anything: `it holds 3 .heic, 2 .json`."""
+    counts = Counter(path.suffix or "without extension" for path in files)
+    kinds = ", ".join(f"{number} {kind}" for kind, number in counts.most_common(8))
+    return (f"it holds {kinds}",) if kinds else ()
+
+
+def _captions(path: Path) -> list[str]:
     try:
-        content = path.read_text(encoding="utf-8-sig")
+        content = decoded(path.read_bytes())
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text: {error.reason}; convert it first") from error
-    return [line for line in content.split("\n") if line.strip()]
+    except NotTextError as error:
+        raise UserError(f"{path} is not UTF-8 text: {error}; {CONVERT}") from error
+    lines = content.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    return [line for line in lines if line.strip()]
 
 
 def _columns(root: Path, captions: Mapping[Path, list[str]]) -> CaptionColumns:
