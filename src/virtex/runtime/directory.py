@@ -23,12 +23,14 @@ class Start:
     """Where a run begins: after `iteration` steps, with a checkpoint's `state` unless it is new.
 
     `validation_due` says that a request to stop came before the validation after these steps.
+    `notes` and `cautions` are lines for a person, who should look at the latter.
     """
 
     iteration: int
     state: dict[str, Any] | None
     notes: tuple[str, ...]
     validation_due: bool = False
+    cautions: tuple[str, ...] = ()
 
     def without_state(self) -> "Start":
         """The same place, when the state is no longer needed."""
