@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, assert_never
 
@@ -12,6 +13,7 @@ from virtex import build_tasks
 from virtex.build_tasks import Vocabulary
 from virtex.config import Config, TransformSpec, Visual
 from virtex.data import loader, transforms
+from virtex.data.contents import Contents, WholeSplit, contents
 from virtex.data.dataset import VALIDATION_EPOCH, ExampleDataset, Key
 from virtex.data.images import ImageLimits
 from virtex.data.prefetching import Prefetcher, watched
@@ -95,17 +97,25 @@ def objective(config: Config, *, weights_follow: bool = False) -> Objective:
 class Data:
     """Both splits as examples, and `report`: what was found, in lines for a person.
 
+    `records` are those of the whole training split, those trained on and those of validation.
     `subset` says which images are trained on; it is None for all of them. `remote` is None where
     the data are not fetched to be read.
     """
 
     vocabulary: Vocabulary
+    records: tuple[WholeSplit, Records, WholeSplit]
+    shuffle_window: int
     subset: SubsetManifest | None
     training: ExampleDataset
     validation: ExampleDataset
     collate: loader.Collate
     report: tuple[str, ...]
     remote: RemoteSplits | None
+
+    @cached_property
+    def contents(self) -> Contents:
+        """What both splits hold, for checkpoints; takes seconds, so only where it is needed."""
+        return contents(*self.records, self.shuffle_window)
 
     @property
     def fetched(self) -> tuple[str, ...]:
@@ -153,6 +163,8 @@ def data(config: Config) -> Data:
 
     return Data(
         vocabulary=whole.vocabulary,
+        records=(whole.training, training, whole.validation),
+        shuffle_window=settings.shuffle_window,
         subset=chosen,
         training=examples(training, settings.transforms_train, whole.training_encoder),
         validation=examples(whole.validation, settings.transforms_val, whole.validation_encoder),

@@ -14,7 +14,7 @@ from torch import nn
 from virtex.config import Config, Data
 from virtex.data.coco import CocoCaptions
 from virtex.data.coco_categories import CocoCategories
-from virtex.data.records import Records
+from virtex.data.contents import WholeSplit
 from virtex.data.shards import Shards, open_shards
 from virtex.data.store import cache_directory, open_store
 from virtex.data.table import TableCaptions
@@ -47,7 +47,7 @@ from virtex.text.vocabulary import check_categories, check_tokenizer
 Vocabulary = Tokenizer | Categories
 
 
-class ReportedRecords(Records, Protocol):
+class ReportedRecords(WholeSplit, Protocol):
     """Records that say, a line each, what was found in their annotations."""
 
     @property

@@ -11,7 +11,13 @@ from virtex.config import Config
 from virtex.data import subset_manifest
 from virtex.errors import UserError
 from virtex.models.sync_batch_norm import synchronise_batch_norm
-from virtex.restore import check_same_run, load_optimizer, load_weights, saved_config
+from virtex.restore import (
+    check_same_data,
+    check_same_run,
+    load_optimizer,
+    load_weights,
+    saved_config,
+)
 from virtex.runtime import checkpoint, directory
 from virtex.runtime.cluster import find_place
 from virtex.runtime.directory import Start
@@ -30,9 +36,10 @@ class Job:
     """How to run; the configuration says what.
 
     `keep_recent` is how many of the newest checkpoints are kept: 0 keeps all; None keeps
-    `DEFAULT_RECENT`, and one every `MILESTONE` iterations. `debug_rank` is the process on which the
-    debugger opens, on `terminal`; both are None for a run without it. `preflight_only` ends the run
-    before its first iteration.
+    `DEFAULT_RECENT`, and one every `MILESTONE` iterations. `accept_changed_data` lets a run resume
+    on data that have changed. `debug_rank` is the process on which the debugger opens, on
+    `terminal`; both are None for a run without it. `preflight_only` ends the run before its first
+    iteration.
     """
 
     config: Config
@@ -46,6 +53,7 @@ class Job:
     keep_recent: int | None
     log_every: int
     limits: Limits = field(default_factory=Limits)
+    accept_changed_data: bool = False
     preflight_only: bool = False
     debug_rank: int | None = None
     terminal: Path | None = None
@@ -100,10 +108,12 @@ def find_start(job: Job, data: build.Data, attempt: int) -> Start:
     if start.state is None:
         return start
     notes = check_same_run(start.state, job.config, data.vocabulary, asked_for=job.overridden)
+    change = None
     if saved_config(start.state).data.subset_manifest == job.config.data.subset_manifest:
         where = job.directory if resume_from == directory.LATEST else Path(resume_from).parent
-        subset_manifest.check_unchanged(where / subset_manifest.SUBSET, data.subset)
-    return replace(start, notes=(*start.notes, *notes))
+        change = subset_manifest.change(where / subset_manifest.SUBSET, data.subset)
+    cautions = check_same_data(start.state, data.contents, change, accepted=job.accept_changed_data)
+    return replace(start, notes=(*start.notes, *notes), cautions=tuple(cautions))
 
 
 def begin(job: Job, world: World, data: build.Data, start: Start) -> Parts:

@@ -325,6 +325,7 @@ def _save(run: Run, iteration: int, *, validated: bool) -> None:
         "untouched": iteration if run.retention.recent is None else run.retention.untouched,
         "config": run.job.config.model_dump(mode="json", by_alias=True),
         **vocabulary_state(parts.data.vocabulary),
+        "data": parts.data.contents.to_plain(),
         # torch's version is of a class of its own, which a reader of plain values refuses.
         "versions": {"virtex": __version__, "torch": str(torch.__version__)},
     }
@@ -336,6 +337,8 @@ def _prepare_directory(run: Run) -> None:
     # Without a shared file system every machine needs a place for its log.
     job.directory.mkdir(parents=True, exist_ok=True)
     if run.world.main:
+        run.heartbeat.at("taking fingerprints of the data")
+        _ = run.parts.data.contents  # kept, for all checkpoints
         checkpoint.remove_partial_files(job.directory)
         with whole_file(job.directory / directory.CONFIG) as file:
             file.write(settings.dump(job.config).encode())
@@ -359,6 +362,8 @@ def _introduce(run: Run, journal: Journal, start: Start) -> None:
         journal.say(line)
     for line in start.notes:
         journal.say(line)
+    for line in start.cautions:
+        journal.warn(line)
 
 
 def _kept(retention: checkpoint.Retention) -> str:

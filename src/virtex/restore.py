@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from virtex import __version__, build, settings
 from virtex.build_tasks import Vocabulary
 from virtex.config import Config
+from virtex.data.contents import Contents, differences, from_plain
 from virtex.errors import UserError
 from virtex.export.upstream import current_names
 from virtex.models.sharing import completed, contradictions
@@ -141,6 +142,41 @@ def check_same_run(
             "its tokens would mean other words"
         )
     return [f"changed on request: {key}, was {saved.get(key)!r}" for key in sorted(changed)]
+
+
+def check_same_data(
+    state: Mapping[str, Any], now: Contents, subset_change: str | None, *, accepted: bool
+) -> list[str]:
+    """What a person should know of the data that a checkpoint's run continues on, a line each.
+
+    `subset_change` says how the images trained on differ, if they do. Raises `UserError` where
+    the data have changed, unless that is `accepted`.
+    """
+    before = from_plain(state.get("data"))
+    if before is None:
+        unknown = (
+            "the checkpoint holds no fingerprints of its data, so changes of them go unnoticed"
+        )
+        cautions, changes = [unknown], []
+    else:
+        cautions, changes = [], differences(before, now)
+    if subset_change is not None:
+        changes.append(subset_change)
+    if changes and not accepted:
+        raise UserError(
+            "--resume-from: the data are not those that the checkpoint was trained on:\n"
+            + "".join(f"  {line}\n" for line in changes)
+            + "Give DATA.ROOT, or the subset's manifest, its old content, or accept the new one: "
+            "--accept-changed-data"
+        )
+    if changes:
+        return [*cautions, *(f"accepted by --accept-changed-data: {line}" for line in changes)]
+    if before is not None and before.order != now.order:
+        cautions.append(
+            "the data are the same but their order in training changes here: other shards hold "
+            "them, or other settings choose among them"
+        )
+    return cautions
 
 
 def is_own(state: Mapping[str, Any]) -> bool:

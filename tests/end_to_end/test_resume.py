@@ -38,7 +38,7 @@ def test_a_checkpoint_is_complete(reference):
     state = final(reference)
     assert list(state) == [
         *("model", "optimizer", "scaler", "iteration", "validated", "untouched", "config"),
-        *("tokenizer", "categories", "versions"),
+        *("tokenizer", "categories", "data", "versions"),
     ]
     optimizer = state["optimizer"]
     assert list(optimizer) == ["optimizer", "slow", "counter"]

@@ -69,6 +69,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="begin a new run with a checkpoint's weights",
     )
+    parser.add_argument(
+        "--accept-changed-data",
+        action="store_true",
+        help="resume though image ids, captions or categories are not those of the checkpoint",
+    )
     machines = parser.add_argument_group("machines")
     machines.add_argument(
         "--num-gpus-per-machine",
@@ -205,6 +210,7 @@ def checked_job(arguments: argparse.Namespace, *, processes: int) -> "Job":
         keep_recent=arguments.keep_recent,
         log_every=arguments.log_every,
         limits=Limits(arguments.meet_within, patience * arguments.stuck_after),
+        accept_changed_data=arguments.accept_changed_data,
         preflight_only=arguments.preflight,
         debug_rank=debug_rank,
         terminal=None if debug_rank is None else this_terminal(),

@@ -6,11 +6,13 @@ machine and whatever else is there.
 
 import hashlib
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from virtex.data.content_rows import content_rows
 from virtex.data.image_files import ImageFiles
 from virtex.data.packed import PackedStrings, hashed, shared
 from virtex.data.records import Record
@@ -54,6 +56,21 @@ class CaptionedImages(ImageFiles):
     def fingerprint(self) -> str:
         """A hash of image ids and captions."""
         return hashed(self._image_ids, self._order, self._ends, *self._captions.tensors)
+
+    @property
+    def content_rows(self) -> npt.NDArray[np.void]:
+        """Of each record, (N,)."""
+        captions = list(self._captions)
+        ordered = [captions[place] for place in self._order.tolist()]
+        ends = pairwise(self._ends.tolist())
+        return content_rows(
+            self.image_ids.tolist(), ((ordered[start:end], None) for start, end in ends)
+        )
+
+    @property
+    def caption_count(self) -> int:
+        """Captions of all records."""
+        return len(self._order)
 
 
 def lacks(caption: str | None) -> int:

@@ -6,6 +6,7 @@ their image ids; an image without objects is a record without categories.
 
 from array import array
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from virtex.data.coco import (
     sorted_ids,
     text,
 )
+from virtex.data.content_rows import content_rows
 from virtex.data.image_files import ImageFiles
 from virtex.data.images import OnBadImage
 from virtex.data.json_stream import list_items
@@ -77,6 +79,12 @@ class CocoCategories(ImageFiles):
         for name in self.categories:
             names.append(name)
         return hashed(self._image_ids, self._labels, self._ends, *names.packed().tensors)
+
+    @property
+    def content_rows(self) -> npt.NDArray[np.void]:
+        """Of each record, (N,); the categories' names are the vocabulary's matter."""
+        labels, ends = self._labels.tolist(), pairwise(self._ends.tolist())
+        return content_rows(self.image_ids.tolist(), (((), labels[a:b]) for a, b in ends))
 
 
 @dataclass

@@ -7,6 +7,8 @@ spawned.
 
 import hashlib
 from array import array
+from collections.abc import Iterator
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -49,6 +51,11 @@ class PackedStrings:
     def __getitem__(self, index: int) -> str:
         start, end = self._ends.numpy()[index : index + 2]
         return self._text.numpy()[start:end].tobytes().decode()
+
+    def __iter__(self) -> Iterator[str]:
+        text = self._text.numpy().tobytes()
+        for start, end in pairwise(self._ends.tolist()):
+            yield text[start:end].decode()
 
     @property
     def tensors(self) -> tuple[torch.Tensor, torch.Tensor]:

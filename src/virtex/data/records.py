@@ -49,7 +49,8 @@ class Records(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """A hash of what there is to train on, in hex, equal on all machines that have the same."""
+        """A hash of what there is to train on and how it is stored, in hex: equal on machines
+        that have the same."""
         ...
 
 

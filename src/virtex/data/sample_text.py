@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,6 +10,8 @@ from virtex.data.plain_text import NotTextError, decoded, undecodable
 from virtex.data.records import Record
 
 Kind = Literal["json", "txt"]
+
+_encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class MalformedError(ValueError):
@@ -68,10 +71,16 @@ def parse(content: bytes, kind: Kind) -> SampleText:
 
 def written(record: Record, *, with_categories: bool) -> bytes:
     """The JSON of a record; equal for equal records."""
-    values: dict[str, object] = {"image_id": record.image_id, "captions": record.captions}
-    if with_categories:
-        values["categories"] = record.categories
-    return json.dumps(values, separators=(",", ":")).encode()
+    categories = record.categories if with_categories else None
+    return written_text(record.image_id, record.captions, categories)
+
+
+def written_text(image_id: int, captions: Sequence[str], categories: Sequence[int] | None) -> bytes:
+    """The JSON of a record's parts; None where it has no categories."""
+    values: dict[str, object] = {"image_id": image_id, "captions": captions}
+    if categories is not None:
+        values["categories"] = categories
+    return _encode(values).encode()
 
 
 def hashed_id(*identity: object) -> int:

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from virtex.data import sample_text
+from virtex.data.content_rows import CONTENT_ROW
 from virtex.data.images import BadImage, OnBadImage
 from virtex.data.plain_text import CONVERT, NotTextError
 from virtex.data.records import Record
@@ -129,6 +130,12 @@ class Shards:
         return self.manifest.fingerprint
 
     @property
+    def content_rows(self) -> npt.NDArray[np.void]:
+        """Of each record, (N,), with ids as they are in the shard alone; reads all indexes."""
+        shards = [self._rows(shard) for shard in range(len(self.shard_sizes))]
+        return np.concatenate([_content_rows(rows) for rows in shards])
+
+    @property
     def image_ids(self) -> npt.NDArray[np.int64]:
         """The id of each record, (N,); reads all indexes."""
         return np.concatenate([self._image_ids(shard) for shard in range(len(self.shard_sizes))])
@@ -173,6 +180,13 @@ class Shards:
                 " again, or remove both to have them made anew"
             )
         return read_index(content, address).rows
+
+
+def _content_rows(rows: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
+    content = np.empty(len(rows), CONTENT_ROW)
+    for name in CONTENT_ROW.fields or ():
+        content[name] = rows[name]
+    return content
 
 
 def open_shards(

@@ -93,29 +93,28 @@ def keep(path: Path, manifest: SubsetManifest | None) -> None:
         write(path, manifest)
 
 
-def check_unchanged(path: Path, manifest: SubsetManifest | None) -> None:
-    """Raise UserError if a run that goes on would train on other images than `path` says.
+def change(path: Path, manifest: SubsetManifest | None) -> str | None:
+    """How a run that continues would train on other images than the file at `path` lists, in words.
 
-    Another seed or percentage is a wish, and the settings' matter; the same with other images
-    means that the data have changed. No file says nothing.
+    None where it would not, or where there is no such file. Another seed or percentage is asked
+    for by the settings; the same ones with other images mean that the data have changed.
     """
     if manifest is None or not path.exists():
-        return
+        return None
     before = read(path)
     asked_for = (before.seed, before.percentage) != (manifest.seed, manifest.percentage)
     if asked_for or before.ids == manifest.ids:
-        return
+        return None
     gone = np.setdiff1d(before.ids, manifest.ids)
     new = np.setdiff1d(manifest.ids, before.ids)
-    changes = [
+    differences = [
         f"{len(ids)} {what} ({_named(ids)})"
         for what, ids in (("left out", gone), ("new", new))
         if len(ids)
     ]
-    raise UserError(
-        f"this run trained on the {len(before.ids)} images of {path}, and now would on "
-        f"{len(manifest.ids)} of {manifest.of}: {', '.join(changes)}. Give DATA.ROOT or the "
-        f"manifest its old content, or, if you mean the new one, remove {path}"
+    return (
+        f"subset: this run trained on the {len(before.ids)} images of {path}, and now would on "
+        f"{len(manifest.ids)} of {manifest.of}: {', '.join(differences)}"
     )
 
 

@@ -24,6 +24,7 @@ class Start:
 
     `validation_due` says that a request to stop came before the validation after these steps.
     Checkpoints up to iteration `untouched` may be of a version that kept them all.
+    `notes` and `cautions` are lines for a person, who should look at the latter.
     """
 
     iteration: int
@@ -31,6 +32,7 @@ class Start:
     notes: tuple[str, ...]
     validation_due: bool = False
     untouched: int = -1
+    cautions: tuple[str, ...] = ()
 
     def without_state(self) -> "Start":
         """The same place, when the state is no longer needed."""
