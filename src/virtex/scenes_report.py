@@ -104,7 +104,10 @@ def write_report(
     captioned: Sequence[CaptionedScene] | None, features: Features, output: Path
 ) -> str:
     """Write `results.json` and, of captioned scenes, `captions.jsonl` and `captions.png`; the table
-    for the console."""
+    for the console.
+
+    In the picture a caption is marked as wrong unless each shape has the colour stated.
+    """
     output.mkdir(parents=True, exist_ok=True)
     results: dict[str, float] = {}
     rows: list[tuple[str, str]] = []
@@ -133,5 +136,5 @@ def _write_captions(captioned: Sequence[CaptionedScene], output: Path) -> None:
     (output / "captions.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     shown = captioned[:ON_SHEET]
     pictures = [center_crops([Path(scene.path)], 64)[0].permute(1, 2, 0).numpy() for scene in shown]
-    texts = [f"{'' if scene.true else 'WRONG: '}{scene.caption}" for scene in shown]
+    texts = [f"{'' if scene.true_in_pairs else 'WRONG: '}{scene.caption}" for scene in shown]
     Image.fromarray(contact_sheet(pictures, texts, columns=6)).save(output / "captions.png")

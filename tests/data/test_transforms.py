@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torchvision
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -128,6 +129,15 @@ def test_resizing_is_close_to_pillows_antialiased(photograph, size):
     expected = Image.fromarray(photograph).resize(size[::-1], Image.Resampling.BILINEAR)
     error = transforms.resize(photograph, *size).astype(int) - np.asarray(expected)
     assert np.abs(error).mean() < 2  # halving weighs pixels as boxes, Pillow as triangles
+
+
+@pytest.mark.parametrize("size", [21, 45, 60, 87, 120])
+def test_the_resize_of_validation_is_torchvisions(size):
+    """Also below a factor of two, where plain bilinear passes over pixels."""
+    noise = rng().integers(0, 256, (90, 120, 3), np.uint8)
+    expected = torchvision.transforms.Resize(size)(Image.fromarray(noise))
+    resized = transforms.SmallestResize(size)(Augmented(noise), rng()).image
+    np.testing.assert_array_equal(resized, np.asarray(expected))
 
 
 def test_shrinking_takes_every_pixel_into_account():

@@ -58,7 +58,9 @@ class CocoCategories(ImageFiles):
         empty = ascending[np.diff(labels.ends) == 0]
         self.report = labels.left_out
         if len(empty):
-            self.report += (line("images have no object", empty),)
+            self.report += (
+                line("images have no object: they are in no loss, only in batch norm", empty),
+            )
         super().__init__(root / f"{split}2017", columns.names.packed(), order, ascending)
         self._labels, self._ends = shared(labels.indices), shared(labels.ends)
 

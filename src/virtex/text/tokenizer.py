@@ -10,6 +10,8 @@ from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import sentencepiece
 
 from virtex.errors import UserError
@@ -121,9 +123,9 @@ class Tokenizer:
         return text
 
     @cached_property
-    def ordinary_ids(self) -> tuple[int, ...]:
-        """The ids that stand for text, ascending."""
-        return tuple(index for index in range(self.vocab_size) if index not in self.special_ids)
+    def ordinary_ids(self) -> npt.NDArray[np.int64]:
+        """The ids that stand for text, ascending, (n,)."""
+        return np.setdiff1d(np.arange(self.vocab_size), list(self.special_ids))
 
     def token(self, index: int) -> str:
         """The piece of one id; a leading ▁ marks the start of a word."""
