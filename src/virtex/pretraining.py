@@ -16,7 +16,7 @@ from virtex.data import subset_manifest
 from virtex.data.loader import lost_workers_as_errors
 from virtex.errors import RunError, UserError
 from virtex.evaluation.contact_sheet import contact_sheet
-from virtex.preparation import Job, Parts, begin, find_start, preflight
+from virtex.preparation import Job, Parts, begin, preflight, start_or_refusal
 from virtex.progress import Meter, losses_text, progress_line, training_scalars
 from virtex.restore import vocabulary_state
 from virtex.runtime import checkpoint, directory
@@ -77,7 +77,9 @@ def pretrain(job: Job) -> int:
         if world.main and not job.preflight_only:
             warning = stack.enter_context(locked(job.directory))
         heartbeat.at("reading the checkpoint")
-        start = world.from_main(lambda: find_start(job, data, place.attempt))
+        start = world.from_main(lambda: start_or_refusal(job, data, place.attempt))
+        if isinstance(start, UserError):
+            return _refused(start, world)
         heartbeat.at("building the model")
         parts = begin(job, world, data, start)
         start = start.without_state()  # it is as large as model and optimizer
@@ -90,6 +92,19 @@ def pretrain(job: Job) -> int:
         run = Run(job, world, heartbeat, request, parts)
         _prepare_directory(run)
         return _record(run, start, [] if warning is None else [warning], notes)
+
+
+def _refused(error: UserError, world: World) -> int:
+    """The exit status of every process; the first one has the message.
+
+    Returned where there are several, so that no agent starts them again for the same answer.
+    """
+    if world.size == 1:
+        raise error
+    if world.main:
+        print(f"virtex pretrain: error: {error}", file=sys.stderr, flush=True)
+    world.wait()  # else the end of the connection could be noticed before the answer
+    return error.exit_status
 
 
 @contextmanager
