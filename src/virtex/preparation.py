@@ -9,7 +9,7 @@ import torch
 from virtex import build
 from virtex.config import Config
 from virtex.data import subset_manifest
-from virtex.errors import UserError
+from virtex.errors import RunError, UserError
 from virtex.models.sync_batch_norm import synchronise_batch_norm
 from virtex.restore import (
     check_same_data,
@@ -114,6 +114,16 @@ def find_start(job: Job, data: build.Data, attempt: int) -> Start:
         change = subset_manifest.change(where / subset_manifest.SUBSET, data.subset)
     cautions = check_same_data(start.state, data.contents, change, accepted=job.accept_changed_data)
     return replace(start, notes=(*start.notes, *notes), cautions=tuple(cautions))
+
+
+def start_or_refusal(job: Job, data: build.Data, attempt: int) -> Start | UserError:
+    """As `find_start`, with an error of the input, which all processes need to know, as a value."""
+    try:
+        return find_start(job, data, attempt)
+    except RunError:
+        raise
+    except UserError as error:
+        return error
 
 
 def begin(job: Job, world: World, data: build.Data, start: Start) -> Parts:

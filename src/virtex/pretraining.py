@@ -18,7 +18,7 @@ from virtex.data.loader import lost_workers_as_errors
 from virtex.errors import RunError, UserError
 from virtex.evaluation.contact_sheet import contact_sheet
 from virtex.out_of_memory import lack_of_memory_as_error
-from virtex.preparation import Job, Parts, begin, find_start, preflight, retention
+from virtex.preparation import Job, Parts, begin, preflight, retention, start_or_refusal
 from virtex.progress import Meter, losses_text, progress_line, training_scalars
 from virtex.restore import vocabulary_state
 from virtex.runtime import checkpoint, directory
@@ -87,7 +87,9 @@ def pretrain(job: Job) -> int:
         if world.main and not job.preflight_only:
             warning = stack.enter_context(locked(job.directory))
         heartbeat.at("reading the checkpoint")
-        start = world.from_main(lambda: find_start(job, data, place.attempt))
+        start = world.from_main(lambda: start_or_refusal(job, data, place.attempt))
+        if isinstance(start, UserError):
+            return _refused(start, world)
         heartbeat.at("building the model")
         with lack_of_memory_as_error(job.config, world):
             parts = begin(job, world, data, start)
@@ -101,6 +103,19 @@ def pretrain(job: Job) -> int:
         run = Run(job, world, heartbeat, request, parts, retention(job, start))
         _prepare_directory(run)
         return _record(run, start, [] if warning is None else [warning], notes)
+
+
+def _refused(error: UserError, world: World) -> int:
+    """The exit status of every process; the first one has the message.
+
+    Returned where there are several, so that no agent starts them again for the same answer.
+    """
+    if world.size == 1:
+        raise error
+    if world.main:
+        print(f"virtex pretrain: error: {error}", file=sys.stderr, flush=True)
+    world.wait()  # else the end of the connection could be noticed before the answer
+    return error.exit_status
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import json
 import shutil
 
 import pytest
+from tests.end_to_end.test_launch import free_port
 
 from virtex.cli import main
 from virtex.runtime import checkpoint
@@ -84,18 +85,47 @@ def test_a_checkpoint_without_fingerprints_goes_on_with_a_warning(scenes, copy, 
     assert "the checkpoint holds no fingerprints of its data" in capsys.readouterr().out
 
 
-def test_three_processes_refuse_changed_data_once(scenes, copy, other):
+def test_three_processes_refuse_changed_data_once(scenes, copy, other, monkeypatch):
     run = copy(14)
     override, change = other
     change("train", lose=1)
-    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "3")
-    program = (*torchrun, "-m", "virtex", "pretrain")
-    batch = ("OPTIM.BATCH_SIZE", "6")
-    process = scenes.start(run, *RESUME, program=program, override=(*override, *batch))
+    # The environment of srun's tasks.
+    for name, value in (("JOB_ID", free_port()), ("STEP_ID", 0), ("STEP_NUM_TASKS", 3)):
+        monkeypatch.setenv(f"SLURM_{name}", str(value))
+    monkeypatch.setenv("SLURM_STEP_NODELIST", "localhost")
+    tasks = []
+    for rank in "012":
+        monkeypatch.setenv("SLURM_PROCID", rank)
+        monkeypatch.setenv("SLURM_LOCALID", rank)
+        tasks.append(scenes.start(run, *RESUME, override=(*override, "OPTIM.BATCH_SIZE", "6")))
     try:
-        _, errors = process.communicate(timeout=120)
+        errors = [task.communicate(timeout=120)[1] for task in tasks]
     finally:
-        process.terminate()
-        process.communicate()
-    assert process.returncode != 0
-    assert errors.count(REFUSED) == 1
+        for task in tasks:
+            task.kill()
+            task.communicate()
+    assert [task.returncode for task in tasks] == [2, 2, 2], errors
+    assert [text.count(REFUSED) for text in errors] == [1, 0, 0]
+
+
+@pytest.mark.slow
+def test_an_agent_does_not_start_a_refused_run_again(scenes, copy, other):
+    run = copy(14)
+    override, change = other
+    change("train", lose=1)
+    words = ("--num-machines", 2, "--dist-url", f"tcp://127.0.0.1:{free_port()}")
+    agents = [
+        scenes.start(
+            *(run, *RESUME, *words, "--max-restarts", 1, "--machine-rank", rank),
+            override=override,
+        )
+        for rank in (0, 1)
+    ]
+    try:
+        errors = [agent.communicate(timeout=120)[1] for agent in agents]
+    finally:
+        for agent in agents:
+            agent.kill()
+            agent.communicate()
+    assert [agent.returncode for agent in agents] == [2, 2], errors
+    assert [text.count(REFUSED) for text in errors] == [1, 0]
