@@ -1,4 +1,4 @@
-"""A job of two processes under one of several launchers, watched from outside.
+"""A job of one to three processes under one of several launchers, watched from outside.
 
 Convention: everything that a job starts carries its mark in the environment, by which it is found
 whatever its parent or its process group has become. Linux only: it reads `/proc`.
@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,19 +27,20 @@ MODEL:
   VISUAL: {{NAME: "torchvision::regnet_y_400mf", FEATURE_SIZE: 440}}
   TEXTUAL: {{NAME: "transdec_postnorm::L1_H32_A2_F64", DROPOUT: 0.1}}
   DECODER: {{BEAM_SIZE: 2, MAX_DECODING_STEPS: 8}}
-OPTIM: {{BATCH_SIZE: 8, CNN_LR: 0.05, LR: 0.01, WARMUP_STEPS: 3, NUM_ITERATIONS: {iterations},
+OPTIM: {{BATCH_SIZE: 12, CNN_LR: 0.05, LR: 0.01, WARMUP_STEPS: 3, NUM_ITERATIONS: {iterations},
   LOOKAHEAD: {{USE: true, STEPS: 7}}}}
 """
 
 
 @dataclass(frozen=True)
 class Launcher:
-    """What starts the two processes: torchrun, or `virtex pretrain` on two machines."""
+    """What starts the processes: torchrun, or `virtex pretrain` on `machines` with one each."""
 
     name: str
-    machines: bool = False
+    machines: int = 0
     restarts: int = 0
     own_store: bool = False
+    processes: int = 2
 
 
 LAUNCHERS = (
@@ -47,9 +48,17 @@ LAUNCHERS = (
     Launcher("torchrun, own store", own_store=True),
     Launcher("torchrun, 1 restart", restarts=1),
     Launcher("torchrun, own store, 1 restart", restarts=1, own_store=True),
-    Launcher("2 machines", machines=True),
-    Launcher("2 machines, 1 restart", machines=True, restarts=1),
+    Launcher("2 machines", machines=2),
+    Launcher("2 machines, 1 restart", machines=2, restarts=1),
 )
+"""Of the first round."""
+MORE_LAUNCHERS = (
+    Launcher("torchrun, 3 processes", processes=3),
+    Launcher("torchrun, 3 processes, 1 restart", processes=3, restarts=1),
+    Launcher("1 machine, 1 restart", machines=1, restarts=1, processes=1),
+    *(one for one in LAUNCHERS if not one.own_store),
+)
+"""Of the second round."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +80,10 @@ class Job:
     launcher: Launcher
     data: str
     flags: tuple[str, ...] = ()
+    loader_workers: int = 1
+    program: str = "virtex"
+    environment: dict[str, str] = field(default_factory=dict)
+    prefix: tuple[str, ...] = ()
     agents: list["subprocess.Popen[bytes]"] = field(default_factory=list)
     directory: Path = field(init=False)
 
@@ -93,32 +106,53 @@ class Job:
         launcher = self.launcher
         restarts = ["--max-restarts", launcher.restarts]
         if launcher.machines:
-            machines = ["--num-machines", 2, "--dist-url", f"tcp://127.0.0.1:{free_port()}"]
-            words = ["virtex", *self._words(), *machines, *restarts, "--machine-rank"]
-            self._start([[*words, rank] for rank in (0, 1)], [{}, {}])
+            machines = ["--num-machines", launcher.machines]
+            machines += ["--dist-url", f"tcp://127.0.0.1:{free_port()}"]
+            words = [self.program, *self._words(), *machines, *restarts, "--machine-rank"]
+            ranks = range(launcher.machines)
+            commands = [[*words, rank] for rank in ranks]
+            environments = [self.environment] * launcher.machines
         else:
-            torchrun = ["torch.distributed.run", "--standalone", "--nproc-per-node", 2, *restarts]
+            torchrun = ["torch.distributed.run", "--standalone", *restarts]
+            torchrun += ["--nproc-per-node", launcher.processes]
             store = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"} if launcher.own_store else {}
-            self._start([[*torchrun, "-m", "virtex", *self._words()]], [store])
+            commands = [[*torchrun, "-m", self.program, *self._words()]]
+            environments = [self.environment | store]
+        self._start(commands, environments, self.prefix)
 
     def go_on(self) -> None:
-        """Go on with the run if one has begun there: two processes without an agent."""
+        """Go on with the run if one has begun there: as many processes, without an agent."""
         begun = (self.directory / "config.yaml").exists()
         words = ["virtex", *self._words(), *(["--resume-from", "latest"] if begun else [])]
-        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2"}
-        self._start([words, words], [{**meeting, "RANK": rank} for rank in ("0", "1")])
+        size = self.launcher.processes
+        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+        meeting["WORLD_SIZE"] = str(size)
+        environments = [{**meeting, "RANK": str(rank)} for rank in range(size)]
+        self._start([words] * size, environments)
 
     def _words(self) -> list[object]:
         words = ["pretrain", "--config", self.config, "--serialization-dir", self.directory]
-        words += ["--checkpoint-every", EVERY, "--log-every", 1, "--cpu-workers", 1]
+        words += [
+            "--checkpoint-every",
+            EVERY,
+            "--log-every",
+            1,
+            "--cpu-workers",
+            self.loader_workers,
+        ]
         return [*words, "--meet-within", 80, *self.flags]
 
-    def _start(self, commands: list[list[object]], environments: list[dict[str, str]]) -> None:
+    def _start(
+        self,
+        commands: Sequence[Sequence[object]],
+        environments: Sequence[dict[str, str]],
+        prefix: Sequence[str] = (),
+    ) -> None:
         common = {**os.environ, "OMP_NUM_THREADS": "1", MARK: self.mark}
         with self.console.open("ab") as console:
             self.agents = [
                 subprocess.Popen(
-                    [sys.executable, "-m", *map(str, command)],
+                    [*prefix, sys.executable, "-m", *map(str, command)],
                     env={**common, **environment},
                     start_new_session=True,
                     stdout=console,
@@ -138,9 +172,7 @@ class Job:
         for process in self.processes():
             if process.parent not in agents or "resource_tracker" in process.words:
                 continue
-            if self.launcher.machines:
-                found[agents.index(process.parent)] = process.pid
-            elif process.rank is not None:
+            if process.rank is not None:
                 found[process.rank] = process.pid
         return found
 

@@ -14,11 +14,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.fault_jobs import Job, Launcher, wait
+from benchmarks.fault_jobs import HUNG_SECONDS, Job, Launcher, wait
 from benchmarks.fault_store import Server, served
 
 from virtex.runtime import checkpoint
 
+NEVER = r"resource_tracker\.py|python[\d.]+/multiprocessing/\w+\.py|leaked \w+ objects"
+"""What a job must not print, whatever happens to it."""
 SHARD_FAILS = r"\d{5}\.tar: \S+\.\w+"
 """A shard, and a member of it, as an error names them."""
 
@@ -37,9 +39,13 @@ class Trial:
     rng: random.Random
     stack: ExitStack
     flags: tuple[str, ...] = ()
+    program: str = "virtex"
+    environment: dict[str, str] = field(default_factory=dict)
+    prefix: tuple[str, ...] = ()
     data: str = ""
     server: Server | None = None
     must_say: str = ""
+    problems: list[str] = field(default_factory=list)
     undo: list[Callable[[], None]] = field(default_factory=list)
     job: Job = field(init=False)
 
@@ -51,6 +57,8 @@ class Trial:
     def make_job(self) -> Job:
         """The job; another one in the same place if it is there already."""
         self.job = Job(self.root, self.name, self.launcher, self.data, self.flags)
+        self.job.program, self.job.environment = self.program, self.environment
+        self.job.prefix = self.prefix
         return self.job
 
     def heal(self) -> None:
@@ -68,7 +76,8 @@ class Kind:
     """A fault. `inject` does it and says what it did; `promise` is what is defined to happen.
 
     `stops` where the job must not go on to its end, `loses_nothing` where it must save before,
-    `unharmed` where it must go on without a restart.
+    `unharmed` where it must go on without a restart. A job that ends does so `within` seconds. The
+    output must not match `never`. `launchers` are those that it can be done to.
     """
 
     name: str
@@ -82,6 +91,9 @@ class Kind:
     stops: bool = False
     loses_nothing: bool = False
     unharmed: bool = False
+    within: float = HUNG_SECONDS
+    never: str = NEVER
+    launchers: Callable[[Launcher], bool] = lambda _: True
 
 
 def send_to_job(number: signal.Signals, *, agents_alone: bool) -> Callable[[Trial], str]:
@@ -103,7 +115,7 @@ def send_to_rank(number: signal.Signals, rank: int | None) -> Callable[[Trial], 
     """The signal to one rank; to one that is drawn where `rank` is None."""
 
     def inject(trial: Trial) -> str:
-        chosen = trial.rng.randrange(2) if rank is None else rank
+        chosen = trial.rng.randrange(trial.launcher.processes) if rank is None else rank
         wait(lambda: chosen in trial.job.ranks(), 60)
         trial.job.send(number, [trial.job.ranks()[chosen]])
         if number == signal.SIGSTOP:
@@ -284,12 +296,14 @@ def flip(path: Path, place: int, bits: int) -> None:
 
 
 def misses(trial: Trial, kind: Kind, said: str) -> list[str]:
-    """What should stand in `said` and does not."""
-    return [
+    """What should stand in `said` and does not, and what should not and does."""
+    missing = [
         f"nothing says {pattern!r}"
         for pattern in (kind.says, trial.must_say)
         if pattern and not re.search(pattern, said)
     ]
+    wrong = re.search(kind.never, said)
+    return [*missing, *([] if wrong is None else [f"the output has {wrong[0]!r}"])]
 
 
 ANY = ("start", "iteration", "save")

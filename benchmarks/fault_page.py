@@ -5,11 +5,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.fault_jobs import HUNG_SECONDS, LAUNCHERS
+from benchmarks.fault_endings import SECOND_ROUND
+from benchmarks.fault_jobs import HUNG_SECONDS, LAUNCHERS, MORE_LAUNCHERS, Launcher
 from benchmarks.fault_kinds import KINDS, Kind
 
 Record = dict[str, Any]
 HEAD = """# Faults in training, and what became of the run
+
+## First round
 
 {trials} times a job of two processes was started, one thing was done to it at a random moment,
 and it was watched: it has to end by itself or go on by itself within {hung} s. Then what was
@@ -25,6 +28,13 @@ Twenty iterations of a RegNet on drawn scenes in shards, with dropout, augmentat
 validation and a checkpoint every 5. Made by `python -m benchmarks.faults --write` from
 `benchmarks/results/faults.jsonl`, which has a line for each trial.
 """
+HEAD_2 = """## Second round
+
+Another {trials} trials, of jobs of 1 to 3 processes ({launchers}),
+each compared with a run in peace of as many processes. A job must besides leave no process and no
+file in shared memory, and print no traceback of `multiprocessing`. From
+`benchmarks/results/faults_2.jsonl`.
+"""
 
 
 FOUND = """What these found, and what was mended: the agent of a process that a signal had stopped
@@ -36,6 +46,31 @@ The second jobs had been started so late that the first had come to its end: it 
 meanwhile. And where the stopped rank 0 serves the store, no other rank can know what it does;
 that the store does not answer is then what is said.
 """
+
+
+STEPS = """## An error in the third step
+
+The optimizer of the last rank raises in its third step, in every attempt: exit status and seconds
+from the error until nothing of the job is alive (with a restart, from the error of the last
+attempt), and what is left. By `python -m benchmarks.step_failures`, from `benchmarks/results/step_failures.jsonl`.
+"""
+
+
+def step_table(records: Sequence[Mapping[str, Any]]) -> str:
+    """A row for each number of workers, ranks and restarts."""
+    columns = {
+        "workers": "loader workers",
+        "ranks": "ranks",
+        "restarts": "restarts",
+        "status": "exit status",
+        "seconds": "seconds",
+        "named": "rank and error named",
+        "processes": "processes left",
+        "files": "files in /dev/shm left",
+    }
+    rows = [" | ".join(columns.values()), "|".join("---:" for _ in columns)]
+    rows += [" | ".join(str(record[name]) for name in columns) for record in records]
+    return "\n".join(f"| {one} |" if one[0] != "-" else f"|{one}|" for one in rows)
 
 
 def line(record: Mapping[str, Any]) -> str:
@@ -55,18 +90,40 @@ def read(path: Path) -> list[Record]:
     return [json.loads(one) for one in text.splitlines()]
 
 
-def page(records: Sequence[Mapping[str, Any]]) -> str:
+def page(
+    first: Sequence[Mapping[str, Any]],
+    second: Sequence[Mapping[str, Any]],
+    steps: Sequence[Mapping[str, Any]],
+) -> str:
     """docs/faults.md."""
+    parts = [
+        section(HEAD, first, KINDS, LAUNCHERS),
+        FOUND,
+        section(HEAD_2, second, SECOND_ROUND, MORE_LAUNCHERS),
+        STEPS,
+        step_table(steps),
+        "",
+    ]
+    return "\n".join(parts)
+
+
+def section(
+    head: str,
+    records: Sequence[Mapping[str, Any]],
+    kinds: Mapping[str, Kind],
+    launchers: Sequence[Launcher],
+) -> str:
+    """What a round is, its table, and its trials with another outcome than is defined."""
     latest = {record["trial"]: record for record in records}
     before = [record for record in records if record is not latest[record["trial"]]]
     rows = [
-        row(kind, [r for r in latest.values() if r["kind"] == kind.name]) for kind in KINDS.values()
+        row(kind, [r for r in latest.values() if r["kind"] == kind.name]) for kind in kinds.values()
     ]
-    launchers = "; ".join(launcher.name for launcher in LAUNCHERS)
+    names = "; ".join(launcher.name for launcher in launchers)
     failed = failures(list(latest.values()))
     return "\n".join(
         [
-            HEAD.format(trials=len(latest), launchers=launchers, hung=HUNG_SECONDS),
+            head.format(trials=len(latest), launchers=names, hung=HUNG_SECONDS),
             "| fault | what is defined to happen | trials | outcome | at most (s) | equal |",
             "|---|---|---:|---|---:|---:|",
             *rows,
@@ -75,7 +132,6 @@ def page(records: Sequence[Mapping[str, Any]]) -> str:
             "",
             f"{len(before)} trials count by their repetition, after a mend:{failures(before)}",
             "",
-            FOUND,
         ]
     )
 

@@ -1,15 +1,16 @@
-"""Random faults in training by two processes: does the job end or recover, and is all as before?
+"""Random faults in training: does the job end or recover, and is all as before?
 
-    python -m benchmarks.faults --trials 50 [--seed 0 | --kinds NAME … | --write]
+    python -m benchmarks.faults --round 2 --trials 52 [--seed 0 | --kinds NAME … | --write]
 
-The reference is one run of 20 iterations in peace, on two CPU processes: a RegNet on drawn scenes
-in shards, with dropout, augmentation, a loader worker each, Lookahead in the middle of its cycle
-and a checkpoint every 5 iterations. A trial starts the same job under one of six launchers, does
-one thing to it at a random moment, and watches: it must end or recover by itself within
-`HUNG_SECONDS`. Then what was damaged is mended, the run is gone on with by `--resume-from latest`,
-and the weights, the optimizer's state and the losses of all iterations must be the reference's bit
-for bit. A line and a line of JSON for each trial, the latter appended to a file; `--write` makes
-docs/faults.md of that. Linux only; some kinds need root.
+The reference is one run of 20 iterations in peace, on as many CPU processes (1 to 3): a RegNet on
+drawn scenes in shards, with dropout, augmentation, a loader worker each, Lookahead in the middle of
+its cycle and a checkpoint every 5 iterations. A trial starts the same job under one of several
+launchers, does one thing to it at a random moment, and watches: it must end or recover by itself
+within `HUNG_SECONDS` and leave no process and no shared memory. Then what was damaged is mended,
+the run is continued by `--resume-from latest`, and the weights, the optimizer's state and the
+losses of all iterations must be the reference's bit for bit. A line and a line of JSON for each
+trial, the latter appended to a file; `--write` makes docs/faults.md of that. Linux only; some kinds
+need root.
 """
 
 import argparse
@@ -21,11 +22,21 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 import torch
-from benchmarks.fault_jobs import HUNG_SECONDS, ITERATIONS, LAUNCHERS, Job, Launcher, wait
+from benchmarks.fault_endings import SECOND_ROUND, SHARED_MEMORY
+from benchmarks.fault_jobs import (
+    HUNG_SECONDS,
+    ITERATIONS,
+    LAUNCHERS,
+    MORE_LAUNCHERS,
+    Job,
+    Launcher,
+    wait,
+)
 from benchmarks.fault_kinds import KINDS, Kind, NotTestable, Trial, misses
 from benchmarks.fault_page import Record, line, page, read
 
@@ -34,6 +45,9 @@ from virtex.runtime import checkpoint
 
 REPOSITORY = Path(__file__).parent.parent
 RESULTS = REPOSITORY / "benchmarks" / "results" / "faults.jsonl"
+RESULTS_2 = REPOSITORY / "benchmarks" / "results" / "faults_2.jsonl"
+STEPS = REPOSITORY / "benchmarks" / "results" / "step_failures.jsonl"
+ROUNDS = {1: (KINDS, LAUNCHERS, RESULTS), 2: (SECOND_ROUND, MORE_LAUNCHERS, RESULTS_2)}
 PAGE = REPOSITORY / "docs" / "faults.md"
 RUN_SECONDS = 300
 """More than a whole run takes, also while other work runs beside it."""
@@ -45,39 +59,43 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Faults in training, one at a time.")
     parser.add_argument("--trials", type=int, default=50, help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
-    parser.add_argument("--kinds", nargs="+", choices=KINDS, help="one trial of each of these")
+    parser.add_argument("--round", type=int, choices=ROUNDS, default=2, help="default: %(default)s")
+    every = sorted(KINDS | SECOND_ROUND)
+    parser.add_argument("--kinds", nargs="+", choices=every, help="one trial of each of these")
     parser.add_argument("--only", nargs="+", type=int, help="these trials of all, once more")
     parser.add_argument("--go-on", action="store_true", help="leave out trials that are recorded")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="default: %(default)s")
+    parser.add_argument("--results", type=Path, help="default: of the round")
     parser.add_argument("--write", action="store_true", help="make docs/faults.md; run nothing")
     arguments = parser.parse_args()
     if arguments.write:
-        PAGE.write_text(page(read(arguments.results)), encoding="utf-8")
+        PAGE.write_text(page(read(RESULTS), read(RESULTS_2), read(STEPS)), encoding="utf-8")
         return
+    kinds, launchers, results = ROUNDS[arguments.round]
+    results = arguments.results or results
     # So that what it has started ends with it.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    plan = [KINDS[name] for name in arguments.kinds or names(arguments.trials, arguments.seed)]
+    drawn = arguments.kinds or names(arguments.trials, arguments.seed, kinds)
+    plan = [kinds[name] for name in drawn]
     chosen = range(len(plan)) if arguments.only is None else arguments.only
-    done = {record["trial"] for record in read(arguments.results)} if arguments.go_on else set()
+    done = {record["trial"] for record in read(results)} if arguments.go_on else set()
     failed = False
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         prepare(root)
-        reference = peaceful(root)
         for number in chosen:
             if number not in done:
-                record = run_trial(number, plan[number], arguments.seed, root, reference)
-                with arguments.results.open("a", encoding="utf-8") as file:
+                record = run_trial(number, plan[number], arguments.seed, root, launchers)
+                with results.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(record) + "\n")
                 failed |= bool(record["problems"])
     sys.exit(1 if failed else 0)
 
 
-def names(trials: int, seed: int) -> list[str]:
+def names(trials: int, seed: int, kinds: Collection[str] = KINDS) -> list[str]:
     """The kinds of `trials` trials: each once, each once more, then drawn; in a drawn order."""
     rng = random.Random(f"kinds {seed}")
-    once, again = (rng.sample(list(KINDS), len(KINDS)) for _ in range(2))
-    return [*once, *again, *rng.choices(list(KINDS), k=trials)][:trials]
+    once, again = (rng.sample(list(kinds), len(kinds)) for _ in range(2))
+    return [*once, *again, *rng.choices(list(kinds), k=trials)][:trials]
 
 
 def prepare(root: Path) -> None:
@@ -93,9 +111,12 @@ def prepare(root: Path) -> None:
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
-def peaceful(root: Path) -> Path:
-    """The directory of a run without a fault."""
-    job = Job(root, "reference", LAUNCHERS[0], str(root / "shards"))
+def peaceful(root: Path, processes: int = 2) -> Path:
+    """The directory of a run without a fault, which is made where it is not there yet."""
+    launcher = Launcher("torchrun", processes=processes)
+    job = Job(root, f"reference_{processes}", launcher, str(root / "shards"))
+    if checkpoint.checkpoint_path(job.directory, ITERATIONS).exists():
+        return job.directory
     job.start()
     try:
         if not wait(lambda: job.ended, RUN_SECONDS) or job.statuses != [0]:
@@ -110,19 +131,18 @@ def run_trial(
     kind: Kind,
     seed: int,
     root: Path,
-    reference: Path,
-    *,
-    launcher: Launcher | None = None,
+    launchers: Sequence[Launcher],
 ) -> Record:
     """One trial: its record, also printed; everything that it started has ended.
 
-    The launcher is drawn, unless it is given.
+    The launcher is drawn from those that the fault can be done to.
     """
     rng = random.Random(f"{seed} {number} {kind.name}")
-    drawn = rng.choice(LAUNCHERS)
-    launcher = drawn if launcher is None else launcher
+    launcher = rng.choice([one for one in launchers if kind.launchers(one)])
+    reference = peaceful(root, launcher.processes)
     record: Record = {"trial": number, "kind": kind.name, "launcher": launcher.name}
     name = f"trial_{number}"
+    memory = shared_memory()
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, root / name, ignore_errors=True)
         trial = Trial(root, name, launcher, rng, stack)
@@ -132,6 +152,9 @@ def run_trial(
             stack.callback(job.end)
             record |= suffer(trial, kind)
             record |= judge(trial, kind, reference, record)
+            wait(lambda: not shared_memory() - memory, 5)
+            if left := shared_memory() - memory:
+                record["problems"].append(f"left in shared memory: {', '.join(sorted(left))}")
         except NotTestable as error:
             record |= {"outcome": f"not testable: {error}", "problems": []}
         if record["problems"]:
@@ -177,6 +200,10 @@ def await_moment(trial: Trial, kind: Kind) -> str:
         wait(lambda: job.partial_file is not None or job.ended, RUN_SECONDS)
         time.sleep(rng.uniform(0, 0.1))
         return f"a save after iteration {job.iteration}"
+    if moment == "last save":
+        last = checkpoint.checkpoint_path(job.directory, ITERATIONS)
+        wait(lambda: last.exists() or job.ended, RUN_SECONDS)
+        return "after the last save"
     delay = rng.uniform(0, 1)
     time.sleep(delay)
     return f"{delay:.1f} s after iteration {iteration}"
@@ -226,7 +253,9 @@ def judge(trial: Trial, kind: Kind, reference: Path, so_far: Record) -> Record:
         resumed = job.going_on_from
         if kind.loses_nothing and resumed < so_far["iteration"]:
             problems.append(f"iterations {resumed + 1} to {so_far['iteration']} were lost")
-    problems += misses(trial, kind, job.said + job.log)
+    if so_far["outcome"] == "ended" and so_far["seconds"] > kind.within:
+        problems.append(f"ended after more than {kind.within:.0f} s")
+    problems += [*trial.problems, *misses(trial, kind, job.said + job.log)]
     differs = differences(job.directory, reference)
     return {"resumed_from": resumed, "equal": not differs, "problems": problems + differs}
 
@@ -245,6 +274,12 @@ def differences(directory: Path, reference: Path) -> list[str]:
     if scalars(directory) != scalars(reference):
         found.append("scalars.jsonl differs")
     return found
+
+
+def shared_memory() -> set[str]:
+    """The files in shared memory that torch and Python make."""
+    kinds = ("torch_", "sem.", "psm_", "mp-")
+    return {path.name for path in SHARED_MEMORY.iterdir() if path.name.startswith(kinds)}
 
 
 def equal(one: object, other: object) -> bool:

@@ -4,14 +4,15 @@ from dataclasses import replace
 
 import pytest
 from benchmarks import faults
+from benchmarks.fault_endings import SECOND_ROUND
 from benchmarks.fault_kinds import KINDS
 
 from virtex.runtime import checkpoint
 
 
 def test_the_page_is_what_the_records_give():
-    records = faults.read(faults.RESULTS)
-    assert faults.PAGE.read_text(encoding="utf-8") == faults.page(records)
+    records = map(faults.read, (faults.RESULTS, faults.RESULTS_2, faults.STEPS))
+    assert faults.PAGE.read_text(encoding="utf-8") == faults.page(*records)
 
 
 def test_every_kind_is_drawn_twice():
@@ -36,13 +37,17 @@ def reference(tmp_path_factory):
         ("kill -9 of rank 1", "torchrun, 1 restart", "recovered"),
         ("newest checkpoint cut", "torchrun", "ended"),
         ("slow store with errors", "torchrun", "went on"),
+        ("exception in a step", "torchrun, 3 processes, 1 restart", "recovered"),
+        ("SIGTERM, at once SIGKILL", "torchrun, 3 processes", "ended"),
     ],
 )
 def test_a_run_is_the_same_after_a_fault(reference, name, launcher, outcome):
-    kind = replace(KINDS[name], moments=("iteration",), last=min(KINDS[name].last, 12))
-    (chosen,) = [one for one in faults.LAUNCHERS if one.name == launcher]
+    kind = (KINDS | SECOND_ROUND)[name]
+    moments = kind.moments if kind.moments == ("start",) else ("iteration",)
+    kind = replace(kind, moments=moments, last=min(kind.last, 12))
+    (chosen,) = [one for one in faults.MORE_LAUNCHERS if one.name == launcher]
     root = reference.parent.parent
-    record = faults.run_trial(0, kind, 0, root, reference, launcher=chosen)
+    record = faults.run_trial(0, kind, 0, root, [chosen])
     assert (record["outcome"], record["problems"]) == (outcome, [])
     assert record["equal"]
     assert record["seconds"] < faults.HUNG_SECONDS
