@@ -57,7 +57,11 @@ def test_text_gives_a_caption_a_line(directory):
         ("b.txt", b"a\nb\xe9\n", "line 2 is not UTF-8 .* byte 0xe9; convert it to UTF-8 first"),
         ("b.txt", "a".encode("utf-16"), "line 1 is not UTF-8 text: .* of UTF-16; convert"),
         ("b.txt", "a".encode("utf-16-le"), "line 1 is not UTF-8 text: it holds zero bytes"),
-        ("b.json", b'{"annotations": [{"caption": "\xe9"}]}', "is not UTF-8 .* 0xe9; convert it"),
+        (
+            "b.json",
+            b'{"annotations": [{"caption": "\xe9"}]}',
+            "at byte 30, behind .*caption.* 0xe9; convert it",
+        ),
         ("b.json", b'{"annotations": [{"image_id": 1}]}', "needs 'caption', a string"),
         ("b.json", b'{"annotations": [', "is not a well-formed JSON object"),
         ("b.parquet", b"", "extension must say .* one of .json, .csv, .tsv, .txt"),

@@ -357,7 +357,7 @@ def test_shards_without_samples_say_what_they_hold_and_what_is_expected(tmp_path
 def test_texts_that_are_not_utf_8_are_an_error_or_left_out(tmp_path):
     members = members_of("12") | {"1.txt": b"cr\xe8me"}
     directory = write_foreign(tmp_path / "f", {"0.tar": members})
-    with pytest.raises(UserError, match=r"0\.tar: 1 texts are not UTF-8 \(files 1\.txt: .* 0xe8"):
+    with pytest.raises(UserError, match=r"0\.tar: 1 texts are not UTF-8, .*files 1\.txt: .* 0xe8"):
         opened(directory)
     records = opened(directory, on_bad_image="skip")
     assert records.image_ids.tolist() == [2]

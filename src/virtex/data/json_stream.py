@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
-from virtex.data.plain_text import CONVERT, undecodable
+from virtex.data.plain_text import CONVERT, undecodable, undecodable_place
 from virtex.errors import UserError
 
 _BLANK = " \t\r\n"
@@ -28,7 +28,10 @@ def list_items(path: Path, window: int = 1 << 20) -> Iterator[tuple[str, object]
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text: {undecodable(error)}; {CONVERT}") from error
+        where = undecodable_place(path)
+        raise UserError(
+            f"{path} is not UTF-8 text at {where}: {undecodable(error)}; {CONVERT}"
+        ) from error
     except ValueError as error:
         raise UserError(f"{path} is not a well-formed JSON object: {error}") from error
     except RecursionError as error:

@@ -1,5 +1,6 @@
 """Text from bytes: UTF-8, with or without a byte order mark, or an error that says what it is."""
 
+import codecs
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,6 +28,21 @@ def undecodable(error: UnicodeDecodeError, content: bytes = b"") -> str:
     """The reason in the error, and the encoding where the first bytes of `content` tell it."""
     kind = " of UTF-16" if content.startswith((b"\xff\xfe", b"\xfe\xff")) else ""
     return f"{error.reason}, the byte {error.object[error.start]:#04x}{kind}"
+
+
+def undecodable_place(path: Path) -> str:
+    """Where a file that is not UTF-8 ceases to be so: `byte 1234, behind '"caption": "a caf'`."""
+    decoder, position = codecs.getincrementaldecoder("utf-8")(), 0
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            try:
+                decoder.decode(chunk)
+            except UnicodeDecodeError as error:
+                begin = position + len(chunk) - len(error.object)
+                before = error.object[max(0, error.start - 40) : error.start]
+                return f"byte {begin + error.start}, behind {before.decode(errors='ignore')!r}"
+            position += len(chunk)
+    return f"byte {position}, its end"
 
 
 def text_lines(path: Path) -> Iterator[tuple[int, str]]:

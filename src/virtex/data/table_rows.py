@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from virtex.data.plain_text import text_lines
+from virtex.data.plain_text import CONVERT, text_lines, undecodable
 from virtex.data.separated_rows import DELIMITERS, IMAGE_COLUMNS, separated_rows
 from virtex.errors import UserError
 
@@ -178,7 +178,30 @@ def _parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             names = _columns(path, file.schema_arrow.names)
             wanted = [name for name in (names.image, names.caption, names.image_id) if name]
             batches: Iterable[Any] = file.iter_batches(_BATCH, columns=wanted, use_threads=False)
-            rows = (row for batch in batches for row in batch.to_pylist())
-            yield from enumerate(rows, 1)
-    except (pyarrow.ArrowException, UnicodeDecodeError) as error:
+            number = 1
+            for batch in batches:
+                yield from enumerate(_batch_rows(path, batch, number), number)
+                number += batch.num_rows
+    except pyarrow.ArrowException as error:
         raise UserError(f"{path} is no Parquet file that can be read: {error}") from error
+
+
+def _batch_rows(path: Path, batch: Any, first: int) -> list[dict[str, Any]]:
+    """The rows of a batch of pyarrow's; raises UserError with the one that is not UTF-8."""
+    try:
+        rows: list[dict[str, Any]] = batch.to_pylist()
+        return rows
+    except UnicodeDecodeError as error:
+        number = first
+        while _is_text(batch.slice(number - first, 1)):
+            number += 1
+        what = f"a text is not UTF-8: {undecodable(error)}; {CONVERT}"
+        raise broken(path, number, what) from error
+
+
+def _is_text(batch: Any) -> bool:
+    try:
+        batch.to_pylist()
+    except UnicodeDecodeError:
+        return False
+    return True

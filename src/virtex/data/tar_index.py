@@ -188,7 +188,7 @@ def _add_text(tar: _Tar, found: _Found, member: TarMember, kind: Kind) -> None:
     try:
         said = sample_text.parse(member.content, kind)
     except NotTextError as error:
-        tar.problems["texts are not UTF-8"].append(f"{member.name}: {error}")
+        tar.problems["texts are not UTF-8, so convert them first"].append(f"{member.name}: {error}")
         return
     except MalformedError as error:
         tar.problems["texts are not well-formed JSON"].append(f"{member.name}: {error}")
