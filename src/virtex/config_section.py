@@ -3,13 +3,22 @@
 from collections.abc import Callable, Iterable
 from typing import Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, ValidationInfo
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 Text = TypeVar("Text", str, tuple[str, ...])
 
 # Keys that do not fit each other, dotted from their section, and what was expected.
 Conflict = tuple[tuple[str, ...], str]
+
+
+EARLIER_RUN = {"earlier_run": True}
+"""Context for settings that a run was made with: what only a run to come must satisfy passes."""
+
+
+def of_earlier_run(info: ValidationInfo) -> bool:
+    """Whether the context is `EARLIER_RUN`."""
+    return info.context == EARLIER_RUN
 
 
 class Section(BaseModel):
