@@ -353,7 +353,9 @@ class Optim(Section):
         default="cosine", description="How the rates fall after the warm-up."
     )
     lr_steps: tuple[Annotated[int, Field(ge=1)], ...] = Field(
-        default=(), description="Iterations at which multistep lowers the rates; increasing."
+        default=(),
+        description="Iterations at which multistep lowers the rates; increasing, none within the "
+        "warm-up or beyond the run.",
     )
     lr_gamma: float = Field(
         default=0.1, gt=0, le=1, description="Factor of the rates at each LR_STEPS."
