@@ -52,7 +52,8 @@ STEPS = """## An error in the third step
 
 The optimizer of the last rank raises in its third step, in every attempt: exit status and seconds
 from the error until nothing of the job is alive (with a restart, from the error of the last
-attempt), and what is left. By `python -m benchmarks.step_failures`, from `benchmarks/results/step_failures.jsonl`.
+attempt), and what is left. By `python -m benchmarks.step_failures`, from
+`benchmarks/results/step_failures.jsonl`.
 """
 
 

@@ -166,7 +166,7 @@ def test_weights_that_cannot_be_fetched_are_missed_before_a_backbone_is_built(
     [
         (("MODEL.VISUAL.PRETRAINED", "/nowhere/a.pth"), "PRETRAINED: no file at /nowhere/a.pth; "),
         (("MODEL.VISUAL.NAME", "torchvision::resnet19"), "NAME is 'torchvision::resnet19', which"),
-        (("MODEL.VISUAL.NAME", "torchvision::vit_h_14"), "CROP_SIZE is 48, .* such as 56, or"),
+        (("MODEL.VISUAL.FEATURE_SIZE", "2048"), "but resnet18 gives 512 .*FEATURE_SIZE 512"),
     ],
 )
 @pytest.mark.parametrize("find", [build.check_backbone, build.backbone])
@@ -179,7 +179,10 @@ def test_a_backbone_that_can_be_built_passes_the_check(tmp_path):
     (tmp_path / "a.pth").touch()
     build.check_backbone(config_of("MODEL.VISUAL.PRETRAINED", str(tmp_path / "a.pth")))
     build.check_backbone(
-        config_of("MODEL.VISUAL.NAME", "torchvision::vit_h_14", "DATA.IMAGE_CROP_SIZE", "56")
+        config_of(
+            *("MODEL.VISUAL.NAME", "torchvision::vit_h_14", "DATA.IMAGE_CROP_SIZE", "56"),
+            *("MODEL.VISUAL.FEATURE_SIZE", "1280"),
+        )
     )
 
 

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from virtex import settings
 from virtex.config import (
+    EARLIER_RUN,
     Config,
     Data,
     Optim,
@@ -23,6 +24,7 @@ from virtex.config import (
 )
 from virtex.config_strings import parse_architecture, parse_network, parse_transform
 from virtex.errors import UserError
+from virtex.restore import saved_config
 
 DEFAULTS = """\
 RANDOM_SEED: 0
@@ -127,7 +129,9 @@ def test_defaults_are_the_published_ones() -> None:
 
 def test_dump_of_any_run_loads_back_equal(tmp_path: Path) -> None:
     data = Data(vocab_size=81, image_transform_val=("center_crop", "normalize::{}"))
-    optim = Optim(lr_decay_name="multistep", lr_steps=(10, 20), weight_decay=1e-5, lr=1e16)
+    optim = Optim(
+        lr_decay_name="multistep", lr_steps=(10, 20), warmup_steps=9, weight_decay=1e-5, lr=1e16
+    )
     config = Config(amp=False, data=data, optim=optim)
     path = tmp_path / "config.yaml"
     path.write_text(settings.dump(config))
@@ -442,6 +446,128 @@ def test_settings_that_do_not_fit_are_refused(load, overrides: list[str], messag
     assert message in problem(load, *overrides)
 
 
+MULTISTEP = ("OPTIM.LR_DECAY_NAME", "multistep")
+MULTILABEL = ("MODEL.NAME", "multilabel_classification", "MODEL.TEXTUAL.NAME", "none")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message", "remedies"),
+    [
+        (
+            (*MULTISTEP, "OPTIM.LR_STEPS", "[5, 9999, 20000]"),
+            "'OPTIM.LR_STEPS' is [5, 9999, 20000] on the command line, 'OPTIM.WARMUP_STEPS' is "
+            "10000 by default; expected no step before the end of the warm-up; remove 5, 9999 "
+            "from LR_STEPS, or set WARMUP_STEPS to at most 5",
+            [("OPTIM.LR_STEPS", "[20000]"), ("OPTIM.WARMUP_STEPS", "5")],
+        ),
+        (
+            (*MULTISTEP, "OPTIM.LR_STEPS", "[20000, 500000, 500001]"),
+            "expected steps before the end of the run; remove 500000, 500001 from LR_STEPS, or "
+            "set NUM_ITERATIONS to at least 500002",
+            [("OPTIM.LR_STEPS", "[20000]"), ("OPTIM.NUM_ITERATIONS", "500002")],
+        ),
+        (
+            (*MULTISTEP, "OPTIM.LR_STEPS", "[20000, 10000, 20000]"),
+            "expected iterations in increasing order, each once: [10000, 20000]",
+            [("OPTIM.LR_STEPS", "[10000, 20000]")],
+        ),
+        (
+            ("OPTIM.NUM_ITERATIONS", "10"),
+            "set WARMUP_STEPS to at most 9, or NUM_ITERATIONS to at least 10001",
+            [("OPTIM.WARMUP_STEPS", "9"), ("OPTIM.NUM_ITERATIONS", "10001")],
+        ),
+        (
+            ("OPTIM.BATCH_SIZE", "10", "OPTIM.ACCUMULATE", "4"),
+            "expected a batch that divides into the parts; set BATCH_SIZE to 8 or 12",
+            [("OPTIM.BATCH_SIZE", "8"), ("OPTIM.BATCH_SIZE", "12")],
+        ),
+        (
+            ("OPTIM.BATCH_SIZE", "3", "OPTIM.ACCUMULATE", "4"),
+            "set BATCH_SIZE to 4",
+            [("OPTIM.BATCH_SIZE", "4")],
+        ),
+        (
+            ("MODEL.VISUAL.NAME", "torchvision::vit_h_14", "DATA.IMAGE_CROP_SIZE", "225"),
+            "'DATA.IMAGE_CROP_SIZE' is 225 on the command line, 'MODEL.VISUAL.NAME' is "
+            "'torchvision::vit_h_14' on the command line; expected images that divide into the "
+            "network's patches, 14 pixels a side; set IMAGE_CROP_SIZE to 238",
+            [("DATA.IMAGE_CROP_SIZE", "238")],
+        ),
+        (
+            (*MULTILABEL, "DATA.VOCAB_SIZE", "81", "DATA.FORMAT", "table"),
+            "set DATA.FORMAT to coco or shards",
+            [("DATA.FORMAT", "coco"), ("DATA.FORMAT", "shards")],
+        ),
+        (
+            (*MULTILABEL, "DATA.VOCAB_SIZE", "1"),
+            "set VOCAB_SIZE to at least 2, for COCO to 81",
+            [("DATA.VOCAB_SIZE", "2")],
+        ),
+        (
+            ("DATA.MASKED_LM.REPLACE_PROBABILITY", "0.2"),
+            "set REPLACE_PROBABILITY to at most 0.15",
+            [("DATA.MASKED_LM.REPLACE_PROBABILITY", "0.15")],
+        ),
+        (
+            ("MODEL.DECODER.BEAM_SIZE", "5", "DATA.VOCAB_SIZE", "4"),
+            "set BEAM_SIZE to at most 4",
+            [("MODEL.DECODER.BEAM_SIZE", "4")],
+        ),
+        (
+            ("DATA.MAX_CAPTION_LENGTH", "12"),
+            "set MAX_DECODING_STEPS to at most 12, or MAX_CAPTION_LENGTH to at least 30",
+            [("MODEL.DECODER.MAX_DECODING_STEPS", "12"), ("DATA.MAX_CAPTION_LENGTH", "30")],
+        ),
+        (
+            ("DATA.SUBSET_MANIFEST", "subset.json", "DATA.USE_PERCENTAGE", "50"),
+            "set SUBSET_MANIFEST to null, or USE_PERCENTAGE to 100",
+            [("DATA.SUBSET_MANIFEST", "null"), ("DATA.USE_PERCENTAGE", "100")],
+        ),
+    ],
+)
+def test_the_remedy_of_a_conflict_works(load, overrides, message, remedies) -> None:
+    assert message in problem(load, *overrides)
+    for remedy in remedies:
+        load(*overrides, *remedy)
+
+
+def test_what_only_wastes_is_allowed(load) -> None:
+    load("OPTIM.LOOKAHEAD.STEPS", "1000000", "OPTIM.SGD_MOMENTUM", "0")
+    load("MODEL.VISUAL.FROZEN", "true", "OPTIM.CNN_LR", "0", "OPTIM.LR", "0")
+    load(*MULTILABEL, "DATA.VOCAB_SIZE", "81", "DATA.USE_SINGLE_CAPTION", "true")
+
+
+def test_settings_of_an_earlier_run_are_read_though_a_new_run_would_be_refused(tmp_path) -> None:
+    path = tmp_path / "config.yaml"
+    steps = [*MULTISTEP, "OPTIM.LR_STEPS", "[5, 600000]"]
+    path.write_text("RANDOM_SEED: 0")
+    earlier = settings.load(Config, path, steps, context=EARLIER_RUN)
+    assert earlier.optim.lr_steps == (5, 600000)
+    assert saved_config({"config": earlier.model_dump(mode="json", by_alias=True)}) == earlier
+    path.write_text(settings.dump(earlier))
+    with pytest.raises(UserError, match="2 problems"):
+        settings.load(Config, path)
+
+
+def test_batch_norm_needs_more_than_one_value_a_channel(load) -> None:
+    tiny = ["OPTIM.BATCH_SIZE", "4", "DATA.IMAGE_CROP_SIZE", "32"]
+    check_processes(load(*tiny), 2)
+    with pytest.raises(
+        UserError, match=r"set OPTIM\.BATCH_SIZE to 8, or DATA\.IMAGE_CROP_SIZE to 64"
+    ):
+        check_processes(load(*tiny), 4)
+    with pytest.raises(UserError, match="batch norm needs more than one value"):
+        check_processes(load(*tiny, "OPTIM.ACCUMULATE", "4", "SYNC_BN", "true"), 1)
+    for remedy in (
+        ("OPTIM.BATCH_SIZE", "8"),
+        ("DATA.IMAGE_CROP_SIZE", "64"),
+        ("SYNC_BN", "true"),
+        ("MODEL.VISUAL.FROZEN", "true"),
+        ("MODEL.VISUAL.NAME", "torchvision::convnext_tiny"),
+    ):
+        check_processes(load(*tiny, *remedy), 4)
+
+
 def test_conflicts_of_all_sections_are_told_at_once(load) -> None:
     lines = problem(
         load, "OPTIM.NUM_ITERATIONS", "1", "OPTIM.LR_STEPS", "[1]", "DATA.SOS_INDEX", "2"
@@ -454,7 +580,11 @@ def test_the_edges_of_the_checks_are_allowed(load) -> None:
     load("OPTIM.NUM_ITERATIONS", "1", "OPTIM.WARMUP_STEPS", "0")
     load("DATA.VOCAB_SIZE", "5")
     load("DATA.VOCAB_SIZE", "4", "MODEL.DECODER.NAME", "nucleus_sampling")
-    load("OPTIM.LR_DECAY_NAME", "multistep", "OPTIM.LR_STEPS", "[1, 2]")
+    multistep = ("OPTIM.LR_DECAY_NAME", "multistep", "OPTIM.LR_STEPS")
+    load(*multistep, "[10000, 499999]")
+    load(*multistep, "[1, 2]", "OPTIM.WARMUP_STEPS", "0", "OPTIM.NUM_ITERATIONS", "3")
+    load("OPTIM.BATCH_SIZE", "6", "OPTIM.ACCUMULATE", "6")
+    load("MODEL.VISUAL.NAME", "torchvision::vit_h_14", "DATA.IMAGE_CROP_SIZE", "42")
     load("DATA.SUBSET_MANIFEST", "runs/x/subset.json", "DATA.USE_PERCENTAGE", "100")
     load("DATA.MAX_CAPTION_LENGTH", "12", "MODEL.DECODER.MAX_DECODING_STEPS", "12")
 

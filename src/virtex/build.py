@@ -24,7 +24,7 @@ from virtex.data.transforms import Transform
 from virtex.errors import UserError
 from virtex.export.upstream import current_names
 from virtex.models.backbone import Backbone
-from virtex.models.networks import check_network, fetch_weights, load_pretrained, network
+from virtex.models.networks import fetch_weights, load_pretrained, network
 from virtex.models.weights import model_weights
 from virtex.optim import schedules
 from virtex.optim.groups import parameter_groups
@@ -64,7 +64,12 @@ def check_backbone(config: Config, *, weights_follow: bool = False) -> None:
     Torchvision's weights are fetched, so that this is done once, before processes are started.
     """
     visual = config.model.visual
-    check_network(visual.network, config.data.image_crop_size)
+    with torch.device("meta"):  # without memory or random numbers
+        network(
+            visual.network,
+            feature_size=visual.feature_size,
+            image_size=config.data.image_crop_size,
+        )
     if visual.pretrained is not False and not weights_follow:
         _pretrained_file(visual)
 

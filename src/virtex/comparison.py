@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from virtex import settings
-from virtex.config import Config
+from virtex.config import EARLIER_RUN, Config
 from virtex.data import subset_manifest
 from virtex.errors import UserError
 from virtex.runtime.directory import CONFIG
@@ -90,7 +90,7 @@ def read_run(directory: Path) -> RunSummary:
     """What the files of a run's directory say; raises UserError if it is none."""
     if not (directory / CONFIG).is_file():
         raise UserError(f"{directory} is no run of virtex pretrain: {_why_not(directory)}")
-    flat = settings.flat(settings.load(Config, directory / CONFIG))
+    flat = settings.flat(settings.load(Config, directory / CONFIG, context=EARLIER_RUN))
     if flat[_MANIFEST] is not None:
         # Runs of several seeds may be given a file each; what they share is the size.
         flat[_MANIFEST] = _manifest_size(directory, flat[_MANIFEST])

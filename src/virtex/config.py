@@ -9,9 +9,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, model_validator
 
-from virtex.config_section import Conflict, LocalPath, Section, parsed_by
+from virtex.config_section import (
+    EARLIER_RUN,
+    Conflict,
+    LocalPath,
+    Section,
+    of_earlier_run,
+    parsed_by,
+)
 from virtex.config_strings import (
     TextualArchitecture,
     TransformSpec,
@@ -19,10 +26,16 @@ from virtex.config_strings import (
     parse_network,
     parse_pattern,
     parse_transforms,
+    patch_side,
 )
 from virtex.errors import UserError
 
-__all__ = ["Config", "TextualArchitecture", "TransformSpec", "check_processes"]
+__all__ = ["EARLIER_RUN", "Config", "TextualArchitecture", "TransformSpec", "check_processes"]
+
+_STRIDE = 32
+"""Pixels a side, at most, that a network reduces to one position."""
+
+_WITH_BATCH_NORM = ("resnet", "resnext", "wide_resnet", "regnet")
 
 Transforms = Annotated[tuple[str, ...], parsed_by(parse_transforms)]
 
@@ -50,7 +63,12 @@ class MaskedLM(Section):
     def _conflicts(self) -> Iterator[Conflict]:
         if self.mask_probability + self.replace_probability > 1:
             keys = ("MASK_PROBABILITY", "REPLACE_PROBABILITY")
-            yield keys, "expected two probabilities that add up to at most 1"
+            most = f"{1 - self.mask_probability:g}"
+            yield (
+                keys,
+                "expected two probabilities that add up to at most 1; set REPLACE_PROBABILITY to "
+                f"at most {most}",
+            )
 
 
 class Data(Section):
@@ -171,7 +189,11 @@ class Data(Section):
             yield ("FORMAT", "ROOT"), "expected a directory on a disk, or the format shards"
         if self.subset_manifest is not None and self.use_percentage != 100:
             keys = ("SUBSET_MANIFEST", "USE_PERCENTAGE")
-            yield keys, "expected one of them: the manifest already says which images are used"
+            yield (
+                keys,
+                "expected one of them: the manifest already lists the images that are used; set "
+                "SUBSET_MANIFEST to null, or USE_PERCENTAGE to 100",
+            )
         if self.transforms_train[-1] != self.transforms_val[-1]:
             # The model is one: it normalises what it gets.
             keys = ("IMAGE_TRANSFORM_TRAIN", "IMAGE_TRANSFORM_VAL")
@@ -338,7 +360,9 @@ class Optim(Section):
         default="cosine", description="How the rates fall after the warm-up."
     )
     lr_steps: tuple[Annotated[int, Field(ge=1)], ...] = Field(
-        default=(), description="Iterations at which multistep lowers the rates; increasing."
+        default=(),
+        description="Iterations at which multistep lowers the rates; increasing, none within the "
+        "warm-up or beyond the run.",
     )
     lr_gamma: float = Field(
         default=0.1, gt=0, le=1, description="Factor of the rates at each LR_STEPS."
@@ -351,22 +375,53 @@ class Optim(Section):
     )
 
     @model_validator(mode="after")
-    def _check(self) -> Self:
-        return self.refuse(self._conflicts())
+    def _check(self, info: ValidationInfo) -> Self:
+        useless = () if of_earlier_run(info) else self._useless_steps()
+        return self.refuse([*self._conflicts(), *useless])
 
     def _conflicts(self) -> Iterator[Conflict]:
         if self.warmup_steps >= self.num_iterations:
             yield (
                 ("WARMUP_STEPS", "NUM_ITERATIONS"),
-                "expected a warm-up shorter than the run; change one of them",
+                "expected a warm-up shorter than the run; set WARMUP_STEPS to at most "
+                f"{self.num_iterations - 1}, or NUM_ITERATIONS to at least {self.warmup_steps + 1}",
             )
-        if list(self.lr_steps) != sorted(set(self.lr_steps)):
-            yield ("LR_STEPS",), "expected iterations in increasing order"
+        if self.batch_size % self.accumulate:
+            below = self.batch_size - self.batch_size % self.accumulate
+            choices = [size for size in (below, below + self.accumulate) if size]
+            yield (
+                ("BATCH_SIZE", "ACCUMULATE"),
+                "expected a batch that divides into the parts; set BATCH_SIZE to "
+                f"{' or '.join(map(str, choices))}",
+            )
+        ascending = sorted(set(self.lr_steps))
+        if list(self.lr_steps) != ascending:
+            reason = f"expected iterations in increasing order, each once: {ascending}"
+            yield ("LR_STEPS",), reason
         keys = ("LR_DECAY_NAME", "LR_STEPS")
         if self.lr_decay_name == "multistep" and not self.lr_steps:
             yield keys, "expected the iterations of multistep, such as LR_STEPS: [300000, 400000]"
         if self.lr_decay_name != "multistep" and self.lr_steps:
             yield keys, "expected LR_STEPS only with multistep; set that or remove the steps"
+
+    def _useless_steps(self) -> Iterator[Conflict]:
+        """The steps of multistep that would change no rate, or not when they are reached."""
+        if self.lr_decay_name != "multistep":
+            return
+        early = [step for step in self.lr_steps if step < self.warmup_steps]
+        late = [step for step in self.lr_steps if step >= self.num_iterations]
+        if early:
+            yield (
+                ("LR_STEPS", "WARMUP_STEPS"),
+                "expected no step before the end of the warm-up; remove "
+                f"{_listed(early)} from LR_STEPS, or set WARMUP_STEPS to at most {min(early)}",
+            )
+        if late:
+            yield (
+                ("LR_STEPS", "NUM_ITERATIONS"),
+                "expected steps before the end of the run; remove "
+                f"{_listed(late)} from LR_STEPS, or set NUM_ITERATIONS to at least {max(late) + 1}",
+            )
 
 
 class Config(Section):
@@ -413,13 +468,40 @@ class Config(Section):
         if beams and decoder.beam_size > data.vocab_size:
             yield (
                 ("MODEL.DECODER.BEAM_SIZE", "DATA.VOCAB_SIZE"),
-                "expected a beam that is not larger than the vocabulary",
+                "expected a beam that is not larger than the vocabulary; set BEAM_SIZE to at most "
+                f"{data.vocab_size}",
             )
         if decoder.max_decoding_steps > data.max_caption_length:
             # The head has learnt no positions beyond.
             yield (
                 ("MODEL.DECODER.MAX_DECODING_STEPS", "DATA.MAX_CAPTION_LENGTH"),
-                "expected decoding that is not longer than a caption; change one of them",
+                "expected decoding that is not longer than a caption; set MAX_DECODING_STEPS to at "
+                f"most {data.max_caption_length}, or MAX_CAPTION_LENGTH to at least "
+                f"{decoder.max_decoding_steps}",
+            )
+        if self.model.name == "multilabel_classification":
+            yield from self._category_conflicts()
+        patch = patch_side(self.model.visual.network)
+        rest = data.image_crop_size % patch
+        if rest:
+            yield (
+                ("DATA.IMAGE_CROP_SIZE", "MODEL.VISUAL.NAME"),
+                f"expected images that divide into the network's patches, {patch} pixels a side; "
+                f"set IMAGE_CROP_SIZE to {data.image_crop_size + patch - rest}",
+            )
+
+    def _category_conflicts(self) -> Iterator[Conflict]:
+        if self.data.format == "table":
+            yield (
+                ("MODEL.NAME", "DATA.FORMAT"),
+                "expected data with categories of objects, and a table holds captions; set "
+                "DATA.FORMAT to coco or shards",
+            )
+        if self.data.vocab_size < 2:
+            yield (
+                ("MODEL.NAME", "DATA.VOCAB_SIZE"),
+                "expected at least one category beside the background; set VOCAB_SIZE to at least "
+                "2, for COCO to 81",
             )
 
 
@@ -435,3 +517,22 @@ def check_processes(config: Config, processes: int) -> None:
             f"'OPTIM.BATCH_SIZE' is {batch_size} over all processes, which does not divide by "
             f"{processes} processes{times}; choose {' or '.join(map(str, choices))}"
         )
+    if batch_size == parts and _one_value_a_channel(config, processes):
+        raise UserError(
+            f"'OPTIM.BATCH_SIZE' is {batch_size} over all processes, so each computes one image at "
+            f"a time, and 'DATA.IMAGE_CROP_SIZE' is {config.data.image_crop_size}, which leaves "
+            "one position: batch norm needs more than one value; set OPTIM.BATCH_SIZE to "
+            f"{2 * parts}, or DATA.IMAGE_CROP_SIZE to 64"
+        )
+
+
+def _one_value_a_channel(config: Config, processes: int) -> bool:
+    """Whether one image gives batch norm in training a single value."""
+    visual = config.model.visual
+    normalised = not visual.frozen and visual.network.startswith(_WITH_BATCH_NORM)
+    shared = config.sync_bn and processes > 1
+    return normalised and not shared and config.data.image_crop_size <= _STRIDE
+
+
+def _listed(numbers: list[int]) -> str:
+    return ", ".join(map(str, numbers))

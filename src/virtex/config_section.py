@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, ValidationInfo
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from virtex.whole_file import LOCAL_ONLY, is_address
@@ -13,6 +13,15 @@ Text = TypeVar("Text", str, tuple[str, ...])
 
 # Keys that do not fit each other, dotted from their section, and what was expected.
 Conflict = tuple[tuple[str, ...], str]
+
+
+EARLIER_RUN = {"earlier_run": True}
+"""Context for settings that a run was made with: what only a run to come must satisfy passes."""
+
+
+def of_earlier_run(info: ValidationInfo) -> bool:
+    """Whether the context is `EARLIER_RUN`."""
+    return info.context == EARLIER_RUN
 
 
 class Section(BaseModel):

@@ -128,6 +128,12 @@ def parse_network(text: str) -> str:
     return match[1]
 
 
+def patch_side(network: str) -> int:
+    """Pixels a side of the patches that a network divides images into; 1 for one without."""
+    match = re.fullmatch(r"vit_.+_([1-9][0-9]{0,3})", network)
+    return 1 if match is None else int(match[1])
+
+
 def parse_transform(text: str) -> TransformSpec:
     """Name and arguments from `NAME` or `NAME::{'argument': value}`."""
     name, separator, written = text.partition("::")

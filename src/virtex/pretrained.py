@@ -12,7 +12,7 @@ from torch import Tensor
 
 from virtex import build, build_tasks, settings
 from virtex.build_tasks import Vocabulary
-from virtex.config import Config
+from virtex.config import EARLIER_RUN, Config
 from virtex.data.images import (
     DEFAULT_LIMITS,
     ImageLimits,
@@ -212,7 +212,7 @@ def _config(path: Path, state: Mapping[str, Any], given: str | Path | Config | N
     if isinstance(given, Config):
         return given
     if given is not None:
-        return settings.load(Config, Path(given))
+        return settings.load(Config, Path(given), context=EARLIER_RUN)
     if not is_own(state):
         raise UserError(
             f"{path} holds weights but no configuration; name the YAML file of their run as well "

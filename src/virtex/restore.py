@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from virtex import __version__, build, settings
 from virtex.build_tasks import Vocabulary
-from virtex.config import Config
+from virtex.config import EARLIER_RUN, Config
 from virtex.data.contents import Contents, differences, from_plain
 from virtex.errors import UserError
 from virtex.export.upstream import current_names
@@ -188,7 +188,9 @@ def is_own(state: Mapping[str, Any]) -> bool:
 def saved_config(state: Mapping[str, Any]) -> Config:
     """A checkpoint's configuration; raises `UserError` if this version does not know it."""
     try:
-        return Config.model_validate_json(json.dumps(state.get("config")), by_alias=True)
+        return Config.model_validate_json(
+            json.dumps(state.get("config")), by_alias=True, context=EARLIER_RUN
+        )
     except TypeError as error:
         raise UserError(f"the checkpoint's settings are none of ours: {error}") from error
     except ValidationError as error:

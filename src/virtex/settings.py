@@ -8,7 +8,7 @@ that names file, key, value, what was expected and the remedy; all are told at o
 import json
 import os.path
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -35,11 +35,18 @@ class _Layer:
     values: dict[str, object]
 
 
-def load(schema: type[Schema], path: Path, overrides: Sequence[str] = ()) -> Schema:
+def load(
+    schema: type[Schema],
+    path: Path,
+    overrides: Sequence[str] = (),
+    *,
+    context: Mapping[str, object] | None = None,
+) -> Schema:
     """The settings of a YAML file, its `_BASE_` chain below and KEY VALUE overrides above it.
 
     Mappings are merged key by key; anything else replaces what lies below. The values of overrides
-    are read as YAML (`1e-3` is a number, `[1, 2]` a list). Raises `UserError`.
+    are read as YAML (`1e-3` is a number, `[1, 2]` a list). `context` is for checks of the schema's
+    own. Raises `UserError`.
     """
     layers = [*_file_layers(path, ()), *_override_layers(overrides)]
     values: dict[str, object] = {}
@@ -50,7 +57,7 @@ def load(schema: type[Schema], path: Path, overrides: Sequence[str] = ()) -> Sch
         # As JSON, because strict validation of JSON takes a list for a tuple and text for a path,
         # and nothing else that differs in type.
         return schema.model_validate_json(
-            json.dumps(values), strict=True, by_alias=True, by_name=False
+            json.dumps(values), strict=True, by_alias=True, by_name=False, context=context
         )
     except ValidationError as error:
         found = problems(error, values, origins, json_schema(schema), _name(path))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from virtex import settings
-from virtex.config import Config
+from virtex.config import EARLIER_RUN, Config
 from virtex.errors import UserError
 from virtex.runtime import checkpoint
 from virtex.runtime.directory import LATEST, holds_run
@@ -88,7 +88,8 @@ def claim(directory: Path, config: Config) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         path.write_text(settings.dump(config), encoding="utf-8")
         return
-    before, now = settings.flat(settings.load(Config, path)), settings.flat(config)
+    before = settings.flat(settings.load(Config, path, context=EARLIER_RUN))
+    now = settings.flat(config)
     changes = [
         f"{key} was {before[key]!r}, is {now[key]!r}"
         for key in now
