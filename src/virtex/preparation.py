@@ -1,6 +1,7 @@
 """From a job to the parts of its run: checked, found, built and restored before it starts."""
 
 import hashlib
+import socket
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from virtex.runtime.cluster import find_place
 from virtex.runtime.directory import Start
 from virtex.runtime.precision import Precision, choose_precision
 from virtex.runtime.preflight import Needs, facts, report, verdicts
+from virtex.runtime.shared_memory import free_shared_memory, too_little
 from virtex.runtime.world import Limits, World, check_gpus
 from virtex.tasks.base import Objective
 
@@ -187,10 +189,31 @@ def _checkpoint_bytes(parts: Parts) -> int:
     return size
 
 
+def shared_memory_needed(job: Job, world: World) -> int:
+    """Bytes of shared memory that all loader workers of this machine need.
+
+    Raises `UserError` where less is free.
+    """
+    needed = _loader_bytes(job, world)
+    machine = socket.gethostname()
+    together = sum(size for name, size in world.gather((machine, needed)) if name == machine)
+    free = free_shared_memory()
+    lines = world.gather(
+        None if free is None or together <= free else f"{machine}: {too_little(together, free)}"
+    )
+    wrong = list(dict.fromkeys(line for line in lines if line is not None))
+    if wrong:
+        raise UserError("\n".join(wrong) if world.main else f"rank {world.rank}: see rank 0")
+    return together
+
+
 def _loader_bytes(job: Job, world: World) -> int:
-    """What the images of the batches that this process's workers hold ready take."""
+    """What the images of the batches take that this process's workers hold ready.
+
+    Two for each worker and one in use; during validation those of both splits.
+    """
     side, rows = job.config.data.image_crop_size, job.config.optim.batch_size // world.size
-    return job.workers * 2 * rows * 3 * side * side
+    return 2 * (2 * job.workers + 1) * rows * 3 * side * side if job.workers else 0
 
 
 def _digest(content: bytes) -> str:

@@ -18,7 +18,15 @@ from virtex.data.loader import lost_workers_as_errors
 from virtex.errors import RunError, UserError
 from virtex.evaluation.contact_sheet import contact_sheet
 from virtex.out_of_memory import lack_of_memory_as_error
-from virtex.preparation import Job, Parts, begin, preflight, retention, start_or_refusal
+from virtex.preparation import (
+    Job,
+    Parts,
+    begin,
+    preflight,
+    retention,
+    shared_memory_needed,
+    start_or_refusal,
+)
 from virtex.progress import Meter, losses_text, progress_line, training_scalars
 from virtex.restore import vocabulary_state
 from virtex.runtime import checkpoint, directory
@@ -29,6 +37,7 @@ from virtex.runtime.heartbeat import Heartbeat
 from virtex.runtime.journal import Journal
 from virtex.runtime.lock import locked
 from virtex.runtime.saving import BackgroundSaver
+from virtex.runtime.shared_memory import lack_of_shared_memory_as_error
 from virtex.runtime.stopping import STOPPED, StopRequest, stop_requests
 from virtex.runtime.traffic import Traffic
 from virtex.runtime.world import World, connect
@@ -51,6 +60,7 @@ class Run:
         request: StopRequest,
         parts: Parts,
         retention: checkpoint.Retention,
+        shared_memory: int,
     ) -> None:
         self.job = job
         self.world = world
@@ -58,6 +68,7 @@ class Run:
         self.request = request
         self.parts = parts
         self.retention = retention
+        self.shared_memory = shared_memory
         self.saver = BackgroundSaver()
 
 
@@ -81,6 +92,8 @@ def pretrain(job: Job) -> int:
         if job.terminal is not None:
             # Before the others hear of an error, and end.
             stack.enter_context(debugger(job.terminal, here=place.rank == job.debug_rank))
+        shared_memory = shared_memory_needed(job, world)
+        stack.enter_context(lack_of_shared_memory_as_error(shared_memory))
         heartbeat.at("reading the annotations")
         data = build.data(job.config)
         warning = None
@@ -100,7 +113,7 @@ def pretrain(job: Job) -> int:
             if world.main:
                 print("\n".join(notes))
             return 0
-        run = Run(job, world, heartbeat, request, parts, retention(job, start))
+        run = Run(job, world, heartbeat, request, parts, retention(job, start), shared_memory)
         _prepare_directory(run)
         return _record(run, start, [] if warning is None else [warning], notes)
 
@@ -141,7 +154,11 @@ def _record(run: Run, start: Start, cautions: list[str], notes: list[str]) -> in
             _introduce(run, journal, start)
             for line in notes:
                 journal.say(line)
-            with lost_workers_as_errors(), lack_of_memory_as_error(job.config, world):
+            with (
+                lack_of_shared_memory_as_error(run.shared_memory),
+                lost_workers_as_errors(),
+                lack_of_memory_as_error(job.config, world),
+            ):
                 status = _train(run, journal, start)
             run.saver.finish()
             _tell_saved(run, journal)

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from virtex.runtime import preflight
-from virtex.runtime.preflight import SHARED_MEMORY, Facts, Needs, report, verdicts
+from virtex.runtime.preflight import Facts, Needs, report, verdicts
+from virtex.runtime.shared_memory import SHARED_MEMORY
 from virtex.runtime.world import World
 
 DISK, SHARED = 3 * 10**9, 2 * 10**9

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from virtex.data.dataset import VALIDATION_EPOCH, Example, Key
 from virtex.data.images import BadImage
@@ -184,7 +184,16 @@ class _Loads(Dataset[_Loaded]):
         except UserError as error:
             # As a value: torch would wrap a raised error in the worker's traceback.
             return _Loaded(None, (), error)
-        return _Loaded(self._collate(examples) if examples else None, bad, None)
+        batch = self._collate(examples) if examples else None
+        if batch is not None and get_worker_info() is not None:
+            try:
+                # Here, as torch would do it in a thread whose error nobody hears of.
+                for tensor in batch.values():
+                    tensor.share_memory_()  # type: ignore[no-untyped-call]
+            except RuntimeError as error:
+                text = f"shared memory is full, so a batch could not be handed over ({error})"
+                return _Loaded(None, (), RunError(text))
+        return _Loaded(batch, bad, None)
 
 
 def _batches(

@@ -16,9 +16,9 @@ from pathlib import Path
 import torch
 
 from virtex import __version__
+from virtex.runtime.shared_memory import free_shared_memory, too_little
 from virtex.runtime.world import World
 
-SHARED_MEMORY = Path("/dev/shm")
 _PROBE = 2**20
 """Numbers in the all-reduce that is timed: 4 MB."""
 
@@ -65,9 +65,7 @@ def facts(world: World, alike: Mapping[str, str], needs: Needs) -> Facts:
         alike={**ours, **alike},
         needs=needs,
         free_disk=shutil.disk_usage(place).free,
-        free_shared_memory=(
-            shutil.disk_usage(SHARED_MEMORY).free if SHARED_MEMORY.is_dir() else None
-        ),
+        free_shared_memory=free_shared_memory(),
         writable=os.access(place, os.W_OK | os.X_OK),
         sum_is_right=right,
         megabytes_per_second=speed,
@@ -100,11 +98,7 @@ def _verdict(rank: int, one: Facts, first: Facts, together: Mapping[str, int]) -
         )
     shared = one.free_shared_memory
     if shared is not None and shared < together[one.machine]:
-        found.append(
-            f"{SHARED_MEMORY} has {_gb(shared)} free, the loader workers of this machine take "
-            f"{_gb(together[one.machine])}: fewer --cpu-workers, or more shared memory (a "
-            "container's --shm-size)"
-        )
+        found.append(too_little(together[one.machine], shared))
     return found
 
 
