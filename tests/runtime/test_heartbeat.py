@@ -13,7 +13,7 @@ import pytest
 
 from virtex.runtime.heartbeat import STUCK, Beat, Heartbeat
 
-# Two processes: rank 1 does not come to the sum, or both come when told to.
+# Two processes: rank 1 fails or does not come to the sum, or both come when told to.
 TWO = """
 import sys, time
 from pathlib import Path
@@ -32,6 +32,10 @@ with connect(find_place(), gpus=False, limits=Limits(60, limit)) as (world, hear
         time.sleep(0.01)
     while how == "both wait" and not (directory / "go").exists():
         heartbeat.at("waiting")
+        time.sleep(0.01)
+    if how == "one fails" and world.rank == 1:
+        raise ValueError("no such kernel")
+    while how == "one fails":
         time.sleep(0.01)
     heartbeat.at("the sum of the gradients")
     world.sum(torch.ones(1))
@@ -123,6 +127,19 @@ def test_a_process_that_is_stuck_ends_and_tells_where_each_one_is(two, tmp_path)
     assert text.startswith("virtex: error: rank")
     assert "rank 1 on" in text
     assert 'File "<string>"' in text.split("rank 1 on")[1]
+
+
+def test_a_process_that_cannot_end_by_itself_ends_after_the_failure_of_another(two, tmp_path):
+    """As one that waits for the other by way of a GPU; this one sleeps."""
+    first, second = two(16, tmp_path, "one fails")
+    begin = time.monotonic()
+    _, errors = second.communicate(timeout=30)
+    failed = r"rank 1 on \S+ failed \(reading a picture without end\): ValueError: no such kernel"
+    assert re.search(failed, errors)
+    _, errors = first.communicate(timeout=30)
+    assert time.monotonic() - begin < 15
+    assert first.returncode == 1
+    assert re.search(rf"^virtex: error: {failed}\nSo rank 0 ends too", errors, re.M)
 
 
 def test_a_process_that_was_stopped_gives_no_sign_of_life(two, tmp_path):

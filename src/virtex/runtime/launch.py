@@ -87,7 +87,10 @@ def _under_agent(
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import elastic_launch
 
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    # Each of torch's modules has given its logger a level of its own.
+    for name in list(logging.root.manager.loggerDict):
+        if name.startswith("torch.distributed.elastic"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
     with ExitStack() as stack:
         directory = Path(stack.enter_context(TemporaryDirectory(prefix="virtex-agent-")))
         ranks = RankProcesses(directory, function, argument)
@@ -174,6 +177,8 @@ def _forwarded_signals(request: StopRequest, ranks: RankProcesses) -> Iterator[N
         ranks.send(number)
 
     before = {number: signal.signal(number, forward) for number in SIGNALS}
+    if request.signal is not None:  # it came before
+        ranks.send(request.signal)
     try:
         yield
     finally:
