@@ -75,7 +75,7 @@ def test_shared_memory_must_do_for_all_processes_of_a_machine():
     assert other == []
     for found in (first, second):
         assert len(found) == 1
-        assert f"{SHARED_MEMORY} has 4.0 GB free" in found[0]
+        assert f"{SHARED_MEMORY} (shared memory) has 4,000.0 MB free" in found[0]
         assert "--cpu-workers" in found[0]
         assert "--shm-size" in found[0]
 

@@ -55,14 +55,14 @@ def in_small_memory(megabytes, *command):
 def test_memory_that_fills_up_between_batches_ends_the_run_with_its_name(workers):
     ended = in_small_memory(16, "-c", FULL, workers)
     assert ended.returncode == 1
-    assert "virtex.errors.RunError: /dev/shm (shared memory) has 0.0 MB free" in ended.stderr
+    assert "virtex.errors.RunError: /dev/shm (shared memory) has 0." in ended.stderr
     assert "--shm-size" in ended.stderr
     assert "_feed" not in ended.stderr
 
 
 def test_too_little_for_the_batches_is_refused_before_the_data_are_read(tmp_path):
     config = tmp_path / "run.yaml"
-    config.write_text(CONFIG.format(root=tmp_path, iterations=3))
+    config.write_text(CONFIG.format(root=tmp_path, iterations=20))
     words = ["pretrain", "--config", config, "--serialization-dir", tmp_path / "run"]
     ended = in_small_memory(1, "-m", "virtex", *words, "--cpu-workers", 6)
     assert ended.returncode == 2
@@ -73,15 +73,13 @@ def test_too_little_for_the_batches_is_refused_before_the_data_are_read(tmp_path
 
 
 def test_too_little_for_the_annotations_has_the_same_message(tmp_path):
-    scenes = tmp_path / "scenes"
-    amount = ["--train", "40", "--val", "8", "--size", "32", "--only", "coco"]
-    assert main(["synthesize", str(scenes), *amount]) == 0
-    captions = scenes / "annotations" / "captions_train2017.json"
-    vocabulary = ["--output", str(tmp_path / "vocabulary.model"), "--vocab-size", "90"]
-    assert main(["tokenizer", str(captions), *vocabulary]) == 0
-    captions.write_text(captions.read_text().replace('"caption": "', '"caption": "' + "a " * 30000))
+    for split in ("train", "val"):
+        (tmp_path / f"{split}.csv").write_text("image,caption\n" + f"a.jpg,{'red ' * 99}\n" * 5000)
+    vocabulary = ["--output", str(tmp_path / "vocabulary.model"), "--vocab-size", "10"]
+    assert main(["tokenizer", str(tmp_path / "val.csv"), *vocabulary]) == 0
     config = tmp_path / "run.yaml"
-    config.write_text(CONFIG.format(root=tmp_path, iterations=3).replace("110", "90"))
+    text = CONFIG.format(root=tmp_path, iterations=20).replace("110", "10")
+    config.write_text(text.replace(f"{tmp_path}/scenes", f"{tmp_path}\n  FORMAT: table"))
     words = ["pretrain", "--config", config, "--serialization-dir", tmp_path / "run"]
     ended = in_small_memory(1, "-m", "virtex", *words)
     assert ended.returncode == 1

@@ -4,6 +4,7 @@ Convention: the signals that ask a job to stop reach its workers too, and they i
 the main process ends its workers. When that process has ended, by whatever, they end at once.
 """
 
+import atexit
 import ctypes
 import gc
 import multiprocessing
@@ -137,10 +138,15 @@ def started_workers(loader: "DataLoader[A]", started: ExitStack) -> Iterator[Ite
         with _deaths_expected():
             _kill([child for child in multiprocessing.active_children() if child not in before])
         raise
+    # Where nobody closes this, as after an error in a notebook or script, multiprocessing would
+    # send SIGTERM at the end of the process, and wait without a limit.
+    kill = partial(_kill, workers_of(batches))
+    atexit.register(kill)
     try:
         yield batches
     finally:
         _end(batches)
+        atexit.unregister(kill)
 
 
 def workers_of(batches: Any) -> Sequence[BaseProcess]:
