@@ -4,6 +4,7 @@ import json
 import os
 import socket
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,4 +52,5 @@ def tell_agent(message: str) -> None:
         return
     extra = {"py_callstack": message, "timestamp": str(int(time.time()))}
     text = json.dumps({"message": {"message": message, "extraInfo": extra}})
-    Path(path).write_text(text, encoding="utf-8")
+    with suppress(OSError):  # of a full disk, which may be the failure
+        Path(path).write_text(text, encoding="utf-8")
