@@ -12,6 +12,7 @@ from virtex.config import Config
 from virtex.data import transforms
 from virtex.decoding.captioner import BeamSearch, NucleusSampling
 from virtex.errors import UserError
+from virtex.models.modes import SizesAlone
 from virtex.optim.lookahead import Lookahead
 from virtex.text.tokenizer import Tokenizer, train
 
@@ -302,3 +303,18 @@ def test_schedule_is_the_configured_one(name, factors):
     )
     schedule = build.schedule(config)
     assert [schedule(step) for step in (0, 10, 55, 100)] == pytest.approx(factors, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [("resnet18", 512), ("regnet_y_400mf", 440), ("convnext_tiny", 768), ("vit_b_32", 768)],
+)
+def test_a_network_is_checked_without_memory_for_it(name, size):
+    """Its width is known before any process starts, whatever its family."""
+    settings = {"name": f"torchvision::{name}", "feature_size": size}
+    build.check_backbone(Config(model={"visual": settings}))
+    with SizesAlone():
+        backbone = build.backbone(Config(model={"visual": settings}))
+    assert {p.device.type for p in backbone.parameters()} == {"meta"}
+    with pytest.raises(UserError, match=str(size)):
+        build.check_backbone(Config(model={"visual": {**settings, "feature_size": 7}}))

@@ -24,6 +24,7 @@ from virtex.data.transforms import Transform
 from virtex.errors import UserError
 from virtex.export.upstream import current_names
 from virtex.models.backbone import Backbone
+from virtex.models.modes import SizesAlone
 from virtex.models.networks import fetch_weights, load_pretrained, network
 from virtex.models.weights import model_weights
 from virtex.optim import schedules
@@ -64,7 +65,7 @@ def check_backbone(config: Config, *, weights_follow: bool = False) -> None:
     Torchvision's weights are fetched, so that this is done once, before processes are started.
     """
     visual = config.model.visual
-    with torch.device("meta"):  # without memory or random numbers
+    with SizesAlone():  # without memory or random numbers
         network(
             visual.network,
             feature_size=visual.feature_size,

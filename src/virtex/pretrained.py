@@ -25,7 +25,7 @@ from virtex.data.transforms import Augmented
 from virtex.decoding.attention import WordAttention
 from virtex.decoding.captioner import BeamSearch, Caption, Captioner, Strategy
 from virtex.errors import UserError
-from virtex.models.modes import evaluating
+from virtex.models.modes import SizesAlone, evaluating
 from virtex.restore import fitting_weights, is_own, load_weights, saved_config, saved_vocabulary
 from virtex.runtime import checkpoint
 from virtex.tasks.base import Objective
@@ -195,7 +195,7 @@ def load(
     resolved = _config(path, state, config)
     vocabulary, source = _vocabulary(path, state, resolved, tokenizer)
     build_tasks.check_vocabulary(resolved, vocabulary, source)
-    with torch.device("meta"):  # sizes alone, as a file can ask for more than the memory
+    with SizesAlone():  # as a file can ask for more than the memory
         fitting_weights(build.objective(resolved, weights_follow=True), state, str(path))
     objective = build.objective(resolved, weights_follow=True)
     load_weights(objective, state, str(path))

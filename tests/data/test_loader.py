@@ -3,6 +3,8 @@ import multiprocessing
 import os
 import random
 import signal
+import subprocess
+import sys
 import threading
 import time
 from contextlib import suppress
@@ -394,3 +396,32 @@ def test_an_interrupt_while_workers_start_comes_when_they_are_there_and_ends_the
     with os.fdopen(reading) as errors:
         assert errors.read() == ""
     assert os.waitstatus_to_exitcode(os.waitpid(main, 0)[1]) == 0
+
+
+ABANDONED = """
+import numpy as np
+import torch
+from virtex.data.loader import training_batches
+
+class Examples:
+    shard_sizes = np.array([400])
+    def __len__(self):
+        return 400
+    def examples(self, keys):
+        return [torch.zeros(9) for _ in keys], []
+
+def collate(rows):
+    return {"image": torch.stack(rows)}
+
+batches = training_batches(Examples(), collate, batch_size=8, workers=2, seed=0)
+next(batches)
+raise RuntimeError("of a script that never closes its batches")
+"""
+
+
+def test_a_script_that_ends_without_closing_its_batches_ends():
+    """multiprocessing would wait for workers, which ignore its SIGTERM."""
+    command = [sys.executable, "-c", ABANDONED]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 1
+    assert ended.stderr.endswith("RuntimeError: of a script that never closes its batches\n")

@@ -12,7 +12,7 @@ from virtex.errors import RunError
 from virtex.runtime.shared_memory import lack_of_shared_memory_as_error
 
 FULL = """
-import os, sys
+import sys
 import torch
 from virtex.data.loader import training_batches
 from virtex.runtime.shared_memory import lack_of_shared_memory_as_error
@@ -31,9 +31,12 @@ options = {"batch_size": 8, "workers": int(sys.argv[1]), "seed": 0}
 with lack_of_shared_memory_as_error(10**7):
     batches = training_batches(Examples(), collate, **options)
     kept = [next(batches)]
-    with open("/dev/shm/filler", "wb") as file:
-        room = os.statvfs("/dev/shm")
-        os.posix_fallocate(file.fileno(), 0, room.f_bavail * room.f_bsize - 4096)
+    with open("/dev/shm/filler", "wb", buffering=0) as file:
+        try:
+            while True:  # the workers may take some of it meanwhile
+                file.write(bytes(4096))
+        except OSError:
+            pass
     while True:
         kept.append(next(batches))
 """

@@ -188,7 +188,7 @@ def _deaths_expected() -> Iterator[None]:
 
 def _end(batches: Any) -> None:
     workers = workers_of(batches)
-    if not workers:
+    if not workers or sys.is_finalizing():  # then they were killed, and no thread can start
         return
     killer = threading.Timer(_GRACE_SECONDS, _kill, (workers,))
     killer.daemon = True

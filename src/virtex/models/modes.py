@@ -1,10 +1,12 @@
-"""Evaluation mode for a while."""
+"""Modes for a while: evaluation, and modules without memory."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 
 @contextmanager
@@ -19,3 +21,26 @@ def evaluating(*modules: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in zip(modules, training, strict=True):
             module.train(mode)
+
+
+class SizesAlone(TorchFunctionMode):
+    """In this context modules are built without memory for their parameters, on the meta device.
+
+    Other tensors stay what they are: torchvision computes the widths of a RegNet with some, which
+    `torch.device("meta")` makes impossible.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        options = dict(kwargs or {})
+        if func in _FILLED and options.get("device") is None:
+            options["device"] = "meta"
+        return func(*args, **options)
+
+
+_FILLED = {torch.empty, torch.zeros, torch.ones, torch.rand, torch.randn}
