@@ -135,12 +135,11 @@ def started_workers(loader: "DataLoader[A]", started: ExitStack) -> Iterator[Ite
             started.enter_context(_interrupts_held())
             batches: Any = iter(loader)
     except BaseException:
-        with _deaths_expected():
-            _kill([child for child in multiprocessing.active_children() if child not in before])
+        _kill_expectedly([c for c in multiprocessing.active_children() if c not in before])
         raise
     # Where nobody closes this, as after an error in a notebook or script, multiprocessing would
     # send SIGTERM at the end of the process, and wait without a limit.
-    kill = partial(_kill, workers_of(batches))
+    kill = partial(_kill_expectedly, workers_of(batches))
     atexit.register(kill)
     try:
         yield batches
@@ -197,6 +196,11 @@ def _end(batches: Any) -> None:
         batches._shutdown_workers()
     killer.cancel()
     _remove_left_memory(workers)
+
+
+def _kill_expectedly(workers: Sequence[BaseProcess]) -> None:
+    with _deaths_expected():
+        _kill(workers)
 
 
 def _kill(workers: Sequence[BaseProcess]) -> None:
