@@ -295,15 +295,19 @@ def flip(path: Path, place: int, bits: int) -> None:
         file.write(bytes([old ^ bits]))
 
 
-def misses(trial: Trial, kind: Kind, said: str) -> list[str]:
-    """What should stand in `said` and does not, and what should not and does."""
+def misses(trial: Trial, kind: Kind) -> list[str]:
+    """What the job should say and does not, and what its console should not have and does.
+
+    Its log has the stacks of all threads where it was stuck.
+    """
+    said = trial.job.said + trial.job.log
     missing = [
         f"nothing says {pattern!r}"
         for pattern in (kind.says, trial.must_say)
         if pattern and not re.search(pattern, said)
     ]
-    wrong = re.search(kind.never, said)
-    return [*missing, *([] if wrong is None else [f"the output has {wrong[0]!r}"])]
+    wrong = re.search(kind.never, trial.job.said)
+    return [*missing, *([] if wrong is None else [f"the console has {wrong[0]!r}"])]
 
 
 ANY = ("start", "iteration", "save")

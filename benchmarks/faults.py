@@ -255,7 +255,7 @@ def judge(trial: Trial, kind: Kind, reference: Path, so_far: Record) -> Record:
             problems.append(f"iterations {resumed + 1} to {so_far['iteration']} were lost")
     if so_far["outcome"] == "ended" and so_far["seconds"] > kind.within:
         problems.append(f"ended after more than {kind.within:.0f} s")
-    problems += [*trial.problems, *misses(trial, kind, job.said + job.log)]
+    problems += [*trial.problems, *misses(trial, kind)]
     differs = differences(job.directory, reference)
     return {"resumed_from": resumed, "equal": not differs, "problems": problems + differs}
 
