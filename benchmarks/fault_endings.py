@@ -148,6 +148,7 @@ ENDINGS = {
             hang_up,
             moments=("iteration", "save"),
             within=30,
+            stops=True,
         ),
         Kind(
             "SIGINT to the job",
@@ -156,6 +157,7 @@ ENDINGS = {
             moments=("start", "iteration"),
             never=NEVER + "|Traceback",
             within=30,
+            stops=True,
         ),
         Kind(
             "kill -9 of all main processes",

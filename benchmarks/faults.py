@@ -74,6 +74,9 @@ def main() -> None:
     results = arguments.results or results
     # So that what it has started ends with it.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    # A shell's background and nohup ignore these, and what is started there would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     drawn = arguments.kinds or names(arguments.trials, arguments.seed, kinds)
     plan = [kinds[name] for name in drawn]
     chosen = range(len(plan)) if arguments.only is None else arguments.only
