@@ -16,6 +16,7 @@ need root.
 import argparse
 import json
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -280,9 +281,15 @@ def differences(directory: Path, reference: Path) -> list[str]:
 
 
 def shared_memory() -> set[str]:
-    """The files in shared memory that torch and Python make."""
+    """The files of torch and Python in shared memory that no living process has mapped."""
     kinds = ("torch_", "sem.", "psm_", "mp-")
-    return {path.name for path in SHARED_MEMORY.iterdir() if path.name.startswith(kinds)}
+    found = {path.name for path in SHARED_MEMORY.iterdir() if path.name.startswith(kinds)}
+    for maps in Path("/proc").glob("[0-9]*/maps"):
+        try:
+            found -= set(re.findall(r"/dev/shm/(\S+)", maps.read_text()))
+        except OSError:
+            continue  # it has ended meanwhile
+    return found
 
 
 def equal(one: object, other: object) -> bool:
