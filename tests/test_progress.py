@@ -21,7 +21,8 @@ def step_of(**changes):
 
 
 def test_rates_are_means_over_the_steps_of_all_processes():
-    meter = Meter(4, Traffic(4_500_000, [(1.0, 1.5), (1.25, 1.75)]))
+    measured = {"avg_backward_comm_time": 375_000_000}  # nanoseconds
+    meter = Meter(4, Traffic(2_250_000, lambda: measured))
     meter.add(step_of())
     meter.add(step_of(images=4, seconds=1.0, data_seconds=0.5))
     assert meter.step_seconds == 1.5

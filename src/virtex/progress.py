@@ -38,7 +38,7 @@ class Meter:
         """Images a second over all processes, the share of time spent waiting for data, memory.
 
         Of several processes also megabytes of gradients a step, and the share of the time in which
-        any were on their way, mostly beside the backward pass.
+        any were under way in the steps that torch measures, mostly beside the backward pass.
         """
         speed = {
             "speed/images_per_second": self.processes * self.images / self.seconds,
@@ -46,9 +46,8 @@ class Meter:
             "speed/memory_gb": memory_gb,
         }
         if self.processes > 1:
-            exchanged, seconds = self.traffic.take()
-            speed["speed/exchanged_mb_per_step"] = exchanged / 1e6 / self.steps
-            speed["speed/exchange_fraction"] = seconds / self.seconds
+            speed["speed/exchanged_mb_per_step"] = self.traffic.bytes_per_step / 1e6
+            speed["speed/exchange_fraction"] = self.traffic.seconds_per_step / self.step_seconds
         return speed
 
 
