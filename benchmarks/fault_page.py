@@ -48,12 +48,12 @@ that the store does not answer is then what is said.
 """
 
 
-FOUND_2 = """What the second round found, beside mistakes of its own (a fault that removed too many shards; jobs
-that inherited from a shell's background that SIGINT and SIGHUP are ignored; semaphores of other
-programs taken for the job's): before any fault was done to it, a run waited in a validation for a
-loader worker that hung in CPython's fork, since a thread of gloo left Python in that moment. The
-callback that ran there is gone. That trial was ended by hand and is not counted; it was repeated.
-The trials up to 22 ran before that change.
+FOUND_2 = """What the second round found, beside mistakes of its own (a fault that removed too many
+shards; jobs that inherited from a shell's background that SIGINT and SIGHUP are ignored; semaphores
+of other programs taken for the job's): before any fault was done to it, a run waited in a
+validation for a loader worker that hung in CPython's fork, since a thread of gloo left Python in
+that moment. The callback that ran there is gone. That trial was ended by hand, is not counted, and
+was repeated. The trials up to 22 ran before that change.
 """
 STEPS = """## An error in the third step
 
