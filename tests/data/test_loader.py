@@ -369,7 +369,7 @@ def load_and_wait(dataset, writing, by_main_thread):
         time.sleep(0.5)
     os.write(writing, f"{' '.join(map(str, children()))}\n".encode())
     while True:
-        signal.pause()
+        time.sleep(0.05)  # not pause: another thread may have got the signal
 
 
 def test_an_interrupt_while_workers_start_comes_when_they_are_there_and_ends_them(dataset):
