@@ -53,7 +53,8 @@ shards; jobs that inherited from a shell's background that SIGINT and SIGHUP are
 of other programs taken for the job's): before any fault was done to it, a run waited in a
 validation for a loader worker that hung in CPython's fork, since a thread of gloo left Python in
 that moment. The callback that ran there is gone. That trial was ended by hand, is not counted, and
-was repeated. The trials up to 22 ran before that change.
+was repeated. The trials up to 22 ran before that change. Where the console of a job that torchrun
+started has a traceback after SIGINT, it is torchrun's own.
 """
 STEPS = """## An error in the third step
 
