@@ -48,13 +48,18 @@ that the store does not answer is then what is said.
 """
 
 
-FOUND_2 = """What the second round found, beside mistakes of its own (a fault that removed too many
-shards; jobs that inherited from a shell's background that SIGINT and SIGHUP are ignored; semaphores
-of other programs taken for the job's): before any fault was done to it, a run waited in a
-validation for a loader worker that hung in CPython's fork, since a thread of gloo left Python in
-that moment. The callback that ran there is gone. That trial was ended by hand, is not counted, and
-was repeated. The trials up to 22 ran before that change. Where the console of a job that torchrun
-started has a traceback after SIGINT, it is torchrun's own.
+FOUND_2 = """What the second round found:
+- Before any fault was done to it, a run waited in a validation for a loader worker that hung in
+  CPython's fork, while a thread of gloo was leaving Python. The callback that ran in that thread
+  was removed. That trial was ended by hand, is not counted and was repeated. Trials up to 22 ran
+  before that change.
+- After SIGINT under torchrun the console has a traceback in three trials. Two are torchrun's alone;
+  in the third our process was interrupted while it exited, in `virtex/data/store.py`, beside
+  torchrun's own. A finished command ignores interrupts since then; these trials were not repeated.
+- Four semaphores stayed in shared memory after one trial, two of them half made. Other jobs ran and
+  were killed at that time; whose they are is not known.
+- Mistakes of the trials themselves: a fault removed too many shards, and jobs inherited from a
+  shell's background that SIGINT and SIGHUP are ignored. These were repeated.
 """
 STEPS = """## An error in the third step
 

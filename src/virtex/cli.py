@@ -4,9 +4,11 @@ Only the module of the sub-command that was asked for is imported, so that `--he
 """
 
 import argparse
+import atexit
 import errno
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -75,6 +77,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+    finally:
+        # Last registered, so called first: an interrupt has nothing to end any more.
+        atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
     return status
 
 

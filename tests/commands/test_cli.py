@@ -105,3 +105,23 @@ def test_output_to_a_full_disk_is_named():
         ended = virtex("config", "--json-schema", stdout=full)
     assert ended.returncode == 1
     assert ended.stderr == "virtex config: error: the output's disk is full\n"
+
+
+AT_EXIT = """
+import os, signal, sys, weakref
+from virtex.cli import main
+
+class Held:
+    pass
+
+held = Held()
+weakref.finalize(held, os.kill, os.getpid(), signal.SIGINT)
+sys.exit(main(["config", "--json-schema"]))
+"""
+
+
+def test_an_interrupt_while_a_finished_command_exits_prints_no_traceback():
+    ended = subprocess.run(
+        [sys.executable, "-c", AT_EXIT], capture_output=True, text=True, timeout=60
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
