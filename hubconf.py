@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 if TYPE_CHECKING:
-    from virtex.pretrained import Pretrained
+    from virtex.inference.pretrained import Pretrained
 
 # Every callable here whose name has no underscore is an entry.
 dependencies = ["torch", "torchvision"]
@@ -54,7 +54,7 @@ def virtex(
     max_image_mb: int | None = None,
 ) -> "Pretrained":
     """The whole model: captions and features of pictures. Arguments as of `virtex.load`."""
-    from virtex.pretrained import load
+    from virtex.inference.pretrained import load
 
     return load(
         checkpoint,
@@ -67,9 +67,9 @@ def virtex(
 
 def _backbone(name: str, path: str | pathlib.Path | None) -> nn.Module:
     # Here, so that `torch.hub.list` answers at once.
-    from virtex.export.torchvision import load_backbone
+    from virtex.checkpoints import file as checkpoint
+    from virtex.exporting.torchvision import load_backbone
     from virtex.models.networks import network
-    from virtex.runtime import checkpoint
 
     built = network(name, feature_size=2048, image_size=224)
     if path is not None:

@@ -117,8 +117,8 @@ def measure(root: Path, workers: int) -> dict[str, float]:
     """Load the annotations, then read all records in the workers."""
     import torch
 
-    from virtex.data.coco import CocoCaptions
     from virtex.data.loader import training_batches
+    from virtex.data.sources.coco import CocoCaptions
 
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak of the imports
     before = _kilobytes("/proc/self/status", "VmRSS")

@@ -16,8 +16,9 @@ import torch
 from step import BASE, alternating_seconds
 from torch import Tensor
 
-from virtex import build, settings
-from virtex.config import Config
+from virtex.build import model as build
+from virtex.config import loading as settings
+from virtex.config.schema import Config
 from virtex.decoding.beam import beam_search
 from virtex.decoding.hypotheses import Hypotheses
 from virtex.models.decoder import TransformerDecoder

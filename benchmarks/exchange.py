@@ -4,9 +4,10 @@
 
 Processes on this machine's CPU over gloo, the base configuration. Each of the layouts `rebuilt`
 (torch's default, a static graph: one bucket in the first steps, later ones by the order in which
-gradients were ready) and `fixed` (`virtex.pretraining.distributed`) is timed in turns with the same
-passes without an exchange. One JSON line each: median seconds of forward and backward pass, what
-the exchange adds to them, and torch's own mean of the seconds in which any gradient was under way.
+gradients were ready) and `fixed` (`virtex.training.run.distributed`) is timed in turns with the
+same passes without an exchange. One JSON line each: median seconds of forward and backward pass,
+what the exchange adds to them, and torch's own mean of the seconds in which any gradient was under
+way.
 """
 
 import argparse
@@ -19,17 +20,18 @@ import warnings
 import numpy as np
 import torch
 import torch.multiprocessing as multiprocessing
-from benchmarks.fault_jobs import free_port
 from benchmarks.step import BASE, caption_batch
+from tools.faults.jobs import free_port
 from torch.nn.parallel import DistributedDataParallel
 
-from virtex import build, settings
-from virtex.config import Config
-from virtex.pretraining import distributed
-from virtex.runtime.cluster import find_place
-from virtex.runtime.traffic import Traffic
-from virtex.runtime.world import Limits, World, connect
+from virtex.build import model as build
+from virtex.config import loading as settings
+from virtex.config.schema import Config
+from virtex.distributed.environment import find_place
+from virtex.distributed.traffic import Traffic
+from virtex.distributed.world import Limits, World, connect
 from virtex.tasks.base import Objective
+from virtex.training.run import distributed
 
 WARM_UP = 4
 """Passes before the first that is timed; torch makes its last buckets after two or three."""

@@ -23,9 +23,9 @@ from pathlib import Path
 import numpy as np
 
 from virtex.data.order import DEFAULT_WINDOW, TrainingKeys
-from virtex.data.shard_manifest import MANIFEST, ShardSummary, written_manifest
-from virtex.data.shards import Shards, open_shards
-from virtex.data.tar_index import ROW, TarIndex
+from virtex.data.shards.manifest import MANIFEST, ShardSummary, written_manifest
+from virtex.data.shards.reader import Shards, open_shards
+from virtex.data.shards.tar_index import ROW, TarIndex
 
 PER_SHARD, BATCH, POSITIONS = 10000, 256, 10000
 PICTURE_BYTES, TEXT = 20000, b'{"caption":"a cat"}'

@@ -19,13 +19,13 @@ from pathlib import Path
 import cv2
 import torch
 
-from virtex.data.coco import CocoCaptions
 from virtex.data.dataset import ExampleDataset
 from virtex.data.images import simplejpeg
 from virtex.data.loader import training_batches
+from virtex.data.sources.coco import CocoCaptions
 from virtex.data.transforms import ColorJitter, HorizontalFlip, RandomResizedCrop
+from virtex.tasks.caption_tokens import CaptionTokens
 from virtex.tasks.captioning import CaptionEncoder
-from virtex.tasks.examples import CaptionTokens
 from virtex.text.tokenizer import Tokenizer, train
 
 CROP, MAX_LENGTH, WARM_UP = 224, 30, 2

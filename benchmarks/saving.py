@@ -17,10 +17,11 @@ import numpy as np
 import torch
 from step import BASE, caption_batch, our_step
 
-from virtex import build, settings
-from virtex.config import Config
-from virtex.runtime import checkpoint
-from virtex.runtime.saving import BackgroundSaver
+from virtex.build import model as build
+from virtex.checkpoints import file as checkpoint
+from virtex.checkpoints.background import BackgroundSaver
+from virtex.config import loading as settings
+from virtex.config.schema import Config
 
 EVERY = 2000
 """Iterations between checkpoints, unless `--checkpoint-every` says otherwise."""

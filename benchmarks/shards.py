@@ -19,13 +19,13 @@ from pathlib import Path
 
 import numpy as np
 
-from virtex.data.coco import CocoCaptions
 from virtex.data.images import content
 from virtex.data.records import Records
-from virtex.data.shard_writing import Packing, Reduction, write_shard
-from virtex.data.shards import open_shards
-from virtex.data.store import LocalStore
-from virtex.packing import PackJob, pack
+from virtex.data.shards.pack import PackJob, pack
+from virtex.data.shards.reader import open_shards
+from virtex.data.shards.store import LocalStore
+from virtex.data.shards.writer import Packing, Reduction, write_shard
+from virtex.data.sources.coco import CocoCaptions
 
 
 def main() -> None:

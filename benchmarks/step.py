@@ -20,11 +20,12 @@ import torch
 from plain import PlainBicaptioning
 from torch import Tensor
 
-from virtex import build, settings
-from virtex.config import Config
-from virtex.runtime.precision import Precision
-from virtex.runtime.world import World
-from virtex.training import optimize
+from virtex.build import model as build
+from virtex.config import loading as settings
+from virtex.config.schema import Config
+from virtex.distributed.world import World
+from virtex.training.loop import optimize
+from virtex.training.precision import Precision
 
 BASE = Path(__file__).parent.parent / "configs" / "_base_bicaptioning_R_50_L1_H1024.yaml"
 

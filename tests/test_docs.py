@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from benchmarks import model_costs, scaling
+from tools.pages import model_costs, scaling
 
-from virtex import settings
-from virtex.config import Config
+from virtex.config import loading as settings
+from virtex.config.schema import Config
 
 REPOSITORY = Path(__file__).parent.parent
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]

@@ -16,8 +16,10 @@ from PIL import Image
 from tests.small import assert_same, state_of
 
 import virtex
-from virtex import build, restore, settings
-from virtex.config import Config
+from virtex.build import model as build
+from virtex.checkpoints import state as restore
+from virtex.config import loading as settings
+from virtex.config.schema import Config
 from virtex.data.images import read_image
 from virtex.text.tokenizer import Tokenizer, train
 

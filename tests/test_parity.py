@@ -13,13 +13,14 @@ import pytest
 import torch
 from tests.parity import cases
 
-from virtex import build, settings
-from virtex.config import Config
+from virtex.build import model as build
+from virtex.config import loading as settings
+from virtex.config.schema import Config
 from virtex.decoding.beam import beam_search
-from virtex.runtime.precision import choose_precision
-from virtex.runtime.world import World
+from virtex.distributed.world import World
 from virtex.tasks.base import Objective
-from virtex.training import Step, optimize
+from virtex.training.loop import Step, optimize
+from virtex.training.precision import choose_precision
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 PUBLISHED = json.loads((cases.HERE / "configs.json").read_text())

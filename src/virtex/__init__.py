@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from virtex.config import Config
-    from virtex.pretrained import Pretrained
+    from virtex.config.schema import Config
+    from virtex.inference.pretrained import Pretrained
 
 __version__ = "2.0.0.dev0"
 
@@ -18,9 +18,9 @@ def load(
     max_pixels: int | None = None,
     max_image_mb: int | None = None,
 ) -> "Pretrained":
-    """A pretrained model from its checkpoint; see `virtex.pretrained.load`."""
+    """A pretrained model from its checkpoint; see `virtex.inference.pretrained.load`."""
     # Here, so that importing the package is cheap.
-    from virtex import pretrained
+    from virtex.inference import pretrained
 
     return pretrained.load(
         path,

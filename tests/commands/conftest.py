@@ -7,10 +7,12 @@ import torch
 from PIL import Image
 from tests import small
 
-from virtex import __version__, build, settings
-from virtex.config import Config
-from virtex.restore import vocabulary_state
-from virtex.runtime import checkpoint
+from virtex import __version__
+from virtex.build import model as build
+from virtex.checkpoints import file as checkpoint
+from virtex.checkpoints.state import vocabulary_state
+from virtex.config import loading as settings
+from virtex.config.schema import Config
 from virtex.text.tokenizer import Tokenizer, train
 
 CAPTIONS = ["a red square left of a blue circle", "two green stars above a grey ring"]

@@ -9,7 +9,7 @@ from PIL import Image
 import virtex
 from virtex.cli import main
 from virtex.errors import UserError
-from virtex.evaluation.attention_panels import attention_panels
+from virtex.plots.attention_panels import attention_panels
 
 
 @pytest.fixture

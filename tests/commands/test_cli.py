@@ -7,8 +7,8 @@ import pytest
 
 from virtex import load
 from virtex.cli import main
+from virtex.config.loading import load as load_settings
 from virtex.errors import UserError
-from virtex.settings import load as load_settings
 from virtex.text.tokenizer import Tokenizer
 
 ADDRESS = "s3://bucket/run"

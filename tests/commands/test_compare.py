@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from virtex import settings
 from virtex.cli import main
-from virtex.comparison import Statistic, short_names
-from virtex.comparison_table import statistic_texts
-from virtex.config import Config
+from virtex.config import loading as settings
+from virtex.config.schema import Config
 from virtex.data import subset_manifest
 from virtex.data.subset_manifest import SubsetManifest
-from virtex.runtime.journal import Journal
+from virtex.experiments.comparison import Statistic, short_names
+from virtex.experiments.table import statistic_texts
+from virtex.training.logger import Journal
 
 SHORT = ("OPTIM.NUM_ITERATIONS", "20", "OPTIM.WARMUP_STEPS", "1")
 

@@ -13,8 +13,8 @@ from PIL import Image
 
 from virtex.cli import main
 from virtex.data.images import read_image
-from virtex.data.shards import open_shards
-from virtex.data.store import LocalStore
+from virtex.data.shards.reader import open_shards
+from virtex.data.shards.store import LocalStore
 
 pytestmark = [
     # Python 3.12 and later say that torch's threads and forked workers may not go together.

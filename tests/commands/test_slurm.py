@@ -86,7 +86,7 @@ def test_a_turn_after_the_first_goes_on_from_the_latest_checkpoint(slurm):
 def test_the_pickle_holds_nothing_that_must_be_built(slurm):
     assert slurm() == 0
     names = set(re.findall(rb"virtex[.\w]*", Path("runs/a/slurm/4321_submitted.pkl").read_bytes()))
-    assert {name for name in names if b"." in name} == {b"virtex.slurm_task"}
+    assert {name for name in names if b"." in name} == {b"virtex.experiments.slurm_task"}
 
 
 @pytest.mark.parametrize(

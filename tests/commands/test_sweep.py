@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from virtex import settings
 from virtex.cli import main
-from virtex.config import Config
+from virtex.config import loading as settings
+from virtex.config.schema import Config
 
 
 @pytest.fixture

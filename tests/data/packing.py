@@ -1,9 +1,9 @@
 """Records packed into shards."""
 
-from virtex.data.shard_writing import Packing
-from virtex.data.shards import open_shards
-from virtex.data.store import LocalStore
-from virtex.packing import PackJob, pack
+from virtex.data.shards.pack import PackJob, pack
+from virtex.data.shards.reader import open_shards
+from virtex.data.shards.store import LocalStore
+from virtex.data.shards.writer import Packing
 
 
 def packed(records, directory, samples_per_shard=3, packing=Packing(), **options):  # noqa: B008

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from tests.data.packing import opened, packed
 
-from virtex.data.coco import CocoCaptions
-from virtex.data.coco_categories import CocoCategories
 from virtex.data.contents import contents, differences, from_plain
-from virtex.data.shard_writing import Packing
+from virtex.data.shards.writer import Packing
+from virtex.data.sources.coco import CocoCaptions
+from virtex.data.sources.coco_objects import CocoCategories
+from virtex.data.sources.table import TableCaptions
+from virtex.data.sources.text_folder import TextFolder
 from virtex.data.subset import subset
-from virtex.data.table import TableCaptions
-from virtex.data.text_folder import TextFolder
 
 CAPTIONS = {3: ["é one"], 5: ["two", 'a "third"'], 8: ["four"], 9: ["five"], 12: ["six"]}
 WINDOW = 1000

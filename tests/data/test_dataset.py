@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from virtex.data.coco import CocoCaptions
 from virtex.data.dataset import VALIDATION_EPOCH, ExampleDataset, Key
 from virtex.data.images import BadImage
+from virtex.data.sources.coco import CocoCaptions
 from virtex.data.transforms import CenterCrop, ColorJitter, HorizontalFlip, RandomResizedCrop
 from virtex.errors import UserError
 

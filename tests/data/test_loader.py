@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 import torch
 
-from virtex.data.coco import CocoCaptions
 from virtex.data.dataset import ExampleDataset
 from virtex.data.images import BadImage
 from virtex.data.loader import training_batches, validation_batches
+from virtex.data.sources.coco import CocoCaptions
 from virtex.data.transforms import CenterCrop, ColorJitter, HorizontalFlip, RandomResizedCrop
 from virtex.errors import RunError, UserError
 

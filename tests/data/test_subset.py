@@ -5,7 +5,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from virtex.data.coco import CocoCaptions
+from virtex.data.sources.coco import CocoCaptions
 from virtex.data.subset import Selection, subset
 from virtex.errors import UserError
 

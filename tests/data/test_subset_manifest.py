@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.data.test_subset import Ids
 
 from virtex.data import subset_manifest
-from virtex.data.coco import CocoCaptions
+from virtex.data.sources.coco import CocoCaptions
 from virtex.data.subset_manifest import (
     SubsetManifest,
     change,

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from virtex.checkpoints import file as checkpoint
 from virtex.cli import main
-from virtex.runtime import checkpoint
 
 ITERATIONS = 20
 EVERY = 7

@@ -6,8 +6,8 @@ import shutil
 import pytest
 from tests.end_to_end.test_launch import free_port
 
+from virtex.checkpoints import file as checkpoint
 from virtex.cli import main
-from virtex.runtime import checkpoint
 
 RESUME = ("--resume-from", "latest")
 ONE_MORE = ("OPTIM.NUM_ITERATIONS", "15")

@@ -85,7 +85,7 @@ class Job:
 
     def start(self, *words, program=(), **environment):
         with self.console.open("ab") as console:
-            program = (*program, "-m", "benchmarks.failing_step", "pretrain")
+            program = (*program, "-m", "tools.faults.failing_step", "pretrain")
             process = subprocess.Popen(
                 [sys.executable, *program, *map(str, words), *self.words],
                 env={**os.environ, "OMP_NUM_THREADS": "1", "FAILING_STEP": "3", **environment},

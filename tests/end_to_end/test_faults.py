@@ -1,13 +1,13 @@
-"""A few of the faults of `benchmarks/faults.py`, and its page."""
+"""A few of the faults of `tools/faults/trials.py`, and its page."""
 
 from dataclasses import replace
 
 import pytest
-from benchmarks import faults
-from benchmarks.fault_endings import SECOND_ROUND
-from benchmarks.fault_kinds import KINDS
+from tools.faults import trials as faults
+from tools.faults.endings import SECOND_ROUND
+from tools.faults.kinds import KINDS
 
-from virtex.runtime import checkpoint
+from virtex.checkpoints import file as checkpoint
 
 
 def test_the_page_is_what_the_records_give():

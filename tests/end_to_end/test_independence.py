@@ -7,7 +7,7 @@ import sys
 import pytest
 from tests.end_to_end.conftest import by_torchrun, scalars
 
-from virtex.runtime import checkpoint
+from virtex.checkpoints import file as checkpoint
 
 SHORT = ("OPTIM.NUM_ITERATIONS", "9")
 """Over the end of an epoch, which has 8 batches."""

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from tests.end_to_end.conftest import logged, wait_for
 
-from virtex.runtime import checkpoint
+from virtex.checkpoints import file as checkpoint
 
 PROCESSES = Path("/proc")
 ENDLESS = ("OPTIM.NUM_ITERATIONS", "100000")

@@ -17,7 +17,7 @@ import pytest
 from tests.end_to_end.conftest import logged, scalars, wait_for
 from tests.same import first_difference
 
-from virtex.runtime import checkpoint
+from virtex.checkpoints import file as checkpoint
 
 ITERATIONS, EVERY = 12, 4
 SHORT = ("OPTIM.NUM_ITERATIONS", str(ITERATIONS))

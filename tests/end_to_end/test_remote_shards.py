@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from moto.server import ThreadedMotoServer
 from tests.data.faulty_server import serve
-from tests.data.test_prefetching import spawned
+from tests.data.remote.test_prefetcher import spawned
 from tests.end_to_end.conftest import by_torchrun, scalars
 
 from virtex.cli import main
-from virtex.data import remote_store
-from virtex.data.remote_directory import Retries
-from virtex.data.shards_ahead import training_windows
+from virtex.data.prefetch_plan import training_windows
+from virtex.data.remote import store as remote_store
+from virtex.data.remote.directory import Retries
 
 WINDOW = 24  # of 64 samples in 16 shards: three batches
 SETTINGS = (

@@ -11,7 +11,7 @@ from tests.end_to_end.conftest import EVERY, ITERATIONS, logged, scalars, wait_f
 from tests.published import ENCODERS, older_names
 from tests.same import first_difference
 
-from virtex.runtime import checkpoint
+from virtex.checkpoints import file as checkpoint
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "pretrain_virtex.py"
 

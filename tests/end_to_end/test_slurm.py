@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from tests.end_to_end.conftest import logged
 
+from virtex.checkpoints import file as checkpoint
 from virtex.cli import main
-from virtex.runtime import checkpoint
 
 SHORT = ["OPTIM.NUM_ITERATIONS", 4]
 

@@ -7,10 +7,11 @@ import pytest
 import torch
 from tests.end_to_end.conftest import scalars
 
-from virtex import build, settings
-from virtex.config import Config
+from virtex.build import model as build
+from virtex.config import loading as settings
+from virtex.config.schema import Config
 from virtex.data import subset_manifest
-from virtex.runtime.world import World
+from virtex.distributed.world import World
 
 TASKS = {
     "bicaptioning": (),

@@ -12,8 +12,8 @@ from tests.end_to_end.conftest import logged, scalars, wait_for
 from tests.end_to_end.test_interruptions import ENDLESS, PROCESSES, members
 from tests.small import assert_same
 
+from virtex.checkpoints import file as checkpoint
 from virtex.cli import main
-from virtex.runtime import checkpoint
 
 SHORT = ("OPTIM.NUM_ITERATIONS", "2", "OPTIM.WARMUP_STEPS", "1")
 HALF = "percentage_50_seed_7"

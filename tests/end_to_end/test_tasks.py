@@ -4,9 +4,9 @@ import pytest
 from tests.end_to_end.conftest import scalars
 from tests.small import assert_same
 
-from virtex.data.coco_categories import CocoCategories
-from virtex.pretrained import load
-from virtex.runtime import checkpoint
+from virtex.checkpoints import file as checkpoint
+from virtex.data.sources.coco_objects import CocoCategories
+from virtex.inference.pretrained import load
 from virtex.synthetic.words import SHAPES
 from virtex.text.categories import Categories
 

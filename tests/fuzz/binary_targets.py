@@ -14,10 +14,10 @@ import torch
 from PIL import Image
 from tests.fuzz.mutation import mutated
 
-from virtex import restore
+from virtex.checkpoints import file as checkpoint
+from virtex.checkpoints import state as restore
 from virtex.data.images import ImageLimits, read_image
 from virtex.errors import UserError
-from virtex.runtime import checkpoint
 from virtex.text.tokenizer import Tokenizer, train
 
 _NAMES = (

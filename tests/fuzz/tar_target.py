@@ -9,9 +9,9 @@ from tests.data.tars import tar
 from tests.fuzz import trees
 from tests.fuzz.mutation import mutated
 
-from virtex.data import sample_text
-from virtex.data.store import LocalStore, MemoryStore
-from virtex.data.tar_index import KINDS, index_tar, read_index
+from virtex.data.shards import sample_text
+from virtex.data.shards.store import LocalStore, MemoryStore
+from virtex.data.shards.tar_index import KINDS, index_tar, read_index
 from virtex.errors import UserError
 
 _BLOCK = 512

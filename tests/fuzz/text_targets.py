@@ -9,10 +9,11 @@ import numpy as np
 from tests.fuzz import trees
 from tests.fuzz.mutation import mutated
 
-from virtex import settings, settings_yaml
-from virtex.config import Config
-from virtex.data.coco import CocoCaptions
-from virtex.data.coco_categories import CocoCategories
+from virtex.config import loading as settings
+from virtex.config import yaml12 as settings_yaml
+from virtex.config.schema import Config
+from virtex.data.sources.coco import CocoCaptions
+from virtex.data.sources.coco_objects import CocoCategories
 from virtex.errors import UserError
 
 # Between bars; a bar itself is missing.

@@ -17,8 +17,8 @@ from tests import small
 
 from virtex.data.records import Record
 from virtex.data.transforms import Augmented
+from virtex.tasks.caption_tokens import CaptionTokens
 from virtex.tasks.captioning import CaptionEncoder
-from virtex.tasks.examples import CaptionTokens
 from virtex.text.tokenizer import Tokenizer, train
 
 WORDS = ["a", "cat", "dog", "left", "right", "bright", "of"]

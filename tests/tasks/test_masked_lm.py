@@ -13,7 +13,7 @@ from tests import small
 from virtex.data.records import Record
 from virtex.data.transforms import Augmented
 from virtex.models.decoder import TransformerDecoder
-from virtex.tasks.examples import CaptionTokens
+from virtex.tasks.caption_tokens import CaptionTokens
 from virtex.tasks.masked_lm import (
     DescribeMaskedCaptions,
     MaskedCaptionEncoder,

@@ -5,15 +5,15 @@ import io
 from dataclasses import replace
 from pathlib import Path
 
-from virtex.argument_types import local_path
-from virtex.checkpoint_arguments import (
+from virtex.commands.arguments import local_path
+from virtex.commands.checkpoint_arguments import (
     add_checkpoint_arguments,
     add_device_argument,
     choose_device,
     load_checkpoint,
 )
+from virtex.commands.image_limit_arguments import add_image_limits, image_limits
 from virtex.errors import UserError
-from virtex.image_limit_arguments import add_image_limits, image_limits
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,9 +57,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     from PIL import Image
 
-    from virtex.evaluation.attention_panels import attention_panels
+    from virtex.files import write_whole
+    from virtex.plots.attention_panels import attention_panels
     from virtex.text.normalize import normalize_caption
-    from virtex.whole_file import write_whole
 
     device = choose_device(arguments.device)
     pretrained = load_checkpoint(arguments).to(device)

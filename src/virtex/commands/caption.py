@@ -6,19 +6,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from virtex.argument_types import local_path, natural, positive
-from virtex.checkpoint_arguments import (
+from virtex.commands.arguments import local_path, natural, positive
+from virtex.commands.checkpoint_arguments import (
     add_checkpoint_arguments,
     add_device_argument,
     choose_device,
     load_checkpoint,
 )
+from virtex.commands.image_limit_arguments import add_image_limits, image_limits
 from virtex.errors import RunError, UserError
-from virtex.image_limit_arguments import add_image_limits, image_limits
 
 if TYPE_CHECKING:
-    from virtex.caption_results import Form
     from virtex.data.images import BadImage
+    from virtex.inference.results import Form
 
 _FORMS: tuple["Form", ...] = ("console", "jsonl", "json", "csv", "tsv")
 _ENDINGS: dict[str, "Form"] = {
@@ -111,8 +111,8 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Check what can be checked, load the model, caption."""
-    from virtex.caption_results import take_up
-    from virtex.data.picture_files import find_pictures, path_of
+    from virtex.data.sources.find_images import find_pictures, path_of
+    from virtex.inference.results import take_up
 
     pictures = find_pictures(arguments.paths)
     bad = [picture for picture in pictures if not isinstance(picture, Path)]
@@ -144,7 +144,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _caption(arguments: argparse.Namespace, pictures: "list[Path | BadImage]", form: "Form") -> int:
     """Load the model and caption; how many pictures were bad."""
-    from virtex.captioning_job import (
+    from virtex.inference.captioning import (
         Decoding,
         caption_pictures,
         decoding_strategy,

@@ -5,7 +5,7 @@ import json
 import shutil
 import sys
 
-from virtex.argument_types import local_path
+from virtex.commands.arguments import local_path
 
 _WIDTH = 100  # where there is no terminal
 
@@ -31,7 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Read the runs, print the groups, and on standard error what to know of them."""
-    from virtex import comparison, comparison_table
+    from virtex.experiments import comparison
+    from virtex.experiments import table as comparison_table
 
     runs = [comparison.read_run(directory) for directory in arguments.runs]
     groups = comparison.group(runs)

@@ -3,7 +3,7 @@
 import argparse
 import json
 
-from virtex.argument_types import local_path
+from virtex.commands.arguments import local_path
 from virtex.errors import UserError
 
 
@@ -26,8 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Print the resolved YAML, or the schema; raises `UserError`."""
     # Here, so that `--help` answers at once.
-    from virtex import settings
-    from virtex.config import Config
+    from virtex.config import loading as settings
+    from virtex.config.schema import Config
 
     if arguments.json_schema:
         if arguments.config is not None:

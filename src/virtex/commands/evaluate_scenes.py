@@ -2,8 +2,8 @@
 
 import argparse
 
-from virtex.argument_types import local_path
-from virtex.checkpoint_arguments import add_checkpoint_arguments, load_checkpoint
+from virtex.commands.arguments import local_path
+from virtex.commands.checkpoint_arguments import add_checkpoint_arguments, load_checkpoint
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,7 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     A model of a task without captions is judged by its features alone.
     """
-    from virtex.scenes_report import caption_scenes, compare_features, write_report
+    from virtex.evaluation.scenes import caption_scenes, compare_features, write_report
 
     pretrained = load_checkpoint(arguments)
     captioned = None

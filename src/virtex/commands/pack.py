@@ -9,9 +9,9 @@ it by `DATA.FORMAT shards DATA.ROOT OUTPUT`.
 import argparse
 import os
 
-from virtex.argument_types import local_path, positive
+from virtex.commands.arguments import local_path, positive
+from virtex.commands.image_limit_arguments import add_image_limits, image_limits
 from virtex.errors import UserError
-from virtex.image_limit_arguments import add_image_limits, image_limits
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -91,8 +91,8 @@ def _add_pictures(group: argparse._ArgumentGroup) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Pack the splits and say what was done; raises `UserError`."""
     # Here, so that `--help` answers at once.
-    from virtex.data.shard_writing import Packing, Reduction
-    from virtex.packing import PackJob, pack, source
+    from virtex.data.shards.pack import PackJob, pack, source
+    from virtex.data.shards.writer import Packing, Reduction
 
     if arguments.quality > 100:
         raise UserError(f"--quality {arguments.quality}: expected 1 to 100")

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from virtex.argument_types import local_path, natural, positive
+from virtex.commands.arguments import local_path, natural, positive
 from virtex.errors import UserError
 
 if TYPE_CHECKING:
-    from virtex.preparation import Job
+    from virtex.training.setup import Job
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -138,7 +138,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Check everything that is cheap to check, then start the processes."""
-    from virtex.runtime.stopping import stop_requests
+    from virtex.distributed.signals import stop_requests
 
     # From here on, as the imports alone take seconds.
     with stop_requests():
@@ -154,8 +154,8 @@ def _run(arguments: argparse.Namespace) -> int:
         )
     job = checked_job(arguments, processes=machine_processes * arguments.num_machines)
 
-    from virtex.pretraining import pretrain
-    from virtex.runtime.launch import Machines, launch
+    from virtex.distributed.launch import Machines, launch
+    from virtex.training.run import pretrain
 
     return launch(
         pretrain,
@@ -177,9 +177,9 @@ def checked_job(arguments: argparse.Namespace, *, processes: int) -> "Job":
 
     Raises `UserError` for what can be seen to be wrong before any process is started.
     """
-    from virtex import settings
-    from virtex.config import Config, check_processes
-    from virtex.runtime.cluster import find_place
+    from virtex.config import loading as settings
+    from virtex.config.schema import Config, check_processes
+    from virtex.distributed.environment import find_place
 
     config = settings.load(Config, arguments.config, arguments.config_override)
     place = find_place()
@@ -190,9 +190,9 @@ def checked_job(arguments: argparse.Namespace, *, processes: int) -> "Job":
     if directory is None:
         directory = Path("runs") / arguments.config.stem
 
-    from virtex.preparation import Job, check
-    from virtex.runtime.debugging import this_terminal
-    from virtex.runtime.world import Limits
+    from virtex.distributed.debugging import this_terminal
+    from virtex.distributed.world import Limits
+    from virtex.training.setup import Job, check
 
     debug_rank = arguments.debug_rank
     if debug_rank is not None and debug_rank >= processes:

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from virtex.argument_types import local_path
+from virtex.commands.arguments import local_path
 from virtex.errors import RunError, UserError
 
 if TYPE_CHECKING:
-    from virtex.config import Config
+    from virtex.config.schema import Config
 
 _CONFIG = Path("configs/scenes/bicaptioning.yaml")
 _RESUME = ("--resume-from", "latest")
@@ -53,8 +53,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the steps that are not done yet; the last one prints the table."""
-    from virtex import settings
-    from virtex.config import Config
+    from virtex.config import loading as settings
+    from virtex.config.schema import Config
 
     if not arguments.config.is_file():
         raise UserError(f"no configuration {arguments.config}; run this in a clone of the project")

@@ -10,12 +10,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from virtex.argument_types import local_path, natural, positive
 from virtex.commands import pretrain
+from virtex.commands.arguments import local_path, natural, positive
 from virtex.errors import RunError, UserError
 
 if TYPE_CHECKING:
-    from virtex.slurm_task import PretrainTask
+    from virtex.experiments.slurm_task import PretrainTask
 
 _LAUNCH = {
     "num_gpus_per_machine": "--num-gpus-per-machine",
@@ -162,7 +162,7 @@ def _tasks_per_node(arguments: argparse.Namespace) -> int:
 
 def _check_run(how: argparse.Namespace, processes: int) -> None:
     """What `virtex pretrain` would say on the node, after a long wait in the queue."""
-    from virtex.runtime import directory
+    from virtex.checkpoints import run_directory as directory
 
     # The GPUs of the nodes cannot be seen from here.
     pretrain.checked_job(how, processes=processes)
@@ -174,8 +174,8 @@ def _check_run(how: argparse.Namespace, processes: int) -> None:
 
 
 def _task(words: list[str], run_directory: Path, gpus: int) -> "PretrainTask":
-    from virtex.runtime import directory
-    from virtex.slurm_task import PretrainTask
+    from virtex.checkpoints import run_directory as directory
+    from virtex.experiments.slurm_task import PretrainTask
 
     start = argparse.ArgumentParser(add_help=False)
     start.add_argument("--resume-from")

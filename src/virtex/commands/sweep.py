@@ -13,13 +13,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from virtex.argument_types import local_path, natural
 from virtex.commands import pretrain
+from virtex.commands.arguments import local_path, natural
+from virtex.distributed.signals import STOPPED, Stopped
 from virtex.errors import RunError, UserError
-from virtex.runtime.stopping import STOPPED, Stopped
 
 if TYPE_CHECKING:
-    from virtex.sweeping import SweepRun
+    from virtex.experiments.sweep import SweepRun
 
 _OWN = {
     "config": "--config",
@@ -83,7 +83,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Check the settings of all runs, then do one after another, or write the script."""
-    from virtex import sweeping
+    from virtex.experiments import sweep as sweeping
 
     how = pretrain.parse(
         ["--config", "_", *arguments.pretrain_flags],

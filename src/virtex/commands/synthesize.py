@@ -7,7 +7,7 @@ import argparse
 import time
 from collections.abc import Callable
 
-from virtex.argument_types import local_path
+from virtex.commands.arguments import local_path
 
 TREES = ("coco", "imagefolder", "voc")
 _REPORTS = 10  # lines of progress for a tree

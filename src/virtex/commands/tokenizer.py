@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from virtex.argument_types import local_path
+from virtex.commands.arguments import local_path
 from virtex.errors import UserError
 
 if TYPE_CHECKING:
@@ -52,9 +52,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Train, write and describe the vocabulary; raises `UserError`."""
     # Here, so that `--help` answers at once.
-    from virtex.data.caption_files import read_captions
+    from virtex.data.sources.caption_texts import read_captions
+    from virtex.files import write_whole
     from virtex.text.tokenizer import Tokenizer, train
-    from virtex.whole_file import write_whole
 
     output: Path = arguments.output
     if output.is_dir():

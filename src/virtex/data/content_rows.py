@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from virtex.data.sample_text import written_text
+from virtex.data.shards.sample_text import written_text
 
 CONTENT_ROW = np.dtype([("image_id", "<i8"), ("text_bytes", "<u4"), ("text_crc32", "<u4")])
 

@@ -11,9 +11,9 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from virtex.data.captioned_images import CaptionedImages
 from virtex.data.content_rows import CONTENT_ROW
 from virtex.data.records import Records
+from virtex.data.sources.image_list import CaptionedImages
 
 _FORMAT = 1
 _SPLITS = ("training", "validation")

@@ -19,7 +19,7 @@ from virtex.data.dataset import VALIDATION_EPOCH, Example, Key
 from virtex.data.images import BadImage
 from virtex.data.loader_workers import Patience, started_workers, worker_start, workers_of
 from virtex.data.order import DEFAULT_WINDOW, TrainingKeys
-from virtex.data.shards_ahead import Ahead, announced, training_windows
+from virtex.data.prefetch_plan import Ahead, announced, training_windows
 from virtex.errors import RunError, UserError
 
 _LOOK_SECONDS = 5.0

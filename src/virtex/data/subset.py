@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from virtex.data.packed import shared
 from virtex.data.records import Record, Records
+from virtex.data.shared_strings import shared
 from virtex.errors import UserError
 
 

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from virtex.data.records import Records
 from virtex.data.subset import Selection, subset
 from virtex.errors import UserError
-from virtex.whole_file import whole_file
+from virtex.files import whole_file
 
 SUBSET = "subset.json"
 """The manifest's name in the directory of a run."""

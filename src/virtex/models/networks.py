@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torchvision.models import vision_transformer
 
 from virtex.errors import UserError
-from virtex.models.weights import misfits, model_weights
+from virtex.models.state_dict import misfits, model_weights
 
 State = Mapping[str, Any]
 Grid = Callable[[Any, Tensor], Tensor]

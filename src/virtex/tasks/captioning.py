@@ -19,7 +19,7 @@ from virtex.models.backbone import Backbone
 from virtex.models.decoder import TransformerDecoder
 from virtex.models.dropout import draw_dropout
 from virtex.tasks.base import Batch, Description, Loss, Objective, at_least_float32
-from virtex.tasks.examples import CaptionTokens, image_batch, image_example, padded
+from virtex.tasks.caption_tokens import CaptionTokens, image_batch, image_example, padded
 
 BOTH_DIRECTIONS = ("captioning_forward", "captioning_backward")
 

@@ -21,7 +21,7 @@ from virtex.models.decoder import TransformerDecoder
 from virtex.models.dropout import draw_dropout
 from virtex.models.modes import evaluating
 from virtex.tasks.base import Batch, Description, Loss, Objective, at_least_float32
-from virtex.tasks.examples import CaptionTokens, image_batch, image_example, padded
+from virtex.tasks.caption_tokens import CaptionTokens, image_batch, image_example, padded
 from virtex.text.tokenizer import Tokenizer
 
 

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from virtex.data.records import Record
 from virtex.data.transforms import Augmented
-from virtex.tasks.examples import CaptionTokens, image_example
-from virtex.tasks.label_sets import label_batch
+from virtex.tasks.caption_tokens import CaptionTokens, image_example
+from virtex.tasks.classification import label_batch
 
 
 @dataclass(frozen=True)

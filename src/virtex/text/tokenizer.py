@@ -15,8 +15,8 @@ import numpy.typing as npt
 import sentencepiece
 
 from virtex.errors import UserError
+from virtex.files import check_local
 from virtex.text.normalize import normalize_caption
-from virtex.whole_file import check_local
 
 CONTROL_SYMBOLS = ("[SOS]", "[EOS]", "[MASK]")
 _MAX_SENTENCE_BYTES = 1 << 30

@@ -1,0 +1,1 @@
+"""Where a configuration becomes objects: data, models, optimizers."""

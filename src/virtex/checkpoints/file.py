@@ -1,0 +1,234 @@
+"""Checkpoints: files of tensors and plain values that are whole or not there.
+
+A file is written under a temporary name in the same directory, flushed to the disk and renamed.
+"""
+
+import os
+import pickle
+import re
+import struct
+import warnings
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from virtex.checkpoints.inspection import check_sums, inspect
+from virtex.errors import RunError, UserError
+from virtex.files import check_local
+
+State = Mapping[str, Any]
+
+_NAME = re.compile(r"checkpoint_(\d+)\.pth")
+_TEMPORARY = ".partial"
+_PLAIN = (str, int, float, bool, bytes, type(None))
+# What torch's and Python's readers are known to raise on altered bytes.
+_DAMAGE = (
+    RuntimeError,
+    EOFError,
+    OSError,
+    ValueError,
+    ArithmeticError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    MemoryError,
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
+
+class DamagedCheckpoint(UserError):
+    """A checkpoint file that is truncated, altered or not a checkpoint."""
+
+
+def checkpoint_path(directory: Path, iteration: int) -> Path:
+    """Where the checkpoint after `iteration` steps lies."""
+    return directory / f"checkpoint_{iteration}.pth"
+
+
+def checkpoint_iteration(path: Path) -> int | None:
+    """The iteration in a checkpoint's file name, or None for another name."""
+    match = _NAME.fullmatch(path.name)
+    return int(match[1]) if match else None
+
+
+def checkpoints(directory: Path) -> list[Path]:
+    """The checkpoint files of a directory, oldest first."""
+    numbered = [(checkpoint_iteration(path), path) for path in directory.glob("checkpoint_*.pth")]
+    return [path for number, path in sorted((n, p) for n, p in numbered if n is not None)]
+
+
+def save(path: Path, state: State) -> None:
+    """Write `state` to `path`: a reader finds the whole file, or the one before it.
+
+    What was written is read back and its checksums are compared, before it takes its name. Raises
+    `RunError` if any of that fails, for a full disk say; `path` is then as it was.
+    """
+    foreign = next(_foreign(state), None)
+    assert foreign is None, f"{foreign} could be saved but not loaded"
+    temporary = path.with_name(f".{path.name}{_TEMPORARY}")
+    try:
+        with temporary.open("wb") as file:
+            torch.save(dict(state), file)
+            file.flush()
+            os.fsync(file.fileno())
+            # From the disk, not from memory, where the system lets us.
+            if hasattr(os, "posix_fadvise"):
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        check_sums(temporary)
+        temporary.replace(path)
+        _flush_directory(path.parent)
+    # torch's zip writer turns a failed write into a RuntimeError.
+    except (OSError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+        temporary.unlink(missing_ok=True)
+        raise RunError(
+            f"could not save {path}: {error}; checkpoints saved before are untouched. Make room or "
+            "mend the directory, then go on with --resume-from latest"
+        ) from error
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Read a checkpoint onto the CPU, as tensors and plain values only.
+
+    Raises `UserError` if there is no such file, and `DamagedCheckpoint` if it cannot be read whole.
+    """
+    check_local(path)
+    if path.is_dir():
+        raise UserError(f"{path} is a directory; name one of the checkpoints in it")
+    if not path.is_file():
+        raise UserError(f"no checkpoint at {path}")
+    if not os.access(path, os.R_OK):
+        raise UserError(f"{path} may not be read by this user; change its permissions")
+    try:
+        _check_memory(path, inspect(path))
+        check_sums(path)
+        with warnings.catch_warnings():
+            # What matters is whether it can be read, which shows.
+            warnings.filterwarnings("ignore", message="Detected pickle protocol")
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise DamagedCheckpoint(
+            f"{path} is not a checkpoint of tensors and plain values; it was not opened further, "
+            "as such a file could run code. If you trust it, save its weights alone with the "
+            "program that wrote it"
+        ) from error
+    except _DAMAGE as error:
+        raise DamagedCheckpoint(
+            f"{path} is truncated or damaged and cannot be read ({_reason(error)})"
+        ) from error
+    if not isinstance(state, dict):
+        kind = type(state).__name__
+        raise DamagedCheckpoint(f"{path} holds a {kind}, not a checkpoint's mapping")
+    return state
+
+
+def newest_readable(
+    directory: Path, *, before: int | None = None, after: int = -1
+) -> tuple[Path, dict[str, Any], list[Path]] | None:
+    """The newest whole checkpoint, its state, and the damaged ones that are newer than it.
+
+    Only iterations below `before` and above `after` count. None where there is no whole one.
+    """
+    damaged: list[Path] = []
+    for path in reversed(checkpoints(directory)):
+        iteration = checkpoint_iteration(path)
+        assert iteration is not None
+        if iteration <= after or (before is not None and iteration >= before):
+            continue
+        try:
+            return path, load(path), damaged
+        except DamagedCheckpoint:
+            damaged.append(path)
+    return None
+
+
+def remove_partial_files(directory: Path) -> None:
+    """Delete what saves that were killed have left behind."""
+    for path in directory.glob(f".checkpoint_*{_TEMPORARY}"):
+        path.unlink()
+
+
+@dataclass(frozen=True)
+class Retention:
+    """Which checkpoints of a run are kept: the `recent` newest, all where it is None.
+
+    With a `milestone`, also the first one at or after each of its multiples, where checkpoints are
+    `interval` iterations apart, and all up to iteration `untouched`.
+    """
+
+    recent: int | None
+    milestone: int | None = None
+    interval: int = 1
+    untouched: int = -1
+
+    def keeps(self, iteration: int) -> bool:
+        """Whether a checkpoint is kept although it is not among the newest."""
+        if self.milestone is None:
+            return False
+        if iteration <= self.untouched:
+            return True
+        return iteration // self.milestone > (iteration - self.interval) // self.milestone
+
+
+def remove_old(directory: Path, retention: Retention) -> None:
+    """Delete the checkpoints that are not to be kept."""
+    if retention.recent is None:
+        return
+    for path in checkpoints(directory)[: -retention.recent]:
+        iteration = checkpoint_iteration(path)
+        assert iteration is not None
+        if not retention.keeps(iteration):
+            path.unlink()
+
+
+def _check_memory(path: Path, needed: int) -> None:
+    """Raise `UserError` where the tensors of a checkpoint would not fit into memory."""
+    free = _free_memory()
+    if free is not None and needed > free:
+        raise UserError(
+            f"the tensors of {path} take {needed / 2**30:.1f} GiB of memory, and "
+            f"{free / 2**30:.1f} GiB are free; use a machine with more, or end other programs"
+        )
+
+
+def _free_memory() -> int | None:
+    """Bytes that this machine can give to a program; None where it does not tell."""
+    try:
+        figures = Path("/proc/meminfo").read_text(encoding="ascii")
+    except OSError:  # not Linux
+        return None
+    found = re.search(r"^MemAvailable: +(\d+) kB$", figures, re.MULTILINE)
+    return None if found is None else int(found[1]) * 1024
+
+
+def _reason(error: BaseException) -> str:
+    """One line of an error, without what torch adds to its own."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+
+
+def _foreign(value: object, name: str = "state") -> Iterator[str]:
+    """The names of what is neither a tensor nor a plain value."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _foreign(key, f"a key of {name}")
+            yield from _foreign(inner, f"{name}[{key!r}]")
+    elif isinstance(value, list | tuple):
+        for index, inner in enumerate(value):
+            yield from _foreign(inner, f"{name}[{index}]")
+    elif not isinstance(value, torch.Tensor) and type(value) not in _PLAIN:
+        yield f"{name}, a {type(value).__name__},"
+
+
+def _flush_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,129 @@
+"""What a checkpoint's file says of itself, checked before torch reads it; nothing is built or run.
+
+torch's restricted reader runs no code, but it calls some constructors with whatever sizes a file
+names, and takes views, shared values and compressed records as they come. Here the file must be
+one that `torch.save` writes of tensors and plain values: afterwards reading it takes no more memory
+than it is long. The pickle is followed symbolically; a tensor is only its sizes.
+"""
+
+import io
+import pickle
+import struct
+import zipfile
+from pathlib import Path
+from typing import BinaryIO
+
+from virtex.checkpoints.pickle_check import SymbolicUnpickler
+
+_ZIP_START = b"PK\x03\x04"
+_MOST_PICKLED_BYTES = 64 << 20
+_MOST_RECORDS = 100_000
+_MOST_BYTES_A_RECORD = 1000  # in the list
+_LOCAL_HEADER = 30  # bytes before a record's name
+_LEGACY_MAGIC, _LEGACY_PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
+
+
+def inspect(path: Path) -> int:
+    """How many bytes the tensors of a checkpoint take, after a look at all of it.
+
+    Raises `pickle.UnpicklingError` for a file that asks for anything but tensors and plain values,
+    and `ValueError`, `LookupError`, `zipfile.BadZipFile` or `struct.error` for one that is damaged,
+    or made to take more memory or time than its length tells.
+    """
+    with path.open("rb") as file:
+        start = file.read(len(_ZIP_START))
+        if start and start != _ZIP_START and not start.startswith(pickle.PROTO):
+            raise pickle.UnpicklingError("neither an archive nor a pickle")
+        return _zip(file) if start == _ZIP_START else _legacy(file)
+
+
+def check_sums(path: Path) -> None:
+    """Raise `zipfile.BadZipFile` where a record of an inspected file is not what was written.
+
+    torch itself ignores the checksums that it writes: altered weights would load without a word.
+    Its format before 1.6 has none.
+    """
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            altered = archive.testzip()  # in small parts
+        if altered is not None:
+            raise zipfile.BadZipFile(f"wrong checksum of {altered}")
+
+
+def _zip(file: BinaryIO) -> int:
+    _check_directory(file)
+    with zipfile.ZipFile(file) as archive:
+        records = {record.filename: record for record in archive.infolist()}
+        _check_records(archive)
+        folder = next(iter(records)).partition("/")[0]
+        pickled = records[f"{folder}/data.pkl"]
+        if pickled.file_size > _MOST_PICKLED_BYTES:
+            raise ValueError(f"its values besides tensors are {pickled.file_size >> 20} MB")
+        unpickler = SymbolicUnpickler()
+        unpickler.values(io.BytesIO(archive.read(pickled)))
+    for key, size in unpickler.storages.items():
+        held = records[f"{folder}/data/{key}"].file_size
+        if held != size:
+            raise ValueError(f"a tensor's record is {held} bytes instead of {size}")
+    return sum(unpickler.storages.values())
+
+
+def _check_directory(file: BinaryIO) -> None:
+    """Refuse a list of records that is too long to be read, or that two readers could mistake."""
+    length = file.seek(0, io.SEEK_END)
+    end = length - 22
+    file.seek(max(0, end))
+    signature, _, _, _, records, size, start, comment = struct.unpack("<4s4H2IH", file.read(22))
+    if signature != b"PK\x05\x06" or comment:
+        raise zipfile.BadZipFile("the archive's end is missing")
+    # torch gives the figures once more in 64 bits: 56 bytes, and 20 that say where those are.
+    file.seek(max(0, end - 20 - 56))
+    wide = file.read(56)
+    if wide.startswith(b"PK\x06\x06"):
+        records, size, start = struct.unpack("<32xQQQ", wide)
+        end -= 20 + 56
+    if records > _MOST_RECORDS:
+        raise zipfile.BadZipFile(f"it lists {records} records")
+    if start + size != end or size > _MOST_RECORDS * _MOST_BYTES_A_RECORD:
+        raise zipfile.BadZipFile("its list of records is not where it should be")
+
+
+def _check_records(archive: zipfile.ZipFile) -> None:
+    """Refuse records that are compressed, lie in one another, or go by one name."""
+    records = sorted(archive.infolist(), key=lambda record: record.header_offset)
+    if not records:
+        raise zipfile.BadZipFile("an archive without records")
+    folder = records[0].filename.partition("/")[0] + "/"
+    if len({record.filename.casefold() for record in records}) < len(records):
+        raise zipfile.BadZipFile("two records of one name")
+    end = 0
+    for record in records:
+        if not record.filename.startswith(folder):
+            raise zipfile.BadZipFile(f"a record {record.filename!r} outside of {folder!r}")
+        if record.compress_type != zipfile.ZIP_STORED or record.file_size != record.compress_size:
+            raise zipfile.BadZipFile(f"the record {record.filename!r} is compressed")
+        if record.header_offset < end:
+            raise zipfile.BadZipFile(f"the record {record.filename!r} lies inside another")
+        end = record.header_offset + _LOCAL_HEADER + len(record.filename) + record.file_size
+    if end > archive.start_dir:
+        raise zipfile.BadZipFile("a record goes on into the list of records")
+
+
+def _legacy(file: BinaryIO) -> int:
+    """torch's format before 1.6: five pickles, then each storage's length and bytes."""
+    length = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    pickles = io.BytesIO(file.read(_MOST_PICKLED_BYTES))
+    unpickler = SymbolicUnpickler()
+    read = unpickler.values
+    if read(pickles) != _LEGACY_MAGIC or read(pickles) != _LEGACY_PROTOCOL:
+        raise ValueError("it does not begin like a file of torch")
+    read(pickles)  # the machine that wrote it
+    read(pickles)
+    keys = read(pickles)
+    if not isinstance(keys, list) or sorted(map(str, keys)) != sorted(unpickler.storages):
+        raise ValueError("its list of tensors does not fit its tensors")
+    taken = sum(unpickler.storages.values())
+    if pickles.tell() + 8 * len(keys) + taken > length:
+        raise ValueError(f"tensors of {taken} bytes in a file of {length}")
+    return taken

@@ -1,0 +1,231 @@
+"""What a checkpoint says of a run: taking over its weights, settings, vocabulary and optimizer."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, assert_never
+
+import torch
+from pydantic import ValidationError
+from torch import Tensor, nn
+
+from virtex import __version__
+from virtex.build import model as build
+from virtex.build.data import Vocabulary
+from virtex.config import loading as settings
+from virtex.config.schema import EARLIER_RUN, Config
+from virtex.data.contents import Contents, differences, from_plain
+from virtex.errors import UserError
+from virtex.models.sharing import completed, contradictions
+from virtex.models.state_dict import misfits, model_weights
+from virtex.models.upstream import current_names
+from virtex.optim.lookahead import Lookahead
+from virtex.text.categories import Categories
+from virtex.text.tokenizer import Tokenizer
+
+_SHAPES_OF_THE_OPTIMIZER = {
+    "OPTIM.OPTIMIZER_NAME",
+    "OPTIM.LOOKAHEAD.USE",
+    "OPTIM.NO_DECAY",
+    "MODEL.VISUAL.FROZEN",
+}
+"""Settings that decide what the optimizer's state holds, so that they cannot change in a run."""
+
+_PER_TOKEN = "textual.output.bias"
+"""(V,): in every task the weight that has the vocabulary's size and no other."""
+
+
+def load_weights(module: nn.Module, state: Mapping[str, Any], source: str) -> None:
+    """Load the weights of a checkpoint's `state`, under `model` or bare; published ones too.
+
+    Raises as `fitting_weights`.
+    """
+    module.load_state_dict(fitting_weights(module, state, source))
+
+
+def fitting_weights(module: nn.Module, state: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """The weights of a checkpoint's `state` by all of the module's names.
+
+    Raises `UserError` if there are none, and one that names what is missing, left over, of another
+    shape, for another vocabulary, or told in two ways. The module may be on the meta device.
+    """
+    weights = current_names(model_weights(state))
+    if not any(isinstance(value, Tensor) for value in weights.values()):
+        held = ", ".join(sorted(map(str, state))[:8]) or "nothing"
+        raise UserError(
+            f"{source} holds no weights, neither under 'model' nor by themselves; it holds {held}. "
+            "Give a checkpoint, or a file of the state dict alone"
+        )
+    own = module.state_dict()
+    whole = completed(module, weights)
+    lines = _other_vocabulary(own, whole) + contradictions(module, weights) + misfits(own, whole)
+    if lines:
+        raise UserError(
+            f"the weights of {source} do not fit the configured model; give the settings of MODEL "
+            "that they were trained with:\n" + "\n".join(lines)
+        )
+    return whole
+
+
+def _other_vocabulary(own: Mapping[str, Tensor], weights: Mapping[str, Any]) -> list[str]:
+    """A line where weights of another vocabulary's size are the reason for other shapes."""
+    configured, held = own.get(_PER_TOKEN), weights.get(_PER_TOKEN)
+    if configured is None or not isinstance(held, Tensor) or held.shape == configured.shape:
+        return []
+    return [
+        f"  they are for a vocabulary of {held.numel()}, DATA.VOCAB_SIZE is {configured.numel()}: "
+        "give the configuration and the vocabulary that they were trained with"
+    ]
+
+
+def load_optimizer(optimizer: build.AnyOptimizer, state: dict[str, Any]) -> None:
+    """Take over averages, counters and the last step's rates; the rest stays as it is configured.
+
+    The rates of the next step follow from the configured `peak_lr`. A state that is saved again
+    before it is the one that was loaded. Raises `UserError` where the state is another optimizer's.
+    """
+    configured = [
+        {name: value for name, value in group.items() if name not in ("params", "lr")}
+        for group in optimizer.param_groups
+    ]
+    try:
+        optimizer.load_state_dict(state)
+    except (ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
+        raise UserError(
+            f"--resume-from: the checkpoint's 'optimizer' does not fit this run ({error}); begin a "
+            "new one with the weights alone: --init-from"
+        ) from error
+    for group, own in zip(optimizer.param_groups, configured, strict=True):
+        group.update(own)
+    _adopt_layout(optimizer.optimizer if isinstance(optimizer, Lookahead) else optimizer)
+
+
+def _adopt_layout(optimizer: torch.optim.Optimizer) -> None:
+    """Give averages the memory layout of their parameters, which CHANNELS_LAST may have changed.
+
+    torch's fused kernels take it for granted, and compute nonsense from another.
+    """
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                state[name] = torch.empty_like(parameter).copy_(value)
+
+
+def check_same_run(
+    state: Mapping[str, Any], config: Config, vocabulary: Vocabulary, *, asked_for: Sequence[str]
+) -> list[str]:
+    """What differs from the checkpoint's configuration, in lines for a person.
+
+    Raises `UserError` where a key differs that is not among `asked_for`, where one cannot change
+    in the middle of a run, and where the vocabulary is another.
+    """
+    # Through the model, so that a setting that is newer than the checkpoint has its default.
+    saved = settings.flat(saved_config(state))
+    now = settings.flat(config)
+    changed = {key for key in saved.keys() | now.keys() if saved.get(key) != now.get(key)}
+    fixed = sorted(changed & _SHAPES_OF_THE_OPTIMIZER)
+    if fixed:
+        raise UserError(
+            f"--resume-from: {', '.join(fixed)} cannot change in the middle of a run; begin a new "
+            "one with the weights alone: --init-from"
+        )
+    unasked = sorted(changed - set(asked_for))
+    if unasked:
+        lines = [f"  {key}: was {saved.get(key)!r}, is {now.get(key)!r}" for key in unasked]
+        raise UserError(
+            "--resume-from: the configuration is not the one that the checkpoint was made with:\n"
+            + "\n".join(lines)
+            + "\nMend the YAML file, or say that you mean it by repeating the new value after "
+            "--config-override; --init-from begins a new run with the weights alone"
+        )
+    if not _same_vocabulary(saved_vocabulary(state), vocabulary):
+        source = config.data.tokenizer_model if isinstance(vocabulary, Tokenizer) else "the data's"
+        raise UserError(
+            f"--resume-from: {source} is not the vocabulary that the checkpoint was trained with; "
+            "its tokens would mean other words"
+        )
+    return [f"changed on request: {key}, was {saved.get(key)!r}" for key in sorted(changed)]
+
+
+def check_same_data(
+    state: Mapping[str, Any], now: Contents, subset_change: str | None, *, accepted: bool
+) -> list[str]:
+    """What a person should know of the data that a checkpoint's run continues on, a line each.
+
+    `subset_change` says how the images trained on differ, if they do. Raises `UserError` where
+    the data have changed, unless that is `accepted`.
+    """
+    before = from_plain(state.get("data"))
+    if before is None:
+        unknown = (
+            "the checkpoint holds no fingerprints of its data, so changes of them go unnoticed"
+        )
+        cautions, changes = [unknown], []
+    else:
+        cautions, changes = [], differences(before, now)
+    if subset_change is not None:
+        changes.append(subset_change)
+    if changes and not accepted:
+        raise UserError(
+            "--resume-from: the data are not those that the checkpoint was trained on:\n"
+            + "".join(f"  {line}\n" for line in changes)
+            + "Give DATA.ROOT, or the subset's manifest, its old content, or accept the new one: "
+            "--accept-changed-data"
+        )
+    if changes:
+        return [*cautions, *(f"accepted by --accept-changed-data: {line}" for line in changes)]
+    if before is not None and before.order != now.order:
+        cautions.append(
+            "the data are the same but their order in training changes here: other shards hold "
+            "them, or other settings choose among them"
+        )
+    return cautions
+
+
+def is_own(state: Mapping[str, Any]) -> bool:
+    """Whether this is a checkpoint of ours, which holds its configuration and vocabulary."""
+    versions = state.get("versions")
+    return isinstance(versions, Mapping) and "virtex" in versions
+
+
+def saved_config(state: Mapping[str, Any]) -> Config:
+    """A checkpoint's configuration; raises `UserError` if this version does not know it."""
+    try:
+        return Config.model_validate_json(
+            json.dumps(state.get("config")), by_alias=True, context=EARLIER_RUN
+        )
+    except TypeError as error:
+        raise UserError(f"the checkpoint's settings are none of ours: {error}") from error
+    except ValidationError as error:
+        keys = ", ".join(".".join(map(str, problem["loc"])) for problem in error.errors())
+        raise UserError(
+            f"the checkpoint holds settings that virtex {__version__} does not accept: {keys}; use "
+            "the version that saved it"
+        ) from error
+
+
+def vocabulary_state(vocabulary: Vocabulary) -> dict[str, Any]:
+    """What a checkpoint holds of a vocabulary."""
+    match vocabulary:
+        case Tokenizer():
+            data = bytearray(vocabulary.model_bytes)
+            return {"tokenizer": torch.frombuffer(data, dtype=torch.uint8), "categories": None}
+        case Categories():
+            return {"tokenizer": None, "categories": list(vocabulary.names)}
+        case _:
+            assert_never(vocabulary)
+
+
+def saved_vocabulary(state: Mapping[str, Any]) -> Vocabulary:
+    """The vocabulary in a checkpoint of ours; raises `UserError` where it holds none."""
+    match state.get("tokenizer"), state.get("categories"):
+        case Tensor(dtype=torch.uint8, ndim=1) as model, _:
+            return Tokenizer.from_bytes(model.numpy().tobytes())
+        case None, [*names] if names and all(isinstance(name, str) for name in names):
+            return Categories(tuple(names))
+    raise UserError("the checkpoint holds no vocabulary under 'tokenizer' or 'categories'")
+
+
+def _same_vocabulary(one: Vocabulary, other: Vocabulary) -> bool:
+    if isinstance(one, Tokenizer) and isinstance(other, Tokenizer):
+        return one.model_bytes == other.model_bytes
+    return one == other

@@ -1,0 +1,1 @@
+"""Tar shards: writing, indexing and reading them."""

@@ -1,0 +1,271 @@
+"""Packing a data set into tar shards, in parallel, so that a killed job goes on where it was."""
+
+import hashlib
+import json
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import cv2
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from virtex.build.data import ReportedRecords, caption_records, category_records
+from virtex.config.schema import Data
+from virtex.data.images import DEFAULT_LIMITS, BadImage, ImageLimits, OnBadImage
+from virtex.data.records import Records
+from virtex.data.shards.manifest import (
+    MANIFEST,
+    ShardSummary,
+    index_name,
+    summary,
+    written_manifest,
+)
+from virtex.data.shards.store import LocalStore
+from virtex.data.shards.tar_index import SUFFIX, TarIndex, read_index
+from virtex.data.shards.writer import Packing, write_shard
+from virtex.data.sources.text_folder import TextFolder
+from virtex.errors import RunError, UserError
+
+SETTINGS = "pack.json"
+"""In the directory of a split: what it is packed from, and how."""
+
+
+@dataclass(frozen=True)
+class PackJob:
+    """One split to pack into `directory`; `categories` are their names, where it holds them."""
+
+    records: Records
+    directory: Path
+    packing: Packing
+    samples_per_shard: int
+    categories: tuple[str, ...] | None = None
+    workers: int = 1
+    limits: ImageLimits = DEFAULT_LIMITS
+
+    @property
+    def shards(self) -> int:
+        """Their number."""
+        return math.ceil(len(self.records) / self.samples_per_shard)
+
+    def positions(self, shard: int) -> range:
+        """Those of a shard's records."""
+        start = shard * self.samples_per_shard
+        return range(start, min(start + self.samples_per_shard, len(self.records)))
+
+    def name(self, shard: int) -> str:
+        """The name of a tar file; names sort as numbers do."""
+        return f"{shard:0{max(5, len(str(self.shards - 1)))}}.tar"
+
+
+def source(
+    kind: Literal["coco", "table", "folder"],
+    root: str,
+    split: str,
+    *,
+    with_categories: bool,
+    skip_bad: bool,
+) -> tuple[ReportedRecords, tuple[str, ...] | None]:
+    """The records of a data set, and the categories' names if asked for; raises UserError."""
+    on_bad_image: OnBadImage = "skip" if skip_bad else "error"
+    if kind == "folder":
+        return TextFolder(Path(root, split), on_bad_image), None
+    data = Data(format=kind, root=root, on_bad_image=on_bad_image)
+    if with_categories:
+        objects = category_records(data, split)
+        return objects, objects.categories
+    return caption_records(data, split), None
+
+
+@dataclass(frozen=True)
+class Packed:
+    """What was done: samples and bytes in the shards, and how many shards were there already."""
+
+    shards: int
+    samples: int
+    tar_bytes: int
+    kept: int
+    samples_written: int
+    left_out: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class _Done:
+    """A shard that is there, or the error in place of it."""
+
+    summary: ShardSummary
+    report: tuple[str, ...]
+    bad: tuple[BadImage, ...]
+    kept: bool
+
+
+def pack(job: PackJob, tell: Callable[[str], None]) -> Packed:
+    """Write the shards that are not there yet, then `shards.json`; `tell` gets lines of progress.
+
+    Raises UserError where the directory holds something else, and for bad images.
+    """
+    start = time.monotonic()
+    _claim(job)
+    summaries: list[ShardSummary] = []
+    report: list[str] = []
+    samples = written = kept = 0
+    for done in _shards_done(job):
+        for error in done.bad:
+            tell(f"skipped {error}")
+        summaries.append(done.summary)
+        report += [f"{done.summary.name}: {line}" for line in done.report]
+        samples += done.summary.samples
+        kept += done.kept
+        written += 0 if done.kept else done.summary.samples
+        rate = written / max(time.monotonic() - start, 1e-6)
+        tell(
+            f"{job.directory}: {len(summaries)} of {job.shards} shards,"
+            f" {samples:,} of {len(job.records):,} samples, {rate:.0f} images/s"
+        )
+    if not samples:
+        raise UserError(f"{job.directory}: no picture can be read, so there is nothing to train on")
+    manifest = written_manifest(
+        summaries,
+        labels="captions" if job.categories is None else "categories",
+        categories=job.categories,
+        report=report,
+    )
+    _write(job.directory, MANIFEST, manifest)
+    return Packed(
+        shards=job.shards,
+        samples=samples,
+        tar_bytes=sum(one.tar_bytes for one in summaries),
+        kept=kept,
+        samples_written=written,
+        left_out=len(job.records) - samples,
+        seconds=time.monotonic() - start,
+    )
+
+
+def _claim(job: PackJob) -> None:
+    """Note in the directory what is packed there; raises UserError where it is something else."""
+    settings: dict[str, object] = {
+        "records": job.records.fingerprint,
+        "samples": len(job.records),
+        "samples_per_shard": job.samples_per_shard,
+        **asdict(job.packing),
+        "categories": job.categories,
+    }
+    content = (json.dumps(settings, indent=1) + "\n").encode()
+    store = LocalStore(str(job.directory))
+    there = job.directory.iterdir() if job.directory.exists() else ()
+    if all(path.name.startswith(".") for path in there):
+        _write(job.directory, SETTINGS, content)
+        return
+    if SETTINGS not in store.names():
+        raise UserError(
+            f"{job.directory} is not empty and holds no {SETTINGS} of an earlier `virtex pack`;"
+            " give another OUTPUT"
+        )
+    before = store.read(SETTINGS)
+    if before != content:
+        raise UserError(
+            f"{job.directory} was packed from other data or with other settings"
+            f" ({_difference(before, settings)}); give another OUTPUT, or remove it"
+        )
+    for partial in job.directory.glob(".*.partial-*"):
+        partial.unlink(missing_ok=True)
+
+
+def _difference(before: bytes, settings: dict[str, object]) -> str:
+    try:
+        values: Any = json.loads(before)
+        now = json.loads(json.dumps(settings))
+        names = [name for name in now if values.get(name) != now[name]]
+    except (ValueError, AttributeError):
+        return f"its {SETTINGS} is damaged"
+    return "; ".join(f"{name} was {values.get(name)}, is {now[name]}" for name in names)
+
+
+def _shards_done(job: PackJob) -> Iterator[_Done]:
+    """The shards in order, as they are done."""
+    workers = min(job.workers, job.shards)
+    loader = DataLoader(
+        _ShardWriting(job),
+        batch_size=None,
+        collate_fn=_as_it_is,
+        num_workers=workers if workers > 1 else 0,
+        worker_init_fn=_start_worker,
+    )
+    try:
+        for done in loader:
+            if isinstance(done, UserError):
+                raise done
+            yield done
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader "):  # torch's own words for a lost worker
+            raise
+        raise RunError(
+            f"packing failed: {error}. Run the command again, with fewer --workers where memory is"
+            " short; what is finished is kept"
+        ) from error
+
+
+def _as_it_is(done: Any) -> Any:
+    return done
+
+
+def _start_worker(_: int) -> None:
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process ends the workers
+
+
+def _write(directory: Path, name: str, content: bytes) -> None:
+    if not LocalStore(str(directory)).write(name, content):
+        raise UserError(f"cannot write into {directory}: permission denied; give another OUTPUT")
+
+
+class _ShardWriting(Dataset[_Done | UserError]):
+    """A shard's number to the shard, in a worker process; errors come back as values."""
+
+    def __init__(self, job: PackJob) -> None:
+        self._job = job
+        self._store = LocalStore(str(job.directory))
+
+    def __len__(self) -> int:
+        return self._job.shards
+
+    def __getitem__(self, shard: int) -> _Done | UserError:
+        name = self._job.name(shard)
+        index = self._kept(name)
+        if index is not None:
+            return _Done(summary(name, index), index.left_out, (), kept=True)
+        path = self._job.directory / name
+        try:
+            index, bad = write_shard(
+                self._job.records,
+                self._job.positions(shard),
+                path,
+                self._job.packing,
+                self._job.limits,
+            )
+            _write(self._job.directory, index_name(name), index.to_bytes())
+        except UserError as error:
+            return error
+        except OSError as error:
+            return RunError(f"cannot write {path}: {error.strerror}")
+        return _Done(summary(name, index), index.left_out, tuple(bad), kept=False)
+
+    def _kept(self, name: str) -> TarIndex | None:
+        """The index of a shard that an earlier job finished, if the shard is what it says."""
+        path = self._job.directory / name
+        if not path.is_file() or not path.with_suffix(SUFFIX).is_file():
+            return None
+        try:
+            index = read_index(self._store.read(index_name(name)), str(path.with_suffix(SUFFIX)))
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+        except (UserError, OSError):
+            return None
+        return index if digest == index.tar_sha256 else None

@@ -1,0 +1,221 @@
+"""Records in tar shards: `ROOT/train/*.tar` and `ROOT/val/*.tar`, read in parts by their indexes.
+
+Convention: a sample's position is its place in the shards one after the other, in the order of
+their names in `shards.json`. A process holds that file's columns and the indexes that it used last,
+so that its memory does not grow with the number of samples.
+"""
+
+import hashlib
+import zlib
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from virtex.data.content_rows import CONTENT_ROW
+from virtex.data.images import BadImage, OnBadImage
+from virtex.data.records import Record
+from virtex.data.shards import sample_text
+from virtex.data.shards.indexing import manifest_and_home
+from virtex.data.shards.manifest import MANIFEST, ShardManifest, check_shards, index_name
+from virtex.data.shards.sample_text import Kind, MalformedError, SampleText
+from virtex.data.shards.store import Store
+from virtex.data.shards.tar_index import KINDS, read_index
+from virtex.data.shards.tar_members import BLOCK, header_name
+from virtex.data.sources.plain_text import CONVERT, NotTextError
+from virtex.errors import RunError, UserError
+
+_REMEDY = {
+    "captions": "pack a data set of captions",
+    "categories": "pack one with `virtex pack --from coco --labels categories`",
+}
+
+
+@dataclass(frozen=True)
+class Member:
+    """A file in a shard, unread."""
+
+    store: Store
+    shard: str
+    index_root: str
+    offset: int
+    size: int
+    crc32: int
+
+    def content(self) -> bytes:
+        """Its bytes; raises BadImage where they are not those that were indexed."""
+        data = self.store.read(self.shard, self.offset, self.size)
+        if len(data) < self.size:
+            raise BadImage(str(self), "the shard ends before it does")
+        if zlib.crc32(data) != self.crc32:
+            raise BadImage(
+                str(self),
+                "its content is not what was indexed: the shard is damaged, or another has taken"
+                f" its place; copy it again, or remove {MANIFEST} and {index_name(self.shard)} from"
+                f" {self.index_root} to have them made from the shards that are there",
+            )
+        return data
+
+    def __str__(self) -> str:
+        """The shard's address and the member's name in it."""
+        header = self.store.read(self.shard, self.offset - BLOCK, BLOCK)
+        name = header_name(header) or f"the member at byte {self.offset}"
+        return f"{self.store.root}/{self.shard}: {name}"
+
+
+def _parsed(text: Member, kind: Kind) -> SampleText:
+    try:
+        return sample_text.parse(text.content(), kind)
+    except NotTextError as error:
+        raise BadImage(str(text), f"it is not UTF-8 text: {error}; {CONVERT}") from error
+    except MalformedError as error:
+        raise BadImage(str(text), f"it is not well-formed JSON: {error}") from error
+
+
+class Shards:
+    """The records of one split; image ids, N at once, are read only where they are asked for."""
+
+    def __init__(self, store: Store, home: Store, manifest: ShardManifest, held: int) -> None:
+        """`home` holds the indexes of the shards in `store`; `held` is how many of their rows stay
+        in memory."""
+        self.store, self.home, self.manifest = store, home, manifest
+        self._starts = np.concatenate([[0], np.cumsum(manifest.samples)])
+        self._held = held
+        self._indexes: OrderedDict[int, npt.NDArray[np.void]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def __getitem__(self, index: int) -> Record:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        shard = int(np.searchsorted(self._starts, index, side="right")) - 1
+        row = self._rows(shard)[index - int(self._starts[shard])]
+        image_id, *places, kind = row.item()
+        name = self.manifest.names[shard]
+        text = Member(self.store, name, self.home.root, *places[3:])
+        said = _parsed(text, KINDS[kind])
+        if said.categories and self.categories and said.categories[-1] > len(self.categories):
+            reason = f"category {said.categories[-1]}, and {MANIFEST} names {len(self.categories)}"
+            raise BadImage(str(text), reason)
+        return Record(
+            image_id=self._image_id(name, image_id),
+            picture=Member(self.store, name, self.home.root, *places[:3]),
+            captions=said.captions,
+            categories=said.categories or (),
+        )
+
+    @property
+    def report(self) -> tuple[str, ...]:
+        """What was found when the shards were made, a line each."""
+        return self.manifest.report + self.manifest.left_out
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """The names of the categories, none in a data set of captions."""
+        return self.manifest.categories or ()
+
+    @property
+    def shard_sizes(self) -> npt.NDArray[np.int64]:
+        """Samples in each shard, (S,)."""
+        return self.manifest.samples
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of all that the shards hold."""
+        return self.manifest.fingerprint
+
+    @property
+    def content_rows(self) -> npt.NDArray[np.void]:
+        """Of each record, (N,), with ids as they are in the shard alone; reads all indexes."""
+        shards = [self._rows(shard) for shard in range(len(self.shard_sizes))]
+        return np.concatenate([_content_rows(rows) for rows in shards])
+
+    @property
+    def image_ids(self) -> npt.NDArray[np.int64]:
+        """The id of each record, (N,); reads all indexes."""
+        return np.concatenate([self._image_ids(shard) for shard in range(len(self.shard_sizes))])
+
+    def missing(self, positions: Iterable[int]) -> list[Path]:  # noqa: ARG002
+        """None: that the shards are there was checked when they were opened."""
+        return []
+
+    def _image_ids(self, shard: int) -> npt.NDArray[np.int64]:
+        ids: npt.NDArray[np.int64] = self._rows(shard)["image_id"].astype(np.int64)
+        if not self.manifest.hashed_ids:
+            return ids
+        name = self.manifest.names[shard]
+        return np.array([self._image_id(name, one) for one in ids.tolist()], np.int64)
+
+    def _image_id(self, shard: str, told: int) -> int:
+        return sample_text.hashed_id(shard, told) if self.manifest.hashed_ids else told
+
+    def _rows(self, shard: int) -> npt.NDArray[np.void]:
+        """The index of a shard, from memory where it was used lately."""
+        rows = self._indexes.pop(shard, None)
+        if rows is None:
+            rows = self._read_rows(shard)
+            room = self._held - len(rows)
+            while self._indexes and sum(map(len, self._indexes.values())) > room:
+                self._indexes.popitem(last=False)
+        self._indexes[shard] = rows
+        return rows
+
+    def _read_rows(self, shard: int) -> npt.NDArray[np.void]:
+        manifest, tar = self.manifest, self.manifest.names[shard]
+        name = index_name(tar)
+        digest = manifest.index_sha256[shard].tobytes()
+        tar_digest = manifest.tar_sha256[shard].tobytes()
+        self.home.expect({name: (int(manifest.index_bytes[shard]), digest.hex())})
+        self.store.expect({tar: (int(manifest.tar_bytes[shard]), tar_digest.hex())})
+        address = f"{self.home.root}/{name}"
+        content = self.home.read(name)
+        if hashlib.sha256(content).digest() != digest:
+            raise RunError(
+                f"{address} is not the index that {self.home.root}/{MANIFEST} tells of; copy it"
+                " again, or remove both to have them made anew"
+            )
+        return read_index(content, address).rows
+
+
+def _content_rows(rows: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
+    content = np.empty(len(rows), CONTENT_ROW)
+    for name in CONTENT_ROW.fields or ():
+        content[name] = rows[name]
+    return content
+
+
+def open_shards(
+    store: Store,
+    labels: Literal["captions", "categories"],
+    on_bad_image: OnBadImage,
+    *,
+    cache_dir: Path,
+    window: int,
+) -> Shards:
+    """The records of the split in `store`, of captions or of categories.
+
+    `window` is how many samples are shuffled together. Raises UserError where shards are missing,
+    of another size or malformed, where they hold no such labels, and under `on_bad_image` "error"
+    where something of them would be left out.
+    """
+    manifest, home = manifest_and_home(store, cache_dir)
+    check_shards(store, manifest)
+    if manifest.labels != labels or (labels == "categories" and manifest.categories is None):
+        raise UserError(
+            f"the shards of {store.root} hold {manifest.labels}"
+            f"{'' if manifest.labels != labels else ' without names'}, and MODEL.NAME needs"
+            f" {labels}; {_REMEDY[labels]}"
+        )
+    if manifest.left_out and on_bad_image == "error":
+        raise UserError(
+            f"{store.root}: {'; '.join(manifest.left_out)}. Mend the shards, or set"
+            " DATA.ON_BAD_IMAGE to skip to train without these"
+        )
+    # Two windows meet in a batch.
+    held = 2 * max(window, int(manifest.samples.max()))
+    return Shards(store, home, manifest, held)

@@ -1,0 +1,110 @@
+"""What a shard holds on an image: `KEY.json`, or `KEY.txt` with a caption a line."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from virtex.data.records import Record
+from virtex.data.sources.plain_text import NotTextError, decoded, undecodable
+
+Kind = Literal["json", "txt"]
+
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+
+
+class MalformedError(ValueError):
+    """Bytes that are no JSON; the message is the reason."""
+
+
+@dataclass(frozen=True)
+class SampleText:
+    """Captions that are not blank, the categories' indices, and the image's id where it is told.
+
+    `unusable` is how many of the captions in JSON are blank, null or no text at all; `keys` are
+    those of JSON that has neither captions nor categories.
+    """
+
+    captions: tuple[str, ...] = ()
+    categories: tuple[int, ...] | None = None
+    image_id: int | None = None
+    unusable: int = 0
+    keys: tuple[str, ...] = ()
+
+    @property
+    def says_something(self) -> bool:
+        return bool(self.captions) or self.categories is not None
+
+
+def parse(content: bytes, kind: Kind) -> SampleText:
+    """The text in a member's bytes.
+
+    Of JSON that is an object with `captions` (strings) or `caption`, and with `categories` and
+    `image_id` where we wrote it; others give nothing.
+
+    Raises NotTextError, and MalformedError for what is no JSON.
+    """
+    if kind == "txt":
+        return SampleText(_captions(decoded(content).splitlines()))
+    try:
+        # Strictly, where json.loads would let half of a surrogate pair pass.
+        values = json.loads(content.decode(json.detect_encoding(content)))
+    except UnicodeDecodeError as error:
+        raise NotTextError(undecodable(error)) from error
+    except (ValueError, RecursionError) as error:
+        raise MalformedError(str(error)) from error
+    if not isinstance(values, dict):
+        return SampleText()
+    given = values.get("captions", values.get("caption"))
+    captions = _captions(given if isinstance(given, list) else [given])
+    categories = _categories(values.get("categories"))
+    image_id = values.get("image_id")
+    return SampleText(
+        captions=captions,
+        categories=categories,
+        image_id=image_id if _is_id(image_id) else None,
+        unusable=len(given) - len(captions) if isinstance(given, list) else 0,
+        keys=() if captions or categories is not None else tuple(values),
+    )
+
+
+def written(record: Record, *, with_categories: bool) -> bytes:
+    """The JSON of a record; equal for equal records."""
+    categories = record.categories if with_categories else None
+    return written_text(record.image_id, record.captions, categories)
+
+
+def written_text(image_id: int, captions: Sequence[str], categories: Sequence[int] | None) -> bytes:
+    """The JSON of a record's parts; None where it has no categories."""
+    values: dict[str, object] = {"image_id": image_id, "captions": captions}
+    if categories is not None:
+        values["categories"] = categories
+    return _encode(values).encode()
+
+
+def hashed_id(*identity: object) -> int:
+    """An image id for what has none: 63 bits of a hash."""
+    digest = hashlib.blake2b("\0".join(map(str, identity)).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+def key_id(key: str) -> int | None:
+    """The number that a key is, where it is one of at most 18 digits."""
+    return int(key) if key.isascii() and key.isdigit() and len(key) <= 18 else None
+
+
+def _captions(values: list[object] | list[str]) -> tuple[str, ...]:
+    # JSON can hold half a surrogate pair, which UTF-8 has no place for.
+    texts = (value.encode(errors="replace").decode() for value in values if isinstance(value, str))
+    return tuple(text for text in texts if text.strip())
+
+
+def _categories(values: object) -> tuple[int, ...] | None:
+    if not isinstance(values, list) or not all(_is_id(value) and value > 0 for value in values):
+        return None
+    return tuple(sorted(set(values)))
+
+
+def _is_id(value: object) -> bool:
+    return type(value) is int and -(2**63) <= value < 2**63

@@ -1,0 +1,157 @@
+"""Tar files read as data: plain files with harmless names, or an error; nothing is extracted.
+
+Read by hand, because archives come from anywhere: what two readers could understand differently
+(links, sparse files, a second size in an extended header) is refused.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from typing import NamedTuple, NoReturn
+
+from virtex.data.shards.store import Store
+from virtex.errors import UserError
+
+BLOCK = 512
+_CHUNK = 8 << 20
+_MOST_BYTES = 1 << 30  # of a member: more is no picture
+_MOST_BYTES_OF_HEADER = 1 << 20
+_END = bytes(BLOCK)
+_CHECKSUM = slice(148, 156)
+_FILE, _DIRECTORY, _LONG_NAME, _EXTENDED, _GLOBAL = (b"0", b"\0"), b"5", b"L", b"x", b"g"
+_REFUSED_KEYS = (b"size", b"linkpath", b"hdrcharset", b"GNU.sparse.")
+_REMEDY = "make the shard again, of plain files with relative names"
+
+
+class TarMember(NamedTuple):
+    """A file in a tar file: its name there, where its content begins, and the content."""
+
+    name: str
+    offset: int
+    content: bytes
+
+
+class TarStream:
+    """A tar file's bytes from its beginning on; `sha256` is that of all that has passed."""
+
+    def __init__(self, store: Store, name: str) -> None:
+        self.address = f"{store.root}/{name}"
+        self.size = store.size(name)
+        self.position = 0
+        self.sha256 = hashlib.sha256()
+        self._store, self._name = store, name
+        self._buffer, self._start = b"", 0
+
+    def take(self, length: int) -> bytes:
+        """The next bytes; raises UserError where the file ends before."""
+        if self.position + length > self.size:
+            self.refuse(f"the file ends at byte {self.size}, inside of a member: it is truncated")
+        while len(self._buffer) - self._start < length:
+            beginning = self._buffer[self._start :]
+            read = self._store.read(self._name, self.position + len(beginning), _CHUNK)
+            if not read:
+                self.refuse("the file became shorter while it was read")
+            self.sha256.update(read)
+            self._buffer, self._start = beginning + read, 0
+        taken = self._buffer[self._start : self._start + length]
+        self._start += length
+        self.position += length
+        return taken
+
+    def refuse(self, reason: str, member: str = "") -> NoReturn:
+        """Raise the UserError for the file or a member of it."""
+        raise UserError(f"{self.address}{': ' if member else ''}{member}: {reason}; {_REMEDY}")
+
+
+def tar_members(stream: TarStream) -> Iterator[TarMember]:
+    """The files in a tar file, in its order; directories are passed over.
+
+    Raises UserError, with the shard and the member, for anything else, for names that lead out of
+    a directory, and where the file is damaged or truncated.
+    """
+    long_name = None
+    while (header := stream.take(BLOCK)) != _END:
+        name, size, kind = _fields(stream, header, long_name)
+        if kind in (_EXTENDED, _GLOBAL, _LONG_NAME):
+            if size > _MOST_BYTES_OF_HEADER:
+                stream.refuse(f"a header of {size} bytes", name)
+            content = _content(stream, size)
+            given = content.rstrip(b"\0") if kind == _LONG_NAME else _path(stream, content, name)
+            if given is not None:
+                long_name = given
+            continue
+        long_name = None
+        if kind == _DIRECTORY:
+            _content(stream, size)
+            continue
+        if kind not in _FILE:
+            stream.refuse("it is a link or a special file, which is not read", name)
+        if size > min(_MOST_BYTES, stream.size - stream.position):
+            reason = "more than the rest of the file: it is truncated or damaged"
+            stream.refuse(f"its header says {size} bytes, {reason}", name)
+        offset = stream.position
+        yield TarMember(name, offset, _content(stream, size))
+    while stream.position < stream.size:
+        if any(stream.take(min(_CHUNK, stream.size - stream.position))):
+            stream.refuse("something follows after the end of the archive")
+
+
+def header_name(header: bytes) -> str:
+    """The name in a member's header, as well as it can be read."""
+    return header[:100].partition(b"\0")[0].decode(errors="replace")
+
+
+def _content(stream: TarStream, size: int) -> bytes:
+    content = stream.take(size)
+    stream.take(-size % BLOCK)
+    return content
+
+
+def _fields(stream: TarStream, header: bytes, long_name: bytes | None) -> tuple[str, int, bytes]:
+    """Name, size and kind of a member."""
+    place = f"the header at byte {stream.position - BLOCK}"
+    plain = header[: _CHECKSUM.start] + b" " * 8 + header[_CHECKSUM.stop :]
+    if _octal(header[_CHECKSUM]) != sum(plain):
+        stream.refuse(f"{place} is damaged, or the file is no tar file")
+    name = header[:100].partition(b"\0")[0]
+    if header[257:263] == b"ustar\0" and header[345]:
+        name = header[345:500].partition(b"\0")[0] + b"/" + name
+    shown = _safe_name(stream, name if long_name is None else long_name)
+    size = _octal(header[124:136])
+    if size is None:
+        stream.refuse("its size is no octal number", shown)
+    return shown, size, header[156:157]
+
+
+def _octal(field: bytes) -> int | None:
+    digits = field.strip(b" \0")
+    return int(digits, 8) if digits and not digits.strip(b"01234567") else None
+
+
+def _safe_name(stream: TarStream, name: bytes) -> str:
+    try:
+        text = name.decode()
+    except UnicodeDecodeError:
+        stream.refuse("its name is not UTF-8", repr(name[:200]))
+    while text.startswith("./"):
+        text = text[2:]
+    parts = text.split("/")
+    if text.startswith("/") or ".." in parts or not text.isprintable() or "\\" in text:
+        stream.refuse("its name leads out of a directory or has odd characters", repr(text[:200]))
+    return text
+
+
+def _path(stream: TarStream, content: bytes, member: str) -> bytes | None:
+    """The name that an extended header gives to the next member, if it gives one."""
+    path = None
+    while content:
+        length, _, _ = content.partition(b" ")
+        end = int(length) if length.isdigit() and len(length) < 8 else 0
+        key, equals, value = content[len(length) + 1 : end].partition(b"=")
+        if not (equals and len(length) < end <= len(content) and value.endswith(b"\n")):
+            stream.refuse("its extended header is malformed", member)
+        if key.startswith(_REFUSED_KEYS):
+            stream.refuse(f"its extended header sets {key.decode(errors='replace')}", member)
+        if key == b"path":
+            path = value[:-1]
+        content = content[end:]
+    return path

@@ -1,0 +1,151 @@
+"""One tar shard from records: the same records give the same bytes."""
+
+import hashlib
+import tarfile
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import BinaryIO
+
+import cv2
+import numpy as np
+
+from virtex.data.images import (
+    DEFAULT_LIMITS,
+    BadImage,
+    ImageLimits,
+    Picture,
+    content,
+    read_content,
+)
+from virtex.data.records import Record, Records
+from virtex.data.shards.sample_text import written
+from virtex.data.shards.tar_index import IMAGES, KINDS, ROW, TarIndex, left_out
+from virtex.data.shards.tar_members import BLOCK
+from virtex.files import whole_file
+
+_END = bytes(2 * BLOCK)
+_SIGNATURES = {b"\xff\xd8\xff": "jpg", b"\x89PNG\r\n": "png", b"GIF8": "gif", b"BM": "bmp"}
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """Pictures with a longer shorter side are brought to `short_side` pixels, as JPEG."""
+
+    short_side: int
+    quality: int
+
+
+@dataclass(frozen=True)
+class Packing:
+    """How records become shards; unchecked pictures are copied without being decoded."""
+
+    reduction: Reduction | None = None
+    skip_bad: bool = False
+    checked: bool = True
+    with_categories: bool = False
+
+
+def write_shard(
+    records: Records,
+    positions: Iterable[int],
+    path: Path,
+    packing: Packing,
+    limits: ImageLimits = DEFAULT_LIMITS,
+) -> tuple[TarIndex, list[BadImage]]:
+    """Write the tar file `path`, whole or not at all; returns its index and what was left out.
+
+    Raises BadImage for a picture that cannot be read, unless `packing` skips it; OSError where
+    writing fails.
+    """
+    with whole_file(path) as file:
+        shard = _Shard(file)
+        added = (_add(shard, records, index, packing, limits) for index in positions)
+        bad = [error for error in added if error]
+        shard.append(_END)
+    keys = [PurePath(error.picture).name for error in bad]
+    index = TarIndex(
+        rows=np.array(shard.rows, ROW),
+        tar_bytes=shard.size,
+        tar_sha256=shard.sha256.hexdigest(),
+        ids="given",
+        labels="categories" if packing.with_categories else "captions",
+        left_out=(left_out("pictures cannot be read", keys),) if keys else (),
+    )
+    return index, bad
+
+
+class _Shard:
+    """A tar file that grows, and the rows of its index."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.rows: list[tuple[int, ...]] = []
+        self.size = 0
+        self.sha256 = hashlib.sha256()
+        self._file = file
+
+    def append(self, data: bytes) -> None:
+        self._file.write(data)
+        self.sha256.update(data)
+        self.size += len(data)
+
+    def add(self, name: str, data: bytes) -> tuple[int, int, int]:
+        """Append a member; returns its offset, size and checksum."""
+        member = tarfile.TarInfo(name)  # of time 0 and owner 0
+        member.size = len(data)
+        self.append(member.tobuf(tarfile.USTAR_FORMAT))
+        place = self.size, len(data), zlib.crc32(data)
+        self.append(data + bytes(-len(data) % BLOCK))
+        return place
+
+
+def _add(
+    shard: _Shard, records: Records, index: int, packing: Packing, limits: ImageLimits
+) -> BadImage | None:
+    """Add a record; returns the error of a picture that is skipped."""
+    try:
+        record = records[index]
+        extension, data = _picture(record, packing, limits)
+    except BadImage as error:
+        if not packing.skip_bad:
+            raise
+        return error
+    key = f"{record.image_id:012}"
+    image = shard.add(f"{key}.{extension}", data)
+    text = shard.add(f"{key}.json", written(record, with_categories=packing.with_categories))
+    shard.rows.append((record.image_id, *image, *text, KINDS.index("json")))
+    return None
+
+
+def _picture(record: Record, packing: Packing, limits: ImageLimits) -> tuple[str, bytes]:
+    """The extension and the bytes of a record's picture in the shard."""
+    data = content(record.picture, limits)
+    reduction = packing.reduction
+    if reduction is None:
+        if packing.checked:
+            read_content(data, record.picture, limits)
+        return _extension(data, record.picture), data
+    image = read_content(data, record.picture, limits)
+    height, width = image.shape[:2]
+    factor = reduction.short_side / min(height, width)
+    if factor >= 1:
+        return _extension(data, record.picture), data
+    size = max(1, round(width * factor)), max(1, round(height * factor))
+    small = cv2.cvtColor(cv2.resize(image, size, interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2BGR)
+    encoded, jpeg = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, reduction.quality])
+    if not encoded:
+        reason = f"{size[0]} x {size[1]} pixels are too elongated to be written as JPEG"
+        raise BadImage(str(record.picture), reason)
+    return "jpg", jpeg.tobytes()
+
+
+def _extension(data: bytes, picture: Picture) -> str:
+    """What a picture's name in the shard ends in, so that it is read as one."""
+    for signature, extension in _SIGNATURES.items():
+        if data.startswith(signature):
+            return extension
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "webp"
+    named = str(picture).rpartition(".")[2].lower()
+    return named if named in IMAGES else "img"  # a reader looks at the bytes

@@ -1,0 +1,93 @@
+"""Images with the captions that were found for them, in shared memory.
+
+Where nobody gave an image an id it is a hash of its path below the data's root: the same on every
+machine and whatever else is there.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from virtex.data.content_rows import content_rows
+from virtex.data.records import Record
+from virtex.data.shared_strings import PackedStrings, hashed, shared
+from virtex.data.sources.image_files import ImageFiles
+
+_NAMED = 5  # places in a line of the report
+BLANK, NULL = 1, 2
+"""What a caption that cannot be used lacks: text, or itself."""
+
+
+@dataclass(frozen=True)
+class CaptionColumns:
+    """Which image has which captions, N images."""
+
+    image_ids: npt.NDArray[np.int64]  # (N,), ascending, all different
+    names: PackedStrings  # paths below the root
+    places: npt.NDArray[np.int64]  # (N,), of each image's path in `names`
+    captions: PackedStrings
+    order: npt.NDArray[np.int64]  # places in `captions` of the first image's, the second's, …
+    ends: npt.NDArray[np.int64]  # (N + 1,), a 0 and the end of each image's part of `order`
+
+
+class CaptionedImages(ImageFiles):
+    """The records of `columns`."""
+
+    def __init__(self, directory: Path, columns: CaptionColumns) -> None:
+        super().__init__(directory, columns.names, columns.places, columns.image_ids)
+        self._captions = columns.captions
+        self._order, self._ends = shared(columns.order), shared(columns.ends)
+
+    def __getitem__(self, index: int) -> Record:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        start, end = self._ends.numpy()[index : index + 2]
+        return Record(
+            image_id=int(self._image_ids.numpy()[index]),
+            picture=self.path(index),
+            captions=tuple(self._captions[i] for i in self._order.numpy()[start:end].tolist()),
+        )
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of image ids and captions."""
+        return hashed(self._image_ids, self._order, self._ends, *self._captions.tensors)
+
+    @property
+    def content_rows(self) -> npt.NDArray[np.void]:
+        """Of each record, (N,)."""
+        captions = list(self._captions)
+        ordered = [captions[place] for place in self._order.tolist()]
+        ends = pairwise(self._ends.tolist())
+        return content_rows(
+            self.image_ids.tolist(), ((ordered[start:end], None) for start, end in ends)
+        )
+
+    @property
+    def caption_count(self) -> int:
+        """Captions of all records."""
+        return len(self._order)
+
+
+def lacks(caption: str | None) -> int:
+    """`BLANK`, `NULL`, or 0 for a caption with text."""
+    if caption is None:
+        return NULL
+    return 0 if caption.strip() else BLANK
+
+
+def path_id(name: str) -> int:
+    """An id of 63 bits for a path below the root, which is written with '/'."""
+    # What UTF-8 has no place for is replaced as in packed strings.
+    digest = hashlib.blake2b(name.encode("utf-8", "replace"), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+def finding(count: int, what: str, where: list[str]) -> str:
+    """A count and the first places: `3 captions are blank (line 7, line 9, line 31)`."""
+    named = ", ".join(where[:_NAMED])
+    return f"{count} {what} ({named}{', …' if count > _NAMED else ''})"

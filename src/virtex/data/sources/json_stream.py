@@ -1,0 +1,137 @@
+"""Large JSON files, read item by item: COCO's annotations are never in memory as a whole."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TextIO
+
+from virtex.data.sources.plain_text import CONVERT, undecodable, undecodable_place
+from virtex.errors import UserError
+
+_BLANK = " \t\r\n"
+_AFTER_VALUE = frozenset(_BLANK + ",:]}")
+_MOST_CHARACTERS = 1 << 23  # of one item; they are sentences, or outlines of some thousand points
+
+
+def list_items(path: Path, window: int = 1 << 20) -> Iterator[tuple[str, object]]:
+    """Every item of every list in a JSON file's one object, as (key, item), in the file's order.
+
+    Members of the object that are no lists are passed over, and no list may be given twice.
+    `window` is how many characters are read at a time; an item or other member has a largest size,
+    so that memory is bounded, too.
+
+    Raises UserError, with the path and the place, when the file cannot be read or is malformed.
+    """
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            yield from _members(_Scanner(file, window))
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        where = undecodable_place(path)
+        raise UserError(
+            f"{path} is not UTF-8 text at {where}: {undecodable(error)}; {CONVERT}"
+        ) from error
+    except ValueError as error:
+        raise UserError(f"{path} is not a well-formed JSON object: {error}") from error
+    except RecursionError as error:
+        raise UserError(f"{path}: an item is nested too deeply for annotations") from error
+
+
+def _members(scanner: "_Scanner") -> Iterator[tuple[str, object]]:
+    scanner.expect("{")
+    more = not scanner.skip("}")
+    lists = set()
+    while more:
+        key = scanner.value()
+        if not isinstance(key, str):
+            raise ValueError(f"a key was expected {scanner.place}")
+        if key in lists:
+            raise ValueError(f"the list {key[:50]!r} is given twice {scanner.place}")
+        scanner.expect(":")
+        if scanner.skip("["):
+            lists.add(key)
+            for item in _items(scanner):
+                yield key, item
+        else:
+            scanner.value()
+        more = scanner.skip(",")
+        if not more:
+            scanner.expect("}")
+    if scanner.peek():
+        raise ValueError(f"the object is followed by more {scanner.place}")
+
+
+def _items(scanner: "_Scanner") -> Iterator[object]:
+    more = not scanner.skip("]")
+    while more:
+        yield scanner.value()
+        more = scanner.skip(",")
+        if not more:
+            scanner.expect("]")
+
+
+class _Scanner:
+    """A window over the text of a file, moving forward one JSON value or sign at a time."""
+
+    def __init__(self, file: TextIO, size: int) -> None:
+        self._file = file
+        self._size = size
+        self._window = ""
+        self._position = 0  # in the window
+        self._passed = 0  # characters of the file before the window
+        self._decode = json.JSONDecoder().raw_decode
+
+    @property
+    def place(self) -> str:
+        return f"(character {self._passed + self._position})"
+
+    def peek(self) -> str:
+        """The next character that is not blank; empty at the end of the file."""
+        while True:
+            while self._position < len(self._window):
+                character = self._window[self._position]
+                if character not in _BLANK:
+                    return character
+                self._position += 1
+            if not self._read_more():
+                return ""
+
+    def skip(self, sign: str) -> bool:
+        """Whether `sign` comes next; if so, move past it."""
+        found = self.peek() == sign
+        self._position += found
+        return found
+
+    def expect(self, sign: str) -> None:
+        """Move past `sign`; raises ValueError when something else comes next."""
+        if not self.skip(sign):
+            raise ValueError(f"{sign!r} was expected, not {self.peek()!r} {self.place}")
+
+    def value(self) -> object:
+        """The next value, whatever its kind; raises ValueError when there is none."""
+        self.peek()
+        while True:
+            try:
+                value, end = self._decode(self._window, self._position)
+            except json.JSONDecodeError as error:
+                place = self._passed + error.pos
+                # The value may only be cut by the window's end.
+                if not self._read_more():
+                    raise ValueError(f"{error.msg} (character {place})") from error
+            else:
+                # A number near the window's end may go on behind it: `1.` of `1.5` decodes as 1.
+                if self._window[end : end + 1] in _AFTER_VALUE or not self._read_more():
+                    self._position = end
+                    return value
+
+    def _read_more(self) -> bool:
+        """Move the window on; doubled for a value that does not fit, so that time stays linear."""
+        rest = self._window[self._position :]
+        if len(rest) > max(_MOST_CHARACTERS, self._size):
+            raise ValueError(f"one value is longer than {_MOST_CHARACTERS} characters {self.place}")
+        chunk = self._file.read(max(self._size, len(rest)))
+        self._passed += self._position
+        self._window = rest + chunk
+        self._position = 0
+        return bool(chunk)

@@ -1,0 +1,131 @@
+"""Rows of comma- and tab-separated values, as people write them: quoted, or in TSV not at all."""
+
+import csv
+from collections.abc import Iterable, Iterator
+from pathlib import Path, PurePosixPath
+
+from virtex.data.sources.image_files import IMAGE_EXTENSIONS
+from virtex.data.sources.plain_text import text_lines
+from virtex.errors import UserError
+
+DELIMITERS = {".csv": ",", ".tsv": "\t"}
+IMAGE_COLUMNS = ("image", "filepath", "path", "file_name")
+"""Names of the column of image files; the first wins over the others."""
+_HERE = PurePosixPath(".")
+_MOST_CHARACTERS = 1 << 27  # of one value; the csv module's own bound is 131,072
+_REMEDY = (
+    "a value that begins with a quotation mark, or holds a separator or a line break, must stand"
+    " in double quotes, with those inside of it doubled"
+)
+
+
+def separated_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """The rows of a file, each with the number of the line in which it ends, from 1.
+
+    The first is that of the names; a blank line is a row without values. Values may be quoted as in
+    CSV. A TSV file in which the quotation marks cannot be such, and of which all lines have as many
+    values, is read without quotes: the marks are part of the values.
+
+    Raises UserError, with the line, for text that is not UTF-8, for misplaced quotation marks, and
+    where one of them swallows rows.
+    """
+    delimiter = DELIMITERS[path.suffix.lower()]
+    if delimiter == "\t" and _may_be_unquoted(path) and not _is_quoted(path):
+        for number, line in text_lines(path):
+            text = line.rstrip("\r\n")
+            yield number, text.split("\t") if text else []
+        return
+    yield from _quoted_rows(path, delimiter)
+
+
+def _may_be_unquoted(path: Path) -> bool:
+    """Whether a value begins with a quotation mark, none is sure to be quoted, and all lines with
+    text have as many values."""
+    begins, columns = False, 0
+    for number, line in text_lines(path):
+        values = line.rstrip("\r\n").split("\t")
+        if values == [""]:
+            continue
+        columns = columns or len(values)
+        marked = [value for value in values if value.startswith('"')]
+        begins = begins or bool(marked)
+        if len(values) != columns or (marked and number == 1) or any(map(_is_doubled, marked)):
+            return False
+    return begins
+
+
+def _is_doubled(value: str) -> bool:
+    """Whether a value that begins with a quotation mark is surely quoted: empty, or with doubled
+    marks inside."""
+    return value == '""' or (value.endswith('"') and '""' in value[1:-1])
+
+
+def _is_quoted(path: Path) -> bool:
+    try:
+        for _ in _quoted_rows(path, "\t"):
+            pass
+    except _QuotingError:
+        return False
+    return True
+
+
+class _QuotingError(UserError):
+    """Quotation marks that are not those of CSV."""
+
+
+def _quoted_rows(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    lines: list[str] = []  # of the row
+    rows = csv.reader(_recorded(text_lines(path), lines), delimiter=delimiter, strict=True)
+    names: list[str] | None = None
+    while True:
+        lines.clear()
+        begin = rows.line_num + 1
+        try:
+            row = _next(rows)
+        except csv.Error as error:
+            raise _QuotingError(
+                f"{path}, line {rows.line_num} is malformed: {error}"
+                + (f", in a row that begins in line {begin}" if rows.line_num > begin else "")
+                + f"; {_REMEDY}"
+            ) from error
+        if row is None:
+            return
+        names = row if names is None else names
+        for number, line in enumerate(lines[1:], begin + 1):
+            if _is_row(line.rstrip("\r\n").split(delimiter), names, row):
+                raise _QuotingError(
+                    f"{path}, line {begin}: a quotation mark opens a value that ends in line"
+                    f" {rows.line_num}, but line {number} in it is a row of its own; {_REMEDY}"
+                )
+        yield rows.line_num, row
+
+
+def _recorded(lines: Iterable[tuple[int, str]], recorded: list[str]) -> Iterator[str]:
+    for _, line in lines:
+        recorded.append(line)
+        yield line
+
+
+def _next(rows: Iterator[list[str]]) -> list[str] | None:
+    # The bound is the whole process's, so it is as before when others run.
+    before = csv.field_size_limit(_MOST_CHARACTERS)
+    try:
+        return next(rows, None)
+    finally:
+        csv.field_size_limit(before)
+
+
+def _is_row(values: list[str], names: list[str], row: list[str]) -> bool:
+    """Whether a line inside of a value of `row` has an image such as `row` itself."""
+    column = next((names.index(name) for name in IMAGE_COLUMNS if name in names), None)
+    if column is None or not len(values) >= len(names) == len(row):
+        return False
+    image = PurePosixPath(row[column])
+    # Counted from either end: another column may hold separators.
+    for value in (values[column], values[column - len(names)]):
+        path = PurePosixPath(value.strip('"'))
+        if path.suffix == image.suffix and (
+            path.suffix[1:].lower() in IMAGE_EXTENSIONS or path.parent == image.parent != _HERE
+        ):
+            return True
+    return False

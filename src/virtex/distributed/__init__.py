@@ -1,0 +1,1 @@
+"""Processes: starting, connecting, watching and stopping them."""

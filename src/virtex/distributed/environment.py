@@ -1,0 +1,130 @@
+"""Which of the job's processes this one is, as torchrun or SLURM's srun tell in the environment."""
+
+import os
+import re
+import socket
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from virtex.distributed.signals import Stopped
+from virtex.errors import UserError
+
+_LAST_PORT = 2**16 - 1
+
+
+@dataclass(frozen=True)
+class Place:
+    """One process among `size`, and where the first of them can be reached.
+
+    `attempt` counts how often the job's processes were started anew. With an `agent` (torchrun's
+    or our own of its kind) this process is its child; `agent_serves` says that it also serves the
+    store at `host`:`port`, by which the processes find each other.
+    """
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    host: str = "127.0.0.1"
+    port: int = 0
+    attempt: int = 0
+    agent: bool = False
+    agent_serves: bool = False
+
+
+def find_place(environment: Mapping[str, str] = os.environ) -> Place:
+    """The place that the environment tells; a job of one process where it tells none.
+
+    Raises `UserError` where a variable is missing or is no number.
+    """
+    if "WORLD_SIZE" in environment:
+        return _by_torchrun(environment)
+    # What srun sets for each task, and the shell of sbatch or salloc lacks.
+    if "SLURM_PROCID" in environment and _number(environment, "SLURM_STEP_NUM_TASKS", "1") > 1:
+        return _by_srun(environment)
+    return Place()
+
+
+def _by_torchrun(environment: Mapping[str, str]) -> Place:
+    size = _number(environment, "WORLD_SIZE", least=1)
+    agent = "TORCHELASTIC_RUN_ID" in environment
+    if size == 1:
+        return Place(
+            local_rank=_number(environment, "LOCAL_RANK", "0"),
+            attempt=_number(environment, "TORCHELASTIC_RESTART_COUNT", "0"),
+            agent=agent,
+        )
+    return Place(
+        rank=_number(environment, "RANK", most=size - 1),
+        size=size,
+        local_rank=_number(environment, "LOCAL_RANK", "0"),
+        host=_text(environment, "MASTER_ADDR"),
+        port=_number(environment, "MASTER_PORT", least=1, most=_LAST_PORT),
+        attempt=_number(environment, "TORCHELASTIC_RESTART_COUNT", "0"),
+        agent=agent,
+        agent_serves=environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True",
+    )
+
+
+def _by_srun(environment: Mapping[str, str]) -> Place:
+    job = _number(environment, "SLURM_JOB_ID", "0")
+    step = _number(environment, "SLURM_STEP_ID", "0")
+    size = _number(environment, "SLURM_STEP_NUM_TASKS")
+    # The same for all tasks of a step, and another for the next job on the same machine.
+    port = str(20000 + (job * 16 + step) % 12000)
+    nodes = environment.get("SLURM_STEP_NODELIST") or _text(environment, "SLURM_JOB_NODELIST")
+    return Place(
+        rank=_number(environment, "SLURM_PROCID", most=size - 1),
+        size=size,
+        local_rank=_number(environment, "SLURM_LOCALID"),
+        host=environment.get("MASTER_ADDR") or first_host(nodes),
+        port=_number(environment, "MASTER_PORT", port, least=1, most=_LAST_PORT),
+        attempt=_number(environment, "SLURM_RESTART_COUNT", "0"),
+    )
+
+
+def wait_for(host: str, port: int, seconds: float, stopping: Callable[[], bool]) -> bool:
+    """Whether something listens at `host`:`port` within `seconds`; raises `Stopped`."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if stopping():
+            raise Stopped(f"stopped by a signal while {host}:{port} was waited for")
+        try:
+            with socket.create_connection((host, port), timeout=5):
+                return True
+        except OSError:
+            time.sleep(0.2)
+    return False
+
+
+def first_host(nodes: str) -> str:
+    """The first host of SLURM's short form, such as `gpu[07-09,12],login` → `gpu07`."""
+    first = re.match(r"(?:[^,\[\]]|\[[^\]]*\])+", nodes)
+    if first is None:
+        raise UserError(f"SLURM_STEP_NODELIST is {nodes!r}; expected names such as gpu[01-04]")
+    return re.sub(r"\[([^\],-]*)[^\]]*\]", r"\1", first[0])
+
+
+def _text(environment: Mapping[str, str], name: str) -> str:
+    value = environment.get(name)
+    if not value:
+        raise UserError(
+            f"the environment has no {name}; start the processes by torchrun, by srun, or by "
+            "--num-gpus-per-machine"
+        )
+    return value
+
+
+def _number(
+    environment: Mapping[str, str],
+    name: str,
+    default: str | None = None,
+    *,
+    least: int = 0,
+    most: int = 10**10,
+) -> int:
+    text = environment.get(name, default) or _text(environment, name)
+    if not re.fullmatch(r"[0-9]{1,10}", text) or not least <= int(text) <= most:
+        expected = f"from {least} to {most}" if most < 10**10 else f"of at least {least}"
+        raise UserError(f"{name} is {text!r} in the environment; expected a number {expected}")
+    return int(text)

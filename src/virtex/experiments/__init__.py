@@ -1,0 +1,1 @@
+"""Several runs: sweeps, SLURM jobs and comparisons."""

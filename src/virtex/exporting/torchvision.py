@@ -1,0 +1,25 @@
+"""The backbone as torchvision's network of its name, for programs that know nothing of virtex."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from virtex.errors import UserError
+from virtex.models.networks import Network, backbone_weights
+from virtex.models.state_dict import misfits, model_weights
+from virtex.models.upstream import current_names
+
+
+def load_backbone(into: Network, state: Mapping[Any, Any], source: str) -> None:
+    """Load the backbone of a checkpoint's `state`, of any file that `virtex.load` reads, or weights
+    under torchvision's names; mutates the network.
+
+    Raises `UserError` that names what is missing, left over or of another shape.
+    """
+    weights = backbone_weights(into, current_names(model_weights(state)))
+    lines = misfits(into.cnn.state_dict(), weights)
+    if lines:
+        raise UserError(
+            f"the backbone in {source} does not fit {into.name}; take the entry of its name:\n"
+            + "\n".join(lines)
+        )
+    into.cnn.load_state_dict(weights)

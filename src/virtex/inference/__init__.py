@@ -1,0 +1,1 @@
+"""Pretrained models at work: loading them and captioning images."""

@@ -1,0 +1,221 @@
+"""Captions for picture files: read ahead, captioned in batches, written as they come."""
+
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Literal, TextIO, assert_never
+
+import torch
+from torch import Tensor
+
+from virtex.config.schema import Config
+from virtex.data.images import BadImage
+from virtex.data.sources.find_images import path_of
+from virtex.decoding.captioner import BeamSearch, Caption, Captioner, NucleusSampling, Strategy
+from virtex.errors import RunError, UserError
+from virtex.inference.pretrained import Pretrained
+from virtex.inference.results import Captioned, Form, Result, result_writer, shown
+
+_READERS = 4
+"""Threads that read pictures, which is also how many whole pictures are in memory at once."""
+_REPORT_EVERY = 10.0  # seconds
+
+DecoderName = Literal["beam_search", "nucleus_sampling"]
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How the user wants captions found; None is the configuration's. `top` (≥ 1) of each image."""
+
+    decoder: DecoderName | None = None
+    beam_size: int | None = None
+    nucleus_size: float | None = None
+    seed: int | None = None
+    top: int = 1
+
+
+@dataclass(frozen=True)
+class _Read:
+    path: Path
+    pixels: Tensor  # (1, 3, H, W) uint8 on the CPU
+
+
+def decoding_strategy(config: Config, wanted: Decoding) -> Strategy:
+    """The strategy; raises `UserError` for a value that it does not have or cannot fulfil."""
+    configured = config.model.decoder
+    name = configured.name if wanted.decoder is None else wanted.decoder
+    match name:
+        case "beam_search":
+            _refuse(name, nucleus_size=wanted.nucleus_size, seed=wanted.seed)
+            beams = configured.beam_size if wanted.beam_size is None else wanted.beam_size
+            if wanted.top > beams:
+                raise UserError(
+                    f"--top {wanted.top}: a search with a beam size of {beams} finds {beams} "
+                    f"captions; give --beam-size {wanted.top}, or a --top of at most {beams}"
+                )
+            return BeamSearch(beams)
+        case "nucleus_sampling":
+            _refuse(name, beam_size=wanted.beam_size)
+            size = wanted.nucleus_size
+            return NucleusSampling(
+                nucleus_size=configured.nucleus_size if size is None else size,
+                samples=wanted.top,
+                seed=config.random_seed if wanted.seed is None else wanted.seed,
+            )
+        case _:
+            assert_never(name)
+
+
+def caption_pictures(
+    pretrained: Pretrained,
+    captioner: Captioner,
+    pictures: Sequence[Path | BadImage],
+    *,
+    top: int,
+    batch_size: int,
+) -> Iterator[list[Result]]:
+    """The results of each batch of pictures, in order, with at most `top` captions of a picture.
+
+    Sampling knows a picture by the pixels that the model sees: its captions depend neither on its
+    name and place nor on the other pictures.
+    """
+
+    def read(picture: Path | BadImage) -> _Read | BadImage:
+        if isinstance(picture, BadImage):
+            return picture
+        try:
+            return _Read(picture, pretrained.crops([picture]))
+        except BadImage as error:
+            return error
+
+    for batch in _read_ahead(read, pictures, batch_size):
+        whole = [picture for picture in batch if isinstance(picture, _Read)]
+        captions = iter(_caption(captioner, whole, pretrained.device))
+        yield [
+            Captioned(picture.path, tuple(next(captions)[:top]))
+            if isinstance(picture, _Read)
+            else picture
+            for picture in batch
+        ]
+
+
+def write_captions(
+    batches: Iterator[list[Result]],
+    pictures: Sequence[Path | BadImage],
+    output: Path | None,
+    form: Form,
+) -> int:
+    """Write the results of `pictures` as they come; how many are `BadImage`, each told on stderr.
+
+    They go to the end of a file, or to standard output. Raises `UserError` where the file cannot be
+    opened, and `RunError` where it cannot be written on.
+    """
+    bad = done = 0
+    reported = started = time.monotonic()
+    width = max((len(shown(path_of(picture))) for picture in pictures), default=0)
+    with (
+        _silent_pillow(),
+        _opened(output) as stream,
+        result_writer(stream, form, path_width=width) as write,
+    ):
+        for batch in batches:
+            for result in batch:
+                if isinstance(result, BadImage):
+                    bad += 1
+                    _tell(f"skipped {shown(result.path)}: {result.reason}")
+                write(result)
+            stream.flush()
+            done += len(batch)
+            if output is not None and time.monotonic() - reported > _REPORT_EVERY:
+                reported = time.monotonic()
+                rate = done / (reported - started)
+                _tell(f"{done:,} of {len(pictures):,} pictures, {rate:.1f} a second")
+    return bad
+
+
+def _refuse(decoder: DecoderName, **values: object) -> None:
+    for name, value in values.items():
+        if value is not None:
+            other = {"beam_search": "nucleus_sampling", "nucleus_sampling": "beam_search"}[decoder]
+            flag = f"--{name.replace('_', '-')}"
+            raise UserError(
+                f"{flag} {value} is for {other}, but captions are found by {decoder}; "
+                f"give --decoder {other}, or leave {flag} out"
+            )
+
+
+def _read_ahead(
+    read: Callable[[Path | BadImage], _Read | BadImage],
+    pictures: Sequence[Path | BadImage],
+    batch_size: int,
+) -> Iterator[list[_Read | BadImage]]:
+    """Batches of pictures that are read while the batch before is in use."""
+    with ThreadPoolExecutor(_READERS) as readers:
+        reading: list[Future[_Read | BadImage]] = []
+        for first in range(0, len(pictures) + batch_size, batch_size):
+            following = pictures[first : first + batch_size]
+            current, reading = reading, [readers.submit(read, each) for each in following]
+            if current:
+                yield [future.result() for future in current]
+
+
+def _caption(
+    captioner: Captioner, batch: Sequence[_Read], device: torch.device
+) -> list[list[Caption]]:
+    if not batch:
+        return []
+    try:
+        return captioner.caption(
+            torch.cat([picture.pixels for picture in batch]).to(device),
+            [_key(picture.pixels) for picture in batch],
+        )
+    except torch.OutOfMemoryError as error:
+        raise RunError(
+            f"the GPU's memory is too small for {len(batch)} pictures at once; "
+            "give a smaller --batch-size"
+        ) from error
+
+
+def _key(pixels: Tensor) -> int:
+    content = pixels.contiguous().numpy().tobytes()
+    return int.from_bytes(blake2b(content, digest_size=8).digest())
+
+
+@contextmanager
+def _opened(output: Path | None) -> Iterator[TextIO]:
+    if output is None:
+        yield sys.stdout
+        return
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        stream = output.open("a", encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot write {output}: {error.strerror}") from error
+    try:
+        with stream:
+            yield stream
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise RunError(
+            f"cannot go on writing {output}: {error.strerror}; make room and repeat the command, "
+            "with --continue if these are JSON lines"
+        ) from error
+
+
+@contextmanager
+def _silent_pillow() -> Iterator[None]:
+    """Without its warnings of odd metadata and large pictures, which say no file's name."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="PIL")
+        yield
+
+
+def _tell(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)

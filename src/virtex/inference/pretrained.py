@@ -1,0 +1,240 @@
+"""A pretrained model, whole: from one of our checkpoints, or from weights and a configuration."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from virtex.build import data as build_tasks
+from virtex.build import model as build
+from virtex.build.data import Vocabulary
+from virtex.checkpoints import file as checkpoint
+from virtex.checkpoints.state import (
+    fitting_weights,
+    is_own,
+    load_weights,
+    saved_config,
+    saved_vocabulary,
+)
+from virtex.config import loading as settings
+from virtex.config.schema import EARLIER_RUN, Config
+from virtex.data.images import (
+    DEFAULT_LIMITS,
+    ImageLimits,
+    PixelArray,
+    from_pillow,
+    named_limits,
+    read_image,
+)
+from virtex.data.transforms import Augmented
+from virtex.decoding.attention import WordAttention
+from virtex.decoding.captioner import BeamSearch, Caption, Captioner, Strategy
+from virtex.errors import UserError
+from virtex.files import check_local
+from virtex.models.modes import SizesAlone, evaluating
+from virtex.tasks.base import Objective
+from virtex.tasks.captioning import Captioning
+from virtex.text.tokenizer import Tokenizer
+
+Picture = str | Path | Image.Image | PixelArray
+"""An image file, a picture of Pillow's, or (H, W, 3) uint8 RGB."""
+
+
+@dataclass(frozen=True)
+class CaptionAttention:
+    """A caption, where the model looks in `pixels` (H, W, 3) uint8 RGB for each of its words."""
+
+    text: str
+    attention: WordAttention
+    pixels: PixelArray
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A model in evaluation mode, with what it takes to use it."""
+
+    config: Config
+    vocabulary: Vocabulary
+    objective: Objective
+    limits: ImageLimits = DEFAULT_LIMITS
+    """Of the image files that are read."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model computes."""
+        return next(self.objective.parameters()).device
+
+    @property
+    def can_caption(self) -> bool:
+        """Whether the model's task was captioning."""
+        return isinstance(self.objective, Captioning)
+
+    def to(self, device: str | torch.device) -> Self:
+        """This model, moved to a device."""
+        self.objective.to(device)
+        return self
+
+    def pixels(self, pictures: Sequence[Picture]) -> Tensor:
+        """(B, 3, H, W) uint8 RGB on the model's device, cropped as for validation.
+
+        Raises `BadImage`, a `UserError`, for a file that gives no picture.
+        """
+        return self.crops(pictures).to(self.device)
+
+    def crops(self, pictures: Sequence[Picture]) -> Tensor:
+        """`pixels` on the CPU."""
+        crops = [self._cropped(_array(picture, self.limits)) for picture in pictures]
+        return torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2)
+
+    def caption(
+        self,
+        pictures: Sequence[Picture],
+        *,
+        strategy: Strategy | None = None,
+        keys: Sequence[int] | None = None,
+        batch_size: int = 32,
+    ) -> list[list[Caption]]:
+        """Captions of each picture, best first.
+
+        `strategy` is `BeamSearch` or `NucleusSampling` of `virtex.decoding.captioner` (default: the
+        configuration's). `keys` name the pictures to sampling, their positions if None: what is
+        drawn does not depend on `batch_size`.
+
+        Raises `UserError` if the model's task is not captioning, and as `pixels` does.
+        """
+        captioner = self.captioner(strategy)
+        keys = range(len(pictures)) if keys is None else keys
+        found: list[list[Caption]] = []
+        for first in range(0, len(pictures), batch_size):
+            batch = slice(first, first + batch_size)
+            found += captioner.caption(self.pixels(pictures[batch]), keys[batch])
+        return found
+
+    def attention(
+        self, picture: Picture, tokens: Sequence[int] | None = None, *, layer: int = -1
+    ) -> CaptionAttention:
+        """Where the model looks in a picture for each word of a caption.
+
+        `tokens` are the caption's, without [SOS] and [EOS]; if None, the best that beam search
+        finds. `layer` is of the head: from 0, or from the end with -1.
+
+        Raises `UserError` for a `layer` or a length that the head does not have, and as `caption`.
+        """
+        captioner = self.captioner(BeamSearch(self.config.model.decoder.beam_size))
+        pixels = self.pixels([picture])
+        if tokens is None:
+            tokens = captioner.caption(pixels)[0][0].tokens
+        return CaptionAttention(
+            text=captioner.tokenizer.decode(tokens),
+            attention=captioner.attention(pixels[0], tokens, layer=layer),
+            pixels=pixels[0].permute(1, 2, 0).cpu().numpy(),
+        )
+
+    def captioner(self, strategy: Strategy | None = None) -> Captioner:
+        """What captions batches of pixels; arguments and errors as of `caption`."""
+        return build_tasks.captioner(self.config, self.objective, self.vocabulary, strategy)
+
+    def features(self, pictures: Sequence[Picture], *, batch_size: int = 32) -> Tensor:
+        """(N, C) float32: the mean of each picture's grid, on the CPU."""
+        with evaluating(self.objective):
+            pooled = [
+                self.objective.visual(self.pixels(pictures[first : first + batch_size]))
+                .mean(dim=(2, 3))
+                .float()
+                .cpu()
+                for first in range(0, len(pictures), batch_size)
+            ]
+        return torch.cat([torch.empty(0, self.config.model.visual.feature_size), *pooled])
+
+    def _cropped(self, picture: PixelArray) -> PixelArray:
+        data = self.config.data
+        unused = np.random.default_rng(0)  # these transforms draw nothing
+        augmented = Augmented(picture)
+        for step in build.transform_steps(data.transforms_val, data.image_crop_size):
+            augmented = step(augmented, unused)
+        return augmented.image
+
+
+def _array(picture: Picture, limits: ImageLimits) -> PixelArray:
+    match picture:
+        case str() | Path():
+            check_local(picture)
+            return read_image(Path(picture), limits)
+        case Image.Image():
+            try:
+                return from_pillow(picture)
+            except ValueError as error:
+                raise UserError(f"a picture of Pillow's mode {picture.mode}: {error}") from error
+        case _:
+            if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
+                raise UserError(
+                    f"a picture is an array of {picture.dtype} {list(picture.shape)}; expected "
+                    "uint8 [height, width, 3], RGB from 0 to 255"
+                )
+            return picture
+
+
+def load(
+    path: str | Path,
+    *,
+    config: str | Path | Config | None = None,
+    tokenizer: str | Path | None = None,
+    max_pixels: int | None = None,
+    max_image_mb: int | None = None,
+) -> Pretrained:
+    """The model of a checkpoint, on the CPU.
+
+    A checkpoint of ours is self-contained. A published one (a mapping with `model`, of any release
+    from 0.9 on) and a bare state dict need `config`, the YAML of their run or what was made of it;
+    their vocabulary is `tokenizer`, else the configuration's `DATA.TOKENIZER_MODEL`. Given for a
+    checkpoint of ours, both replace what it holds. `max_pixels` and `max_image_mb` (2^20 bytes)
+    limit the image files that the model reads.
+
+    Raises `UserError` where the file cannot be read, where weights are missing, left over or of
+    another shape, and where the vocabulary does not fit them.
+    """
+    path = Path(path)
+    state = checkpoint.load(path)
+    resolved = _config(path, state, config)
+    vocabulary, source = _vocabulary(path, state, resolved, tokenizer)
+    build_tasks.check_vocabulary(resolved, vocabulary, source)
+    with SizesAlone():  # as a file can ask for more than the memory
+        fitting_weights(build.objective(resolved, weights_follow=True), state, str(path))
+    objective = build.objective(resolved, weights_follow=True)
+    load_weights(objective, state, str(path))
+    objective.eval()
+    limits = named_limits(
+        max_pixels,
+        max_image_mb,
+        settings=("max_pixels of virtex.load", "max_image_mb of virtex.load"),
+    )
+    return Pretrained(resolved, vocabulary, objective, limits)
+
+
+def _config(path: Path, state: Mapping[str, Any], given: str | Path | Config | None) -> Config:
+    if isinstance(given, Config):
+        return given
+    if given is not None:
+        return settings.load(Config, Path(given), context=EARLIER_RUN)
+    if not is_own(state):
+        raise UserError(
+            f"{path} holds weights but no configuration; name the YAML file of their run as well "
+            "(--config FILE on the command line, config= in Python)"
+        )
+    return saved_config(state)
+
+
+def _vocabulary(
+    path: Path, state: Mapping[str, Any], config: Config, given: str | Path | None
+) -> tuple[Vocabulary, str]:
+    """The vocabulary, and where it comes from."""
+    if given is not None:
+        return Tokenizer.from_file(Path(given)), str(given)
+    if is_own(state):
+        return saved_vocabulary(state), f"in {path}"
+    return build_tasks.published_vocabulary(config)

@@ -1,0 +1,1 @@
+"""Images to look at: contact sheets, attention panels and the text on them."""

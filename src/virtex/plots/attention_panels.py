@@ -1,0 +1,143 @@
+"""Where a captioner looks for each word: a picture of panels, as in the VirTex paper."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw
+
+from virtex.plots.lettering import Font, choose_font, fit, wrap
+
+Pixels = npt.NDArray[np.uint8]
+Maps = npt.NDArray[np.floating]
+
+PANEL, HEAD_PANEL = 192, 112
+"""Longer side of a panel's picture in pixels: of all heads together, and of each head."""
+
+_MARGIN, _GAP = 16, 8
+_ABOVE = 22  # of a panel, for its title
+_LINE = 1.4  # in sizes of its letters
+_HEADING, _TITLE, _NOTE = 20, 14, 11  # sizes of letters
+_LABEL_WIDTH = 56
+_DIMMED = 0.45
+"""Light of the image where the map is zero; it is full at the peak."""
+_OPAQUE = 0.6
+"""Share of the colour at the peak, so that what is there can still be seen."""
+_BRIGHTEST = 220
+"""Of 255 colours; the last ones are nearly white."""
+_GREY = "dimgrey"
+
+
+@dataclass(frozen=True)
+class _Panel:
+    picture: Pixels
+    title: str = ""
+    note: str = ""
+
+
+_Row = tuple[str, Sequence[_Panel | None]]
+"""A label for the left side, and panels from left to right."""
+
+
+def attention_panels(
+    image: Pixels, words: Sequence[str], maps: Maps, *, heads: bool = False, columns: int = 6
+) -> Pixels:
+    """A picture (H', W', 3) uint8: the image, then for each word the image under its map.
+
+    `image` is (H, W, 3) uint8 RGB; `maps` is (words, heads, h, w) ≥ 0 over the whole image. Shown
+    is the mean of all heads, in rows of `columns` panels; with `heads`, a row of the mean is
+    followed by a row for each head. The brightest colour of a panel is its own map's maximum, which
+    stands beside the word; so colours of two panels are not to be compared.
+    """
+    side = HEAD_PANEL if heads else PANEL
+    photo = _resized(image, side)
+
+    def panels_of(shown: Maps) -> list[_Panel | None]:
+        return [
+            _Panel(overlay(photo, grid), word, f"{grid.max():.0%}")
+            for word, grid in zip(words, shown, strict=True)
+        ]
+
+    mean = [_Panel(photo), *panels_of(maps.mean(axis=1))]
+    if heads:
+        rows: list[_Row] = [("mean", mean)]
+        rows += [
+            (f"head {head + 1}", [None, *panels_of(maps[:, head])]) for head in range(maps.shape[1])
+        ]
+    else:
+        rows = [("", mean[first : first + columns]) for first in range(0, len(mean), columns)]
+    legend = (
+        f"A panel is brightest where one of {maps.shape[2]} x {maps.shape[3]} places has the share "
+        "of attention that stands beside the word."
+    )
+    return _compose(" ".join(words), legend, rows)
+
+
+def overlay(image: Pixels, grid: Maps) -> Pixels:
+    """The image (H, W, 3), grey and dimmed, under a map (h, w) as smooth heat from 0 to its peak.
+
+    A map that is the same everywhere is the same colour everywhere; one of zeros shows none.
+    """
+    height, width = image.shape[:2]
+    smooth = cv2.resize(grid.astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC)
+    smooth = smooth.clip(min=0.0)  # bicubic curves swing below
+    peak = float(smooth.max())
+    heat = smooth / peak if peak > 0 else smooth
+    colors = cv2.applyColorMap(np.rint(_BRIGHTEST * heat).astype(np.uint8), cv2.COLORMAP_INFERNO)
+    heat = heat[..., None]
+    light = _DIMMED + (1 - _DIMMED) * heat
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None] * light
+    mixed = grey * (1 - _OPAQUE * heat) + colors[..., ::-1] * (_OPAQUE * heat)
+    pixels: Pixels = np.rint(mixed).astype(np.uint8)
+    return pixels
+
+
+def _resized(image: Pixels, side: int) -> Pixels:
+    height, width = image.shape[:2]
+    scale = side / max(height, width)
+    size = max(1, round(scale * width)), max(1, round(scale * height))
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
+
+
+def _compose(caption: str, legend: str, rows: Sequence[_Row]) -> Pixels:
+    """The heading, the legend, then the rows, each panel under its title; all panels are alike."""
+    title, note, heading = (choose_font(caption, size) for size in (_TITLE, _NOTE, _HEADING))
+    panel = next(panel for _, panels in rows for panel in panels if panel is not None)
+    across, down = panel.picture.shape[1] + _GAP, _ABOVE + panel.picture.shape[0] + _GAP
+    left = _MARGIN + (_LABEL_WIDTH if any(label for label, _ in rows) else 0)
+    width = left + max(len(panels) for _, panels in rows) * across - _GAP + _MARGIN
+    text = [
+        *((line, heading, "black") for line in wrap(caption, heading, width - 2 * _MARGIN)),
+        *((line, note, _GREY) for line in wrap(legend, note, width - 2 * _MARGIN)),
+    ]
+    top = _MARGIN + sum(round(_LINE * font.size) for _, font, _ in text) + _GAP
+    sheet = Image.new("RGB", (width, top + len(rows) * down - _GAP + _MARGIN), "white")
+    draw = ImageDraw.Draw(sheet)
+    y = _MARGIN
+    for line, font, color in text:
+        draw.text((_MARGIN, y), line, fill=color, font=font)
+        y += round(_LINE * font.size)
+    for row, (label, panels) in enumerate(rows):
+        y = top + row * down
+        middle = y + _ABOVE + panel.picture.shape[0] // 2
+        draw.text((_MARGIN, middle), label, fill=_GREY, font=title, anchor="lm")
+        for column, each in enumerate(panels):
+            if each is not None:
+                _place(sheet, (left + column * across, y), each, (title, note))
+    return np.asarray(sheet)
+
+
+def _place(
+    sheet: Image.Image, corner: tuple[int, int], panel: _Panel, fonts: tuple[Font, Font]
+) -> None:
+    x, y = corner
+    title, note = fonts
+    draw = ImageDraw.Draw(sheet)
+    width = panel.picture.shape[1]
+    baseline = y + _TITLE + 2
+    draw.text((x + width, baseline), panel.note, fill=_GREY, font=note, anchor="rs")
+    word = fit(panel.title, title, width - round(note.getlength(panel.note)) - _GAP)
+    draw.text((x, baseline), word, fill="black", font=title, anchor="ls")
+    sheet.paste(Image.fromarray(panel.picture), (x, y + _ABOVE))

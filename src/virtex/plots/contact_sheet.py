@@ -1,0 +1,35 @@
+"""One picture of many: images in a grid, each with its caption below."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from virtex.plots.lettering import choose_font, wrap
+
+TILE = 192
+"""Side of an image on the sheet, in pixels."""
+
+_LINE = 14
+_LINES = 4
+_MARGIN = 8
+
+
+def contact_sheet(
+    images: Sequence[np.ndarray], captions: Sequence[str], columns: int = 4
+) -> np.ndarray:
+    """(H, W, 3) uint8 sheet of (h, w, 3) uint8 RGB images with a caption each; captions are cut
+    after four lines."""
+    rows = -(-len(images) // columns)
+    width, height = TILE + _MARGIN, TILE + _LINE * _LINES + _MARGIN
+    sheet = Image.new("RGB", (columns * width + _MARGIN, rows * height + _MARGIN), "white")
+    draw = ImageDraw.Draw(sheet)
+    font = choose_font(" ".join(captions), 12)
+    for index, (image, caption) in enumerate(zip(images, captions, strict=True)):
+        x = _MARGIN + index % columns * width
+        y = _MARGIN + index // columns * height
+        tile = Image.fromarray(image).resize((TILE, TILE), Image.Resampling.BICUBIC)
+        sheet.paste(tile, (x, y))
+        lines = wrap(caption, font, TILE)[:_LINES]
+        draw.multiline_text((x, y + TILE + 2), "\n".join(lines), fill="black", font=font, spacing=2)
+    return np.asarray(sheet)

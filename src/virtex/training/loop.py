@@ -1,0 +1,269 @@
+"""The training loop and validation, for any task.
+
+Iterations count from 1. Iteration i uses the schedule's factor for i - 1 steps taken, and torch's
+random numbers are a function of (seed, iteration, rank): a run can go on anywhere. They serve
+networks that drop whole layers; dropout follows from the examples.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from virtex.distributed.world import World
+from virtex.errors import RunError
+from virtex.optim.schedules import Schedule
+from virtex.training.precision import Precision
+
+
+class LossTerm(Protocol):
+    """A sum over items and their number, as scalar tensors."""
+
+    @property
+    def total(self) -> Tensor: ...
+    @property
+    def items(self) -> Tensor: ...
+
+
+class Objective(Protocol):
+    """A module that gives the named losses of a batch, and the number of items in each."""
+
+    @property
+    def loss_names(self) -> tuple[str, ...]: ...
+    def __call__(self, batch: Mapping[str, Tensor], /) -> Mapping[str, LossTerm]: ...
+    def counts(self, batch: Mapping[str, Tensor], /) -> Mapping[str, Tensor]: ...
+    def eval(self) -> object: ...
+    def train(self) -> object: ...
+    def parameters(self) -> Iterator[Tensor]: ...
+    def buffers(self) -> Iterator[Tensor]: ...
+    def named_parameters(self) -> Iterator[tuple[str, Tensor]]: ...
+
+
+class Optimizer(Protocol):
+    """What the loop needs of an optimizer; groups hold `name`, `peak_lr` and `lr`."""
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]: ...
+    def step(self) -> None: ...
+    def zero_grad(self) -> None: ...
+
+
+class Diverged(RunError):
+    """Too many steps in a row had a gradient that is not finite."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One iteration, done. Losses are detached, still on the device.
+
+    Their mean over the processes is the mean over the items of the global batch. `applied` is False
+    where the gradient was not finite and the weights were left alone.
+    """
+
+    iteration: int
+    losses: Mapping[str, Tensor]
+    gradient_norm: Tensor
+    learning_rates: Mapping[str, float]
+    applied: bool
+    images: int
+    data_seconds: float
+    seconds: float
+
+
+def optimize(
+    objective: Objective,
+    batches: Iterator[Mapping[str, Tensor]],
+    optimizer: Optimizer,
+    schedule: Schedule,
+    *,
+    scaler: torch.amp.GradScaler,
+    precision: Precision,
+    clip_grad_norm: float,
+    max_nonfinite_steps: int,
+    seed: int,
+    world: World,
+    parallel: nn.Module,
+    accumulate: int = 1,
+    first: int,
+    last: int,
+    reached: Callable[[str], None] = lambda _: None,
+) -> Iterator[Step]:
+    """Train for the iterations `first` … `last` and yield after each.
+
+    `batches` are this process's parts of the global batches and start at iteration `first`.
+    `parallel` is the objective, or a DistributedDataParallel of it. A batch is computed in
+    `accumulate` parts, which it must divide into; the loss is the mean over the items of the
+    global batch, however it is divided. The gradient's norm is clipped to `clip_grad_norm`. A step
+    whose gradient is not finite leaves the weights alone; more than `max_nonfinite_steps` of them
+    in a row raise `Diverged`. `reached` is told what comes next.
+    """
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    nonfinite = 0
+    objective.train()
+    for iteration in range(first, last + 1):
+        start = time.perf_counter()
+        reached(f"iteration {iteration}, waiting for data")
+        batch = next(batches)
+        data_seconds = time.perf_counter() - start
+        reached(f"iteration {iteration}, forward and backward pass")
+        _seed_torch(seed, world.rank, iteration)
+        for group in optimizer.param_groups:
+            group["lr"] = group["peak_lr"] * schedule(iteration - 1)
+        optimizer.zero_grad()
+        # A forward pass that overflows would spoil batch norm's running statistics for good.
+        statistics = [buffer.clone() for buffer in objective.buffers()]
+        shares = _shares(objective, batch, world)
+        losses = {name: torch.zeros_like(share) for name, share in shares.items()}
+        for part, synchronised in _parts(batch, accumulate, parallel):
+            with synchronised:
+                with precision.autocast():
+                    terms = parallel(part)
+                means = {name: term.total / shares[name] for name, term in terms.items()}
+                loss = torch.stack(list(means.values())).sum()
+                scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            losses = {name: losses[name] + mean.detach() for name, mean in means.items()}
+        reached(f"iteration {iteration}, optimizer's step")
+        norm, applied = _descend(optimizer, scaler, parameters, clip_grad_norm)
+        if not applied:
+            _restore(objective, statistics)
+        nonfinite = 0 if applied else nonfinite + 1
+        step = Step(
+            iteration=iteration,
+            losses=losses,
+            gradient_norm=norm,
+            learning_rates={group["name"]: group["lr"] for group in optimizer.param_groups},
+            applied=applied,
+            images=len(batch["image"]),
+            data_seconds=data_seconds,
+            seconds=time.perf_counter() - start,
+        )
+        if nonfinite > max_nonfinite_steps:
+            raise Diverged(_diagnosis(objective, step, batch, nonfinite))
+        yield step
+
+
+def _shares(objective: Objective, batch: Mapping[str, Tensor], world: World) -> dict[str, Tensor]:
+    """A process's share of the items of each loss over all processes, at least one in all.
+
+    DistributedDataParallel takes the mean of the processes' gradients: with losses divided by these
+    it is the gradient of the mean over all items.
+    """
+    counts = objective.counts(batch)
+    totals = world.sum(torch.stack(list(counts.values()))).clamp(min=1) / world.size
+    return dict(zip(counts, totals.unbind(), strict=True))
+
+
+def _parts(
+    batch: Mapping[str, Tensor], accumulate: int, parallel: nn.Module
+) -> Iterator[tuple[Mapping[str, Tensor], AbstractContextManager[None]]]:
+    """The parts of a batch, and a context in which only the last one's gradient is exchanged."""
+    rows = len(batch["image"]) // accumulate
+    for start in range(0, rows * accumulate, rows):
+        part = {name: tensor[start : start + rows] for name, tensor in batch.items()}
+        if isinstance(parallel, DistributedDataParallel) and start < rows * (accumulate - 1):
+            yield part, parallel.no_sync()
+        else:
+            yield part, nullcontext()
+
+
+def _descend(
+    optimizer: Optimizer,
+    scaler: torch.amp.GradScaler,
+    parameters: Sequence[nn.Parameter],
+    clip_grad_norm: float,
+) -> tuple[Tensor, bool]:
+    """The step; the gradient's norm before clipping, and whether it was finite.
+
+    Where it was not, the weights are left alone.
+    """
+    scaler.unscale_(optimizer)  # type: ignore[arg-type]
+    norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    finite = bool(norm.isfinite())
+    if finite:
+        nn.utils.clip_grads_with_norm_(parameters, clip_grad_norm, norm)
+        scaler.step(optimizer)  # type: ignore[arg-type]
+    # Where a gradient overflowed, which `unscale_` has seen, this lowers the scale.
+    scaler.update()
+    return norm, finite
+
+
+@torch.no_grad()
+def validate(
+    objective: Objective,
+    batches: Iterable[Mapping[str, Tensor]],
+    *,
+    precision: Precision,
+    sum_over_processes: Callable[[Tensor], Tensor],
+    stopping: Callable[[], bool] = lambda: False,
+) -> dict[str, float] | None:
+    """Each loss's mean over all items of the split, however it is divided into batches.
+
+    `objective.loss_names` says which losses there are, so that processes whose share is empty take
+    part too. A loss without any item is left out. None where `stopping` was true on any process:
+    the rest is not looked at. Leaves the module in training mode, and torch's random state
+    untouched.
+    """
+    objective.eval()
+    names: tuple[str, ...] = objective.loss_names
+    device = next(objective.parameters()).device
+    sums = torch.zeros(len(names) + 1, 2, dtype=torch.float64, device=device)
+    try:
+        for batch in batches:
+            if stopping():
+                sums[-1] += 1
+                break
+            with precision.autocast():
+                losses = objective(batch)
+            pairs = [torch.stack((losses[name].total, losses[name].items)) for name in names]
+            sums[:-1] += torch.stack(pairs)
+    finally:
+        objective.train()
+    *rows, (stopped, _) = sum_over_processes(sums).tolist()
+    if stopped:
+        return None
+    totals = dict(zip(names, rows, strict=True))
+    return {name: total / count for name, (total, count) in totals.items() if count > 0}
+
+
+def _seed_torch(random_seed: int, rank: int, iteration: int) -> None:
+    words = np.random.SeedSequence([random_seed, rank, iteration]).generate_state(1, np.uint64)
+    # torch reads 64-bit seeds as signed.
+    torch.manual_seed(int(words[0] >> np.uint64(1)))
+
+
+@torch.no_grad()
+def _restore(module: Objective, buffers: Sequence[Tensor]) -> None:
+    for buffer, saved in zip(module.buffers(), buffers, strict=True):
+        buffer.copy_(saved)
+
+
+def _diagnosis(
+    objective: Objective, step: Step, batch: Mapping[str, Tensor], nonfinite: int
+) -> str:
+    losses = ", ".join(f"{name} {float(value):.4g}" for name, value in step.losses.items())
+    rates = ", ".join(f"{name} {rate:.3g}" for name, rate in step.learning_rates.items())
+    bad = [
+        name
+        for name, p in objective.named_parameters()
+        if p.grad is not None and not bool(p.grad.isfinite().all())
+    ]
+    broken = [name for name, p in objective.named_parameters() if not bool(p.isfinite().all())]
+    where = f"first parameters with such a gradient: {', '.join(bad[:3])} ({len(bad)} in all)"
+    weights = f"weights not finite: {', '.join(broken[:3])}" if broken else "all weights are finite"
+    return (
+        f"training diverged: the gradient was not finite in {nonfinite} iterations in a row, up to "
+        f"iteration {step.iteration}\n"
+        f"  losses: {losses}\n"
+        f"  learning rates: {rates}\n"
+        f"  {where}\n"
+        f"  {weights}; these steps were not applied, and nothing was saved since\n"
+        f"  images of the last batch: {batch['image_id'].tolist()[:8]} …\n"
+        "Try a lower OPTIM.CNN_LR and OPTIM.LR, a longer OPTIM.WARMUP_STEPS, or AMP false, and go "
+        "on with --resume-from latest."
+    )

@@ -1,0 +1,63 @@
+"""The error of a run whose process has too little memory: what to try, with values."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from virtex.config.schema import Config
+from virtex.distributed.world import World
+from virtex.errors import RunError
+
+_WORDS = (
+    "can't allocate memory",  # torch's allocator on the CPU
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+)
+
+
+@contextmanager
+def lack_of_memory_as_error(config: Config, world: World) -> Iterator[None]:
+    """Turn the errors for memory that cannot be had into a RunError that says what to try."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_lack_of_memory(error):
+            raise
+        raise RunError(_advice(config, world, error)) from error
+
+
+def is_lack_of_memory(error: RuntimeError | MemoryError) -> bool:
+    """Whether memory was asked for in vain, of a GPU or of the machine."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return any(word in str(error) for word in _WORDS)
+
+
+def _advice(config: Config, world: World, error: RuntimeError | MemoryError) -> str:
+    batch, accumulate = config.optim.batch_size, config.optim.accumulate
+    rows = batch // world.size
+    tries = []
+    parts = next((n for n in range(accumulate + 1, rows + 1) if rows % n == 0), None)
+    if parts is not None:
+        tries.append(
+            f"OPTIM.ACCUMULATE {parts} (now {accumulate}): each process computes its {rows} images "
+            f"in {parts} parts of {rows // parts}, with the same gradient"
+        )
+    if not config.amp:
+        tries.append("AMP true (now false): bfloat16 or float16 where the device computes in it")
+    smaller = batch // 2 // (world.size * accumulate) * world.size * accumulate
+    if smaller:
+        tries.append(
+            f"OPTIM.BATCH_SIZE {smaller} (now {batch} over {world.size} process(es)), with "
+            "lower OPTIM.CNN_LR and OPTIM.LR"
+        )
+    if world.device.type == "cpu":
+        tries.append("fewer loader workers (--cpu-workers)")
+    first = (str(error) or type(error).__name__).splitlines()[0]
+    return (
+        f"out of memory on {world.device}: {first}\nTry, in this order:\n"
+        + "".join(f"  {line}\n" for line in tries)
+        + "What was saved is whole: continue with --resume-from latest and --config-override."
+    )

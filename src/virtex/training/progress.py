@@ -1,0 +1,93 @@
+"""How fast a run goes and how long it still takes, as scalars and as lines for the console."""
+
+from collections.abc import Mapping
+from datetime import timedelta
+
+from virtex.distributed.traffic import Traffic
+from virtex.training.loop import Step
+
+
+class Meter:
+    """Adds up steps since its last restart; rates are means over them."""
+
+    def __init__(self, processes: int, traffic: Traffic) -> None:
+        self.processes = processes
+        self.traffic = traffic
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin a new interval."""
+        self.steps = 0
+        self.images = 0
+        self.seconds = 0.0
+        self.data_seconds = 0.0
+
+    def add(self, step: Step) -> None:
+        """Count one step."""
+        self.steps += 1
+        self.images += step.images
+        self.seconds += step.seconds
+        self.data_seconds += step.data_seconds
+
+    @property
+    def step_seconds(self) -> float:
+        """The mean time of a step, waiting for data included."""
+        return self.seconds / self.steps
+
+    def speed(self, memory_gb: float) -> dict[str, float]:
+        """Images a second over all processes, the share of time spent waiting for data, memory.
+
+        Of several processes also megabytes of gradients a step, and the share of the time in which
+        any were under way in the steps that torch measures, mostly beside the backward pass.
+        """
+        speed = {
+            "speed/images_per_second": self.processes * self.images / self.seconds,
+            "speed/data_wait_fraction": self.data_seconds / self.seconds,
+            "speed/memory_gb": memory_gb,
+        }
+        if self.processes > 1:
+            speed["speed/exchanged_mb_per_step"] = self.traffic.bytes_per_step / 1e6
+            speed["speed/exchange_fraction"] = self.traffic.seconds_per_step / self.step_seconds
+        return speed
+
+
+def training_scalars(step: Step, losses: Mapping[str, float]) -> dict[str, float]:
+    """What repeats in a repeated run: losses, gradient norm, learning rates."""
+    scalars = {"train/loss": sum(losses.values())}
+    scalars |= {f"train/{name}": value for name, value in losses.items()}
+    scalars["train/gradient_norm"] = float(step.gradient_norm)
+    return scalars | {f"learning_rate/{name}": rate for name, rate in step.learning_rates.items()}
+
+
+def progress_line(
+    iteration: int,
+    last: int,
+    losses: Mapping[str, float],
+    speed: Mapping[str, float],
+    step_seconds: float,
+) -> str:
+    """One line: how far, losses, rate, remaining time, share of waiting for data, memory."""
+    remaining = timedelta(seconds=round((last - iteration) * step_seconds))
+    return (
+        f"iteration {iteration:>{len(str(last))}}/{last}  "
+        f"{losses_text(losses)}  "
+        f"{speed['speed/images_per_second']:.1f} images/s  "
+        f"remaining {remaining}  "
+        f"data wait {speed['speed/data_wait_fraction']:.0%}  "
+        f"{_exchange(speed)}"
+        f"memory {speed['speed/memory_gb']:.1f} GB"
+    )
+
+
+def _exchange(speed: Mapping[str, float]) -> str:
+    if "speed/exchange_fraction" not in speed:
+        return ""
+    return f"exchange {speed['speed/exchange_fraction']:.0%}  "
+
+
+def losses_text(losses: Mapping[str, float]) -> str:
+    """The sum of the losses and, where there are several, each of them."""
+    total = f"loss {sum(losses.values()):.4f}"
+    if len(losses) == 1:
+        return total
+    return f"{total} ({', '.join(f'{name} {value:.4f}' for name, value in losses.items())})"

@@ -1,0 +1,80 @@
+"""Every YAML in `configs/` resolves, and the published names hold the published models."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from virtex.config import loading as settings
+from virtex.config.schema import Config
+
+CONFIGS = Path(__file__).parents[1].parent / "configs"
+PARITY = Path(__file__).parents[1] / "parity"
+BASE = "_base_bicaptioning_R_50_L1_H1024.yaml"
+PUBLISHED = json.loads((PARITY / "configs.json").read_text())
+
+
+def test_all_published_models_are_covered() -> None:
+    # The base, 5 tasks, 4 widths, 4 depths and 3 backbones.
+    assert len(PUBLISHED) == 17
+
+
+@pytest.mark.parametrize("name", sorted(PUBLISHED))
+def test_a_published_name_resolves_to_the_published_model(name: str) -> None:
+    model = settings.load(Config, CONFIGS / name).model
+    figures = PUBLISHED[name]
+    assert model.name == figures["MODEL.NAME"]
+    assert model.visual.name == figures["MODEL.VISUAL.NAME"]
+    assert model.textual.name == figures["MODEL.TEXTUAL.NAME"]
+
+
+@pytest.mark.parametrize("name", sorted(PUBLISHED))
+def test_a_published_name_differs_from_the_base_in_its_model_alone(name: str) -> None:
+    config = settings.load(Config, CONFIGS / name)
+    base = settings.load(Config, CONFIGS / BASE)
+    if config.model.classifies:
+        # There is no transformer to spare from weight decay.
+        assert config.optim.no_decay == "none"
+        optim = config.optim.model_copy(update={"no_decay": base.optim.no_decay})
+        config = config.model_copy(update={"optim": optim})
+    if config.model.name == "multilabel_classification":
+        assert config.data.vocab_size == 81
+        data = config.data.model_copy(update={"vocab_size": base.data.vocab_size})
+        config = config.model_copy(update={"data": data})
+    assert config.model_copy(update={"model": base.model}) == base
+
+
+def test_the_base_spells_out_the_defaults_and_its_width() -> None:
+    config = settings.load(
+        Config, CONFIGS / BASE, ["MODEL.TEXTUAL.NAME", "transdec_postnorm::L1_H2048_A32_F8192"]
+    )
+    assert config == Config()
+
+
+@pytest.mark.parametrize(
+    "path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda path: str(path.relative_to(CONFIGS))
+)
+def test_every_config_loads_and_names_the_schema_for_editors(path: Path) -> None:
+    settings.load(Config, path)
+    [schema] = [part for part in path.read_text().splitlines()[0].split() if part.startswith("$")]
+    assert (path.parent / schema.removeprefix("$schema=")).resolve() == CONFIGS / "schema.json"
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        *("bicaptioning_postnorm", "captioning_prenorm", "decode_bicaptioning_sharp"),
+        *("masked_lm", "multilabel_classification", "token_classification"),
+    ],
+)
+def test_the_configs_of_the_parity_cases_load(case: str) -> None:
+    recorded = json.loads((PARITY / f"{case}.json").read_text())
+    overrides = [str(item) for item in recorded["config_override"]]
+    config = settings.load(Config, CONFIGS / recorded["config"], overrides)
+    assert config.data.vocab_size == recorded["config_override"][1]
+    assert config.amp is False
+
+
+def test_the_schema_is_current() -> None:
+    # After a change of the configuration: virtex config --json-schema > configs/schema.json
+    assert json.loads((CONFIGS / "schema.json").read_text()) == settings.json_schema(Config)

@@ -1,0 +1,154 @@
+"""One rule for all that images and captions are read from: read it, or count and name it, or
+refuse it with its place and a remedy; and never lose an image without a word."""
+
+import json
+import re
+
+import pyarrow
+import pytest
+from pyarrow import parquet
+from tests.data.packing import opened
+from tests.data.tars import tar
+
+from virtex.data.sources.coco import CocoCaptions
+from virtex.data.sources.table import TableCaptions
+from virtex.data.sources.text_folder import TextFolder
+from virtex.errors import UserError
+
+
+def as_bytes(text):
+    return text if isinstance(text, bytes) else (text or "").encode()
+
+
+def as_json(text):
+    """A JSON string with the bytes as they are."""
+    if isinstance(text, bytes):
+        return b'"' + text + b'"'
+    return json.dumps(text).encode()
+
+
+def write_coco(root, samples):
+    images = [{"id": n, "file_name": name} for n, (name, _) in enumerate(samples)]
+    captions = (
+        b'{"image_id": %d, "caption": %s}' % (n, as_json(text))
+        for n, (_, text) in enumerate(samples)
+    )
+    (root / "annotations").mkdir()
+    content = b'{"images": %s, "annotations": [%s]}'
+    path = root / "annotations" / "captions_train2017.json"
+    path.write_bytes(content % (json.dumps(images).encode(), b", ".join(captions)))
+
+
+def write_separated(root, samples, kind):
+    """As by hand: nothing is quoted."""
+    delimiter = {"csv": b",", "tsv": b"\t"}[kind]
+    rows = [b"image" + delimiter + b"caption"]
+    rows += [name.encode() + delimiter + as_bytes(text) for name, text in samples]
+    (root / f"train.{kind}").write_bytes(b"\n".join(rows) + b"\n")
+
+
+def write_lines(root, samples):
+    rows = (b'{"image": "%s", "caption": %s}\n' % (n.encode(), as_json(t)) for n, t in samples)
+    (root / "train.jsonl").write_bytes(b"".join(rows))
+
+
+def write_parquet(root, samples):
+    texts = [None if text is None else as_bytes(text) for _, text in samples]
+    captions = pyarrow.array(texts, pyarrow.binary()).view(pyarrow.string())  # unchecked
+    table = pyarrow.table({"image": [name for name, _ in samples], "caption": captions})
+    parquet.write_table(table, root / "train.parquet")
+
+
+def write_folder(root, samples):
+    for name, text in samples:
+        (root / name).touch()
+        if text is not None:
+            (root / name).with_suffix(".txt").write_bytes(as_bytes(text))
+
+
+def write_shard(root, samples, kind):
+    members = []
+    for name, text in samples:
+        stem = name.rpartition(".")[0]
+        members.append((name, b"image"))
+        if kind == "json":
+            members.append((f"{stem}.json", b'{"caption": %s}' % as_json(text)))
+        elif text is not None:
+            members.append((f"{stem}.txt", as_bytes(text)))
+    (root / "f").mkdir()
+    (root / "f" / "0.tar").write_bytes(tar(members))
+
+
+def read_table(root, on_bad_image):
+    return TableCaptions(str(root), "train", on_bad_image)
+
+
+def read_shard(root, on_bad_image):
+    return opened(root / "f", on_bad_image=on_bad_image)
+
+
+READERS = {
+    "coco": (write_coco, lambda root, skip: CocoCaptions(root, "train", skip)),
+    "csv": (lambda root, samples: write_separated(root, samples, "csv"), read_table),
+    "tsv": (lambda root, samples: write_separated(root, samples, "tsv"), read_table),
+    "jsonl": (write_lines, read_table),
+    "parquet": (write_parquet, read_table),
+    "folder": (write_folder, TextFolder),
+    "txt shard": (lambda root, samples: write_shard(root, samples, "txt"), read_shard),
+    "json shard": (lambda root, samples: write_shard(root, samples, "json"), read_shard),
+}
+GOOD = (("a.jpg", "one"), ("b.jpg", "two"), ("c.jpg", "three"), ("d.jpg", "four"))
+DEFECTS = {
+    "none": {},
+    "no caption": {1: ("b.jpg", None)},
+    "blank": {1: ("b.jpg", " ")},
+    "Windows-1252": {1: ("b.jpg", b"caf\xe9")},
+    "two quotes": {1: ("b.jpg", '"open'), 2: ("c.jpg", 'tea"')},
+    "a quote": {1: ("b.jpg", '"open')},
+    "long": {1: ("b.jpg", "very " * 30_000)},
+    "a dot in a name": {1: ("v1.5 b.jpg", "two")},
+    "capitals": {1: ("b.JPG", "two")},
+    "a newer format": {1: ("b.avif", "two")},
+}
+TABLES = ("csv", "tsv", "jsonl", "parquet")
+REFUSED = {("Windows-1252", reader) for reader in ("coco", *TABLES, "folder")}
+REFUSED |= {("two quotes", "csv"), ("a quote", "csv")}
+COUNTED = {(defect, reader) for defect in ("no caption", "blank") for reader in READERS}
+COUNTED |= {("Windows-1252", "txt shard"), ("Windows-1252", "json shard")}
+PLACES = {
+    "coco": r"image ids 1|byte \d+, behind",
+    "csv": "line 3",
+    "tsv": "line 3",
+    "jsonl": "line 2",
+    "parquet": "row 2",
+    "folder": r"b\.jpg|b\.txt",
+    "txt shard": "0.tar: .*keys b",
+    "json shard": "0.tar: .*keys b",
+}
+REMEDY = r"convert it to UTF-8|in double quotes|skip"
+
+
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("defect", DEFECTS)
+def test_every_image_is_read_or_counted_or_refused_by_name(tmp_path, reader, defect):
+    write, read = READERS[reader]
+    samples = [DEFECTS[defect].get(n, sample) for n, sample in enumerate(GOOD)]
+    write(tmp_path, samples)
+    for on_bad_image in ("error", "skip"):
+        if (defect, reader) in REFUSED or (on_bad_image == "error" and (defect, reader) in COUNTED):
+            with pytest.raises(UserError) as caught:
+                read(tmp_path, on_bad_image)
+            assert str(tmp_path) in str(caught.value)
+            assert re.search(PLACES[reader], str(caught.value))
+            assert re.search(REMEDY, str(caught.value))
+            continue
+        records = read(tmp_path, on_bad_image)
+        left_out = [
+            line for line in records.report if re.match(r"(0\.tar: )?\d+ (images|pic)", line)
+        ]
+        count = sum(int(line.removeprefix("0.tar: ").split()[0]) for line in left_out)
+        assert count == ((defect, reader) in COUNTED)
+        assert len(records) + count == len(samples)
+        if not count:
+            captions = {text for record in records for text in record.captions}
+            assert captions == {text for _, text in samples}

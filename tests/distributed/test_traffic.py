@@ -1,0 +1,69 @@
+import json
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from virtex.distributed.traffic import Traffic
+
+STEPS = """
+import json
+import torch
+from virtex.training.run import distributed
+from virtex.distributed.environment import find_place
+from virtex.distributed.traffic import Traffic
+from virtex.distributed.world import Limits, connect
+
+with connect(find_place(), gpus=False, limits=Limits()) as (world, _):
+    model = torch.nn.Sequential(torch.nn.Linear(40, 300), torch.nn.Tanh(), torch.nn.Linear(300, 5))
+    model[0].bias.requires_grad_(False)
+    parallel = distributed(model, world)
+    traffic = Traffic()
+    traffic.watch(parallel)
+    for _ in range(3):
+        parallel(torch.randn(8, 40)).square().sum().backward()
+    told = world.gather([traffic.bytes_per_step, traffic.seconds_per_step])
+    if world.main:
+        print(json.dumps(told))
+"""
+
+
+@pytest.fixture(scope="module")
+def told():
+    """Of each of two processes the bytes and the seconds of a step."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    place = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", STEPS],
+            env={**os.environ, **place, "RANK": rank, "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in "01"
+    ]
+    (output, errors), _ = [process.communicate(timeout=120) for process in processes]
+    assert processes[0].returncode == 0, errors
+    return json.loads(output)
+
+
+def test_the_bytes_of_a_step_are_those_of_the_gradients(told):
+    assert [size for size, _ in told] == [4 * (40 * 300 + 300 * 5 + 5)] * 2
+
+
+def test_an_exchange_takes_time(told):
+    assert all(0 < seconds < 60 for _, seconds in told)
+
+
+def test_one_process_exchanges_nothing():
+    traffic = Traffic()
+    model = torch.nn.Linear(2, 2)
+    traffic.watch(model)
+    model(torch.ones(1, 2)).sum().backward()
+    assert (traffic.bytes_per_step, traffic.seconds_per_step) == (0, 0.0)
