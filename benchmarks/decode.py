@@ -16,12 +16,12 @@ import torch
 from step import BASE, alternating_seconds
 from torch import Tensor
 
-from virtex.build import model as build
+from virtex.build.model import build_objective
 from virtex.config import loading as settings
 from virtex.config.schema import Config
 from virtex.decoding.beam import beam_search
 from virtex.decoding.hypotheses import Hypotheses
-from virtex.models.decoder import TransformerDecoder
+from virtex.models.decoder import TransformerDecoder, causal_mask
 
 BEAM, TOKENS = 5, 29
 
@@ -44,7 +44,8 @@ def recompute(
     memory = replace(memory, tokens=torch.cat((memory.tokens, newest[:, None]), dim=1))
     lengths = torch.full((len(newest),), memory.tokens.shape[1], device=newest.device)
     projected = textual.project(memory.grid)
-    return textual(projected, memory.tokens, lengths)[:, -1], memory
+    mask = causal_mask(lengths, memory.tokens.shape[1])
+    return textual(projected, memory.tokens, mask)[:, -1], memory
 
 
 def main() -> None:
@@ -55,7 +56,7 @@ def main() -> None:
     arguments = parser.parse_args()
     device = arguments.device
     torch.manual_seed(0)
-    model = build.objective(settings.load(Config, BASE)).to(device).eval()
+    model = build_objective(settings.load(Config, BASE)).to(device).eval()
     textual = model.textual
     # Without an end, so that both run all steps.
     with torch.no_grad():

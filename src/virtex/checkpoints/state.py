@@ -9,8 +9,6 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from virtex import __version__
-from virtex.build import model as build
-from virtex.build.data import Vocabulary
 from virtex.config import loading as settings
 from virtex.config.schema import EARLIER_RUN, Config
 from virtex.data.contents import Contents, differences, from_plain
@@ -18,9 +16,10 @@ from virtex.errors import UserError
 from virtex.models.sharing import completed, contradictions
 from virtex.models.state_dict import misfits, model_weights
 from virtex.models.upstream import current_names
-from virtex.optim.lookahead import Lookahead
+from virtex.optim.lookahead import AnyOptimizer, Lookahead
 from virtex.text.categories import Categories
 from virtex.text.tokenizer import Tokenizer
+from virtex.text.vocabulary import Vocabulary
 
 _SHAPES_OF_THE_OPTIMIZER = {
     "OPTIM.OPTIMIZER_NAME",
@@ -77,7 +76,7 @@ def _other_vocabulary(own: Mapping[str, Tensor], weights: Mapping[str, Any]) -> 
     ]
 
 
-def load_optimizer(optimizer: build.AnyOptimizer, state: dict[str, Any]) -> None:
+def load_optimizer(optimizer: AnyOptimizer, state: dict[str, Any]) -> None:
     """Take over averages, counters and the last step's rates; the rest stays as it is configured.
 
     The rates of the next step follow from the configured `peak_lr`. A state that is saved again

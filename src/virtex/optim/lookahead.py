@@ -63,3 +63,6 @@ class Lookahead:
 
     def _parameters(self) -> list[Tensor]:
         return [p for group in self.optimizer.param_groups for p in group["params"]]
+
+
+AnyOptimizer = torch.optim.Optimizer | Lookahead

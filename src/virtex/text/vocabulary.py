@@ -4,6 +4,8 @@ from virtex.errors import UserError
 from virtex.text.categories import Categories
 from virtex.text.tokenizer import Tokenizer
 
+Vocabulary = Tokenizer | Categories
+
 
 def check_tokenizer(
     tokenizer: Tokenizer,
