@@ -25,7 +25,7 @@ from virtex.build.optimizer import build_optimizer, build_schedule
 from virtex.config import loading as settings
 from virtex.config.schema import Config
 from virtex.distributed.world import World
-from virtex.training.loop import optimize
+from virtex.training.loop import TrainState, optimize
 from virtex.training.precision import Precision
 
 BASE = Path(__file__).parent.parent / "configs" / "_base_bicaptioning_R_50_L1_H1024.yaml"
@@ -59,18 +59,15 @@ def our_step(
     config = settings.load(Config, BASE, ["CHANNELS_LAST", layout])
     model = build_objective(config).to(device)
     precision = Precision(dtype, device.type, "benchmark")
+    optimizer, schedule = build_optimizer(config, model), build_schedule(config)
+    scaler = precision.gradient_scaler()
     steps = optimize(
-        model,
+        TrainState(model, model, optimizer, schedule, scaler, precision),
         iter(lambda: batch, None),
-        build_optimizer(config, model),
-        build_schedule(config),
-        scaler=precision.gradient_scaler(),
-        precision=precision,
         clip_grad_norm=10.0,
         max_nonfinite_steps=0,
         seed=0,
         world=World(rank=0, size=1, device=device),
-        parallel=model,
         first=1,
         last=10**6,
     )

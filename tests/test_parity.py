@@ -21,7 +21,7 @@ from virtex.decoding.beam import beam_search
 from virtex.distributed.world import World
 from virtex.models.decoder import causal_mask, padding_mask
 from virtex.tasks.base import Objective
-from virtex.training.loop import Step, optimize
+from virtex.training.loop import Step, TrainState, optimize
 from virtex.training.precision import choose_precision
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -169,19 +169,16 @@ def test_trajectory_equals_the_published(built):
 def _train(case, model: Objective, batch, steps: int) -> list[Step]:
     config = settings.load(Config, CONFIGS / case["config"], cases.overrides(case))
     precision = choose_precision(False, torch.device("cpu"))
+    optimizer, schedule = build_optimizer(config, model), build_schedule(config)
+    scaler = precision.gradient_scaler()
     return list(
         optimize(
-            model,
+            TrainState(model, model, optimizer, schedule, scaler, precision),
             iter(lambda: batch, None),
-            build_optimizer(config, model),
-            build_schedule(config),
-            scaler=precision.gradient_scaler(),
-            precision=precision,
             clip_grad_norm=config.optim.clip_grad_norm,
             max_nonfinite_steps=0,
             seed=0,
             world=World(rank=0, size=1, device=torch.device("cpu")),
-            parallel=model,
             first=1,
             last=steps,
         )

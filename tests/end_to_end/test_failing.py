@@ -47,7 +47,7 @@ def test_an_error_in_a_step_ends_one_process_and_its_workers(scenes, run, capsys
     assert errors.count("Traceback (most recent call last)") == 1
     last = errors.splitlines()[-1]
     assert last.startswith("virtex pretrain: error: rank 0 on ")
-    assert "failed (iteration 3, optimizer's step): RuntimeError: raised on purpose." in last
+    assert "failed (iteration 3, training step): RuntimeError: raised on purpose." in last
     assert MESSAGE in (run / "log_rank0.txt").read_text(encoding="utf-8")
 
 
@@ -126,7 +126,7 @@ def free_port():
         return listener.getsockname()[1]
 
 
-FAILED = r"rank {} on \S+ failed \(iteration 3, optimizer's step\): RuntimeError: raised on purpose"
+FAILED = r"rank {} on \S+ failed \(iteration 3, training step\): RuntimeError: raised on purpose"
 
 
 @pytest.mark.slow

@@ -98,10 +98,10 @@ class CheckpointTarget:
         state = checkpoint.load(path)
         for tensor in tensors(state):
             tensor.detach().clone().sum()
-        if restore.is_own(state):
-            restore.saved_config(state)
-            restore.saved_vocabulary(state)
-        restore.load_weights(torch.nn.Linear(3, 2), state, str(path))
+        saved = restore.Checkpoint(str(path), state)
+        if saved.is_own:
+            _ = saved.config, saved.vocabulary
+        restore.load_weights(torch.nn.Linear(3, 2), saved, "bias")
         return state
 
 

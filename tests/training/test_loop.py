@@ -12,7 +12,7 @@ from virtex.distributed.world import World
 from virtex.optim import schedules
 from virtex.optim.groups import parameter_groups
 from virtex.optim.lookahead import Lookahead
-from virtex.training.loop import Diverged, _descend, optimize, validate
+from virtex.training.loop import Diverged, TrainState, _optimizer_step, optimize, validate
 from virtex.training.precision import Precision, choose_precision
 
 CPU = torch.device("cpu")
@@ -56,13 +56,11 @@ def steps_of(model, optimizer, *, first=1, last=LAST, batches=None, **changes):
         "world": ALONE,
         "parallel": model,
     } | changes
-    schedule, precision = options.pop("schedule"), options["precision"]
+    schedule, precision = options.pop("schedule"), options.pop("precision")
+    scaler, parallel = precision.gradient_scaler(), options.pop("parallel")
     return optimize(
-        model,
+        TrainState(model, parallel, optimizer, schedule, scaler, precision),
         batches_from(first) if batches is None else batches,
-        optimizer,
-        schedule,
-        scaler=precision.gradient_scaler(),
         first=first,
         last=last,
         **options,
@@ -327,7 +325,7 @@ def test_a_step_is_applied_where_the_norm_is_finite(fused, scaled, value, applie
     optimizer = torch.optim.SGD([weight], lr=1.0, fused=fused)
     scaler = torch.amp.GradScaler("cpu", init_scale=1.0, enabled=scaled)
     scaler.scale(torch.ones(()))
-    _, reported = _descend(optimizer, scaler, [weight], 10.0)
+    _, reported = _optimizer_step(optimizer, scaler, [weight], 10.0)
     assert reported is applied
     assert bool(weight.any()) is applied
     assert scaler.get_scale() == (scale if scaled else 1.0)

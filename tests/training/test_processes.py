@@ -23,7 +23,7 @@ from virtex.training.run import distributed
 from virtex.training.precision import choose_precision
 from virtex.distributed.environment import find_place
 from virtex.distributed.world import Limits, connect
-from virtex.training.loop import optimize, validate
+from virtex.training.loop import TrainState, optimize, validate
 
 def rows_of_this_process(world, rows, seed):
     part = rows // world.size
@@ -44,18 +44,21 @@ class Training:
         self.precision = choose_precision(False, world.device)
 
     def steps(self, rows, first=1, last=7):
-        return optimize(
+        state = TrainState(
             self.model,
-            (rows_of_this_process(self.world, rows, seed) for seed in itertools.count(first)),
+            distributed(self.model, self.world),
             self.optimizer,
             schedules.cosine(2, 8),
-            scaler=self.precision.gradient_scaler(),
-            precision=self.precision,
+            self.precision.gradient_scaler(),
+            self.precision,
+        )
+        return optimize(
+            state,
+            (rows_of_this_process(self.world, rows, seed) for seed in itertools.count(first)),
             clip_grad_norm=1.0,
             max_nonfinite_steps=0,
             seed=0,
             world=self.world,
-            parallel=distributed(self.model, self.world),
             accumulate=self.accumulate,
             first=first,
             last=last,

@@ -2,6 +2,9 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 from typing import Any, assert_never
 
 import torch
@@ -9,10 +12,12 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from virtex import __version__
+from virtex.checkpoints import file as checkpoint
 from virtex.config import loading as settings
 from virtex.config.schema import EARLIER_RUN, Config
 from virtex.data.contents import Contents, differences, from_plain
 from virtex.errors import UserError
+from virtex.models.modes import materialise
 from virtex.models.sharing import completed, contradictions
 from virtex.models.state_dict import misfits, model_weights
 from virtex.models.upstream import current_names
@@ -29,45 +34,101 @@ _SHAPES_OF_THE_OPTIMIZER = {
 }
 """Settings that decide what the optimizer's state holds, so that they cannot change in a run."""
 
-_PER_TOKEN = "textual.output.bias"
-"""(V,): in every task the weight that has the vocabulary's size and no other."""
 
+@dataclass(frozen=True)
+class Checkpoint:
+    """The content of a checkpoint file: one of ours, a published one, or weights alone.
 
-def load_weights(module: nn.Module, state: Mapping[str, Any], source: str) -> None:
-    """Load the weights of a checkpoint's `state`, under `model` or bare; published ones too.
-
-    Raises as `fitting_weights`.
+    `source` names it in messages. What the file does not hold, or holds in a form that this version
+    does not accept, raises `UserError` when it is asked for.
     """
-    module.load_state_dict(fitting_weights(module, state, source))
+
+    source: str
+    state: Mapping[str, Any]
+
+    @property
+    def is_own(self) -> bool:
+        """Whether a run of virtex saved it, with its configuration and vocabulary."""
+        versions = self.state.get("versions")
+        return isinstance(versions, Mapping) and "virtex" in versions
+
+    @cached_property
+    def config(self) -> Config:
+        """The configuration of the run that saved it."""
+        try:
+            return Config.model_validate_json(
+                json.dumps(self.state.get("config")), by_alias=True, context=EARLIER_RUN
+            )
+        except TypeError as error:
+            raise UserError(f"the checkpoint's settings are none of ours: {error}") from error
+        except ValidationError as error:
+            keys = ", ".join(".".join(map(str, problem["loc"])) for problem in error.errors())
+            raise UserError(
+                f"the checkpoint holds settings that virtex {__version__} does not accept: {keys};"
+                " use the version that saved it"
+            ) from error
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """The vocabulary that the model was trained with."""
+        match self.state.get("tokenizer"), self.state.get("categories"):
+            case Tensor(dtype=torch.uint8, ndim=1) as model, _:
+                return Tokenizer.from_bytes(model.numpy().tobytes())
+            case None, [*names] if names and all(isinstance(name, str) for name in names):
+                return Categories(tuple(names))
+        raise UserError("the checkpoint holds no vocabulary under 'tokenizer' or 'categories'")
+
+    @property
+    def contents(self) -> Contents | None:
+        """Fingerprints of the data; None in a checkpoint of a version that took none."""
+        return from_plain(self.state.get("data"))
+
+    @cached_property
+    def weights(self) -> Mapping[str, Any]:
+        """The weights by their names in virtex, for a checkpoint of any release."""
+        weights = current_names(model_weights(self.state))
+        if not any(isinstance(value, Tensor) for value in weights.values()):
+            held = ", ".join(sorted(map(str, self.state))[:8]) or "nothing"
+            raise UserError(
+                f"{self.source} holds no weights, neither under 'model' nor by themselves; it holds"
+                f" {held}. Give a checkpoint, or a file of the state dict alone"
+            )
+        return weights
 
 
-def fitting_weights(module: nn.Module, state: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """The weights of a checkpoint's `state` by all of the module's names.
+def read(path: Path) -> Checkpoint:
+    """The checkpoint in a file; raises `UserError` if it cannot be read."""
+    return Checkpoint(str(path), checkpoint.load(path))
 
-    Raises `UserError` if there are none, and one that names what is missing, left over, of another
-    shape, for another vocabulary, or told in two ways. The module may be on the meta device.
+
+def load_weights(module: nn.Module, saved: Checkpoint, per_token: str) -> None:
+    """Load a checkpoint's weights; a module on the meta device is given memory first.
+
+    `per_token` names a weight (V,) whose size is the vocabulary's. Raises `UserError` if the
+    checkpoint holds no weights, and one that names the keys that are missing, unexpected, of
+    another shape, for another vocabulary, or held twice with different values.
     """
-    weights = current_names(model_weights(state))
-    if not any(isinstance(value, Tensor) for value in weights.values()):
-        held = ", ".join(sorted(map(str, state))[:8]) or "nothing"
-        raise UserError(
-            f"{source} holds no weights, neither under 'model' nor by themselves; it holds {held}. "
-            "Give a checkpoint, or a file of the state dict alone"
-        )
     own = module.state_dict()
-    whole = completed(module, weights)
-    lines = _other_vocabulary(own, whole) + contradictions(module, weights) + misfits(own, whole)
+    weights = completed(module, saved.weights)
+    lines = [
+        *_other_vocabulary(own, weights, per_token),
+        *contradictions(module, weights),
+        *misfits(own, weights),
+    ]
     if lines:
         raise UserError(
-            f"the weights of {source} do not fit the configured model; give the settings of MODEL "
-            "that they were trained with:\n" + "\n".join(lines)
+            f"the weights of {saved.source} do not fit the configured model; give the settings of "
+            "MODEL that they were trained with:\n" + "\n".join(lines)
         )
-    return whole
+    materialise(module)
+    module.load_state_dict(weights)
 
 
-def _other_vocabulary(own: Mapping[str, Tensor], weights: Mapping[str, Any]) -> list[str]:
+def _other_vocabulary(
+    own: Mapping[str, Tensor], weights: Mapping[str, Any], per_token: str
+) -> list[str]:
     """A line where weights of another vocabulary's size are the reason for other shapes."""
-    configured, held = own.get(_PER_TOKEN), weights.get(_PER_TOKEN)
+    configured, held = own.get(per_token), weights.get(per_token)
     if configured is None or not isinstance(held, Tensor) or held.shape == configured.shape:
         return []
     return [
@@ -110,7 +171,7 @@ def _adopt_layout(optimizer: torch.optim.Optimizer) -> None:
 
 
 def check_same_run(
-    state: Mapping[str, Any], config: Config, vocabulary: Vocabulary, *, asked_for: Sequence[str]
+    before: Checkpoint, config: Config, vocabulary: Vocabulary, *, asked_for: Sequence[str]
 ) -> list[str]:
     """What differs from the checkpoint's configuration, in lines for a person.
 
@@ -118,7 +179,7 @@ def check_same_run(
     in the middle of a run, and where the vocabulary is another.
     """
     # Through the model, so that a setting that is newer than the checkpoint has its default.
-    saved = settings.flat(saved_config(state))
+    saved = settings.flat(before.config)
     now = settings.flat(config)
     changed = {key for key in saved.keys() | now.keys() if saved.get(key) != now.get(key)}
     fixed = sorted(changed & _SHAPES_OF_THE_OPTIMIZER)
@@ -136,7 +197,7 @@ def check_same_run(
             + "\nMend the YAML file, or say that you mean it by repeating the new value after "
             "--config-override; --init-from begins a new run with the weights alone"
         )
-    if not _same_vocabulary(saved_vocabulary(state), vocabulary):
+    if not _same_vocabulary(before.vocabulary, vocabulary):
         source = config.data.tokenizer_model if isinstance(vocabulary, Tokenizer) else "the data's"
         raise UserError(
             f"--resume-from: {source} is not the vocabulary that the checkpoint was trained with; "
@@ -146,14 +207,14 @@ def check_same_run(
 
 
 def check_same_data(
-    state: Mapping[str, Any], now: Contents, subset_change: str | None, *, accepted: bool
+    saved: Checkpoint, now: Contents, subset_change: str | None, *, accepted: bool
 ) -> list[str]:
     """What a person should know of the data that a checkpoint's run continues on, a line each.
 
     `subset_change` says how the images trained on differ, if they do. Raises `UserError` where
     the data have changed, unless that is `accepted`.
     """
-    before = from_plain(state.get("data"))
+    before = saved.contents
     if before is None:
         unknown = (
             "the checkpoint holds no fingerprints of its data, so changes of them go unnoticed"
@@ -180,28 +241,6 @@ def check_same_data(
     return cautions
 
 
-def is_own(state: Mapping[str, Any]) -> bool:
-    """Whether this is a checkpoint of ours, which holds its configuration and vocabulary."""
-    versions = state.get("versions")
-    return isinstance(versions, Mapping) and "virtex" in versions
-
-
-def saved_config(state: Mapping[str, Any]) -> Config:
-    """A checkpoint's configuration; raises `UserError` if this version does not know it."""
-    try:
-        return Config.model_validate_json(
-            json.dumps(state.get("config")), by_alias=True, context=EARLIER_RUN
-        )
-    except TypeError as error:
-        raise UserError(f"the checkpoint's settings are none of ours: {error}") from error
-    except ValidationError as error:
-        keys = ", ".join(".".join(map(str, problem["loc"])) for problem in error.errors())
-        raise UserError(
-            f"the checkpoint holds settings that virtex {__version__} does not accept: {keys}; use "
-            "the version that saved it"
-        ) from error
-
-
 def vocabulary_state(vocabulary: Vocabulary) -> dict[str, Any]:
     """What a checkpoint holds of a vocabulary."""
     match vocabulary:
@@ -212,16 +251,6 @@ def vocabulary_state(vocabulary: Vocabulary) -> dict[str, Any]:
             return {"tokenizer": None, "categories": list(vocabulary.names)}
         case _:
             assert_never(vocabulary)
-
-
-def saved_vocabulary(state: Mapping[str, Any]) -> Vocabulary:
-    """The vocabulary in a checkpoint of ours; raises `UserError` where it holds none."""
-    match state.get("tokenizer"), state.get("categories"):
-        case Tensor(dtype=torch.uint8, ndim=1) as model, _:
-            return Tokenizer.from_bytes(model.numpy().tobytes())
-        case None, [*names] if names and all(isinstance(name, str) for name in names):
-            return Categories(tuple(names))
-    raise UserError("the checkpoint holds no vocabulary under 'tokenizer' or 'categories'")
 
 
 def _same_vocabulary(one: Vocabulary, other: Vocabulary) -> bool:

@@ -1,9 +1,9 @@
 """A pretrained model, whole: from one of our checkpoints, or from weights and a configuration."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import torch
@@ -17,14 +17,7 @@ from virtex.build.model import (
     check_vocabulary,
     published_vocabulary,
 )
-from virtex.checkpoints import file as checkpoint
-from virtex.checkpoints.state import (
-    fitting_weights,
-    is_own,
-    load_weights,
-    saved_config,
-    saved_vocabulary,
-)
+from virtex.checkpoints.state import Checkpoint, load_weights, read
 from virtex.config import loading as settings
 from virtex.config.schema import EARLIER_RUN, Config
 from virtex.data.images import (
@@ -42,7 +35,7 @@ from virtex.errors import UserError
 from virtex.files import check_local
 from virtex.models.modes import SizesAlone, evaluating
 from virtex.tasks import find_task
-from virtex.tasks.base import Objective
+from virtex.tasks.base import WEIGHT_PER_TOKEN, Objective
 from virtex.text.tokenizer import Tokenizer
 from virtex.text.vocabulary import Vocabulary
 
@@ -204,14 +197,13 @@ def load(
     another shape, and where the vocabulary does not fit them.
     """
     path = Path(path)
-    state = checkpoint.load(path)
-    resolved = _config(path, state, config)
-    vocabulary, source = _vocabulary(path, state, resolved, tokenizer)
+    checkpoint = read(path)
+    resolved = _config(checkpoint, config)
+    vocabulary, source = _vocabulary(checkpoint, resolved, tokenizer)
     check_vocabulary(resolved, vocabulary, source)
     with SizesAlone():  # as a file can ask for more than the memory
-        fitting_weights(build_objective(resolved, weights_follow=True), state, str(path))
-    objective = build_objective(resolved, weights_follow=True)
-    load_weights(objective, state, str(path))
+        objective = build_objective(resolved, weights_follow=True)
+    load_weights(objective, checkpoint, WEIGHT_PER_TOKEN)
     objective.eval()
     limits = named_limits(
         max_pixels,
@@ -221,25 +213,25 @@ def load(
     return Pretrained(resolved, vocabulary, objective, limits)
 
 
-def _config(path: Path, state: Mapping[str, Any], given: str | Path | Config | None) -> Config:
+def _config(checkpoint: Checkpoint, given: str | Path | Config | None) -> Config:
     if isinstance(given, Config):
         return given
     if given is not None:
         return settings.load(Config, Path(given), context=EARLIER_RUN)
-    if not is_own(state):
+    if not checkpoint.is_own:
         raise UserError(
-            f"{path} holds weights but no configuration; name the YAML file of their run as well "
-            "(--config FILE on the command line, config= in Python)"
+            f"{checkpoint.source} holds weights but no configuration; name the YAML file of their "
+            "run as well (--config FILE on the command line, config= in Python)"
         )
-    return saved_config(state)
+    return checkpoint.config
 
 
 def _vocabulary(
-    path: Path, state: Mapping[str, Any], config: Config, given: str | Path | None
+    checkpoint: Checkpoint, config: Config, given: str | Path | None
 ) -> tuple[Vocabulary, str]:
     """The vocabulary, and where it comes from."""
     if given is not None:
         return Tokenizer.from_file(Path(given)), str(given)
-    if is_own(state):
-        return saved_vocabulary(state), f"in {path}"
+    if checkpoint.is_own:
+        return checkpoint.vocabulary, f"in {checkpoint.source}"
     return published_vocabulary(config)

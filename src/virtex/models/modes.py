@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 
@@ -21,6 +21,27 @@ def evaluating(*modules: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in zip(modules, training, strict=True):
             module.train(mode)
+
+
+def materialise(module: nn.Module) -> None:
+    """Give what is on the meta device memory on the CPU, of undefined content.
+
+    Shared parameters stay shared, and all keep their dtype and memory layout. What is not on the
+    meta device, such as a buffer that no checkpoint holds, stays as it is.
+    """
+    made: dict[Tensor, Tensor] = {}
+    persistent = {id(tensor) for tensor in module.state_dict(keep_vars=True).values()}
+    for part in module.modules():
+        for tensors in (cast(dict[str, Any], part._parameters), part._buffers):
+            for name, tensor in tensors.items():
+                if tensor is None or not tensor.is_meta:
+                    continue
+                assert id(tensor) in persistent, name
+                if tensor not in made:
+                    empty = torch.empty_like(tensor, device="cpu", requires_grad=False)
+                    parameter = isinstance(tensor, nn.Parameter)
+                    made[tensor] = nn.Parameter(empty, tensor.requires_grad) if parameter else empty
+                tensors[name] = made[tensor]
 
 
 class SizesAlone(TorchFunctionMode):

@@ -137,6 +137,9 @@ class TaskSettings:
         return self.decoder
 
 
+WEIGHT_PER_TOKEN = "textual.output.bias"
+"""(V,): the weight of every task's head that has the vocabulary's size and no other."""
+
 AnyObjective = TypeVar("AnyObjective", bound=Objective)
 AnyVocabulary = TypeVar("AnyVocabulary", Tokenizer, Categories)
 

@@ -30,6 +30,7 @@ class Optimizer(Protocol):
     def param_groups(self) -> list[dict[str, Any]]: ...
     def step(self) -> None: ...
     def zero_grad(self) -> None: ...
+    def state_dict(self) -> dict[str, Any]: ...
 
 
 class Diverged(RunError):
@@ -54,60 +55,66 @@ class Step:
     seconds: float
 
 
+@dataclass(frozen=True)
+class TrainState:
+    """The objects that take part in every step; all but `schedule` and `precision` change.
+
+    `parallel` is the objective, or a DistributedDataParallel of it.
+    """
+
+    objective: Objective
+    parallel: nn.Module
+    optimizer: Optimizer
+    schedule: Schedule
+    scaler: torch.amp.GradScaler
+    precision: Precision
+
+
 def optimize(
-    objective: Objective,
+    state: TrainState,
     batches: Iterator[Batch],
-    optimizer: Optimizer,
-    schedule: Schedule,
     *,
-    scaler: torch.amp.GradScaler,
-    precision: Precision,
     clip_grad_norm: float,
     max_nonfinite_steps: int,
     seed: int,
     world: World,
-    parallel: nn.Module,
     accumulate: int = 1,
     first: int,
     last: int,
-    reached: Callable[[str], None] = lambda _: None,
 ) -> Iterator[Step]:
     """Train for the iterations `first` … `last` and yield after each.
 
-    `batches` are this process's parts of the global batches and start at iteration `first`.
-    `parallel` is the objective, or a DistributedDataParallel of it. A batch is computed in
-    `accumulate` parts, which it must divide into; the loss is the mean over the items of the
-    global batch, however it is divided. The gradient's norm is clipped to `clip_grad_norm`. A step
-    whose gradient is not finite leaves the weights alone; more than `max_nonfinite_steps` of them
-    in a row raise `Diverged`. `reached` is told what comes next.
+    `batches` are this process's parts of the global batches and start at iteration `first`. A batch
+    is computed in `accumulate` parts, which it must divide into; the loss is the mean over the
+    items of the global batch, however it is divided. The gradient's norm is clipped to
+    `clip_grad_norm`. A step whose gradient is not finite leaves the weights alone; more than
+    `max_nonfinite_steps` of them in a row raise `Diverged`.
     """
+    objective, optimizer = state.objective, state.optimizer
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     nonfinite = 0
     objective.train()
     for iteration in range(first, last + 1):
         start = time.perf_counter()
-        reached(f"iteration {iteration}, waiting for data")
         batch = next(batches)
         data_seconds = time.perf_counter() - start
-        reached(f"iteration {iteration}, forward and backward pass")
         _seed_torch(seed, world.rank, iteration)
         for group in optimizer.param_groups:
-            group["lr"] = group["peak_lr"] * schedule(iteration - 1)
+            group["lr"] = group["peak_lr"] * state.schedule(iteration - 1)
         optimizer.zero_grad()
         # A forward pass that overflows would spoil batch norm's running statistics for good.
         statistics = [buffer.clone() for buffer in objective.buffers()]
-        shares = _shares(objective, batch, world)
-        losses = {name: torch.zeros_like(share) for name, share in shares.items()}
-        for part, synchronised in _parts(batch, accumulate, parallel):
+        denominators = _loss_denominators(objective, batch, world)
+        losses = {name: torch.zeros_like(count) for name, count in denominators.items()}
+        for microbatch, synchronised in _microbatches(batch, accumulate, state.parallel):
             with synchronised:
-                with precision.autocast():
-                    terms = parallel(part)
-                means = {name: term.total / shares[name] for name, term in terms.items()}
+                with state.precision.autocast():
+                    sums = state.parallel(microbatch)
+                means = {name: loss.total / denominators[name] for name, loss in sums.items()}
                 loss = torch.stack(list(means.values())).sum()
-                scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+                state.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             losses = {name: losses[name] + mean.detach() for name, mean in means.items()}
-        reached(f"iteration {iteration}, optimizer's step")
-        norm, applied = _descend(optimizer, scaler, parameters, clip_grad_norm)
+        norm, applied = _optimizer_step(optimizer, state.scaler, parameters, clip_grad_norm)
         if not applied:
             _restore(objective, statistics)
         nonfinite = 0 if applied else nonfinite + 1
@@ -126,8 +133,8 @@ def optimize(
         yield step
 
 
-def _shares(objective: Objective, batch: Batch, world: World) -> dict[str, Tensor]:
-    """A process's share of the items of each loss over all processes, at least one in all.
+def _loss_denominators(objective: Objective, batch: Batch, world: World) -> dict[str, Tensor]:
+    """The number of items of each loss over all processes, at least one, by their number.
 
     DistributedDataParallel takes the mean of the processes' gradients: with losses divided by these
     it is the gradient of the mean over all items.
@@ -137,7 +144,7 @@ def _shares(objective: Objective, batch: Batch, world: World) -> dict[str, Tenso
     return dict(zip(counts, totals.unbind(), strict=True))
 
 
-def _parts(
+def _microbatches(
     batch: Batch, accumulate: int, parallel: nn.Module
 ) -> Iterator[tuple[Batch, AbstractContextManager[None]]]:
     """The parts of a batch, and a context in which only the last one's gradient is exchanged."""
@@ -150,7 +157,7 @@ def _parts(
             yield part, nullcontext()
 
 
-def _descend(
+def _optimizer_step(
     optimizer: Optimizer,
     scaler: torch.amp.GradScaler,
     parameters: Sequence[nn.Parameter],

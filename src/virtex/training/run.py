@@ -6,6 +6,8 @@ import traceback
 import warnings
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 
 import torch
@@ -13,9 +15,14 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from virtex import __version__
-from virtex.build.data import open_data, training_batches, validation_batches, validation_samples
+from virtex.build.data import (
+    PretrainingData,
+    open_data,
+    training_batches,
+    validation_batches,
+    validation_samples,
+)
 from virtex.build.model import sample_predictor
-from virtex.build.optimizer import build_schedule
 from virtex.checkpoints import file as checkpoint
 from virtex.checkpoints import run_directory as directory
 from virtex.checkpoints.background import BackgroundSaver
@@ -35,14 +42,13 @@ from virtex.distributed.world import World, connect
 from virtex.errors import RunError, UserError
 from virtex.files import whole_file
 from virtex.plots.contact_sheet import contact_sheet
-from virtex.tasks.base import Objective
+from virtex.tasks.base import Batch, Objective
 from virtex.training.logger import Journal
-from virtex.training.loop import Step, optimize, validate
+from virtex.training.loop import Step, TrainState, optimize, validate
 from virtex.training.out_of_memory import lack_of_memory_as_error
 from virtex.training.progress import Meter, losses_text, progress_line, training_scalars
 from virtex.training.setup import (
     Job,
-    Parts,
     begin,
     preflight,
     retention,
@@ -54,27 +60,19 @@ SAMPLES = 8
 """How many validation images the page of captions shows."""
 
 
+@dataclass(frozen=True)
 class Run:
-    """One process's part of a run: its job, its place, and what it writes."""
+    """One process's part of a run: what to do, with which objects, and what writes it down."""
 
-    def __init__(
-        self,
-        job: Job,
-        world: World,
-        heartbeat: Heartbeat,
-        request: StopRequest,
-        parts: Parts,
-        retention: checkpoint.Retention,
-        shared_memory: int,
-    ) -> None:
-        self.job = job
-        self.world = world
-        self.heartbeat = heartbeat
-        self.request = request
-        self.parts = parts
-        self.retention = retention
-        self.shared_memory = shared_memory
-        self.saver = BackgroundSaver()
+    job: Job
+    world: World
+    heartbeat: Heartbeat
+    request: StopRequest
+    data: PretrainingData
+    state: TrainState
+    retention: checkpoint.Retention
+    shared_memory: int
+    saver: BackgroundSaver
 
 
 def pretrain(job: Job) -> int:
@@ -110,16 +108,28 @@ def pretrain(job: Job) -> int:
             return _refused(start, world)
         heartbeat.at("building the model")
         with lack_of_memory_as_error(job.config, world):
-            parts = begin(job, world, data, start)
+            state = begin(job, world, start)
+        fresh = start.state is None
         start = start.without_state()  # it is as large as model and optimizer
         heartbeat.at("preflight")
-        notes = preflight(job, world, parts)
+        notes = preflight(job, world, data, state)
         if job.preflight_only:
             if world.main:
                 print("\n".join(notes))
             return 0
-        run = Run(job, world, heartbeat, request, parts, retention(job, start), shared_memory)
-        _prepare_directory(run)
+        state = replace(state, parallel=distributed(state.objective, world))
+        run = Run(
+            job=job,
+            world=world,
+            heartbeat=heartbeat,
+            request=request,
+            data=data,
+            state=state,
+            retention=retention(job, start),
+            shared_memory=shared_memory,
+            saver=BackgroundSaver(),
+        )
+        _prepare_directory(run, save_weights=job.init_from is not None and fresh)
         return _record(run, start, [] if warning is None else [warning], notes)
 
 
@@ -167,7 +177,7 @@ def _record(run: Run, start: Start, cautions: list[str], notes: list[str]) -> in
                 status = _train(run, journal, start)
             run.saver.finish()
             _tell_saved(run, journal)
-            for line in run.parts.data.fetched:
+            for line in run.data.fetched:
                 journal.say(line)
             if status == 0:
                 # No process has succeeded before the last checkpoint is there.
@@ -186,49 +196,48 @@ def _record(run: Run, start: Start, cautions: list[str], notes: list[str]) -> in
 
 
 def _train(run: Run, journal: Journal, start: Start) -> int:
-    job, config = run.job, run.job.config
-    first, last = start.iteration + 1, config.optim.num_iterations
-    if start.validation_due and _validate(run, journal, start.iteration):
+    """Train up to the last iteration, or until a signal asks to stop; returns the exit status."""
+    job, last = run.job, run.job.config.optim.num_iterations
+    if start.validation_due:
+        if not _validate(run, journal, start.iteration):
+            return _stop(run, journal, start.iteration)
         _save(run, start.iteration, validated=True)
-    if first > last:
+    if start.iteration >= last:
         journal.say(f"all {last} iterations are done already; OPTIM.NUM_ITERATIONS sets more")
     if job.debug_rank is not None:
         breakpoint()  # of the process that was asked for; the others pass
     traffic = Traffic()
-    steps = _steps(run, journal, traffic, first)
-    # Else an error would hold on to the loader's workers.
-    with closing(steps):
-        return _follow(run, journal, Meter(run.world.size, traffic), steps)
-
-
-def _follow(run: Run, journal: Journal, meter: Meter, steps: Iterator[Step]) -> int:
-    """Tell of each step; validate, save and stop where it is time."""
-    job, last = run.job, run.job.config.optim.num_iterations
-    due = False
-    for step in steps:
-        meter.add(step)
-        if not step.applied:
-            journal.warn(f"iteration {step.iteration}: gradient not finite, step not applied")
-        if step.iteration % job.log_every == 0 or step.iteration == last:
-            _tell_progress(run, journal, meter, step)
-        _tell_saved(run, journal)
-        due = due or step.iteration % job.checkpoint_every == 0
-        run.heartbeat.at(f"iteration {step.iteration}, asking whether to stop")
-        stopping = run.world.any(bool(run.request))
-        # Weights that give no finite gradient may be bad already: wait for a step that is applied.
-        if ((due and step.applied) or step.iteration == last) and not stopping:
-            due = not _validate(run, journal, step.iteration)
-            stopping = due
-            _save(run, step.iteration, validated=not due)
-        elif stopping:
-            _save(run, step.iteration, validated=not due)
-        if stopping:
-            return _stop(run, journal, step.iteration)
+    traffic.watch(run.state.parallel)
+    meter = Meter(run.world.size, traffic)
+    validated = start.iteration
+    # Closed, or else an error would hold on to the loader's workers.
+    with closing(_steps(run, journal, start.iteration + 1)) as steps:
+        for step in steps:
+            meter.add(step)
+            _tell_step(run, journal, meter, step)
+            due = step.iteration == last or _is_due(job.checkpoint_every, validated, step.iteration)
+            run.heartbeat.at(f"iteration {step.iteration}, asking whether to stop")
+            if run.world.any(bool(run.request)):
+                _save(run, step.iteration, validated=not due)
+                return _stop(run, journal, step.iteration)
+            # Weights that give no finite gradient may be bad already: wait for a step that is
+            # applied.
+            if due and (step.applied or step.iteration == last):
+                finished = _validate(run, journal, step.iteration)
+                _save(run, step.iteration, validated=finished)
+                if not finished:
+                    return _stop(run, journal, step.iteration)
+                validated = step.iteration
     return 0
 
 
+def _is_due(every: int, validated: int, iteration: int) -> bool:
+    """Whether a multiple of `every` lies after the last validation, up to `iteration`."""
+    return iteration // every > validated // every
+
+
 def _stop(run: Run, journal: Journal, iteration: int) -> int:
-    """Leave the run where it can go on."""
+    """Leave the run where it can be resumed."""
     run.heartbeat.at(f"iteration {iteration}, saving before the stop")
     run.saver.finish()
     _tell_saved(run, journal)
@@ -239,12 +248,10 @@ def _stop(run: Run, journal: Journal, iteration: int) -> int:
     return STOPPED
 
 
-def _steps(run: Run, journal: Journal, traffic: Traffic, first: int) -> Generator[Step, None, None]:
-    config, parts = run.job.config, run.parts
-    parallel = distributed(parts.objective, run.world)
-    traffic.watch(parallel)
+def _steps(run: Run, journal: Journal, first: int) -> Generator[Step, None, None]:
+    config = run.job.config
     batches = training_batches(
-        *(config, parts.data, run.world),
+        *(config, run.data, run.world),
         workers=run.job.workers,
         first=first,
         on_bad_image=journal.warn_once,
@@ -254,22 +261,34 @@ def _steps(run: Run, journal: Journal, traffic: Traffic, first: int) -> Generato
     )
     with closing(batches):
         yield from optimize(
-            parts.objective,
-            batches,
-            parts.optimizer,
-            build_schedule(config),
-            scaler=parts.scaler,
-            precision=parts.precision,
+            run.state,
+            _reported(batches, run.heartbeat, first),
             clip_grad_norm=config.optim.clip_grad_norm,
             max_nonfinite_steps=config.optim.max_nonfinite_steps,
             seed=config.random_seed,
             world=run.world,
-            parallel=parallel,
             accumulate=config.optim.accumulate,
             first=first,
             last=config.optim.num_iterations,
-            reached=run.heartbeat.at,
         )
+
+
+def _reported(batches: Iterator[Batch], heartbeat: Heartbeat, first: int) -> Iterator[Batch]:
+    """`batches`, with the phase of each iteration reported around them."""
+    for iteration in count(first):
+        heartbeat.at(f"iteration {iteration}, waiting for data")
+        batch = next(batches)
+        heartbeat.at(f"iteration {iteration}, training step")
+        yield batch
+
+
+def _tell_step(run: Run, journal: Journal, meter: Meter, step: Step) -> None:
+    last = run.job.config.optim.num_iterations
+    if not step.applied:
+        journal.warn(f"iteration {step.iteration}: gradient not finite, step not applied")
+    if step.iteration % run.job.log_every == 0 or step.iteration == last:
+        _tell_progress(run, journal, meter, step)
+    _tell_saved(run, journal)
 
 
 def _tell_progress(run: Run, journal: Journal, meter: Meter, step: Step) -> None:
@@ -290,11 +309,11 @@ def _tell_saved(run: Run, journal: Journal) -> None:
 
 def _validate(run: Run, journal: Journal, iteration: int) -> bool:
     """Validate, and write down what came out; False where a request to stop came first."""
-    parts = run.parts
+    objective = run.state.objective
 
-    def watched() -> Generator[Mapping[str, Tensor], None, None]:
+    def watched() -> Generator[Batch, None, None]:
         for batch in validation_batches(
-            *(run.job.config, parts.data, run.world),
+            *(run.job.config, run.data, run.world),
             workers=run.job.workers,
             on_bad_image=journal.warn_once,
         ):
@@ -303,12 +322,12 @@ def _validate(run: Run, journal: Journal, iteration: int) -> bool:
 
     run.heartbeat.at(f"validation after iteration {iteration}")
     # The statistics that are saved, and so judged, are those of the first process.
-    run.world.broadcast(list(parts.objective.buffers()))
+    run.world.broadcast(list(objective.buffers()))
     with closing(watched()) as batches:
         means = validate(
-            parts.objective,
+            objective,
             batches,
-            precision=parts.precision,
+            precision=run.state.precision,
             sum_over_processes=run.world.sum,
             stopping=lambda: bool(run.request),
         )
@@ -326,11 +345,10 @@ def _validate(run: Run, journal: Journal, iteration: int) -> bool:
 
 
 def _show_samples(run: Run, journal: Journal, iteration: int) -> None:
-    parts = run.parts
-    batch = validation_samples(parts.data, SAMPLES)
+    batch = validation_samples(run.data, SAMPLES)
     if batch is None:
         return
-    predict = sample_predictor(run.job.config, parts.objective, parts.data.vocabulary)
+    predict = sample_predictor(run.job.config, run.state.objective, run.data.vocabulary)
     samples = predict({name: tensor.to(run.world.device) for name, tensor in batch.items()})
     pictures = [image.permute(1, 2, 0).numpy() for image in batch["image"]]
     sheet = contact_sheet(pictures, [sample.prediction for sample in samples])
@@ -343,8 +361,7 @@ def _save(run: Run, iteration: int, *, validated: bool) -> None:
     if not run.world.main:
         return
     run.heartbeat.at(f"iteration {iteration}, copying what is saved")
-    parts = run.parts
-    weights = parts.objective.state_dict()
+    weights = run.state.objective.state_dict()
     broken = [name for name, value in weights.items() if not bool(value.isfinite().all())]
     if broken:
         raise RunError(
@@ -354,33 +371,33 @@ def _save(run: Run, iteration: int, *, validated: bool) -> None:
         )
     state = {
         "model": weights,
-        "optimizer": parts.optimizer.state_dict(),
-        "scaler": parts.scaler.state_dict(),
+        "optimizer": run.state.optimizer.state_dict(),
+        "scaler": run.state.scaler.state_dict(),
         "iteration": iteration,
         "validated": validated,
         # A run that keeps all does not lose them when it resumes without saying so again.
         "untouched": iteration if run.retention.recent is None else run.retention.untouched,
         "config": run.job.config.model_dump(mode="json", by_alias=True),
-        **vocabulary_state(parts.data.vocabulary),
-        "data": parts.data.contents.to_plain(),
+        **vocabulary_state(run.data.vocabulary),
+        "data": run.data.contents.to_plain(),
         # torch's version is of a class of its own, which a reader of plain values refuses.
         "versions": {"virtex": __version__, "torch": str(torch.__version__)},
     }
     run.saver.save(checkpoint.checkpoint_path(run.job.directory, iteration), state)
 
 
-def _prepare_directory(run: Run) -> None:
+def _prepare_directory(run: Run, *, save_weights: bool) -> None:
     job = run.job
     # Without a shared file system every machine needs a place for its log.
     job.directory.mkdir(parents=True, exist_ok=True)
     if run.world.main:
         run.heartbeat.at("taking fingerprints of the data")
-        _ = run.parts.data.contents  # kept, for all checkpoints
+        _ = run.data.contents  # kept, for all checkpoints
         checkpoint.remove_partial_files(job.directory)
         with whole_file(job.directory / directory.CONFIG) as file:
             file.write(settings.dump(job.config).encode())
-        subset_manifest.keep(job.directory / subset_manifest.SUBSET, run.parts.data.subset)
-        if job.init_from is not None and run.parts.fresh:
+        subset_manifest.keep(job.directory / subset_manifest.SUBSET, run.data.subset)
+        if save_weights:
             # So that a run that ends before its first checkpoint goes on from these weights.
             _save(run, 0, validated=True)
             run.saver.finish()
@@ -389,13 +406,15 @@ def _prepare_directory(run: Run) -> None:
 
 
 def _introduce(run: Run, journal: Journal, start: Start) -> None:
-    job, world, parts = run.job, run.world, run.parts
-    count = sum(p.numel() for p in parts.objective.parameters())
+    job, world = run.job, run.world
+    parameters = sum(p.numel() for p in run.state.objective.parameters())
     journal.say(f"run directory: {job.directory}")
-    journal.say(f"device: {world.device}, {world.size} process(es), precision: {parts.precision}")
+    journal.say(
+        f"device: {world.device}, {world.size} process(es), precision: {run.state.precision}"
+    )
     journal.say(f"checkpoints: {_kept(run.retention)}")
-    journal.say(f"model: {job.config.model.name}, {count / 1e6:.1f} M parameters")
-    for line in parts.data.report:
+    journal.say(f"model: {job.config.model.name}, {parameters / 1e6:.1f} M parameters")
+    for line in run.data.report:
         journal.say(line)
     for line in start.notes:
         journal.say(line)

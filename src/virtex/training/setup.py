@@ -9,16 +9,16 @@ import torch
 
 from virtex.build.data import PretrainingData
 from virtex.build.model import build_objective, check_backbone
-from virtex.build.optimizer import build_optimizer
-from virtex.checkpoints import file as checkpoint
+from virtex.build.optimizer import build_optimizer, build_schedule
+from virtex.checkpoints import file
 from virtex.checkpoints import run_directory as directory
 from virtex.checkpoints.run_directory import Start
 from virtex.checkpoints.state import (
+    Checkpoint,
     check_same_data,
     check_same_run,
     load_optimizer,
     load_weights,
-    saved_config,
 )
 from virtex.config.schema import Config
 from virtex.data import subset_manifest
@@ -28,9 +28,9 @@ from virtex.distributed.shared_memory import free_shared_memory, too_little
 from virtex.distributed.world import Limits, World, check_gpus
 from virtex.errors import RunError, UserError
 from virtex.models.sync_batch_norm import synchronise_batch_norm
-from virtex.optim.lookahead import AnyOptimizer
-from virtex.tasks.base import Objective
-from virtex.training.precision import Precision, choose_precision
+from virtex.tasks.base import WEIGHT_PER_TOKEN, Objective
+from virtex.training.loop import TrainState
+from virtex.training.precision import choose_precision
 
 DEFAULT_RECENT = 3
 MILESTONE = 25_000
@@ -65,25 +65,13 @@ class Job:
     terminal: Path | None = None
 
 
-def retention(job: Job, start: Start) -> checkpoint.Retention:
+def retention(job: Job, start: Start) -> file.Retention:
     """Which checkpoints of the run are kept."""
     if job.keep_recent is not None:
-        return checkpoint.Retention(job.keep_recent or None, untouched=start.untouched)
-    return checkpoint.Retention(
+        return file.Retention(job.keep_recent or None, untouched=start.untouched)
+    return file.Retention(
         DEFAULT_RECENT, MILESTONE, job.checkpoint_every, untouched=start.untouched
     )
-
-
-@dataclass(frozen=True)
-class Parts:
-    """The objects of a run; `fresh` says that it begins, and does not go on."""
-
-    objective: Objective
-    optimizer: AnyOptimizer
-    scaler: torch.amp.GradScaler
-    precision: Precision
-    data: PretrainingData
-    fresh: bool
 
 
 def check(job: Job, *, gpus_per_machine: int) -> None:
@@ -113,12 +101,13 @@ def find_start(job: Job, data: PretrainingData, attempt: int) -> Start:
     start = directory.find_start(job.directory, resume_from)
     if start.state is None:
         return start
-    notes = check_same_run(start.state, job.config, data.vocabulary, asked_for=job.overridden)
+    saved = Checkpoint("--resume-from", start.state)
+    notes = check_same_run(saved, job.config, data.vocabulary, asked_for=job.overridden)
     change = None
-    if saved_config(start.state).data.subset_manifest == job.config.data.subset_manifest:
+    if saved.config.data.subset_manifest == job.config.data.subset_manifest:
         where = job.directory if resume_from == directory.LATEST else Path(resume_from).parent
         change = subset_manifest.change(where / subset_manifest.SUBSET, data.subset)
-    cautions = check_same_data(start.state, data.contents, change, accepted=job.accept_changed_data)
+    cautions = check_same_data(saved, data.contents, change, accepted=job.accept_changed_data)
     return replace(start, notes=(*start.notes, *notes), cautions=tuple(cautions))
 
 
@@ -132,8 +121,8 @@ def start_or_refusal(job: Job, data: PretrainingData, attempt: int) -> Start | U
         return error
 
 
-def begin(job: Job, world: World, data: PretrainingData, start: Start) -> Parts:
-    """The run's objects, as they were where it starts."""
+def begin(job: Job, world: World, start: Start) -> TrainState:
+    """The objects that the run trains, as they were where it starts, not yet parallel."""
     config = job.config
     torch.backends.cudnn.deterministic = config.cudnn_deterministic
     torch.backends.cudnn.benchmark = config.cudnn_benchmark
@@ -141,41 +130,35 @@ def begin(job: Job, world: World, data: PretrainingData, start: Start) -> Parts:
     given = start.state is not None or job.init_from is not None
     objective = build_objective(config, weights_follow=given)
     if start.state is not None:
-        load_weights(objective, start.state, "--resume-from")
+        load_weights(objective, Checkpoint("--resume-from", start.state), WEIGHT_PER_TOKEN)
     elif job.init_from is not None:
-        load_weights(objective, checkpoint.load(job.init_from), f"--init-from {job.init_from}")
+        given_weights = Checkpoint(f"--init-from {job.init_from}", file.load(job.init_from))
+        load_weights(objective, given_weights, WEIGHT_PER_TOKEN)
     objective.to(world.device)
     if config.sync_bn and world.size > 1:
         objective.visual.cnn = synchronise_batch_norm(objective.visual.cnn, world.device)
     precision = choose_precision(config.amp, world.device)
-    parts = Parts(
-        objective=objective,
-        optimizer=build_optimizer(config, objective),
-        scaler=precision.gradient_scaler(),
-        precision=precision,
-        data=data,
-        fresh=start.state is None,
-    )
+    optimizer, scaler = build_optimizer(config, objective), precision.gradient_scaler()
     if start.state is not None:
-        load_optimizer(parts.optimizer, start.state["optimizer"])
+        load_optimizer(optimizer, start.state["optimizer"])
         # Another precision had no scale to go on from, or has no use for one.
-        if start.state["scaler"] and parts.scaler.is_enabled():
-            parts.scaler.load_state_dict(start.state["scaler"])
-    return parts
+        if start.state["scaler"] and scaler.is_enabled():
+            scaler.load_state_dict(start.state["scaler"])
+    return TrainState(objective, objective, optimizer, build_schedule(config), scaler, precision)
 
 
-def preflight(job: Job, world: World, parts: Parts) -> list[str]:
+def preflight(job: Job, world: World, data: PretrainingData, state: TrainState) -> list[str]:
     """Check that all processes can work and are alike; a line on each, where there are several.
 
     Raises `UserError` with the same lines where one is not ready.
     """
     alike = {
         "configuration": _digest(job.config.model_dump_json().encode()),
-        "training data": parts.data.training.fingerprint[:12],
-        "validation data": parts.data.validation.fingerprint[:12],
-        "precision": str(parts.precision),
+        "training data": data.training.fingerprint[:12],
+        "validation data": data.validation.fingerprint[:12],
+        "precision": str(state.precision),
     }
-    needs = Needs(job.directory, _checkpoint_bytes(parts), _loader_bytes(job, world))
+    needs = Needs(job.directory, _checkpoint_bytes(state.objective), _loader_bytes(job, world))
     told = world.gather(facts(world, alike, needs))
     found = verdicts(told)
     lines = report(told, found)
@@ -185,10 +168,10 @@ def preflight(job: Job, world: World, parts: Parts) -> list[str]:
     return lines if world.size > 1 or job.preflight_only else []
 
 
-def _checkpoint_bytes(parts: Parts) -> int:
+def _checkpoint_bytes(objective: Objective) -> int:
     """About as much as a checkpoint takes: weights, averages of the gradients, slow weights."""
-    weights = parts.objective.state_dict().values()
-    trained = [p for p in parts.objective.parameters() if p.requires_grad]
+    weights = objective.state_dict().values()
+    trained = [p for p in objective.parameters() if p.requires_grad]
     size: int = sum(t.nbytes for t in weights) + 2 * sum(p.nbytes for p in trained)
     return size
 
