@@ -121,7 +121,9 @@ class TaskSettings:
     feature_size: int
     vocab_size: int
     padding_index: int
-    special_ids: tuple[int, ...]
+    sos_index: int
+    eos_index: int
+    mask_index: int
     max_caption_length: int
     single_caption: bool
     masking: Masking
@@ -129,6 +131,11 @@ class TaskSettings:
     initial_std: float
     strategy: Strategy
     max_tokens: int
+
+    @property
+    def special_ids(self) -> tuple[int, ...]:
+        """Tokens that are no words: the unknown one, which is also padding, and the markers."""
+        return (self.padding_index, self.sos_index, self.eos_index, self.mask_index)
 
     @property
     def decoder_settings(self) -> DecoderSettings:

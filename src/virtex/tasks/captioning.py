@@ -135,12 +135,12 @@ def _encoder(tokenizer: Tokenizer, settings: TaskSettings, training: bool) -> Ca
 
 
 def caption_predictor(
-    objective: Captioning, tokenizer: Tokenizer, settings: TaskSettings
+    visual: Backbone, textual: TransformerDecoder, tokenizer: Tokenizer, settings: TaskSettings
 ) -> CaptionPredictor:
-    """The predictor of a model whose forward head captions by the configured strategy."""
+    """The predictor of a model whose head captions by the configured strategy."""
     captioner = Captioner(
-        visual=objective.visual,
-        textual=objective.textual,
+        visual=visual,
+        textual=textual,
         tokenizer=tokenizer,
         strategy=settings.strategy,
         max_tokens=settings.max_tokens,
@@ -162,7 +162,9 @@ BICAPTIONING = Task(
     head="decoder",
     encoder=_encoder,
     objective=_both_directions,
-    sample_predictor=caption_predictor,
+    sample_predictor=lambda objective, tokenizer, settings: caption_predictor(
+        objective.visual, objective.textual, tokenizer, settings
+    ),
     captioning_head=lambda objective: objective.textual,
 )
 CAPTIONING = replace(BICAPTIONING, objective=_forward_only)
