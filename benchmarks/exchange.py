@@ -27,9 +27,9 @@ from torch.nn.parallel import DistributedDataParallel
 from virtex.build import model as build
 from virtex.config import loading as settings
 from virtex.config.schema import Config
-from virtex.distributed.environment import find_place
+from virtex.distributed.environment import read_environment
 from virtex.distributed.traffic import Traffic
-from virtex.distributed.world import Limits, World, connect
+from virtex.distributed.world import Timeouts, World, connect
 from virtex.tasks.base import Objective
 from virtex.training.run import distributed
 
@@ -51,7 +51,7 @@ def train(rank: int, port: int, processes: int, batch: int, repeats: int) -> Non
     place = {"RANK": rank, "WORLD_SIZE": processes, "MASTER_PORT": port}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", **{name: str(n) for name, n in place.items()}}
     torch.set_num_threads(1)
-    with connect(find_place(), gpus=False, limits=Limits()) as (world, _):
+    with connect(read_environment(), gpus=False, timeouts=Timeouts()) as (world, _):
         inputs = caption_batch(batch, np.full(batch, 15), torch.device("cpu"))
         config = settings.load(Config, BASE)
         seconds: dict[str, list[tuple[float, float]]] = {"rebuilt": [], "fixed": []}

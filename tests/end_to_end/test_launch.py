@@ -257,7 +257,7 @@ def test_a_machine_that_does_not_come_is_named_in_time(starter, run):
     status, _, errors = ended(process)
     assert status == 1
     assert time.monotonic() - start < 40
-    assert re.search(r"rank 1\b|machine 0 of 2 could not meet the others", errors)
+    assert re.search(r"rank 1\b|machine 0 of 2 could not join the others", errors)
     assert "Traceback" not in errors
 
 
@@ -275,7 +275,7 @@ def test_a_task_that_does_not_come_is_named(starter, run):
     process = starter.start(run, "--meet-within", 2, **told, MASTER_PORT=str(free_port()))
     status, _, errors = ended(process)
     assert status == 1
-    assert "1 of 2 processes have not come within 2 s: rank 1." in errors
+    assert "1 of 2 processes did not join within 2 s: rank 1." in errors
     assert "Traceback" not in errors
 
 

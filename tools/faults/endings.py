@@ -190,7 +190,7 @@ ENDINGS = {
             "kill -9 of the first machine",
             "The second ends, and says that the first was lost, not that it could not be reached.",
             kill_first_machine,
-            never=NEVER + "|see --dist-url|could not meet",
+            never=NEVER + "|see --dist-url|could not join",
             first=3,
             launchers=lambda launcher: launcher.machines == 2 and not launcher.restarts,
         ),

@@ -15,7 +15,7 @@ from torch import OutOfMemoryError
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from virtex.cli import main
-from virtex.distributed.environment import find_place
+from virtex.distributed.environment import read_environment
 from virtex.training import run as pretraining
 from virtex.training.setup import Job
 
@@ -25,7 +25,7 @@ _pretrain = pretraining.pretrain
 
 def pretrain(job: Job) -> int:
     """As `virtex.training.run.pretrain`, with the step that fails."""
-    place = find_place()
+    place = read_environment()
     attempt = os.environ.get("FAILING_ATTEMPT", str(place.attempt))
     if (place.rank, place.attempt) == (int(os.environ.get("FAILING_RANK", "0")), int(attempt)):
         remaining = int(os.environ["FAILING_STEP"])

@@ -119,7 +119,7 @@ def send_to_rank(number: signal.Signals, rank: int | None) -> Callable[[Trial], 
         wait(lambda: chosen in trial.job.ranks(), 60)
         trial.job.send(number, [trial.job.ranks()[chosen]])
         if number == signal.SIGSTOP:
-            trial.must_say = rf"rank {chosen} on .*no sign of life"
+            trial.must_say = rf"rank {chosen} on .*nothing heard"
             if chosen == 0:  # which may serve the store by which the others would know
                 trial.must_say += "|the store, which rank 0 .* does not answer"
         return f"rank {chosen}"
@@ -377,7 +377,7 @@ KINDS = {
             "The same.",
             forbid_writing,
             moments=("iteration", "save"),
-            says="could not save|may not be written|reading or writing failed",
+            says="could not save|is not writable|reading or writing failed",
         ),
         Kind(
             "run directory renamed",

@@ -18,7 +18,7 @@ _WORDS = (
 
 
 @contextmanager
-def lack_of_memory_as_error(config: Config, world: World) -> Iterator[None]:
+def translate_memory_errors(config: Config, world: World) -> Iterator[None]:
     """Turn the errors for memory that cannot be had into a RunError that says what to try."""
     try:
         yield

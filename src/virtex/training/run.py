@@ -25,11 +25,11 @@ from virtex.config import loading as settings
 from virtex.data import subset_manifest
 from virtex.data.loader import lost_workers_as_errors
 from virtex.distributed.debugging import debugger
-from virtex.distributed.environment import find_place
-from virtex.distributed.shared_memory import lack_of_shared_memory_as_error
+from virtex.distributed.environment import read_environment
+from virtex.distributed.shared_memory import translate_shared_memory_errors
 from virtex.distributed.signals import STOPPED, StopRequest, stop_requests
 from virtex.distributed.traffic import Traffic
-from virtex.distributed.watchdog import Heartbeat
+from virtex.distributed.watchdog import Watchdog
 from virtex.distributed.world import World, connect
 from virtex.errors import RunError, UserError
 from virtex.files import whole_file
@@ -37,7 +37,7 @@ from virtex.plots.contact_sheet import contact_sheet
 from virtex.tasks.base import Objective
 from virtex.training.logger import Journal
 from virtex.training.loop import Step, optimize, validate
-from virtex.training.out_of_memory import lack_of_memory_as_error
+from virtex.training.out_of_memory import translate_memory_errors
 from virtex.training.progress import Meter, losses_text, progress_line, training_scalars
 from virtex.training.setup import (
     Job,
@@ -60,7 +60,7 @@ class Run:
         self,
         job: Job,
         world: World,
-        heartbeat: Heartbeat,
+        watchdog: Watchdog,
         request: StopRequest,
         parts: Parts,
         retention: checkpoint.Retention,
@@ -68,7 +68,7 @@ class Run:
     ) -> None:
         self.job = job
         self.world = world
-        self.heartbeat = heartbeat
+        self.watchdog = watchdog
         self.request = request
         self.parts = parts
         self.retention = retention
@@ -81,43 +81,43 @@ def pretrain(job: Job) -> int:
 
     `STOPPED` where a signal asked to stop: what was reached is saved.
     """
-    place = find_place()
+    process = read_environment()
     with ExitStack() as stack:
         stack.enter_context(_failures_of_files(job.directory))
         request = stack.enter_context(stop_requests())
         connection = connect(
-            place,
+            process,
             gpus=job.gpus,
-            limits=job.limits,
+            timeouts=job.timeouts,
             stopping=lambda: bool(request),
             parent=request.parent,
         )
-        world, heartbeat = stack.enter_context(connection)
+        world, watchdog = stack.enter_context(connection)
         if job.terminal is not None:
             # Before the others hear of an error, and end.
-            stack.enter_context(debugger(job.terminal, here=place.rank == job.debug_rank))
+            stack.enter_context(debugger(job.terminal, here=process.rank == job.debug_rank))
         shared_memory = shared_memory_needed(job, world)
-        stack.enter_context(lack_of_shared_memory_as_error(shared_memory))
-        heartbeat.at("reading the annotations")
+        stack.enter_context(translate_shared_memory_errors(shared_memory))
+        watchdog.report("reading the annotations")
         data = build.data(job.config)
         warning = None
         if world.main and not job.preflight_only:
             warning = stack.enter_context(locked(job.directory))
-        heartbeat.at("reading the checkpoint")
-        start = world.from_main(lambda: start_or_refusal(job, data, place.attempt))
+        watchdog.report("reading the checkpoint")
+        start = world.from_main(lambda: start_or_refusal(job, data, process.attempt))
         if isinstance(start, UserError):
             return _refused(start, world)
-        heartbeat.at("building the model")
-        with lack_of_memory_as_error(job.config, world):
+        watchdog.report("building the model")
+        with translate_memory_errors(job.config, world):
             parts = begin(job, world, data, start)
         start = start.without_state()  # it is as large as model and optimizer
-        heartbeat.at("preflight")
+        watchdog.report("preflight")
         notes = preflight(job, world, parts)
         if job.preflight_only:
             if world.main:
                 print("\n".join(notes))
             return 0
-        run = Run(job, world, heartbeat, request, parts, retention(job, start), shared_memory)
+        run = Run(job, world, watchdog, request, parts, retention(job, start), shared_memory)
         _prepare_directory(run)
         return _record(run, start, [] if warning is None else [warning], notes)
 
@@ -151,7 +151,7 @@ def _record(run: Run, start: Start, cautions: list[str], notes: list[str]) -> in
     job, world = run.job, run.world
     first = start.iteration + 1
     with closing(Journal(job.directory, rank=world.rank, first=first)) as journal:
-        run.heartbeat.log = job.directory / f"log_rank{world.rank}.txt"
+        run.watchdog.log = job.directory / f"log_rank{world.rank}.txt"
         try:
             for line in cautions:
                 journal.warn(line)
@@ -159,9 +159,9 @@ def _record(run: Run, start: Start, cautions: list[str], notes: list[str]) -> in
             for line in notes:
                 journal.say(line)
             with (
-                lack_of_shared_memory_as_error(run.shared_memory),
+                translate_shared_memory_errors(run.shared_memory),
                 lost_workers_as_errors(),
-                lack_of_memory_as_error(job.config, world),
+                translate_memory_errors(job.config, world),
             ):
                 status = _train(run, journal, start)
             run.saver.finish()
@@ -170,11 +170,11 @@ def _record(run: Run, start: Start, cautions: list[str], notes: list[str]) -> in
                 journal.say(line)
             if status == 0:
                 # No process has succeeded before the last checkpoint is there.
-                run.heartbeat.at("waiting until the last checkpoint is saved")
+                run.watchdog.report("waiting until the last checkpoint is saved")
                 run.world.wait()
         except (Exception, KeyboardInterrupt) as error:
             # First, as what follows may take long.
-            run.heartbeat.announce(error)
+            run.watchdog.announce(error)
             journal.record(str(error) if isinstance(error, UserError) else traceback.format_exc())
             raise
         finally:
@@ -212,7 +212,7 @@ def _follow(run: Run, journal: Journal, meter: Meter, steps: Iterator[Step]) -> 
             _tell_progress(run, journal, meter, step)
         _tell_saved(run, journal)
         due = due or step.iteration % job.checkpoint_every == 0
-        run.heartbeat.at(f"iteration {step.iteration}, asking whether to stop")
+        run.watchdog.report(f"iteration {step.iteration}, asking whether to stop")
         stopping = run.world.any(bool(run.request))
         # Weights that give no finite gradient may be bad already: wait for a step that is applied.
         if ((due and step.applied) or step.iteration == last) and not stopping:
@@ -228,7 +228,7 @@ def _follow(run: Run, journal: Journal, meter: Meter, steps: Iterator[Step]) -> 
 
 def _stop(run: Run, journal: Journal, iteration: int) -> int:
     """Leave the run where it can go on."""
-    run.heartbeat.at(f"iteration {iteration}, saving before the stop")
+    run.watchdog.report(f"iteration {iteration}, saving before the stop")
     run.saver.finish()
     _tell_saved(run, journal)
     # The others must not end first: an agent would take that for the end of the job.
@@ -248,7 +248,7 @@ def _steps(run: Run, journal: Journal, traffic: Traffic, first: int) -> Generato
         first=first,
         on_bad_image=journal.warn_once,
         say=journal.say,
-        reached=run.heartbeat.at,
+        reached=run.watchdog.report,
         stopping=lambda: bool(run.request),
     )
     with closing(batches):
@@ -267,7 +267,7 @@ def _steps(run: Run, journal: Journal, traffic: Traffic, first: int) -> Generato
             accumulate=config.optim.accumulate,
             first=first,
             last=config.optim.num_iterations,
-            reached=run.heartbeat.at,
+            reached=run.watchdog.report,
         )
 
 
@@ -297,10 +297,10 @@ def _validate(run: Run, journal: Journal, iteration: int) -> bool:
             workers=run.job.workers,
             on_bad_image=journal.warn_once,
         ):
-            run.heartbeat.at(f"validation after iteration {iteration}")
+            run.watchdog.report(f"validation after iteration {iteration}")
             yield batch
 
-    run.heartbeat.at(f"validation after iteration {iteration}")
+    run.watchdog.report(f"validation after iteration {iteration}")
     # The statistics that are saved, and so judged, are those of the first process.
     run.world.broadcast(list(parts.objective.buffers()))
     with closing(watched()) as batches:
@@ -341,7 +341,7 @@ def _save(run: Run, iteration: int, *, validated: bool) -> None:
     """Begin to save, on the main process."""
     if not run.world.main:
         return
-    run.heartbeat.at(f"iteration {iteration}, copying what is saved")
+    run.watchdog.report(f"iteration {iteration}, copying what is saved")
     parts = run.parts
     weights = parts.objective.state_dict()
     broken = [name for name, value in weights.items() if not bool(value.isfinite().all())]
@@ -373,7 +373,7 @@ def _prepare_directory(run: Run) -> None:
     # Without a shared file system every machine needs a place for its log.
     job.directory.mkdir(parents=True, exist_ok=True)
     if run.world.main:
-        run.heartbeat.at("taking fingerprints of the data")
+        run.watchdog.report("taking fingerprints of the data")
         _ = run.parts.data.contents  # kept, for all checkpoints
         checkpoint.remove_partial_files(job.directory)
         with whole_file(job.directory / directory.CONFIG) as file:
