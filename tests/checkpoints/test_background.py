@@ -160,7 +160,7 @@ def test_a_save_that_fails_is_an_error_of_the_next_call_once(tmp_path, saver, st
     assert wait_for(saver) == [before]
     content = before.read_bytes()
     saver.save(tmp_path / "gone" / "checkpoint_2.pth", state(2))
-    with pytest.raises(RunError, match=r"could not save .*untouched"):
+    with pytest.raises(RunError, match=r"could not save .*intact"):
         call_until_error(saver, name)
     assert before.read_bytes() == content
     assert saver.finished() == []

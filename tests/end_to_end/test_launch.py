@@ -188,7 +188,7 @@ def test_a_job_recovers_by_itself_from_the_loss_of_the_process_that_saves(
     os.kill(process_of(agent, 0), signal.SIGKILL)
     status, output, errors = ended(agent, seconds=90)
     assert status == 0, errors
-    assert re.search(r"going on from .*checkpoint_\d+\.pth", output)
+    assert re.search(r"resuming from .*checkpoint_\d+\.pth", output)
     assert_is(run, undisturbed)
 
 
@@ -338,7 +338,7 @@ def test_the_second_job_in_a_directory_is_refused_and_the_first_unharmed(starter
     second = starter.start(run, "--resume-from", "latest")
     status, _, errors = ended(second)
     assert status == 2
-    assert f"another job is writing into {run}: process " in errors
+    assert f"another job is writing to {run}: process " in errors
     assert "Traceback" not in errors
     status, _, errors = ended(first)
     assert status == 0, errors

@@ -237,7 +237,7 @@ class Job:
     def going_on_from(self) -> int:
         """Where the last session began."""
         session = self.log.rpartition(" INFO run directory: ")[2]
-        return int((re.findall(r"going on from .*, iteration (\d+)", session) or ["0"])[-1])
+        return int((re.findall(r"resuming from .*, iteration (\d+)", session) or ["0"])[-1])
 
     @property
     def partial_file(self) -> Path | None:

@@ -282,7 +282,7 @@ def start_second(trial: Trial) -> str:
     ended = wait(lambda: second.ended, 120)
     seconds = time.monotonic() - begun
     first.send(signal.SIGCONT, held)
-    trial.must_say = "another job is writing into" if ended else "it to end"
+    trial.must_say = "another job is writing to" if ended else "it to end"
     return f"ended after {seconds:.0f} s with {second.statuses}"
 
 
