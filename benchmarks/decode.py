@@ -1,4 +1,4 @@
-"""Beam search with a memory of keys and values, beside one that runs the whole head at every step.
+"""Beam search with a cache of keys and values, beside one that runs the whole head at every step.
 
     python benchmarks/decode.py [--batch 8] [--repeats 3] [--device cpu]
 
@@ -28,7 +28,7 @@ BEAM, TOKENS = 5, 29
 
 @dataclass(frozen=True)
 class WholeSequences:
-    """A memory that keeps nothing but the tokens and the grid of each row."""
+    """A cache that keeps nothing but the tokens and the grid of each row."""
 
     grid: Tensor
     tokens: Tensor
@@ -38,13 +38,13 @@ class WholeSequences:
 
 
 def recompute(
-    textual: TransformerDecoder, newest: Tensor, memory: WholeSequences
+    textual: TransformerDecoder, newest: Tensor, cache: WholeSequences
 ) -> tuple[Tensor, WholeSequences]:
     """Project the grid and run all tokens through the head, for the logits of the last."""
-    memory = replace(memory, tokens=torch.cat((memory.tokens, newest[:, None]), dim=1))
-    lengths = torch.full((len(newest),), memory.tokens.shape[1], device=newest.device)
-    projected = textual.project(memory.grid)
-    return textual(projected, memory.tokens, lengths)[:, -1], memory
+    cache = replace(cache, tokens=torch.cat((cache.tokens, newest[:, None]), dim=1))
+    lengths = torch.full((len(newest),), cache.tokens.shape[1], device=newest.device)
+    projected = textual.project(cache.grid)
+    return textual(projected, cache.tokens, lengths)[:, -1], cache
 
 
 def main() -> None:
@@ -66,18 +66,18 @@ def main() -> None:
 
     @torch.inference_mode()
     def with_memory() -> Hypotheses:
-        memory = textual.begin(model.visual(images))
-        return beam_search(textual.step, memory, **limits, **indices, device=device)
+        cache = textual.prefill(model.visual(images))
+        return beam_search(textual.decode_step, cache, **limits, **indices, device=device)
 
     @torch.inference_mode()
     def without_memory() -> Hypotheses:
         nothing = torch.empty(arguments.batch, 0, dtype=torch.int64, device=device)
-        memory = WholeSequences(model.visual(images), nothing)
+        cache = WholeSequences(model.visual(images), nothing)
 
-        def step(newest: Tensor, memory: WholeSequences) -> tuple[Tensor, WholeSequences]:
-            return recompute(textual, newest, memory)
+        def step(newest: Tensor, cache: WholeSequences) -> tuple[Tensor, WholeSequences]:
+            return recompute(textual, newest, cache)
 
-        return beam_search(step, memory, **limits, **indices, device=device)
+        return beam_search(step, cache, **limits, **indices, device=device)
 
     difference = (with_memory().scores - without_memory().scores).abs().max()
     slow, fast = alternating_seconds([without_memory, with_memory], arguments.repeats)

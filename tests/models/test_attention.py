@@ -166,7 +166,7 @@ def test_a_layer_tells_the_weights_that_torchs_uses(norm_first):
 
     hook = theirs.multihead_attn.register_forward_pre_hook(ask_for_weights)
     theirs(x, grid, tgt_mask=~earlier)
-    output, weights = layer.cross_attention(x, grid, earlier)
+    output, weights = layer.forward_with_weights(x, grid, earlier)
     torch.testing.assert_close(weights, asked[0], **CLOSE)
     assert torch.equal(output, layer(x, grid, earlier))
 
