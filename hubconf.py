@@ -31,7 +31,7 @@ def resnet50(checkpoint: str | pathlib.Path | None = None) -> nn.Module:
     (B, 2048) features: the mean of the last grid.
 
     `checkpoint` is a file of virtex, ours or published, or a state dict; None leaves the weights
-    untrained. Raises `virtex.errors.UserError` that names weights that are missing or left over.
+    untrained. Raises `virtex.errors.UserError` that names missing and unexpected weights.
     """
     return _backbone("resnet50", checkpoint)
 
@@ -53,7 +53,7 @@ def virtex(
     max_pixels: int | None = None,
     max_image_mb: int | None = None,
 ) -> "Pretrained":
-    """The whole model: captions and features of pictures. Arguments as of `virtex.load`."""
+    """The whole model: captions and features of images. Arguments as for `virtex.load`."""
     from virtex.inference.pretrained import load
 
     return load(
@@ -67,11 +67,11 @@ def virtex(
 
 def _backbone(name: str, path: str | pathlib.Path | None) -> nn.Module:
     # Here, so that `torch.hub.list` answers at once.
-    from virtex.checkpoints import file as checkpoint
+    from virtex.checkpoints.file import load
     from virtex.exporting.torchvision import load_backbone
     from virtex.models.networks import network
 
     built = network(name, feature_size=2048, image_size=224)
     if path is not None:
-        load_backbone(built, checkpoint.load(pathlib.Path(path)), str(path))
+        load_backbone(built, load(pathlib.Path(path)), str(path))
     return built.cnn.eval()

@@ -17,8 +17,8 @@ from virtex.tasks.caption_tokens import CaptionTokens
 from virtex.tasks.classification import DescribeLabels, LabelSetClassification
 from virtex.tasks.multilabel_classification import CategoryEncoder
 from virtex.tasks.token_classification import TokenLabelEncoder
-from virtex.text.categories import Categories
 from virtex.text.tokenizer import Tokenizer, train
+from virtex.text.vocabulary import Categories
 
 TOKENIZER = Tokenizer.from_bytes(train(["a cat and a dog left of it"] * 3, 45))
 LABELS = 9

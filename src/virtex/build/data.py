@@ -40,11 +40,14 @@ from virtex.tasks.masked_lm import (
 )
 from virtex.tasks.multilabel_classification import CategoryEncoder
 from virtex.tasks.token_classification import TokenLabelEncoder
-from virtex.text.categories import BACKGROUND, Categories
 from virtex.text.tokenizer import Tokenizer
-from virtex.text.vocabulary import check_categories, check_tokenizer
-
-Vocabulary = Tokenizer | Categories
+from virtex.text.vocabulary import (
+    BACKGROUND,
+    Categories,
+    Vocabulary,
+    check_categories,
+    check_tokenizer,
+)
 
 
 class ReportedRecords(WholeSplit, Protocol):

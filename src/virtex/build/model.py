@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from virtex.build import data as build_tasks
-from virtex.build.data import Vocabulary
 from virtex.checkpoints import file as checkpoint
 from virtex.config.schema import Config, TransformSpec, Visual
 from virtex.data import loader, transforms
@@ -28,12 +27,12 @@ from virtex.errors import UserError
 from virtex.models.backbone import Backbone
 from virtex.models.modes import SizesAlone
 from virtex.models.networks import fetch_weights, load_pretrained, network
-from virtex.models.state_dict import model_weights
-from virtex.models.upstream import current_names
+from virtex.models.state_dict import current_names, model_weights
 from virtex.optim import schedules
 from virtex.optim.groups import parameter_groups
-from virtex.optim.lookahead import Lookahead
+from virtex.optim.lookahead import AnyOptimizer, Lookahead
 from virtex.tasks.base import Encoder, Objective
+from virtex.text.vocabulary import Vocabulary
 
 
 def backbone(config: Config, *, weights_follow: bool = False) -> Backbone:
@@ -247,9 +246,6 @@ def samples(parts: Data, count: int) -> Mapping[str, Tensor] | None:
     keys = [Key(VALIDATION_EPOCH, index) for index in range(min(count, len(parts.validation)))]
     examples, _ = parts.validation.examples(keys)
     return parts.collate(examples) if examples else None
-
-
-AnyOptimizer = torch.optim.Optimizer | Lookahead
 
 
 def optimizer(config: Config, model: nn.Module) -> AnyOptimizer:

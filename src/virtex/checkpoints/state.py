@@ -8,19 +8,21 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from virtex import __version__
-from virtex.build import model as build
-from virtex.build.data import Vocabulary
+from virtex._version import __version__
 from virtex.config import loading as settings
 from virtex.config.schema import EARLIER_RUN, Config
 from virtex.data.contents import Contents, differences, from_plain
 from virtex.errors import UserError
-from virtex.models.sharing import completed, contradictions
-from virtex.models.state_dict import misfits, model_weights
-from virtex.models.upstream import current_names
-from virtex.optim.lookahead import Lookahead
-from virtex.text.categories import Categories
+from virtex.models.state_dict import (
+    current_names,
+    fill_tied_keys,
+    model_weights,
+    state_dict_mismatches,
+    tied_conflicts,
+)
+from virtex.optim.lookahead import AnyOptimizer, Lookahead
 from virtex.text.tokenizer import Tokenizer
+from virtex.text.vocabulary import Categories, Vocabulary
 
 _SHAPES_OF_THE_OPTIMIZER = {
     "OPTIM.OPTIMIZER_NAME",
@@ -45,8 +47,9 @@ def load_weights(module: nn.Module, state: Mapping[str, Any], source: str) -> No
 def fitting_weights(module: nn.Module, state: Mapping[str, Any], source: str) -> dict[str, Any]:
     """The weights of a checkpoint's `state` by all of the module's names.
 
-    Raises `UserError` if there are none, and one that names what is missing, left over, of another
-    shape, for another vocabulary, or told in two ways. The module may be on the meta device.
+    Raises `UserError` if there are none, and one that names missing keys, unexpected keys, size
+    mismatches, another vocabulary, and tied weights that differ. The module may be on the meta
+    device.
     """
     weights = current_names(model_weights(state))
     if not any(isinstance(value, Tensor) for value in weights.values()):
@@ -56,8 +59,12 @@ def fitting_weights(module: nn.Module, state: Mapping[str, Any], source: str) ->
             "Give a checkpoint, or a file of the state dict alone"
         )
     own = module.state_dict()
-    whole = completed(module, weights)
-    lines = _other_vocabulary(own, whole) + contradictions(module, weights) + misfits(own, whole)
+    whole = fill_tied_keys(module, weights)
+    lines = (
+        _other_vocabulary(own, whole)
+        + tied_conflicts(module, weights)
+        + state_dict_mismatches(own, whole)
+    )
     if lines:
         raise UserError(
             f"the weights of {source} do not fit the configured model; give the settings of MODEL "
@@ -77,7 +84,7 @@ def _other_vocabulary(own: Mapping[str, Tensor], weights: Mapping[str, Any]) -> 
     ]
 
 
-def load_optimizer(optimizer: build.AnyOptimizer, state: dict[str, Any]) -> None:
+def load_optimizer(optimizer: AnyOptimizer, state: dict[str, Any]) -> None:
     """Take over averages, counters and the last step's rates; the rest stays as it is configured.
 
     The rates of the next step follow from the configured `peak_lr`. A state that is saved again

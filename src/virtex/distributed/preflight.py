@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from virtex import __version__
+from virtex._version import __version__
 from virtex.distributed.shared_memory import free_shared_memory, shared_memory_advice
 from virtex.distributed.world import World
 

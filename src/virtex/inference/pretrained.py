@@ -12,7 +12,6 @@ from torch import Tensor
 
 from virtex.build import data as build_tasks
 from virtex.build import model as build
-from virtex.build.data import Vocabulary
 from virtex.checkpoints import file as checkpoint
 from virtex.checkpoints.state import (
     fitting_weights,
@@ -40,6 +39,7 @@ from virtex.models.modes import SizesAlone, evaluating
 from virtex.tasks.base import Objective
 from virtex.tasks.captioning import Captioning
 from virtex.text.tokenizer import Tokenizer
+from virtex.text.vocabulary import Vocabulary
 
 Picture = str | Path | Image.Image | PixelArray
 """An image file, a picture of Pillow's, or (H, W, 3) uint8 RGB."""
@@ -195,8 +195,8 @@ def load(
     checkpoint of ours, both replace what it holds. `max_pixels` and `max_image_mb` (2^20 bytes)
     limit the image files that the model reads.
 
-    Raises `UserError` where the file cannot be read, where weights are missing, left over or of
-    another shape, and where the vocabulary does not fit them.
+    Raises `UserError` where the file cannot be read, where keys are missing or
+    unexpected or sizes mismatch, and where the vocabulary does not fit them.
     """
     path = Path(path)
     state = checkpoint.load(path)

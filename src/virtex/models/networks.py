@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torchvision.models import vision_transformer
 
 from virtex.errors import UserError
-from virtex.models.state_dict import misfits, model_weights
+from virtex.models.state_dict import model_weights, state_dict_mismatches
 
 State = Mapping[str, Any]
 Grid = Callable[[Any, Tensor], Tensor]
@@ -199,10 +199,10 @@ def fetch_weights(name: str) -> Path:
 def load_pretrained(into: Network, state: State, source: str) -> None:
     """Load `backbone_weights` of `state`; mutates the network.
 
-    Raises `UserError` that names what is missing, left over or of another shape.
+    Raises `UserError` that names missing keys, unexpected keys and size mismatches.
     """
     weights = backbone_weights(into, state)
-    lines = misfits(into.cnn.state_dict(), weights)
+    lines = state_dict_mismatches(into.cnn.state_dict(), weights)
     if lines:
         raise UserError(
             f"MODEL.VISUAL.PRETRAINED: the weights of {source} do not fit {into.name}; name a file "

@@ -12,7 +12,7 @@ from virtex.data.records import Record
 from virtex.data.transforms import Augmented
 from virtex.tasks.caption_tokens import image_example
 from virtex.tasks.classification import label_batch
-from virtex.text.categories import BACKGROUND
+from virtex.text.vocabulary import BACKGROUND
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,31 @@
-"""The vocabulary's figures in a configuration must be those of the vocabulary itself."""
+"""What a model's output indices mean: tokens or object categories; checked against the settings."""
+
+from dataclasses import dataclass
 
 from virtex.errors import UserError
-from virtex.text.categories import Categories
 from virtex.text.tokenizer import Tokenizer
+
+BACKGROUND = 0
+"""The index of no category; also pads short rows of labels."""
+
+
+@dataclass(frozen=True)
+class Categories:
+    """The names of the object categories 1, 2, … in the order of the annotations."""
+
+    names: tuple[str, ...]
+
+    @property
+    def vocab_size(self) -> int:
+        """The number of indices: the background's and the categories'."""
+        return 1 + len(self.names)
+
+    def name(self, index: int) -> str:
+        """The name of an index, 0 … `vocab_size` - 1."""
+        return "background" if index == BACKGROUND else self.names[index - 1]
+
+
+Vocabulary = Tokenizer | Categories
 
 
 def check_tokenizer(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from virtex import __version__
+from virtex._version import __version__
 from virtex.build import data as build_tasks
 from virtex.build import model as build
 from virtex.checkpoints import file as checkpoint

@@ -26,6 +26,7 @@ from virtex.distributed.shared_memory import free_shared_memory, shared_memory_a
 from virtex.distributed.world import Timeouts, World, check_gpus
 from virtex.errors import RunError, UserError
 from virtex.models.sync_batch_norm import synchronise_batch_norm
+from virtex.optim.lookahead import AnyOptimizer
 from virtex.tasks.base import Objective
 from virtex.training.precision import Precision, choose_precision
 
@@ -76,7 +77,7 @@ class Parts:
     """The objects of a run; `fresh` says that it begins, and does not go on."""
 
     objective: Objective
-    optimizer: build.AnyOptimizer
+    optimizer: AnyOptimizer
     scaler: torch.amp.GradScaler
     precision: Precision
     data: build.Data
