@@ -1,9 +1,9 @@
-"""Beam search with a cache of keys and values, beside one that runs the whole head at every step.
+"""Beam search with a cache of keys and values, against one that runs the whole head at each step.
 
     python benchmarks/decode.py [--batch 8] [--repeats 3] [--device cpu]
 
 Base configuration with random weights, beam 5, 29 tokens; one JSON line each with the median of
-the repeats, taken in turns, and the ratio.
+the repeats, which alternate, and the ratio.
 """
 
 import argparse
@@ -28,7 +28,7 @@ BEAM, TOKENS = 5, 29
 
 @dataclass(frozen=True)
 class WholeSequences:
-    """A cache that keeps nothing but the tokens and the grid of each row."""
+    """A cache of only the tokens and the grid of each row."""
 
     grid: Tensor
     tokens: Tensor

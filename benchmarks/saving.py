@@ -1,4 +1,4 @@
-"""How long training waits for a checkpoint of the base configuration, which is saved beside it.
+"""How long training waits for a checkpoint of the base configuration, saved in the background.
 
     python benchmarks/saving.py [--batch 4] [--repeats 5] [--directory DIR]
 
@@ -24,7 +24,7 @@ from virtex.config import loading as settings
 from virtex.config.schema import Config
 
 EVERY = 2000
-"""Iterations between checkpoints, unless `--checkpoint-every` says otherwise."""
+"""Iterations between checkpoints, the default of `--checkpoint-every`."""
 
 
 def state_of_a_run() -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""Sizes of JPEG files, a checkpoint and the start: what `tools/pages/scaling.py` wants to know.
+"""Sizes of JPEG files and a checkpoint, and the time to start: inputs of `tools/pages/scaling.py`.
 
     python tools/pages/scaling_inputs.py datasets/coco/train2017
 
