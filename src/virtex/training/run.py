@@ -35,7 +35,7 @@ from virtex.errors import RunError, UserError
 from virtex.files import whole_file
 from virtex.plots.contact_sheet import contact_sheet
 from virtex.tasks.base import Objective
-from virtex.training.logger import Journal
+from virtex.training.logger import RunLogger
 from virtex.training.loop import Step, optimize, validate
 from virtex.training.out_of_memory import translate_memory_errors
 from virtex.training.progress import Meter, losses_text, progress_line, training_scalars
@@ -147,27 +147,27 @@ def _failures_of_files(directory: Path) -> Iterator[None]:
 
 
 def _record(run: Run, start: Start, cautions: list[str], notes: list[str]) -> int:
-    """Train, with a journal that also gets the error that ends the run."""
+    """Train, with a logger that also gets the error that ends the run."""
     job, world = run.job, run.world
     first = start.iteration + 1
-    with closing(Journal(job.directory, rank=world.rank, first=first)) as journal:
+    with closing(RunLogger(job.directory, rank=world.rank, first=first)) as logger:
         run.watchdog.log = job.directory / f"log_rank{world.rank}.txt"
         try:
             for line in cautions:
-                journal.warn(line)
-            _introduce(run, journal, start)
+                logger.warning(line)
+            _introduce(run, logger, start)
             for line in notes:
-                journal.say(line)
+                logger.info(line)
             with (
                 translate_shared_memory_errors(run.shared_memory),
                 lost_workers_as_errors(),
                 translate_memory_errors(job.config, world),
             ):
-                status = _train(run, journal, start)
+                status = _train(run, logger, start)
             run.saver.finish()
-            _tell_saved(run, journal)
+            _tell_saved(run, logger)
             for line in run.parts.data.fetched:
-                journal.say(line)
+                logger.info(line)
             if status == 0:
                 # No process has succeeded before the last checkpoint is there.
                 run.watchdog.report("waiting until the last checkpoint is saved")
@@ -175,7 +175,7 @@ def _record(run: Run, start: Start, cautions: list[str], notes: list[str]) -> in
         except (Exception, KeyboardInterrupt) as error:
             # First, as what follows may take long.
             run.watchdog.announce(error)
-            journal.record(str(error) if isinstance(error, UserError) else traceback.format_exc())
+            logger.log_error(str(error) if isinstance(error, UserError) else traceback.format_exc())
             raise
         finally:
             # What is being written when something else fails becomes whole.
@@ -184,61 +184,63 @@ def _record(run: Run, start: Start, cautions: list[str], notes: list[str]) -> in
         return status
 
 
-def _train(run: Run, journal: Journal, start: Start) -> int:
+def _train(run: Run, logger: RunLogger, start: Start) -> int:
     job, config = run.job, run.job.config
     first, last = start.iteration + 1, config.optim.num_iterations
-    if start.validation_due and _validate(run, journal, start.iteration):
+    if start.validation_due and _validate(run, logger, start.iteration):
         _save(run, start.iteration, validated=True)
     if first > last:
-        journal.say(f"all {last} iterations are done already; OPTIM.NUM_ITERATIONS sets more")
+        logger.info(f"all {last} iterations are done already; OPTIM.NUM_ITERATIONS sets more")
     if job.debug_rank is not None:
         breakpoint()  # of the process that was asked for; the others pass
     traffic = Traffic()
-    steps = _steps(run, journal, traffic, first)
+    steps = _steps(run, logger, traffic, first)
     # Else an error would hold on to the loader's workers.
     with closing(steps):
-        return _follow(run, journal, Meter(run.world.size, traffic), steps)
+        return _follow(run, logger, Meter(run.world.size, traffic), steps)
 
 
-def _follow(run: Run, journal: Journal, meter: Meter, steps: Iterator[Step]) -> int:
+def _follow(run: Run, logger: RunLogger, meter: Meter, steps: Iterator[Step]) -> int:
     """Tell of each step; validate, save and stop where it is time."""
     job, last = run.job, run.job.config.optim.num_iterations
     due = False
     for step in steps:
         meter.add(step)
         if not step.applied:
-            journal.warn(f"iteration {step.iteration}: gradient not finite, step not applied")
+            logger.warning(f"iteration {step.iteration}: gradient not finite, step not applied")
         if step.iteration % job.log_every == 0 or step.iteration == last:
-            _tell_progress(run, journal, meter, step)
-        _tell_saved(run, journal)
+            _tell_progress(run, logger, meter, step)
+        _tell_saved(run, logger)
         due = due or step.iteration % job.checkpoint_every == 0
         run.watchdog.report(f"iteration {step.iteration}, asking whether to stop")
         stopping = run.world.any(bool(run.request))
         # Weights that give no finite gradient may be bad already: wait for a step that is applied.
         if ((due and step.applied) or step.iteration == last) and not stopping:
-            due = not _validate(run, journal, step.iteration)
+            due = not _validate(run, logger, step.iteration)
             stopping = due
             _save(run, step.iteration, validated=not due)
         elif stopping:
             _save(run, step.iteration, validated=not due)
         if stopping:
-            return _stop(run, journal, step.iteration)
+            return _stop(run, logger, step.iteration)
     return 0
 
 
-def _stop(run: Run, journal: Journal, iteration: int) -> int:
+def _stop(run: Run, logger: RunLogger, iteration: int) -> int:
     """Leave the run where it can go on."""
     run.watchdog.report(f"iteration {iteration}, saving before the stop")
     run.saver.finish()
-    _tell_saved(run, journal)
+    _tell_saved(run, logger)
     # The others must not end first: an agent would take that for the end of the job.
     run.world.wait()
     name = run.request.signal.name if run.request.signal is not None else "a signal elsewhere"
-    journal.say(f"stopped by {name} after iteration {iteration}; go on with --resume-from latest")
+    logger.info(f"stopped by {name} after iteration {iteration}; go on with --resume-from latest")
     return STOPPED
 
 
-def _steps(run: Run, journal: Journal, traffic: Traffic, first: int) -> Generator[Step, None, None]:
+def _steps(
+    run: Run, logger: RunLogger, traffic: Traffic, first: int
+) -> Generator[Step, None, None]:
     config, parts = run.job.config, run.parts
     parallel = distributed(parts.objective, run.world)
     traffic.watch(parallel)
@@ -246,8 +248,8 @@ def _steps(run: Run, journal: Journal, traffic: Traffic, first: int) -> Generato
         *(config, parts.data, run.world),
         workers=run.job.workers,
         first=first,
-        on_bad_image=journal.warn_once,
-        say=journal.say,
+        on_bad_image=logger.warning_once,
+        say=logger.info,
         reached=run.watchdog.report,
         stopping=lambda: bool(run.request),
     )
@@ -271,23 +273,23 @@ def _steps(run: Run, journal: Journal, traffic: Traffic, first: int) -> Generato
         )
 
 
-def _tell_progress(run: Run, journal: Journal, meter: Meter, step: Step) -> None:
+def _tell_progress(run: Run, logger: RunLogger, meter: Meter, step: Step) -> None:
     losses = _mean_over_processes(step.losses, run.world)
     speed = meter.speed(_memory_gb(run.world))
     last = run.job.config.optim.num_iterations
-    journal.scalars(step.iteration, training_scalars(step, losses))
-    journal.scalars(step.iteration, speed)
-    journal.say(progress_line(step.iteration, last, losses, speed, meter.step_seconds))
+    logger.log_scalars(step.iteration, training_scalars(step, losses))
+    logger.log_scalars(step.iteration, speed)
+    logger.info(progress_line(step.iteration, last, losses, speed, meter.step_seconds))
     meter.restart()
 
 
-def _tell_saved(run: Run, journal: Journal) -> None:
+def _tell_saved(run: Run, logger: RunLogger) -> None:
     for path in run.saver.finished():
-        journal.say(f"saved {path}")
+        logger.info(f"saved {path}")
         checkpoint.remove_old(run.job.directory, run.retention)
 
 
-def _validate(run: Run, journal: Journal, iteration: int) -> bool:
+def _validate(run: Run, logger: RunLogger, iteration: int) -> bool:
     """Validate, and write down what came out; False where a request to stop came first."""
     parts = run.parts
 
@@ -295,7 +297,7 @@ def _validate(run: Run, journal: Journal, iteration: int) -> bool:
         for batch in build.validation_batches(
             *(run.job.config, parts.data, run.world),
             workers=run.job.workers,
-            on_bad_image=journal.warn_once,
+            on_bad_image=logger.warning_once,
         ):
             run.watchdog.report(f"validation after iteration {iteration}")
             yield batch
@@ -314,17 +316,17 @@ def _validate(run: Run, journal: Journal, iteration: int) -> bool:
     if means is None:
         return False
     if not means:
-        journal.warn(f"validation after iteration {iteration}: no item to predict, so no loss")
+        logger.warning(f"validation after iteration {iteration}: no item to predict, so no loss")
         return True
     scalars = {"val/loss": sum(means.values())} | {f"val/{k}": v for k, v in means.items()}
-    journal.scalars(iteration, scalars)
-    journal.say(f"validation after iteration {iteration}: {losses_text(means)}")
+    logger.log_scalars(iteration, scalars)
+    logger.info(f"validation after iteration {iteration}: {losses_text(means)}")
     if run.world.main:
-        _show_samples(run, journal, iteration)
+        _show_samples(run, logger, iteration)
     return True
 
 
-def _show_samples(run: Run, journal: Journal, iteration: int) -> None:
+def _show_samples(run: Run, logger: RunLogger, iteration: int) -> None:
     parts = run.parts
     batch = build.samples(parts.data, SAMPLES)
     if batch is None:
@@ -334,7 +336,7 @@ def _show_samples(run: Run, journal: Journal, iteration: int) -> None:
     pictures = [image.permute(1, 2, 0).numpy() for image in batch["image"]]
     sheet = contact_sheet(pictures, [description.predicted for description in said])
     rows = "\n".join(f"| {one.predicted} | {one.given} |" for one in said)
-    journal.page(iteration, "val/samples", sheet, f"| predicted | given |\n|---|---|\n{rows}")
+    logger.log_images(iteration, "val/samples", sheet, f"| predicted | given |\n|---|---|\n{rows}")
 
 
 def _save(run: Run, iteration: int, *, validated: bool) -> None:
@@ -387,19 +389,19 @@ def _prepare_directory(run: Run) -> None:
     run.world.wait()
 
 
-def _introduce(run: Run, journal: Journal, start: Start) -> None:
+def _introduce(run: Run, logger: RunLogger, start: Start) -> None:
     job, world, parts = run.job, run.world, run.parts
     count = sum(p.numel() for p in parts.objective.parameters())
-    journal.say(f"run directory: {job.directory}")
-    journal.say(f"device: {world.device}, {world.size} process(es), precision: {parts.precision}")
-    journal.say(f"checkpoints: {_kept(run.retention)}")
-    journal.say(f"model: {job.config.model.name}, {count / 1e6:.1f} M parameters")
+    logger.info(f"run directory: {job.directory}")
+    logger.info(f"device: {world.device}, {world.size} process(es), precision: {parts.precision}")
+    logger.info(f"checkpoints: {_kept(run.retention)}")
+    logger.info(f"model: {job.config.model.name}, {count / 1e6:.1f} M parameters")
     for line in parts.data.report:
-        journal.say(line)
+        logger.info(line)
     for line in start.notes:
-        journal.say(line)
+        logger.info(line)
     for line in start.cautions:
-        journal.warn(line)
+        logger.warning(line)
 
 
 def _kept(retention: checkpoint.Retention) -> str:
