@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 # Every callable here whose name has no underscore is an entry.
 dependencies = ["torch", "torchvision"]
 
-# The package is below the directory that torch.hub puts there, and stays: it imports late.
+# torch.hub removes its directory from sys.path again; ours stays, as the package imports lazily.
 _SOURCE = str(pathlib.Path(__file__).resolve().parent / "src")
 if _SOURCE not in sys.path:
     sys.path.insert(0, _SOURCE)
@@ -37,12 +37,12 @@ def resnet50(checkpoint: str | pathlib.Path | None = None) -> nn.Module:
 
 
 def resnet101(checkpoint: str | pathlib.Path | None = None) -> nn.Module:
-    """Torchvision's ResNet-101 without classifier; all else as `resnet50`."""
+    """Torchvision's ResNet-101 without classifier; otherwise as `resnet50`."""
     return _backbone("resnet101", checkpoint)
 
 
 def wide_resnet50_2(checkpoint: str | pathlib.Path | None = None) -> nn.Module:
-    """Torchvision's wide ResNet-50-2 without classifier; all else as `resnet50`."""
+    """Torchvision's wide ResNet-50-2 without classifier; otherwise as `resnet50`."""
     return _backbone("wide_resnet50_2", checkpoint)
 
 
@@ -66,7 +66,7 @@ def virtex(
 
 
 def _backbone(name: str, path: str | pathlib.Path | None) -> nn.Module:
-    # Here, so that `torch.hub.list` answers at once.
+    # Imported here, so that `torch.hub.list` is fast.
     from virtex.checkpoints.file import load
     from virtex.exporting.torchvision import load_backbone
     from virtex.models.networks import network

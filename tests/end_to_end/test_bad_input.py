@@ -52,7 +52,7 @@ def tree(scenes, tmp_path):
         (("MODEL.VISUAL.PRETRAINED", "/nowhere.pth"), ["VISUAL.PRETRAINED", "/nowhere.pth"]),
         (("DATA.ROOT", "/nowhere"), ["/nowhere"]),
         (("DATA.TOKENIZER_MODEL", "/nowhere.model"), ["/nowhere.model"]),
-        (("DATA.VOCAB_SIZE", "120"), ["DATA.VOCAB_SIZE is 120", "the file's is 110"]),
+        (("DATA.VOCAB_SIZE", "120"), ["DATA.VOCAB_SIZE is 120", "but the file's is 110"]),
         (("OPTIM.BATCH_SIZE", "65"), ["OPTIM.BATCH_SIZE 65", "64 training images"]),
     ],
 )

@@ -152,7 +152,9 @@ def test_what_is_given_replaces_what_a_checkpoint_of_ours_holds(files):
     assert virtex.load(path, config=config).config.model.decoder.beam_size == 2
     other = files.root / "other.model"
     other.write_bytes(train(["many other words in here, 0123456789 {}"] * 2 + ["xyz"], 36))
-    with pytest.raises(UserError, match=r"other\.model: DATA\.VOCAB_SIZE is 100, the file's is 36"):
+    with pytest.raises(
+        UserError, match=r"other\.model: DATA\.VOCAB_SIZE is 100, but the file's is 36"
+    ):
         virtex.load(path, tokenizer=other)
 
 
@@ -187,7 +189,9 @@ def test_weights_without_a_vocabulary_ask_for_it(files):
 def test_a_vocabulary_of_another_size_is_named_with_both(files):
     other = files.root / "other.model"
     other.write_bytes(vocabulary(90))
-    with pytest.raises(UserError, match=r"other\.model: DATA\.VOCAB_SIZE is 100, the file's is 90"):
+    with pytest.raises(
+        UserError, match=r"other\.model: DATA\.VOCAB_SIZE is 100, but the file's is 90"
+    ):
         virtex.load(files.saved(files.weights), config=files.config, tokenizer=other)
 
 

@@ -126,9 +126,9 @@ def test_every_name_is_of_one_family():
 
 @pytest.mark.parametrize("name", ["vgg16", "ResNet18", "", "quantized_resnet18", "fcn_resnet50"])
 def test_unknown_name_lists_the_known(name):
-    with pytest.raises(UserError, match=rf"NAME is 'torchvision::{name}', which is no") as caught:
+    with pytest.raises(UserError, match=rf"NAME is 'torchvision::{name}', an unknown") as caught:
         network(name, feature_size=512, image_size=224)
-    assert str(caught.value).endswith(f"Those that work: {', '.join(network_names())}")
+    assert str(caught.value).endswith(f"Supported: {', '.join(network_names())}")
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,9 @@ def test_unknown_name_lists_the_known(name):
     [("resnet19", "resnet18"), ("convnext_tny", "convnext_tiny"), ("vit_b16", "vit_b_16")],
 )
 def test_unknown_name_brings_the_nearest(name, meant):
-    with pytest.raises(UserError, match=rf"no backbone; did you mean 'torchvision::{meant}'\? T"):
+    with pytest.raises(
+        UserError, match=rf"unknown backbone; did you mean 'torchvision::{meant}'\? S"
+    ):
         check_network(name, 224)
 
 
@@ -151,7 +153,7 @@ def test_a_transformer_is_built_for_the_images_size():
     [("vit_b_32", 48, 64), ("vit_h_14", 32, 42), ("vit_b_16", 225, 240)],
 )
 def test_an_image_that_does_not_divide_into_patches_is_refused(name, size, fitting):
-    wanted = rf"IMAGE_CROP_SIZE is {size}, .* patches of {name}, .* such as {fitting}, or another"
+    wanted = rf"IMAGE_CROP_SIZE is {size}, .* size of {name}, .* such as {fitting}, or another"
     with pytest.raises(UserError, match=wanted):
         network(name, feature_size=768, image_size=size)
     check_network(name, fitting)
@@ -293,7 +295,7 @@ def test_every_network_has_weights_whose_file_names_their_digest(name):
 
 
 def test_a_network_without_weights_is_refused():
-    with pytest.raises(UserError, match=r"torchvision has no weights of new; .* a local file"):
+    with pytest.raises(UserError, match=r"torchvision has no weights for new; .* a local file"):
         _weights_url("new", {})
 
 
@@ -310,7 +312,7 @@ def test_weights_that_cannot_be_had_are_an_error_with_a_remedy(tmp_path, monkeyp
     (tmp_path / "file").touch()  # no directory can be made below a file, nor anything fetched
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "file"))
     wanted = (
-        r"of resnet18 could not be fetched .*; put resnet18-\w+\.pth \(from .*\) into .*file.*, "
+        r"of resnet18 could not be downloaded .*; put resnet18-\w+\.pth \(from .*\) into .*file.*, "
         r"or set MODEL\.VISUAL\.PRETRAINED to the path of a local file, or to false"
     )
     with pytest.raises(UserError, match=wanted):

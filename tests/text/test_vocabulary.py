@@ -15,7 +15,7 @@ def test_figures_that_agree_pass():
 @pytest.mark.parametrize("figure", FIGURES)
 def test_a_figure_that_disagrees_is_named_with_both_sides(figure):
     wrong = FIGURES | {figure: 999}
-    both = rf"v\.model: DATA\.{figure.upper()} is 999, the file's is {FIGURES[figure]}\."
+    both = rf"v\.model: DATA\.{figure.upper()} is 999, but the file's is {FIGURES[figure]}\."
     with pytest.raises(UserError, match=both):
         check_tokenizer(TOKENIZER, source="v.model", **wrong)
 

@@ -1,4 +1,4 @@
-"""The backbone as torchvision's network of its name, for programs that know nothing of virtex."""
+"""The backbone as a plain torchvision network, for programs that do not use virtex."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -18,7 +18,7 @@ def load_backbone(into: Network, state: Mapping[Any, Any], source: str) -> None:
     lines = state_dict_mismatches(into.cnn.state_dict(), weights)
     if lines:
         raise UserError(
-            f"the backbone in {source} does not fit {into.name}; take the entry of its name:\n"
+            f"the backbone in {source} does not fit {into.name}; use the entry for its network:\n"
             + "\n".join(lines)
         )
     into.cnn.load_state_dict(weights)
