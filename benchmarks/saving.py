@@ -18,8 +18,8 @@ import torch
 from step import BASE, caption_batch, our_step
 
 from virtex.build import model as build
-from virtex.checkpoints import file as checkpoint
 from virtex.checkpoints.background import BackgroundSaver
+from virtex.checkpoints.file import checkpoint_path
 from virtex.config import loading as settings
 from virtex.config.schema import Config
 
@@ -58,7 +58,7 @@ def main() -> None:
     saver = BackgroundSaver()
     copies, writes, alone, beside = [], [], [], []
     with tempfile.TemporaryDirectory(dir=arguments.directory) as directory:
-        path = checkpoint.checkpoint_path(Path(directory), 1)
+        path = checkpoint_path(Path(directory), 1)
         for _ in range(arguments.repeats):
             alone += [seconds(step) for _ in range(3)]
             start = time.perf_counter()

@@ -18,7 +18,7 @@ from tests.small import assert_same, state_of
 
 import virtex
 from virtex.build import model as build
-from virtex.checkpoints import state as restore
+from virtex.checkpoints.state import vocabulary_state
 from virtex.config import loading as settings
 from virtex.config.schema import Config
 from virtex.data.images import read_image
@@ -102,7 +102,7 @@ def test_features_are_those_of_the_whole_model(hub, clone, weights, tmp_path):
     state = {
         "model": weights,
         "config": configuration().model_dump(mode="json", by_alias=True),
-        **restore.vocabulary_state(Tokenizer.from_bytes(train(["red green blue grey white"], 30))),
+        **vocabulary_state(Tokenizer.from_bytes(train(["red green blue grey white"], 30))),
         "versions": {"virtex": virtex.__version__},
     }
     torch.save(state, tmp_path / "own.pth")

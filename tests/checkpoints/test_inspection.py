@@ -1,4 +1,4 @@
-"""Files that torch would read into more memory, time or code than their length tells."""
+"""Files that torch would read into more memory, time or code than their length suggests."""
 
 import io
 import pickle

@@ -50,7 +50,7 @@ def hold(tmp_path):
         process.communicate()
 
 
-def test_the_second_process_is_told_who_holds_the_lock_and_leaves_it_alone(tmp_path, hold):
+def test_the_error_of_a_second_process_names_the_holder_of_the_lock(tmp_path, hold):
     holder = hold()
     pattern = rf"{re.escape(str(tmp_path))}: process {holder.pid} on {socket.gethostname()}, since"
     for _ in range(2):
@@ -67,7 +67,7 @@ def test_kill_9_ends_the_lock_at_once(hold):
     holder = hold()
     holder.send_signal(signal.SIGKILL)
     holder.wait()
-    # As processes do that an agent starts anew.
+    # As processes that an agent restarts do.
     assert hold().poll() is None
 
 

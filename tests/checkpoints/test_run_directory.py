@@ -50,7 +50,7 @@ def test_latest_is_the_newest_whole_checkpoint(tmp_path, saved):
     assert "checkpoint_9.pth is damaged" in start.notes[0]
 
 
-def test_latest_of_a_run_killed_before_its_first_checkpoint_begins_anew(tmp_path):
+def test_latest_of_a_run_killed_before_its_first_checkpoint_starts_again(tmp_path):
     (tmp_path / "config.yaml").touch()
     start = directory.find_start(tmp_path, "latest")
     assert (start.iteration, start.state) == (0, None)
@@ -61,7 +61,7 @@ def test_latest_without_a_run_is_an_error(tmp_path):
         directory.find_start(tmp_path, "latest")
 
 
-def test_latest_does_not_begin_anew_over_damaged_checkpoints(tmp_path, saved):
+def test_latest_does_not_start_again_over_damaged_checkpoints(tmp_path, saved):
     os.truncate(saved(7), 1000)
     with pytest.raises(DamagedCheckpoint, match=r"damaged: checkpoint_7\.pth"):
         directory.find_start(tmp_path, "latest")
@@ -89,7 +89,7 @@ def test_an_older_file_does_not_overwrite_newer_ones(tmp_path, saved):
 
 
 @pytest.mark.parametrize("missing", ["optimizer", "iteration"])
-def test_weights_alone_cannot_be_gone_on_from(tmp_path, state, missing):
+def test_a_run_cannot_resume_from_weights_alone(tmp_path, state, missing):
     path = tmp_path / "weights.pth"
     torch.save({key: value for key, value in state(7).items() if key != missing}, path)
     with pytest.raises(UserError, match="--init-from"):

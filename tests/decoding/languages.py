@@ -80,5 +80,5 @@ def nothing_computed(decoder, grid):
 
 
 def trimmed(words):
-    """The words up to [EOS]; a search of many images goes on until all have ended."""
+    """The words up to [EOS]; a search of many images continues until all have ended."""
     return words[: words.index(EOS) + 1] if EOS in words else words

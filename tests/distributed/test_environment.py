@@ -42,7 +42,7 @@ def test_an_empty_environment_is_one_process():
     assert read_environment({}) == ProcessInfo()
 
 
-def test_torchrun_tells_all():
+def test_torchrun_sets_every_variable():
     expected = ProcessInfo(
         rank=5,
         size=8,

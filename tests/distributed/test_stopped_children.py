@@ -10,7 +10,7 @@ import pytest
 from virtex.distributed.stopped_children import killing_stopped_children
 
 CHILDREN = Path(f"/proc/self/task/{threading.get_native_id()}/children")
-pytestmark = pytest.mark.skipif(not CHILDREN.exists(), reason="/proc tells of no children")
+pytestmark = pytest.mark.skipif(not CHILDREN.exists(), reason="/proc does not list children")
 
 
 def test_a_stopped_child_is_ended_and_named(capsys):

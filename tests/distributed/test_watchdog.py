@@ -111,7 +111,7 @@ def two():
         process.communicate()
 
 
-def test_a_process_that_is_stuck_ends_and_tells_where_each_one_is(two, tmp_path):
+def test_a_stuck_process_ends_and_reports_the_phase_of_each(two, tmp_path):
     processes = two(1, tmp_path, "one sleeps")
     errors = [process.communicate(timeout=60)[1] for process in processes]
     assert STUCK in [process.returncode for process in processes]

@@ -149,7 +149,7 @@ def test_dropout_takes_whole_weights_of_attention():
 
 
 @pytest.mark.parametrize("norm_first", [False, True], ids=["postnorm", "prenorm"])
-def test_a_layer_tells_the_weights_that_torchs_uses(norm_first):
+def test_a_layer_returns_the_weights_that_torchs_uses(norm_first):
     layer = DecoderLayer(12, 3, 20, 0.0, norm_first).double()
     small.spread(layer, seed=0)
     theirs = nn.TransformerDecoderLayer(

@@ -215,20 +215,20 @@ def wait(process: "subprocess.Popen[bytes]", condition: Callable[[], bool]) -> N
 
 def damage(run: Run) -> list[str]:
     """The problems with the checkpoints of a killed run."""
-    from virtex.checkpoints import file as checkpoint
+    from virtex.checkpoints.file import checkpoint_iteration, checkpoints, load
     from virtex.errors import UserError
 
     faults = []
-    present = checkpoint.checkpoints(run.directory)
+    present = checkpoints(run.directory)
     missing = run.reported() - {path.name for path in present}
     faults += [f"{name} was saved but does not exist" for name in sorted(missing)]
     for path in present:
         try:
-            state = checkpoint.load(path)
+            state = load(path)
         except UserError as error:
             faults.append(str(error))
             continue
-        if state["iteration"] != checkpoint.checkpoint_iteration(path):
+        if state["iteration"] != checkpoint_iteration(path):
             faults.append(f"{path.name} holds iteration {state['iteration']}")
     return faults
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from tools.faults.jobs import HUNG_SECONDS, Job, Launcher, wait
 from tools.faults.store import Server, served
 
-from virtex.checkpoints import file as checkpoint
+from virtex.checkpoints.file import checkpoints
 
 NEVER = r"resource_tracker\.py|python[\d.]+/multiprocessing/\w+\.py|leaked \w+ objects"
 """What a job must never print."""
@@ -77,7 +77,7 @@ class Kind:
 
     `stops`: the job must not run to its end. `loses_nothing`: it must save before it ends.
     `unharmed`: it must continue without a restart. A job that ends must do so `within` seconds. The
-    output must not match `never`. `launchers` tells to which launchers the fault applies.
+    output must not match `never`. `launchers` selects the launchers to which it applies.
     """
 
     name: str
@@ -206,7 +206,7 @@ def kill_all(trial: Trial) -> None:
 
 def cut_newest(trial: Trial) -> str:
     kill_all(trial)
-    path = checkpoint.checkpoints(trial.job.directory)[-1]
+    path = checkpoints(trial.job.directory)[-1]
     size = trial.rng.randrange(path.stat().st_size)
     os.truncate(path, size)
     trial.must_say = rf"{path.name} is damaged; the previous one is used"
@@ -215,7 +215,7 @@ def cut_newest(trial: Trial) -> str:
 
 def flip_bit_of_newest(trial: Trial) -> str:
     kill_all(trial)
-    path = checkpoint.checkpoints(trial.job.directory)[-1]
+    path = checkpoints(trial.job.directory)[-1]
     place = trial.rng.randrange(path.stat().st_size)
     flip(path, place, 1 << trial.rng.randrange(8))
     return f"a bit of byte {place} of {path.name}"

@@ -41,7 +41,7 @@ from tools.faults.jobs import (
 from tools.faults.kinds import KINDS, Kind, NotTestable, Trial, misses
 from tools.faults.page import Record, line, page, read
 
-from virtex.checkpoints import file as checkpoint
+from virtex.checkpoints.file import checkpoint_path, load
 from virtex.errors import UserError
 
 REPOSITORY = Path(__file__).parents[2]
@@ -121,7 +121,7 @@ def undisturbed(root: Path, processes: int = 2) -> Path:
     """The directory of a run without a fault, which is run if necessary."""
     launcher = Launcher("torchrun", processes=processes)
     job = Job(root, f"reference_{processes}", launcher, str(root / "shards"))
-    if checkpoint.checkpoint_path(job.directory, ITERATIONS).exists():
+    if checkpoint_path(job.directory, ITERATIONS).exists():
         return job.directory
     job.start()
     try:
@@ -207,7 +207,7 @@ def await_moment(trial: Trial, kind: Kind) -> str:
         time.sleep(rng.uniform(0, 0.1))
         return f"a save after iteration {job.iteration}"
     if moment == "last save":
-        last = checkpoint.checkpoint_path(job.directory, ITERATIONS)
+        last = checkpoint_path(job.directory, ITERATIONS)
         wait(lambda: last.exists() or job.ended, RUN_SECONDS)
         return "after the last save"
     delay = rng.uniform(0, 1)
@@ -243,7 +243,7 @@ def judge(trial: Trial, kind: Kind, reference: Path, so_far: Record) -> Record:
     left = len(job.processes())
     problems = [f"{left} processes were left"] if so_far["outcome"] == "hung" else []
     job.end()
-    last = checkpoint.checkpoint_path(job.directory, ITERATIONS)
+    last = checkpoint_path(job.directory, ITERATIONS)
     complete = last.exists() and job.statuses == [0] * len(job.agents)
     if complete and kind.stops:
         problems.append("ran to the end")
@@ -269,10 +269,7 @@ def judge(trial: Trial, kind: Kind, reference: Path, so_far: Record) -> Record:
 def differences(directory: Path, reference: Path) -> list[str]:
     """The differences between two finished runs, as text."""
     try:
-        ours, theirs = (
-            checkpoint.load(checkpoint.checkpoint_path(one, ITERATIONS))
-            for one in (directory, reference)
-        )
+        ours, theirs = (load(checkpoint_path(one, ITERATIONS)) for one in (directory, reference))
     except UserError as error:
         return [str(error)]
     names = ("model", "optimizer", "scaler", "iteration", "validated")

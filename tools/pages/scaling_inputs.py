@@ -22,7 +22,7 @@ import cv2
 import torch
 
 from virtex.build import model as build
-from virtex.checkpoints import file as checkpoint
+from virtex.checkpoints.file import save
 from virtex.config import loading as settings
 from virtex.config.schema import Config
 
@@ -83,7 +83,7 @@ def _save_times() -> dict[str, Any]:
             start = time.perf_counter()
             copied = copy.deepcopy(state)
             middle = time.perf_counter()
-            checkpoint.save(path, copied)
+            save(path, copied)
             copies.append(middle - start)
             writes.append(time.perf_counter() - middle)
         size = path.stat().st_size
