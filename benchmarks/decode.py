@@ -16,12 +16,12 @@ import torch
 from step import BASE, alternating_seconds
 from torch import Tensor
 
-from virtex.build import model as build
+from virtex.build.model import build_objective
 from virtex.config import loading as settings
 from virtex.config.schema import Config
 from virtex.decoding.beam import beam_search
 from virtex.decoding.hypotheses import Hypotheses
-from virtex.models.decoder import TransformerDecoder
+from virtex.models.decoder import TransformerDecoder, causal_mask
 
 BEAM, TOKENS = 5, 29
 
@@ -44,7 +44,8 @@ def recompute(
     cache = replace(cache, tokens=torch.cat((cache.tokens, newest[:, None]), dim=1))
     lengths = torch.full((len(newest),), cache.tokens.shape[1], device=newest.device)
     projected = textual.project(cache.grid)
-    return textual(projected, cache.tokens, lengths)[:, -1], cache
+    mask = causal_mask(lengths, cache.tokens.shape[1])
+    return textual(projected, cache.tokens, mask)[:, -1], cache
 
 
 def main() -> None:
@@ -55,7 +56,7 @@ def main() -> None:
     arguments = parser.parse_args()
     device = arguments.device
     torch.manual_seed(0)
-    model = build.objective(settings.load(Config, BASE)).to(device).eval()
+    model = build_objective(settings.load(Config, BASE)).to(device).eval()
     textual = model.textual
     # Without an end, so that both run all steps.
     with torch.no_grad():
@@ -65,12 +66,12 @@ def main() -> None:
     indices = {"sos_index": 1, "eos_index": 2}
 
     @torch.inference_mode()
-    def with_memory() -> Hypotheses:
+    def with_cache() -> Hypotheses:
         cache = textual.prefill(model.visual(images))
         return beam_search(textual.decode_step, cache, **limits, **indices, device=device)
 
     @torch.inference_mode()
-    def without_memory() -> Hypotheses:
+    def without_cache() -> Hypotheses:
         nothing = torch.empty(arguments.batch, 0, dtype=torch.int64, device=device)
         cache = WholeSequences(model.visual(images), nothing)
 
@@ -79,8 +80,8 @@ def main() -> None:
 
         return beam_search(step, cache, **limits, **indices, device=device)
 
-    difference = (with_memory().scores - without_memory().scores).abs().max()
-    slow, fast = alternating_seconds([without_memory, with_memory], arguments.repeats)
+    difference = (with_cache().scores - without_cache().scores).abs().max()
+    slow, fast = alternating_seconds([without_cache, with_cache], arguments.repeats)
     line = {
         "benchmark": "decode",
         "seconds_with_memory": round(statistics.median(fast), 3),

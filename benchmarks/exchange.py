@@ -24,7 +24,7 @@ from benchmarks.step import BASE, caption_batch
 from tools.faults.jobs import free_port
 from torch.nn.parallel import DistributedDataParallel
 
-from virtex.build import model as build
+from virtex.build.model import build_objective
 from virtex.config import loading as settings
 from virtex.config.schema import Config
 from virtex.distributed.environment import read_environment
@@ -57,10 +57,10 @@ def train(rank: int, port: int, processes: int, batch: int, repeats: int) -> Non
         seconds: dict[str, list[tuple[float, float]]] = {"rebuilt": [], "fixed": []}
         cases = []
         for name, wrap in (("rebuilt", rebuilt), ("fixed", distributed)):
-            parallel, traffic = wrap(build.objective(config), world), Traffic()
+            parallel, traffic = wrap(build_objective(config), world), Traffic()
             traffic.watch(parallel)
             cases.append((name, parallel, traffic))
-        plain = build.objective(config)
+        plain = build_objective(config)
         for repeat in range(WARM_UP + repeats):
             alone = passes(world, plain, inputs)
             for name, parallel, _ in cases:

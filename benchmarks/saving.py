@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from step import BASE, caption_batch, our_step
 
-from virtex.build import model as build
+from virtex.build.model import build_objective
+from virtex.build.optimizer import build_optimizer
 from virtex.checkpoints.background import BackgroundSaver
 from virtex.checkpoints.file import checkpoint_path
 from virtex.config import loading as settings
@@ -30,8 +31,8 @@ EVERY = 2000
 def state_of_a_run() -> dict[str, object]:
     """Weights, momentum and slow weights, as large as a run's."""
     config = settings.load(Config, BASE)
-    model = build.objective(config)
-    optimizer = build.optimizer(config, model)
+    model = build_objective(config)
+    optimizer = build_optimizer(config, model)
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
     optimizer.step()

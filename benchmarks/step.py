@@ -20,7 +20,8 @@ import torch
 from plain import PlainBicaptioning
 from torch import Tensor
 
-from virtex.build import model as build
+from virtex.build.model import build_objective
+from virtex.build.optimizer import build_optimizer, build_schedule
 from virtex.config import loading as settings
 from virtex.config.schema import Config
 from virtex.distributed.world import World
@@ -56,13 +57,13 @@ def our_step(
     """One step of the base configuration: forward, backward, clip, SGD and Lookahead."""
     layout = str(channels_last).lower()
     config = settings.load(Config, BASE, ["CHANNELS_LAST", layout])
-    model = build.objective(config).to(device)
+    model = build_objective(config).to(device)
     precision = Precision(dtype, device.type, "benchmark")
     steps = optimize(
         model,
         iter(lambda: batch, None),
-        build.optimizer(config, model),
-        build.schedule(config),
+        build_optimizer(config, model),
+        build_schedule(config),
         scaler=precision.gradient_scaler(),
         precision=precision,
         clip_grad_norm=10.0,

@@ -17,7 +17,7 @@ from PIL import Image
 from tests.small import assert_same, state_of
 
 import virtex
-from virtex.build import model as build
+from virtex.build.model import build_objective
 from virtex.checkpoints.state import vocabulary_state
 from virtex.config import loading as settings
 from virtex.config.schema import Config
@@ -81,7 +81,7 @@ def hub(clone, tmp_path):
 def weights():
     """The base model with a narrow head, with statistics of noise."""
     torch.manual_seed(0)
-    model = build.objective(configuration())
+    model = build_objective(configuration())
     with torch.no_grad():
         model.visual(torch.randn(4, 3, 64, 64))
     return state_of(model)

@@ -13,11 +13,13 @@ import pytest
 import torch
 from tests.parity import cases
 
-from virtex.build import model as build
+from virtex.build.model import build_objective
+from virtex.build.optimizer import build_optimizer, build_schedule
 from virtex.config import loading as settings
 from virtex.config.schema import Config
 from virtex.decoding.beam import beam_search
 from virtex.distributed.world import World
+from virtex.models.decoder import causal_mask, padding_mask
 from virtex.tasks.base import Objective
 from virtex.training.loop import Step, optimize
 from virtex.training.precision import choose_precision
@@ -33,7 +35,7 @@ def built(request):
     """A case's figures, configuration, weighted model and batch."""
     case = cases.figures(request.param)
     config = settings.load(Config, CONFIGS / case["config"], cases.overrides(case))
-    model = build.objective(config)
+    model = build_objective(config)
     cases.set_weights(model, case["weight_std"])
     return case, config, model, cases.batch(case)
 
@@ -44,7 +46,9 @@ def predictions(model, batch):
     if "labels" in batch:
         return model.textual(grid).topk(10).indices
     projected = model.textual.project(grid)
-    logits = model.textual(projected, batch["caption_tokens"], batch["caption_lengths"])
+    tokens, lengths = batch["caption_tokens"], batch["caption_lengths"]
+    mask_of = padding_mask if "masked_labels" in batch else causal_mask
+    logits = model.textual(projected, tokens, mask_of(lengths, tokens.shape[1]))
     best = logits.argmax(-1)
     return best * (batch["masked_labels"] != 0) if "masked_labels" in batch else best
 
@@ -61,7 +65,7 @@ def sha256_of_sorted(lines):
 def test_every_config_has_the_published_parameters(name):
     expected = PUBLISHED[name]
     with torch.device("meta"):
-        model = build.objective(settings.load(Config, CONFIGS / name))
+        model = build_objective(settings.load(Config, CONFIGS / name))
     assert sum(p.numel() for p in model.parameters()) == expected["parameters"]
     assert sum(p.numel() for p in model.visual.parameters()) == expected["visual_parameters"]
     assert len(model.state_dict()) == expected["state_dict_keys"]
@@ -72,7 +76,7 @@ def test_every_config_has_the_published_parameters(name):
 def test_state_dict_of_the_base_config_lists_the_published_lines_in_their_order():
     config = settings.load(Config, CONFIGS / "_base_bicaptioning_R_50_L1_H1024.yaml")
     with torch.device("meta"):
-        model = build.objective(config)
+        model = build_objective(config)
     assert shape_lines(model) == (cases.HERE / "base_state_dict.txt").read_text().splitlines()
 
 
@@ -169,8 +173,8 @@ def _train(case, model: Objective, batch, steps: int) -> list[Step]:
         optimize(
             model,
             iter(lambda: batch, None),
-            build.optimizer(config, model),
-            build.schedule(config),
+            build_optimizer(config, model),
+            build_schedule(config),
             scaler=precision.gradient_scaler(),
             precision=precision,
             clip_grad_norm=config.optim.clip_grad_norm,

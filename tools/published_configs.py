@@ -26,7 +26,7 @@ from typing import Any
 
 import torch
 
-from virtex.build import model as build
+from virtex.build.model import build_objective
 from virtex.config import loading as settings
 from virtex.config.schema import Config
 
@@ -181,7 +181,7 @@ def train(config: Path, directory: Path, overrides: list[str]) -> int:
 def parameters(config: Path, overrides: list[str]) -> int:
     """The number of parameters as trained here, with a smaller vocabulary than published."""
     with torch.device("meta"):
-        model = build.objective(settings.load(Config, config, overrides))
+        model = build_objective(settings.load(Config, config, overrides))
     return sum(parameter.numel() for parameter in model.parameters())
 
 

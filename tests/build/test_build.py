@@ -7,8 +7,9 @@ import torch
 import torchvision
 from tests import small
 
-from virtex.build import data as build_tasks
-from virtex.build import model as build
+from virtex.build.data import transform_steps
+from virtex.build.model import build_backbone, build_captioner, build_objective, check_backbone
+from virtex.build.optimizer import build_optimizer, build_schedule
 from virtex.config import loading as settings
 from virtex.config.schema import Config
 from virtex.data import transforms
@@ -28,7 +29,7 @@ def config_of(*overrides):
 def objective_of(*overrides):
     """Without memory for its weights."""
     with torch.device("meta"):
-        return build.objective(config_of(*overrides))
+        return build_objective(config_of(*overrides))
 
 
 def test_bicaptioning_shares_all_but_the_transformers():
@@ -90,7 +91,7 @@ def test_channels_last_chooses_the_layout(choice, layout):
 
 @pytest.mark.parametrize("zero", [True, False])
 def test_zero_init_residual_reaches_the_network(zero):
-    network = build.backbone(config_of("MODEL.VISUAL.ZERO_INIT_RESIDUAL", str(zero))).cnn
+    network = build_backbone(config_of("MODEL.VISUAL.ZERO_INIT_RESIDUAL", str(zero))).cnn
     assert bool(network.layer1[0].bn2.weight.any()) is not zero
 
 
@@ -106,7 +107,7 @@ def test_crop_size_reaches_a_vision_transformer():
 
 def saved_resnet18(path, **beside):
     torch.manual_seed(1)
-    weights = build.backbone(config_of()).cnn.state_dict()
+    weights = build_backbone(config_of()).cnn.state_dict()
     torch.save(weights | beside, path)
     return weights
 
@@ -115,7 +116,7 @@ def test_pretrained_weights_come_from_the_named_file(tmp_path):
     path = tmp_path / "a.pth"
     weights = saved_resnet18(path)
     config = config_of("MODEL.VISUAL.PRETRAINED", str(path))
-    small.assert_same(build.objective(config).visual.cnn.state_dict(), weights)
+    small.assert_same(build_objective(config).visual.cnn.state_dict(), weights)
 
 
 def test_pretrained_weights_come_from_torchvisions_file(tmp_path, monkeypatch):
@@ -124,7 +125,7 @@ def test_pretrained_weights_come_from_torchvisions_file(tmp_path, monkeypatch):
     path = tmp_path / "hub" / "checkpoints" / url.rpartition("/")[2]
     path.parent.mkdir(parents=True)
     weights = saved_resnet18(path, **{"fc.weight": torch.zeros(1000, 512)})
-    visual = build.backbone(config_of("MODEL.VISUAL.PRETRAINED", "true"))
+    visual = build_backbone(config_of("MODEL.VISUAL.PRETRAINED", "true"))
     small.assert_same(visual.cnn.state_dict(), weights)
 
 
@@ -149,12 +150,12 @@ def test_a_file_that_is_no_weights_is_refused_with_its_setting(tmp_path):
     ):
         write()
         with pytest.raises(UserError, match=rf"MODEL\.VISUAL\.PRETRAINED: .*{path} .*") as caught:
-            build.backbone(config)
+            build_backbone(config)
         assert message in str(caught.value)
     assert not made.exists()
 
 
-@pytest.mark.parametrize("find", [build.check_backbone, build.backbone])
+@pytest.mark.parametrize("find", [check_backbone, build_backbone])
 def test_weights_that_cannot_be_fetched_are_missed_before_a_backbone_is_built(
     find, tmp_path, monkeypatch
 ):
@@ -174,7 +175,7 @@ def test_weights_that_cannot_be_fetched_are_missed_before_a_backbone_is_built(
         (("MODEL.VISUAL.FEATURE_SIZE", "2048"), "but resnet18 gives 512 .*FEATURE_SIZE 512"),
     ],
 )
-@pytest.mark.parametrize("find", [build.check_backbone, build.backbone])
+@pytest.mark.parametrize("find", [check_backbone, build_backbone])
 def test_what_is_wrong_with_a_backbone_is_seen_before_it_is_built(find, overrides, message):
     with pytest.raises(UserError, match=message):
         find(config_of(*overrides))
@@ -182,8 +183,8 @@ def test_what_is_wrong_with_a_backbone_is_seen_before_it_is_built(find, override
 
 def test_a_backbone_that_can_be_built_passes_the_check(tmp_path):
     (tmp_path / "a.pth").touch()
-    build.check_backbone(config_of("MODEL.VISUAL.PRETRAINED", str(tmp_path / "a.pth")))
-    build.check_backbone(
+    check_backbone(config_of("MODEL.VISUAL.PRETRAINED", str(tmp_path / "a.pth")))
+    check_backbone(
         config_of(
             *("MODEL.VISUAL.NAME", "torchvision::vit_h_14", "DATA.IMAGE_CROP_SIZE", "56"),
             *("MODEL.VISUAL.FEATURE_SIZE", "1280"),
@@ -193,13 +194,13 @@ def test_a_backbone_that_can_be_built_passes_the_check(tmp_path):
 
 def test_pretrained_weights_are_not_read_where_others_follow(tmp_path):
     config = config_of("MODEL.VISUAL.PRETRAINED", str(tmp_path / "none.pth"))
-    build.check_backbone(config, weights_follow=True)
-    build.backbone(config, weights_follow=True)
+    check_backbone(config, weights_follow=True)
+    build_backbone(config, weights_follow=True)
 
 
 def test_initial_std_reaches_both_heads():
     narrow = ("MODEL.TEXTUAL.NAME", "transdec_postnorm::L1_H64_A2_F128")
-    model = build.objective(config_of(*narrow, "MODEL.TEXTUAL.INITIAL_STD", "0.5"))
+    model = build_objective(config_of(*narrow, "MODEL.TEXTUAL.INITIAL_STD", "0.5"))
     for head in (model.textual, model.backward_textual):
         weights = head.transformer.layers[0].linear1.weight
         # 8,192 draws: five standard errors are 4 %.
@@ -211,7 +212,7 @@ def test_the_first_weights_are_a_function_of_the_random_state():
     models = []
     for seed in (0, 0, 1):
         torch.manual_seed(seed)
-        models.append(build.objective(config).state_dict())
+        models.append(build_objective(config).state_dict())
     one, again, other = models
     assert all(torch.equal(one[name], again[name]) for name in one)
     assert not torch.equal(one["visual.cnn.conv1.weight"], other["visual.cnn.conv1.weight"])
@@ -219,7 +220,7 @@ def test_the_first_weights_are_a_function_of_the_random_state():
 
 def test_pixel_statistics_come_from_normalize():
     transforms_of = "normalize::{'mean': (0.1, 0.2, 0.3), 'std': (0.4, 0.5, 0.6)}"
-    model = build.backbone(
+    model = build_backbone(
         config_of(
             "DATA.IMAGE_TRANSFORM_TRAIN",
             f'["random_resized_crop", "{transforms_of}"]',
@@ -238,14 +239,14 @@ def test_transforms_are_built_in_order_with_their_arguments():
         """["horizontal_flip::{'p': 0.25}", "color_jitter::{'hue': 0.3}",
             "random_resized_crop::{'scale': (0.08, 1.0), 'ratio': (0.5, 2.0)}", "normalize"]""",
     )
-    built = build.transform_steps(config.data.transforms_train, 48)
+    built = transform_steps(config.data.transforms_train, 48)
     assert built == [
         transforms.HorizontalFlip(p=0.25),
         transforms.ColorJitter(hue=0.3),
         transforms.RandomResizedCrop(48, scale=(0.08, 1.0), ratio=(0.5, 2.0)),
     ]
     expected = [transforms.SmallestResize(48), transforms.CenterCrop(48)]
-    assert build.transform_steps(config.data.transforms_val, 48) == expected
+    assert transform_steps(config.data.transforms_val, 48) == expected
 
 
 @pytest.mark.parametrize(
@@ -262,7 +263,7 @@ def test_captioner_has_the_configured_strategy(name, strategy):
         *("RANDOM_SEED", "9"),
     )
     model, tokenizer = small.captioning(), Tokenizer.from_bytes(train(["ab ba"], 9))
-    built = build_tasks.captioner(config, model, tokenizer)
+    built = build_captioner(config, model, tokenizer)
     assert built.strategy == strategy
     assert built.max_tokens == 7  # beside [SOS]
     assert (built.visual, built.textual) == (model.visual, model.textual)
@@ -270,10 +271,10 @@ def test_captioner_has_the_configured_strategy(name, strategy):
 
 def test_optimizer_and_lookahead_are_the_configured_ones():
     model = small.captioning()
-    plain = build.optimizer(config_of("OPTIM.WEIGHT_DECAY", "0.02"), model)
+    plain = build_optimizer(config_of("OPTIM.WEIGHT_DECAY", "0.02"), model)
     assert isinstance(plain, torch.optim.AdamW)
     assert {group["weight_decay"] for group in plain.param_groups} == {0.0, 0.02}
-    wrapped = build.optimizer(
+    wrapped = build_optimizer(
         config_of(
             *("OPTIM.OPTIMIZER_NAME", "sgd", "OPTIM.SGD_MOMENTUM", "0.8"),
             *("OPTIM.CNN_LR", "0.3", "OPTIM.LR", "0.01"),
@@ -305,7 +306,7 @@ def test_schedule_is_the_configured_one(name, factors):
         *("OPTIM.LR_DECAY_NAME", name, "OPTIM.NUM_ITERATIONS", "100", "OPTIM.WARMUP_STEPS", "10"),
         *steps,
     )
-    schedule = build.schedule(config)
+    schedule = build_schedule(config)
     assert [schedule(step) for step in (0, 10, 55, 100)] == pytest.approx(factors, abs=1e-12)
 
 
@@ -316,9 +317,9 @@ def test_schedule_is_the_configured_one(name, factors):
 def test_a_network_is_checked_without_memory_for_it(name, size):
     """Its width is known before any process starts, whatever its family."""
     settings = {"name": f"torchvision::{name}", "feature_size": size}
-    build.check_backbone(Config(model={"visual": settings}))
+    check_backbone(Config(model={"visual": settings}))
     with SizesAlone():
-        backbone = build.backbone(Config(model={"visual": settings}))
+        backbone = build_backbone(Config(model={"visual": settings}))
     assert {p.device.type for p in backbone.parameters()} == {"meta"}
     with pytest.raises(UserError, match=str(size)):
-        build.check_backbone(Config(model={"visual": {**settings, "feature_size": 7}}))
+        check_backbone(Config(model={"visual": {**settings, "feature_size": 7}}))

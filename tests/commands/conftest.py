@@ -8,7 +8,7 @@ from PIL import Image
 from tests import small
 
 from virtex import __version__
-from virtex.build import model as build
+from virtex.build.model import build_objective
 from virtex.checkpoints import file as checkpoint
 from virtex.checkpoints.state import vocabulary_state
 from virtex.config import loading as settings
@@ -31,7 +31,7 @@ def saved(directory, *overrides):
     (directory / "model.yaml").write_text(CONFIG, encoding="utf-8")
     config = settings.load(Config, directory / "model.yaml", overrides)
     torch.manual_seed(0)
-    objective = build.objective(config)
+    objective = build_objective(config)
     if not overrides:
         small.spread(objective.textual, seed=1)  # so that its captions are not all alike
     state = {

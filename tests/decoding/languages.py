@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from virtex.models.decoder import causal_mask
+
 SOS, EOS = 1, 2
 
 
@@ -68,7 +70,8 @@ def recompute(decoder):
     def step(newest, cache):
         tokens = torch.cat((cache.tokens, newest.unsqueeze(1)), dim=1)
         lengths = torch.full((len(tokens),), tokens.shape[1])
-        logits = decoder(cache.projected, tokens, lengths)[:, -1]
+        mask = causal_mask(lengths, tokens.shape[1])
+        logits = decoder(cache.projected, tokens, mask)[:, -1]
         return logits, Recomputing(cache.projected, tokens)
 
     return step

@@ -24,6 +24,7 @@ from tests.decoding.languages import (
 )
 
 from virtex.decoding.nucleus import draw_uniforms, nucleus_sampling
+from virtex.models.decoder import causal_mask
 
 NEAR = 1e-5
 LIKELIEST, RAREST = 0.0, math.nextafter(1.0, 0.0)
@@ -222,7 +223,8 @@ def test_scores_are_the_models_own_log_probabilities():
             said = torch.tensor([trimmed(words)])
             read = torch.cat((torch.tensor([[SOS]]), said[:, :-1]), dim=1)
             projected = decoder.project(grid[image : image + 1])
-            logits = decoder(projected, read, torch.tensor([read.shape[1]]))
+            length = read.shape[1]
+            logits = decoder(projected, read, causal_mask(torch.tensor([length]), length))
             costs = torch.log_softmax(logits, dim=-1).gather(2, said.unsqueeze(2))
             assert score == pytest.approx(float(costs.sum()), abs=1e-4)
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from tests.end_to_end.conftest import scalars
 
-from virtex.build import model as build
+from virtex.build.data import open_data, training_batches
 from virtex.config import loading as settings
 from virtex.config.schema import Config
 from virtex.data import subset_manifest
@@ -43,9 +43,9 @@ def seen(config, *, processes, workers):
     """The images of one epoch over all processes, and the manifest."""
     images = set()
     for rank in range(processes):
-        data = build.data(config)
+        data = open_data(config)
         world = World(rank=rank, size=processes, device=torch.device("cpu"))
-        batches = build.training_batches(
+        batches = training_batches(
             config, data, world, workers=workers, first=1, on_bad_image=lambda _: None
         )
         for _ in range(len(data.training) // config.optim.batch_size):
@@ -60,8 +60,8 @@ def test_percentages_are_nested_and_the_same_in_any_order_of_the_annotations(
     subsets = []
     for percentage in (10, 20, 50):
         names = ("DATA.USE_PERCENTAGE", str(percentage))
-        one = build.data(config_of(scenes, task, *names))
-        other = build.data(config_of(scenes, task, *names, "DATA.ROOT", str(shuffled)))
+        one = open_data(config_of(scenes, task, *names))
+        other = open_data(config_of(scenes, task, *names, "DATA.ROOT", str(shuffled)))
         assert one.subset == other.subset
         assert one.subset.of == 64
         assert len(one.subset.ids) == len(one.training) == 64 * percentage // 100
@@ -71,7 +71,7 @@ def test_percentages_are_nested_and_the_same_in_any_order_of_the_annotations(
 
 
 def test_every_task_trains_on_the_same_images(scenes):
-    found = [build.data(config_of(scenes, t, "DATA.USE_PERCENTAGE", "25")).subset for t in TASKS]
+    found = [open_data(config_of(scenes, t, "DATA.USE_PERCENTAGE", "25")).subset for t in TASKS]
     assert found == [found[0]] * len(TASKS)
 
 
@@ -82,7 +82,7 @@ def test_what_is_loaded_is_what_the_manifest_says(scenes, task, processes, worke
     config = config_of(scenes, task, "DATA.USE_PERCENTAGE", "25")
     images, manifest = seen(config, processes=processes, workers=workers)
     assert images == set(manifest.ids)
-    assert manifest == build.data(config).subset
+    assert manifest == open_data(config).subset
 
 
 def test_a_run_writes_its_manifest_and_another_takes_it(scenes, run, tmp_path):
@@ -126,7 +126,7 @@ def test_a_percentage_of_less_than_one_image_is_an_error(scenes, run, capsys):
 
 def test_a_single_caption_is_for_training_alone(scenes):
     config = config_of(scenes, "bicaptioning", "DATA.USE_SINGLE_CAPTION", "true")
-    data = build.data(config)
+    data = open_data(config)
 
     def captions(dataset, epochs):
         return {tuple(dataset[epoch, 3]["caption_tokens"].tolist()) for epoch in epochs}

@@ -13,7 +13,7 @@ from tests.published import ENCODERS, older_names
 from tests.small import assert_same, state_of
 
 import virtex
-from virtex.build import model as build
+from virtex.build.model import build_objective
 from virtex.checkpoints import file as checkpoint
 from virtex.checkpoints import state as restore
 from virtex.config import loading as settings
@@ -44,7 +44,7 @@ class Files:
         self.config, self.tokenizer = root / "run.yaml", root / "pieces.model"
         self.config.write_text(settings.dump(configured()), encoding="utf-8")
         self.tokenizer.write_bytes(vocabulary(100))
-        model = build.objective(configured())
+        model = build_objective(configured())
         cases.set_weights(model, CASE["weight_std"])
         self.weights = state_of(model)
 

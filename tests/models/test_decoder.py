@@ -16,6 +16,7 @@ from virtex.models.decoder import (
     TokenEmbedding,
     Transformer,
     TransformerDecoder,
+    causal_mask,
     initialise,
     tied_output,
 )
@@ -40,7 +41,7 @@ def words(rows, length, seed=0):
 
 def logits_of(decoder, grid, tokens):
     lengths = torch.full((len(tokens),), tokens.shape[1])
-    return decoder(decoder.project(grid), tokens, lengths)
+    return decoder(decoder.project(grid), tokens, causal_mask(lengths, tokens.shape[1]))
 
 
 @settings(deadline=None, max_examples=25)
@@ -101,7 +102,7 @@ def test_later_tokens_do_not_reach_earlier_logits(norm_first):
 def test_padding_does_not_reach_a_rows_logits(norm_first):
     decoder, grid, tokens = decoder_of(norm_first), grid_of(1), words(1, 4)
     padded = torch.cat((tokens, torch.zeros(1, 3, dtype=torch.int64)), dim=1)
-    got = decoder(decoder.project(grid), padded, torch.tensor([4]))
+    got = decoder(decoder.project(grid), padded, causal_mask(torch.tensor([4]), 7))
     assert got.isfinite().all()
     torch.testing.assert_close(got[:, :4], logits_of(decoder, grid, tokens), **CLOSE)
 
@@ -111,11 +112,11 @@ def test_padding_does_not_reach_a_rows_logits(norm_first):
 def test_padded_positions_see_no_padding(norm_first):
     """What stands behind a row's length, padding or not, is no key for anyone."""
     decoder, grid = decoder_of(norm_first, layers=1), grid_of(1)
-    tokens, lengths = words(1, 6), torch.tensor([3])
+    tokens, mask = words(1, 6), causal_mask(torch.tensor([3]), 6)
     other = tokens.clone()
     other[:, 3:5] = tokens[:, 3:5] % (small.VOCABULARY - 1) + 1
     projected = decoder.project(grid)
-    before, after = (decoder(projected, t, lengths) for t in (tokens, other))
+    before, after = (decoder(projected, t, mask) for t in (tokens, other))
     assert torch.equal(before[:, [0, 1, 2, 5]], after[:, [0, 1, 2, 5]])
 
 
@@ -167,7 +168,7 @@ def test_cross_attention_is_each_layers_on_the_way_to_the_logits(norm_first):
         x, of_layer = layer.forward_with_weights(x, projected, earlier)
         torch.testing.assert_close(weights[:, index], of_layer, **CLOSE)
     logits = decoder.output(decoder.transformer.norm(x))
-    torch.testing.assert_close(logits, decoder(projected, tokens, lengths), **CLOSE)
+    torch.testing.assert_close(logits, decoder(projected, tokens, earlier), **CLOSE)
 
 
 @torch.no_grad()

@@ -132,7 +132,9 @@ def plain_loss(model, head, image, tokens):
     for length in range(1, len(tokens)):
         if tokens[length] != 0:
             seen = tokens[:length].unsqueeze(0)
-            logits = head(projected, seen, torch.tensor([length]))[0, -1]
+            logits = head(projected, seen, torch.ones(length, length, dtype=torch.bool).tril())[
+                0, -1
+            ]
             costs.append(-torch.log_softmax(logits, dim=0)[tokens[length]])
     return torch.stack(costs).sum()
 

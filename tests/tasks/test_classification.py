@@ -14,9 +14,12 @@ from virtex.data.records import Record
 from virtex.data.transforms import Augmented
 from virtex.models.heads import LabelHead
 from virtex.tasks.caption_tokens import CaptionTokens
-from virtex.tasks.classification import DescribeLabels, LabelSetClassification
-from virtex.tasks.multilabel_classification import CategoryEncoder
-from virtex.tasks.token_classification import TokenLabelEncoder
+from virtex.tasks.classification import (
+    CategoryEncoder,
+    LabelPredictor,
+    LabelSetClassification,
+    TokenLabelEncoder,
+)
 from virtex.text.tokenizer import Tokenizer, train
 from virtex.text.vocabulary import Categories
 
@@ -108,10 +111,10 @@ def test_descriptions_name_the_likeliest_labels_and_those_given():
     model = model_of(ignored=(0,)).train()
     names = Categories(("one", "two", "three", "four", "five", "six", "seven", "eight"))
     batch = batch_of([[2, 8], []])
-    said = DescribeLabels(model, names.name)(batch)
-    assert [one.given for one in said] == ["two, eight", "none"]
+    said = LabelPredictor(model, names.name)(batch)
+    assert [one.target for one in said] == ["two, eight", "none"]
     model.eval()
     with torch.no_grad():
         logits = model.textual(model.visual(batch["image"]))[:, 1:]
     best = [names.name(1 + index) for index in logits[0].topk(5).indices.tolist()]
-    assert said[0].predicted == ", ".join(best)
+    assert said[0].prediction == ", ".join(best)

@@ -12,11 +12,10 @@ from tests import small
 
 from virtex.data.records import Record
 from virtex.data.transforms import Augmented
-from virtex.models.decoder import TransformerDecoder
 from virtex.tasks.caption_tokens import CaptionTokens
 from virtex.tasks.masked_lm import (
-    DescribeMaskedCaptions,
     MaskedCaptionEncoder,
+    MaskedCaptionPredictor,
     MaskedLanguageModel,
 )
 from virtex.text.tokenizer import Tokenizer, train
@@ -75,15 +74,7 @@ def test_a_caption_without_text_has_nothing_to_predict():
 
 
 def model_of():
-    forward = small.decoder(layers=2)
-    textual = TransformerDecoder(
-        forward.visual_projection,
-        forward.embedding,
-        forward.transformer,
-        forward.output,
-        causal=False,
-    )
-    return MaskedLanguageModel(small.backbone(), textual).double().eval()
+    return MaskedLanguageModel(small.backbone(), small.decoder(layers=2)).double().eval()
 
 
 def batch_of(rows, seed=0):
@@ -109,7 +100,8 @@ def test_the_loss_is_the_sum_over_chosen_tokens_of_one_caption_after_another():
     for row, length in enumerate(batch["caption_lengths"].tolist()):
         tokens = batch["caption_tokens"][row : row + 1, :length]
         projected = model.textual.project(model.visual(batch["image"][row : row + 1]))
-        logits = model.textual(projected, tokens, torch.tensor([length]))[0].log_softmax(-1)
+        mask = torch.ones(length, length, dtype=torch.bool)
+        logits = model.textual(projected, tokens, mask)[0].log_softmax(-1)
         for place, label in enumerate(batch["masked_labels"][row, :length].tolist()):
             if label:
                 total -= float(logits[place, label])
@@ -166,9 +158,9 @@ def test_descriptions_fill_the_chosen_places_in():
         )
 
     model.logits = logits
-    describe = DescribeMaskedCaptions(model, TOKENIZER)
+    describe = MaskedCaptionPredictor(model, TOKENIZER)
     [said] = describe({"caption_tokens": tokens, "masked_labels": labels})
     guess = TOKENIZER.decode([*TOKENIZER.encode("dog")[:1]])
-    assert said.given == "a cat"
-    assert guess in said.predicted
+    assert said.target == "a cat"
+    assert guess in said.prediction
     assert model.training

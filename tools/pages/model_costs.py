@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from virtex.build import model as build
+from virtex.build.model import build_objective
 from virtex.config import loading as settings
 from virtex.config.schema import Config
 
@@ -64,7 +64,7 @@ def published_configs() -> list[str]:
 def costs(config: Config) -> Costs:
     """Count on the meta device, where tensors have shapes and no values."""
     with torch.device("meta"):
-        model = build.objective(config)
+        model = build_objective(config)
         batch = one_image(config)
     with FlopCounterMode(display=False) as forward:
         losses = model(batch)

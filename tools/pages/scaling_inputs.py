@@ -21,7 +21,8 @@ from typing import Any
 import cv2
 import torch
 
-from virtex.build import model as build
+from virtex.build.model import build_objective
+from virtex.build.optimizer import build_optimizer
 from virtex.checkpoints.file import save
 from virtex.config import loading as settings
 from virtex.config.schema import Config
@@ -35,10 +36,11 @@ def measure(images: Path) -> Iterable[dict[str, Any]]:
     yield {"benchmark": "scaling_jpeg", **_jpeg_sizes(images)}
     yield {"benchmark": "scaling_save", **_save_times(), **where}
     build_it = (
-        "import pathlib; from virtex.build import model as build;"
+        "import pathlib; from virtex.build.model import build_objective;"
         " from virtex.config import loading;"
         f" from virtex.config.schema import Config; base = pathlib.Path({str(BASE)!r});"
-        " c = loading.load(Config, base); build.optimizer(c, build.objective(c))"
+        " from virtex.build.optimizer import build_optimizer;"
+        " c = loading.load(Config, base); build_optimizer(c, build_objective(c))"
     )
     times = []
     for _ in range(3):
@@ -70,8 +72,8 @@ def _jpeg_sizes(images: Path) -> dict[str, Any]:
 
 def _save_times() -> dict[str, Any]:
     config = settings.load(Config, BASE)
-    objective = build.objective(config)
-    optimizer = build.optimizer(config, objective)
+    objective = build_objective(config)
+    optimizer = build_optimizer(config, objective)
     for parameter in objective.parameters():
         parameter.grad = torch.zeros_like(parameter)
     optimizer.step()  # so that momentum and slow weights exist

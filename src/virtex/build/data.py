@@ -1,53 +1,37 @@
-"""The pretraining tasks as objects: with the configuration the one place that knows their names.
+"""Both splits of the data and their batches, from the configuration."""
 
-A new task is one file of `tasks`, its name in `config`, and a case in each `match` here; the type
-checker names the ones that are missing.
-"""
-
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Literal, Protocol, assert_never
+from typing import Any, Literal, Protocol, assert_never
 
-from torch import nn
+import torch
+from torch import Tensor
 
-from virtex.config.schema import Config, Data
-from virtex.data.contents import WholeSplit
+from virtex.build.model import check_vocabulary, task_settings
+from virtex.config.schema import Config, Data, TransformSpec
+from virtex.data import loader, transforms
+from virtex.data.contents import Contents, WholeSplit, contents
+from virtex.data.dataset import VALIDATION_EPOCH, ExampleDataset, Key
+from virtex.data.images import ImageLimits
+from virtex.data.records import Records
+from virtex.data.remote.prefetcher import Prefetcher, watched
+from virtex.data.remote.shards import RemoteSplits, remote_splits
 from virtex.data.shards.reader import Shards, open_shards
 from virtex.data.shards.store import cache_directory, open_store
 from virtex.data.sources.coco import CocoCaptions
 from virtex.data.sources.coco_objects import CocoCategories
 from virtex.data.sources.table import TableCaptions
-from virtex.decoding.captioner import BeamSearch, Captioner, NucleusSampling, Strategy
+from virtex.data.subset_manifest import SubsetManifest, training_subset
+from virtex.data.transforms import Transform
+from virtex.distributed.signals import Stopped
+from virtex.distributed.world import World
 from virtex.errors import UserError
-from virtex.models.backbone import Backbone
-from virtex.models.decoder import (
-    TokenEmbedding,
-    Transformer,
-    TransformerDecoder,
-    initialise,
-    tied_output,
-)
-from virtex.models.heads import LabelHead
-from virtex.tasks.base import Describe, Encoder, Objective
-from virtex.tasks.caption_tokens import CaptionTokens
-from virtex.tasks.captioning import CaptionEncoder, Captioning, DescribeCaptions
-from virtex.tasks.classification import DescribeLabels, LabelSetClassification
-from virtex.tasks.masked_lm import (
-    DescribeMaskedCaptions,
-    MaskedCaptionEncoder,
-    MaskedLanguageModel,
-)
-from virtex.tasks.multilabel_classification import CategoryEncoder
-from virtex.tasks.token_classification import TokenLabelEncoder
+from virtex.tasks import find_task
+from virtex.tasks.base import Encoder, Task
 from virtex.text.tokenizer import Tokenizer
-from virtex.text.vocabulary import (
-    BACKGROUND,
-    Categories,
-    Vocabulary,
-    check_categories,
-    check_tokenizer,
-)
+from virtex.text.vocabulary import Categories, Vocabulary
 
 
 class ReportedRecords(WholeSplit, Protocol):
@@ -65,63 +49,188 @@ class CategoryRecords(ReportedRecords, Protocol):
 
 
 @dataclass(frozen=True)
-class Loading:
-    """The loader's half of a task: both splits, how their records are encoded, what labels mean."""
+class PretrainingData:
+    """Both splits as examples, and `report`: what was found, in lines for a person.
+
+    `records` are those of the whole training split, those trained on and those of validation.
+    `subset` says which images are trained on; it is None for all of them. `remote` is None where
+    the data are not fetched to be read.
+    """
 
     vocabulary: Vocabulary
-    training: ReportedRecords
-    validation: ReportedRecords
-    training_encoder: Encoder
-    validation_encoder: Encoder
+    records: tuple[WholeSplit, Records, WholeSplit]
+    shuffle_window: int
+    subset: SubsetManifest | None
+    training: ExampleDataset
+    validation: ExampleDataset
+    collate: loader.Collate
+    report: tuple[str, ...]
+    remote: RemoteSplits | None
+
+    @cached_property
+    def contents(self) -> Contents:
+        """What both splits hold, for checkpoints; takes seconds, so only where it is needed."""
+        return contents(*self.records, self.shuffle_window)
+
+    @property
+    def fetched(self) -> tuple[str, ...]:
+        """A line on what was fetched so far, where anything is."""
+        return () if self.remote is None else (f"data: {self.remote.statistics}",)
 
 
-def loading(config: Config) -> Loading:
-    """The records of `DATA.ROOT` for the task; raises `UserError`."""
-    data = config.data
-    padding = data.unk_index
-    match config.model.name:
-        case "virtex" | "bicaptioning" | "captioning":
-            return _of_captions(config, lambda captions: CaptionEncoder(captions, padding))
-        case "masked_lm":
-            masking = data.masked_lm.model_dump()
-            return _of_captions(
-                config,
-                lambda captions: MaskedCaptionEncoder(captions, padding_index=padding, **masking),
-            )
-        case "token_classification":
-            return _of_captions(config, lambda captions: TokenLabelEncoder(captions, padding))
-        case "multilabel_classification":
-            return _of_objects(config)
-        case _:
-            assert_never(config.model.name)
+def open_data(config: Config) -> PretrainingData:
+    """The training and the validation split of `DATA.ROOT`; raises `UserError` for missing images
+    unless `DATA.ON_BAD_IMAGE` is skip, for a batch larger than the training split, and for a cache
+    too small for remote data."""
+    settings = config.data
+    task = find_task(config.model.name)
+    vocabulary, whole, validation = _open_splits(config, task)
+    training, chosen = training_subset(
+        whole,
+        percentage=settings.use_percentage,
+        seed=config.random_seed,
+        manifest=settings.subset_manifest,
+    )
+    loader.check_batch_size(config.optim.batch_size, len(training))
+    remote = remote_splits(whole, training, validation)
+    if remote is not None:
+        remote.check_room(settings.shuffle_window, settings.cache_gb)
+    report = (
+        f"training: {len(training)} of {len(whole)} images",
+        *(f"training: {line}" for line in whole.report),
+        f"validation: {len(validation)} images",
+        *(f"validation: {line}" for line in validation.report),
+        *_missing(training, settings.on_bad_image),
+        *_missing(validation, settings.on_bad_image),
+    )
 
+    def examples(
+        records: Records, specs: Sequence[TransformSpec], encoder: Encoder
+    ) -> ExampleDataset:
+        steps = transform_steps(specs, settings.image_crop_size)
+        return ExampleDataset(
+            records,
+            steps,
+            encoder.encode,
+            seed=config.random_seed,
+            on_bad_image=settings.on_bad_image,
+            limits=ImageLimits(settings.max_pixels, settings.max_image_mb << 20),
+        )
 
-def _of_captions(config: Config, encoder: Callable[[CaptionTokens], Encoder]) -> Loading:
-    data = config.data
-    tokenizer = Tokenizer.from_file(data.tokenizer_model)
-    check_vocabulary(config, tokenizer, str(data.tokenizer_model))
-    captions = CaptionTokens(tokenizer, data.max_caption_length)
-    return Loading(
-        tokenizer,
-        training=caption_records(data, "train"),
-        validation=caption_records(data, "val"),
-        training_encoder=encoder(replace(captions, single_caption=data.use_single_caption)),
-        validation_encoder=encoder(captions),
+    encoder = task.encoder(vocabulary, task_settings(config), True)
+    return PretrainingData(
+        vocabulary=vocabulary,
+        records=(whole, training, validation),
+        shuffle_window=settings.shuffle_window,
+        subset=chosen,
+        training=examples(training, settings.transforms_train, encoder),
+        validation=examples(
+            validation,
+            settings.transforms_val,
+            task.encoder(vocabulary, task_settings(config), False),
+        ),
+        collate=encoder.collate,
+        report=report,
+        remote=remote,
     )
 
 
-def _of_objects(config: Config) -> Loading:
+def training_batches(
+    config: Config,
+    data: PretrainingData,
+    world: World,
+    *,
+    workers: int,
+    first: int,
+    on_bad_image: Callable[[str], None],
+    say: Callable[[str], None] = lambda _: None,
+    reached: Callable[[str], None] = lambda _: None,
+    stopping: Callable[[], bool] = lambda: False,
+) -> Generator[Mapping[str, Tensor], None, None]:
+    """This process's batches on its device, endless, from iteration `first` (from 1) on.
+
+    Shards that are fetched come ahead of them: `say` and `reached` are told of it. Raises `Stopped`
+    where `stopping` while those of the first window are waited for.
+    """
+
+    def check_stop() -> None:
+        if stopping():
+            raise Stopped("stopped by a signal while shards were fetched, before an iteration")
+
+    ahead = None
+    if data.remote is not None:
+        training = data.remote.training
+        ahead = Prefetcher(training, say=say, reached=reached, check_stop=check_stop)
+    batches = loader.training_batches(
+        data.training,
+        data.collate,
+        batch_size=config.optim.batch_size,
+        workers=workers,
+        seed=config.random_seed,
+        window=config.data.shuffle_window,
+        first_iteration=first - 1,
+        rank=world.rank,
+        world_size=world.size,
+        pin_memory=world.device.type == "cuda",
+        skipped=lambda bad: on_bad_image(f"skipped {bad}"),
+        ahead=ahead,
+    )
+    if data.remote is not None and ahead is not None:
+        batches = watched(batches, ahead, data.remote, say)
+    return _on_device(batches, world.device)
+
+
+def validation_batches(
+    config: Config,
+    data: PretrainingData,
+    world: World,
+    *,
+    workers: int,
+    on_bad_image: Callable[[str], None],
+) -> Generator[Mapping[str, Tensor], None, None]:
+    """This process's share of the validation split on its device, every example once."""
+    batches = loader.validation_batches(
+        data.validation,
+        data.collate,
+        batch_size=config.optim.batch_size // config.optim.accumulate,
+        workers=workers,
+        rank=world.rank,
+        world_size=world.size,
+        pin_memory=world.device.type == "cuda",
+        skipped=lambda bad: on_bad_image(f"skipped {bad}"),
+    )
+    return _on_device(batches, world.device)
+
+
+def validation_samples(data: PretrainingData, count: int) -> Mapping[str, Tensor] | None:
+    """A batch of up to `count` validation images; None where all of them are to be skipped."""
+    keys = [Key(VALIDATION_EPOCH, index) for index in range(min(count, len(data.validation)))]
+    examples, _ = data.validation.examples(keys)
+    return data.collate(examples) if examples else None
+
+
+def _open_splits(
+    config: Config, task: Task[Any, Any]
+) -> tuple[Vocabulary, ReportedRecords, ReportedRecords]:
+    """The vocabulary, the training and the validation split; raises `UserError`."""
     data = config.data
-    training, validation = category_records(data, "train"), category_records(data, "val")
-    if training.categories != validation.categories:
-        raise UserError(
-            f"the annotations of {data.root} list other categories for training than for "
-            "validation; they must be the same, in the same order"
-        )
-    categories = Categories(training.categories)
-    check_vocabulary(config, categories, f"of objects in {data.root}")
-    encoder = CategoryEncoder()
-    return Loading(categories, training, validation, encoder, encoder)
+    match task.labels:
+        case "captions":
+            tokenizer = Tokenizer.from_file(data.tokenizer_model)
+            check_vocabulary(config, tokenizer, str(data.tokenizer_model))
+            return tokenizer, caption_records(data, "train"), caption_records(data, "val")
+        case "categories":
+            training, validation = category_records(data, "train"), category_records(data, "val")
+            if training.categories != validation.categories:
+                raise UserError(
+                    f"the annotations of {data.root} list other categories for training than for "
+                    "validation; they must be the same, in the same order"
+                )
+            categories = Categories(training.categories)
+            check_vocabulary(config, categories, f"of objects in {data.root}")
+            return categories, training, validation
+        case _:
+            assert_never(task.labels)
 
 
 def caption_records(data: Data, split: str) -> ReportedRecords:
@@ -162,147 +271,44 @@ def _shards(data: Data, split: str, labels: Literal["captions", "categories"]) -
     )
 
 
-def objective(config: Config, visual: Backbone) -> Objective:
-    """The model with its losses, its head freshly initialised from torch's random state."""
-    data = config.data
-    special = (data.unk_index, data.sos_index, data.eos_index, data.mask_index)
-    match config.model.name:
-        case "virtex" | "bicaptioning":
-            return Captioning(visual, *_textual_heads(config, causal=True))
-        case "captioning":
-            forward, _ = _textual_heads(config, causal=True)
-            return Captioning(visual, forward)
-        case "masked_lm":
-            textual, _ = _textual_heads(config, causal=False)
-            return MaskedLanguageModel(visual, textual)
-        case "token_classification":
-            return LabelSetClassification(visual, _label_head(config), special)
-        case "multilabel_classification":
-            return LabelSetClassification(visual, _label_head(config), (BACKGROUND,))
-        case _:
-            assert_never(config.model.name)
+def transform_steps(specs: Sequence[TransformSpec], crop_size: int) -> list[Transform]:
+    """The transforms before normalisation, which is the backbone's."""
+    built: list[Transform] = []
+    for spec in specs:
+        match spec.name:
+            case "random_resized_crop":
+                built.append(transforms.RandomResizedCrop(crop_size, **spec.arguments))
+            case "horizontal_flip":
+                built.append(transforms.HorizontalFlip(**spec.arguments))
+            case "color_jitter":
+                built.append(transforms.ColorJitter(**spec.arguments))
+            case "smallest_resize":
+                built.append(transforms.SmallestResize(crop_size))
+            case "center_crop":
+                built.append(transforms.CenterCrop(crop_size))
+            case "normalize":
+                pass
+            case _:
+                raise AssertionError(f"{spec.name} passed the configuration's check")
+    return built
 
 
-def describe(config: Config, model: Objective, vocabulary: Vocabulary) -> Describe:
-    """What says in words what `model` makes of a batch of its task."""
-    match model, vocabulary:
-        case Captioning(), Tokenizer():
-            return DescribeCaptions(captioner(config, model, vocabulary))
-        case MaskedLanguageModel(), Tokenizer():
-            return DescribeMaskedCaptions(model, vocabulary)
-        case LabelSetClassification(), Tokenizer():
-            return DescribeLabels(model, vocabulary.token)
-        case LabelSetClassification(), Categories():
-            return DescribeLabels(model, vocabulary.name)
-        case _:
-            raise AssertionError(f"{type(model).__name__} with {type(vocabulary).__name__}")
-
-
-def captioner(
-    config: Config, model: Objective, vocabulary: Vocabulary, strategy: Strategy | None = None
-) -> Captioner:
-    """The forward head's captioner, by the configured strategy if none is given.
-
-    Raises `UserError` if the task has no such head.
-    """
-    if not isinstance(model, Captioning) or not isinstance(vocabulary, Tokenizer):
+def _missing(records: Records, on_bad_image: str) -> list[str]:
+    """A line where image files are missing or empty; an error where that ends the run."""
+    missing = records.missing(range(len(records)))
+    if not missing:
+        return []
+    named = ", ".join(map(str, missing[:5]))
+    line = f"{len(missing)} of {len(records)} image files are missing or empty: {named}"
+    if on_bad_image == "error":
         raise UserError(
-            f"a model of MODEL.NAME {config.model.name} cannot caption; take one that was "
-            "pretrained by bicaptioning or captioning"
+            f"{line}; check DATA.ROOT, or set DATA.ON_BAD_IMAGE to skip to train without them"
         )
-    return Captioner(
-        visual=model.visual,
-        textual=model.textual,
-        tokenizer=vocabulary,
-        strategy=decoding_strategy(config) if strategy is None else strategy,
-        max_tokens=config.model.decoder.max_decoding_steps - 1,
-    )
+    return [line]
 
 
-def decoding_strategy(config: Config) -> Strategy:
-    """How captions are found; sampling draws one an image, with the run's seed."""
-    decoder = config.model.decoder
-    match decoder.name:
-        case "beam_search":
-            return BeamSearch(decoder.beam_size)
-        case "nucleus_sampling":
-            return NucleusSampling(decoder.nucleus_size, samples=1, seed=config.random_seed)
-        case _:
-            assert_never(decoder.name)
-
-
-def published_vocabulary(config: Config) -> tuple[Vocabulary, str]:
-    """The vocabulary of weights that came without one, and where it is from, for messages.
-
-    Raises `UserError` if the configured file is not there or is none.
-    """
-    if config.model.name == "multilabel_classification":
-        # Nothing says what their categories are called.
-        names = tuple(f"category {number}" for number in range(1, config.data.vocab_size))
-        return Categories(names), "of DATA.VOCAB_SIZE"
-    path = config.data.tokenizer_model
-    if not path.is_file():
-        raise UserError(
-            "the weights came without a vocabulary, and there is none at DATA.TOKENIZER_MODEL, "
-            f"{path}; name the one that they were trained with as well (--tokenizer FILE on the "
-            "command line, tokenizer= in Python)"
-        )
-    return Tokenizer.from_file(path), str(path)
-
-
-def check_vocabulary(config: Config, vocabulary: Vocabulary, source: str) -> None:
-    """Raise `UserError` unless the configuration's figures are those of the vocabulary."""
-    data = config.data
-    match vocabulary:
-        case Tokenizer():
-            check_tokenizer(
-                vocabulary,
-                source=source,
-                vocab_size=data.vocab_size,
-                unk_index=data.unk_index,
-                sos_index=data.sos_index,
-                eos_index=data.eos_index,
-                mask_index=data.mask_index,
-            )
-        case Categories():
-            check_categories(vocabulary, source=source, vocab_size=data.vocab_size)
-        case _:
-            assert_never(vocabulary)
-
-
-def _textual_heads(
-    config: Config, *, causal: bool
-) -> tuple[TransformerDecoder, TransformerDecoder]:
-    """Forward and backward heads, sharing all but their transformers."""
-    data = config.data
-    shape = config.model.textual.architecture
-    assert shape is not None
-    dropout = config.model.textual.dropout
-
-    def transformer() -> Transformer:
-        return Transformer(
-            layers=shape.layers,
-            width=shape.width,
-            heads=shape.heads,
-            feedforward=shape.feedforward,
-            dropout=dropout,
-            norm_first=shape.norm_first,
-        )
-
-    projection = nn.Linear(config.model.visual.feature_size, shape.width)
-    embedding = TokenEmbedding(
-        data.vocab_size, shape.width, data.max_caption_length, dropout, data.unk_index
-    )
-    output = tied_output(embedding)
-    forward = TransformerDecoder(projection, embedding, transformer(), output, causal=causal)
-    backward = TransformerDecoder(projection, embedding, transformer(), output, causal=causal)
-    std = config.model.textual.initial_std
-    initialise(forward, std)
-    initialise(backward.transformer, std)
-    return forward, backward
-
-
-def _label_head(config: Config) -> LabelHead:
-    head = LabelHead(config.model.visual.feature_size, config.data.vocab_size)
-    initialise(head, config.model.textual.initial_std)
-    return head
+def _on_device(
+    batches: Iterator[Mapping[str, Tensor]], device: torch.device
+) -> Generator[Mapping[str, Tensor], None, None]:
+    for batch in batches:
+        yield {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}

@@ -1,41 +1,25 @@
-"""Where configuration becomes objects: this knob, that argument, and no other logic."""
+"""The model and all that belongs to it, from the configuration."""
 
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, assert_never
 
-import torch
-from torch import Tensor, nn
-
-from virtex.build import data as build_tasks
 from virtex.checkpoints import file as checkpoint
-from virtex.config.schema import Config, TransformSpec, Visual
-from virtex.data import loader, transforms
-from virtex.data.contents import Contents, WholeSplit, contents
-from virtex.data.dataset import VALIDATION_EPOCH, ExampleDataset, Key
-from virtex.data.images import ImageLimits
-from virtex.data.records import Records
-from virtex.data.remote.prefetcher import Prefetcher, watched
-from virtex.data.remote.shards import RemoteSplits, remote_splits
-from virtex.data.subset_manifest import SubsetManifest, training_subset
-from virtex.data.transforms import Transform
-from virtex.distributed.signals import Stopped
-from virtex.distributed.world import World
+from virtex.config.schema import Config, Visual
+from virtex.decoding.captioner import BeamSearch, Captioner, NucleusSampling, Strategy
 from virtex.errors import UserError
 from virtex.models.backbone import Backbone
+from virtex.models.decoder import DecoderSettings
 from virtex.models.modes import SizesAlone
 from virtex.models.networks import fetch_weights, load_pretrained, network
 from virtex.models.state_dict import current_names, model_weights
-from virtex.optim import schedules
-from virtex.optim.groups import parameter_groups
-from virtex.optim.lookahead import AnyOptimizer, Lookahead
-from virtex.tasks.base import Encoder, Objective
-from virtex.text.vocabulary import Vocabulary
+from virtex.tasks import find_task
+from virtex.tasks.base import Masking, Objective, SamplePredictor, TaskSettings
+from virtex.text.tokenizer import Tokenizer
+from virtex.text.vocabulary import Categories, Vocabulary, check_categories, check_tokenizer
 
 
-def backbone(config: Config, *, weights_follow: bool = False) -> Backbone:
+def build_backbone(config: Config, *, weights_follow: bool = False) -> Backbone:
     """The visual backbone; `weights_follow` says that pretrained weights would be overwritten."""
     visual = config.model.visual
     built = network(
@@ -59,7 +43,7 @@ def backbone(config: Config, *, weights_follow: bool = False) -> Backbone:
 
 
 def check_backbone(config: Config, *, weights_follow: bool = False) -> None:
-    """Raise `UserError` for what can be seen to be wrong with `backbone` before it is built.
+    """Raise `UserError` for what can be seen to be wrong with `build_backbone` before it is built.
 
     Torchvision's weights are fetched, so that this is done once, before processes are started.
     """
@@ -93,240 +77,124 @@ def _read_weights(path: Path) -> Mapping[str, Any]:
         raise UserError(f"MODEL.VISUAL.PRETRAINED: {error}; replace or remove it") from error
 
 
-def objective(config: Config, *, weights_follow: bool = False) -> Objective:
+def build_objective(config: Config, *, weights_follow: bool = False) -> Objective:
     """The model with its losses, on the CPU, freshly initialised from torch's random state."""
-    return build_tasks.objective(config, backbone(config, weights_follow=weights_follow))
+    backbone = build_backbone(config, weights_follow=weights_follow)
+    objective: Objective = find_task(config.model.name).objective(backbone, task_settings(config))
+    return objective
 
 
-@dataclass(frozen=True)
-class Data:
-    """Both splits as examples, and `report`: what was found, in lines for a person.
-
-    `records` are those of the whole training split, those trained on and those of validation.
-    `subset` says which images are trained on; it is None for all of them. `remote` is None where
-    the data are not fetched to be read.
-    """
-
-    vocabulary: Vocabulary
-    records: tuple[WholeSplit, Records, WholeSplit]
-    shuffle_window: int
-    subset: SubsetManifest | None
-    training: ExampleDataset
-    validation: ExampleDataset
-    collate: loader.Collate
-    report: tuple[str, ...]
-    remote: RemoteSplits | None
-
-    @cached_property
-    def contents(self) -> Contents:
-        """What both splits hold, for checkpoints; takes seconds, so only where it is needed."""
-        return contents(*self.records, self.shuffle_window)
-
-    @property
-    def fetched(self) -> tuple[str, ...]:
-        """A line on what was fetched so far, where anything is."""
-        return () if self.remote is None else (f"data: {self.remote.statistics}",)
-
-
-def data(config: Config) -> Data:
-    """The training and the validation split of `DATA.ROOT`; raises `UserError` for missing images
-    unless `DATA.ON_BAD_IMAGE` is skip, for a batch larger than the training split, and for a cache
-    too small for remote data."""
-    settings = config.data
-    whole = build_tasks.loading(config)
-    training, chosen = training_subset(
-        whole.training,
-        percentage=settings.use_percentage,
-        seed=config.random_seed,
-        manifest=settings.subset_manifest,
-    )
-    loader.check_batch_size(config.optim.batch_size, len(training))
-    remote = remote_splits(whole.training, training, whole.validation)
-    if remote is not None:
-        remote.check_room(settings.shuffle_window, settings.cache_gb)
-    report = (
-        f"training: {len(training)} of {len(whole.training)} images",
-        *(f"training: {line}" for line in whole.training.report),
-        f"validation: {len(whole.validation)} images",
-        *(f"validation: {line}" for line in whole.validation.report),
-        *_missing(training, settings.on_bad_image),
-        *_missing(whole.validation, settings.on_bad_image),
-    )
-
-    def examples(
-        records: Records, specs: Sequence[TransformSpec], encoder: Encoder
-    ) -> ExampleDataset:
-        steps = transform_steps(specs, settings.image_crop_size)
-        return ExampleDataset(
-            records,
-            steps,
-            encoder.encode,
-            seed=config.random_seed,
-            on_bad_image=settings.on_bad_image,
-            limits=ImageLimits(settings.max_pixels, settings.max_image_mb << 20),
+def task_settings(config: Config) -> TaskSettings:
+    """Everything that tasks may know of the configuration."""
+    data, textual = config.data, config.model.textual
+    shape = textual.architecture
+    decoder = None
+    if shape is not None:
+        decoder = DecoderSettings(
+            feature_size=config.model.visual.feature_size,
+            vocab_size=data.vocab_size,
+            max_length=data.max_caption_length,
+            padding_index=data.unk_index,
+            layers=shape.layers,
+            width=shape.width,
+            heads=shape.heads,
+            feedforward=shape.feedforward,
+            norm_first=shape.norm_first,
+            dropout=textual.dropout,
+            initial_std=textual.initial_std,
         )
-
-    return Data(
-        vocabulary=whole.vocabulary,
-        records=(whole.training, training, whole.validation),
-        shuffle_window=settings.shuffle_window,
-        subset=chosen,
-        training=examples(training, settings.transforms_train, whole.training_encoder),
-        validation=examples(whole.validation, settings.transforms_val, whole.validation_encoder),
-        collate=whole.training_encoder.collate,
-        report=report,
-        remote=remote,
+    return TaskSettings(
+        feature_size=config.model.visual.feature_size,
+        vocab_size=data.vocab_size,
+        padding_index=data.unk_index,
+        special_ids=(data.unk_index, data.sos_index, data.eos_index, data.mask_index),
+        max_caption_length=data.max_caption_length,
+        single_caption=data.use_single_caption,
+        masking=Masking(**data.masked_lm.model_dump()),
+        decoder=decoder,
+        initial_std=textual.initial_std,
+        strategy=decoding_strategy(config),
+        max_tokens=config.model.decoder.max_decoding_steps - 1,
     )
 
 
-def training_batches(
-    config: Config,
-    parts: Data,
-    world: World,
-    *,
-    workers: int,
-    first: int,
-    on_bad_image: Callable[[str], None],
-    say: Callable[[str], None] = lambda _: None,
-    reached: Callable[[str], None] = lambda _: None,
-    stopping: Callable[[], bool] = lambda: False,
-) -> Generator[Mapping[str, Tensor], None, None]:
-    """This process's batches on its device, endless, from iteration `first` (from 1) on.
+def sample_predictor(
+    config: Config, objective: Objective, vocabulary: Vocabulary
+) -> SamplePredictor:
+    """The task's predictor of samples, for a model that `build_objective` gave."""
+    task = find_task(config.model.name)
+    return task.sample_predictor(objective, vocabulary, task_settings(config))
 
-    Shards that are fetched come ahead of them: `say` and `reached` are told of it. Raises `Stopped`
-    where `stopping` while those of the first window are waited for.
+
+def build_captioner(
+    config: Config, objective: Objective, vocabulary: Vocabulary, strategy: Strategy | None = None
+) -> Captioner:
+    """The model's captioner, by the configured strategy if none is given.
+
+    Raises `UserError` if the task trains no head that can caption.
     """
-
-    def check_stop() -> None:
-        if stopping():
-            raise Stopped("stopped by a signal while shards were fetched, before an iteration")
-
-    ahead = None
-    if parts.remote is not None:
-        training = parts.remote.training
-        ahead = Prefetcher(training, say=say, reached=reached, check_stop=check_stop)
-    batches = loader.training_batches(
-        parts.training,
-        parts.collate,
-        batch_size=config.optim.batch_size,
-        workers=workers,
-        seed=config.random_seed,
-        window=config.data.shuffle_window,
-        first_iteration=first - 1,
-        rank=world.rank,
-        world_size=world.size,
-        pin_memory=world.device.type == "cuda",
-        skipped=lambda bad: on_bad_image(f"skipped {bad}"),
-        ahead=ahead,
-    )
-    if parts.remote is not None and ahead is not None:
-        batches = watched(batches, ahead, parts.remote, say)
-    return _on_device(batches, world.device)
-
-
-def validation_batches(
-    config: Config, parts: Data, world: World, *, workers: int, on_bad_image: Callable[[str], None]
-) -> Generator[Mapping[str, Tensor], None, None]:
-    """This process's share of the validation split on its device, every example once."""
-    batches = loader.validation_batches(
-        parts.validation,
-        parts.collate,
-        batch_size=config.optim.batch_size // config.optim.accumulate,
-        workers=workers,
-        rank=world.rank,
-        world_size=world.size,
-        pin_memory=world.device.type == "cuda",
-        skipped=lambda bad: on_bad_image(f"skipped {bad}"),
-    )
-    return _on_device(batches, world.device)
-
-
-def samples(parts: Data, count: int) -> Mapping[str, Tensor] | None:
-    """A batch of up to `count` validation images; None where all of them are to be skipped."""
-    keys = [Key(VALIDATION_EPOCH, index) for index in range(min(count, len(parts.validation)))]
-    examples, _ = parts.validation.examples(keys)
-    return parts.collate(examples) if examples else None
-
-
-def optimizer(config: Config, model: nn.Module) -> AnyOptimizer:
-    """SGD or AdamW over the parameter groups, inside Lookahead if that is used."""
-    optim = config.optim
-    groups = parameter_groups(
-        model,
-        visual_lr=optim.cnn_lr,
-        textual_lr=optim.lr,
-        weight_decay=optim.weight_decay,
-        no_decay=optim.no_decay,
-    )
-    settings = [dict(group) for group in groups]
-    inner: torch.optim.Optimizer
-    match optim.optimizer_name:
-        case "sgd":
-            inner = torch.optim.SGD(settings, lr=optim.lr, momentum=optim.sgd_momentum, fused=True)
-        case "adamw":
-            inner = torch.optim.AdamW(settings, lr=optim.lr, fused=True)
-        case _:
-            assert_never(optim.optimizer_name)
-    if not optim.lookahead.use:
-        return inner
-    return Lookahead(inner, alpha=optim.lookahead.alpha, steps=optim.lookahead.steps)
-
-
-def schedule(config: Config) -> schedules.Schedule:
-    """The learning rate's factor after a number of steps."""
-    optim = config.optim
-    warmup, total = optim.warmup_steps, optim.num_iterations
-    match optim.lr_decay_name:
-        case "none":
-            return schedules.constant(warmup)
-        case "linear":
-            return schedules.linear(warmup, total)
-        case "cosine":
-            return schedules.cosine(warmup, total)
-        case "multistep":
-            return schedules.multistep(warmup, optim.lr_steps, optim.lr_gamma)
-        case _:
-            assert_never(optim.lr_decay_name)
-
-
-def transform_steps(specs: Sequence[TransformSpec], crop_size: int) -> list[Transform]:
-    """The transforms before normalisation, which is the backbone's."""
-    built: list[Transform] = []
-    for spec in specs:
-        match spec.name:
-            case "random_resized_crop":
-                built.append(transforms.RandomResizedCrop(crop_size, **spec.arguments))
-            case "horizontal_flip":
-                built.append(transforms.HorizontalFlip(**spec.arguments))
-            case "color_jitter":
-                built.append(transforms.ColorJitter(**spec.arguments))
-            case "smallest_resize":
-                built.append(transforms.SmallestResize(crop_size))
-            case "center_crop":
-                built.append(transforms.CenterCrop(crop_size))
-            case "normalize":
-                pass
-            case _:
-                raise AssertionError(f"{spec.name} passed the configuration's check")
-    return built
-
-
-def _missing(records: Records, on_bad_image: str) -> list[str]:
-    """A line where image files are missing or empty; an error where that ends the run."""
-    missing = records.missing(range(len(records)))
-    if not missing:
-        return []
-    named = ", ".join(map(str, missing[:5]))
-    line = f"{len(missing)} of {len(records)} image files are missing or empty: {named}"
-    if on_bad_image == "error":
+    head = find_task(config.model.name).captioning_head
+    if head is None or not isinstance(vocabulary, Tokenizer):
         raise UserError(
-            f"{line}; check DATA.ROOT, or set DATA.ON_BAD_IMAGE to skip to train without them"
+            f"a model of MODEL.NAME {config.model.name} cannot caption; take one that was "
+            "pretrained by bicaptioning or captioning"
         )
-    return [line]
+    settings = task_settings(config)
+    return Captioner(
+        visual=objective.visual,
+        textual=head(objective),
+        tokenizer=vocabulary,
+        strategy=settings.strategy if strategy is None else strategy,
+        max_tokens=settings.max_tokens,
+    )
 
 
-def _on_device(
-    batches: Iterator[Mapping[str, Tensor]], device: torch.device
-) -> Generator[Mapping[str, Tensor], None, None]:
-    for batch in batches:
-        yield {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
+def decoding_strategy(config: Config) -> Strategy:
+    """How captions are found; sampling draws one an image, with the run's seed."""
+    decoder = config.model.decoder
+    match decoder.name:
+        case "beam_search":
+            return BeamSearch(decoder.beam_size)
+        case "nucleus_sampling":
+            return NucleusSampling(decoder.nucleus_size, samples=1, seed=config.random_seed)
+        case _:
+            assert_never(decoder.name)
+
+
+def published_vocabulary(config: Config) -> tuple[Vocabulary, str]:
+    """The vocabulary of weights that came without one, and where it is from, for messages.
+
+    Raises `UserError` if the configured file is not there or is none.
+    """
+    if find_task(config.model.name).labels == "categories":
+        # Nothing says what their categories are called.
+        names = tuple(f"category {number}" for number in range(1, config.data.vocab_size))
+        return Categories(names), "of DATA.VOCAB_SIZE"
+    path = config.data.tokenizer_model
+    if not path.is_file():
+        raise UserError(
+            "the weights came without a vocabulary, and there is none at DATA.TOKENIZER_MODEL, "
+            f"{path}; name the one that they were trained with as well (--tokenizer FILE on the "
+            "command line, tokenizer= in Python)"
+        )
+    return Tokenizer.from_file(path), str(path)
+
+
+def check_vocabulary(config: Config, vocabulary: Vocabulary, source: str) -> None:
+    """Raise `UserError` unless the configuration's figures are those of the vocabulary."""
+    data = config.data
+    match vocabulary:
+        case Tokenizer():
+            check_tokenizer(
+                vocabulary,
+                source=source,
+                vocab_size=data.vocab_size,
+                unk_index=data.unk_index,
+                sos_index=data.sos_index,
+                eos_index=data.eos_index,
+                mask_index=data.mask_index,
+            )
+        case Categories():
+            check_categories(vocabulary, source=source, vocab_size=data.vocab_size)
+        case _:
+            assert_never(vocabulary)

@@ -279,17 +279,22 @@ class Decoder(Section):
     )
 
 
+TaskName = Literal[
+    "virtex",
+    "bicaptioning",
+    "captioning",
+    "masked_lm",
+    "token_classification",
+    "multilabel_classification",
+]
+
+
 class Model(Section):
     """The pretraining task and its network."""
 
-    name: Literal[
-        "virtex",
-        "bicaptioning",
-        "captioning",
-        "masked_lm",
-        "token_classification",
-        "multilabel_classification",
-    ] = Field(default="virtex", description="The pretraining task; virtex is bicaptioning.")
+    name: TaskName = Field(
+        default="virtex", description="The pretraining task; virtex is bicaptioning."
+    )
     visual: Visual = Visual()
     textual: Textual = Textual()
     decoder: Decoder = Decoder()

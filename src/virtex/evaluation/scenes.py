@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from virtex.build import model as build
+from virtex.build.model import build_backbone
 from virtex.data.sources.coco import CocoCaptions
 from virtex.data.sources.image_folder import image_folder
 from virtex.errors import UserError
@@ -81,7 +81,7 @@ def compare_features(pretrained: Pretrained, scenes: Path) -> Features:
     train = image_folder(scenes / "imagefolder" / "train")
     test = image_folder(scenes / "imagefolder" / "val")
     torch.manual_seed(pretrained.config.random_seed)
-    random = build.backbone(pretrained.config, weights_follow=True)
+    random = build_backbone(pretrained.config, weights_follow=True)
 
     def accuracy(backbone: torch.nn.Module) -> float:
         size = pretrained.config.data.image_crop_size

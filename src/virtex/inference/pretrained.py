@@ -10,8 +10,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from virtex.build import data as build_tasks
-from virtex.build import model as build
+from virtex.build.data import transform_steps
+from virtex.build.model import (
+    build_captioner,
+    build_objective,
+    check_vocabulary,
+    published_vocabulary,
+)
 from virtex.checkpoints import file as checkpoint
 from virtex.checkpoints.state import (
     fitting_weights,
@@ -36,8 +41,8 @@ from virtex.decoding.captioner import BeamSearch, Caption, Captioner, Strategy
 from virtex.errors import UserError
 from virtex.files import check_local
 from virtex.models.modes import SizesAlone, evaluating
+from virtex.tasks import find_task
 from virtex.tasks.base import Objective
-from virtex.tasks.captioning import Captioning
 from virtex.text.tokenizer import Tokenizer
 from virtex.text.vocabulary import Vocabulary
 
@@ -72,7 +77,7 @@ class Pretrained:
     @property
     def can_caption(self) -> bool:
         """Whether the model's task was captioning."""
-        return isinstance(self.objective, Captioning)
+        return find_task(self.config.model.name).captioning_head is not None
 
     def to(self, device: str | torch.device) -> Self:
         """This model, moved to a device."""
@@ -137,7 +142,7 @@ class Pretrained:
 
     def captioner(self, strategy: Strategy | None = None) -> Captioner:
         """What captions batches of pixels; arguments and errors as of `caption`."""
-        return build_tasks.captioner(self.config, self.objective, self.vocabulary, strategy)
+        return build_captioner(self.config, self.objective, self.vocabulary, strategy)
 
     def features(self, pictures: Sequence[Picture], *, batch_size: int = 32) -> Tensor:
         """(N, C) float32: the mean of each picture's grid, on the CPU."""
@@ -155,7 +160,7 @@ class Pretrained:
         data = self.config.data
         unused = np.random.default_rng(0)  # these transforms draw nothing
         augmented = Augmented(picture)
-        for step in build.transform_steps(data.transforms_val, data.image_crop_size):
+        for step in transform_steps(data.transforms_val, data.image_crop_size):
             augmented = step(augmented, unused)
         return augmented.image
 
@@ -202,10 +207,10 @@ def load(
     state = checkpoint.load(path)
     resolved = _config(path, state, config)
     vocabulary, source = _vocabulary(path, state, resolved, tokenizer)
-    build_tasks.check_vocabulary(resolved, vocabulary, source)
+    check_vocabulary(resolved, vocabulary, source)
     with SizesAlone():  # as a file can ask for more than the memory
-        fitting_weights(build.objective(resolved, weights_follow=True), state, str(path))
-    objective = build.objective(resolved, weights_follow=True)
+        fitting_weights(build_objective(resolved, weights_follow=True), state, str(path))
+    objective = build_objective(resolved, weights_follow=True)
     load_weights(objective, state, str(path))
     objective.eval()
     limits = named_limits(
@@ -237,4 +242,4 @@ def _vocabulary(
         return Tokenizer.from_file(Path(given)), str(given)
     if is_own(state):
         return saved_vocabulary(state), f"in {path}"
-    return build_tasks.published_vocabulary(config)
+    return published_vocabulary(config)

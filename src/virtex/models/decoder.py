@@ -5,6 +5,7 @@ token at a time with a cache of keys and values that is passed in and out.
 """
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -76,8 +77,8 @@ class Transformer(nn.Module):
 class TransformerDecoder(nn.Module):
     """Logits at each position of a caption, given an image's grid.
 
-    A `causal` decoder attends to earlier tokens only and predicts the next one; any other attends
-    to all tokens and predicts the token at its own position.
+    With a causal mask it attends to earlier tokens only and predicts the next one; with any other
+    it attends to all tokens and predicts the token at each position.
 
     `visual_projection` is linear from C to D, `output` linear from D to V (see `tied_output`). Two
     decoders that differ only in their `transformer` may share the other three parts.
@@ -89,11 +90,8 @@ class TransformerDecoder(nn.Module):
         embedding: TokenEmbedding,
         transformer: Transformer,
         output: nn.Linear,
-        *,
-        causal: bool = True,
     ) -> None:
         super().__init__()
-        self.causal = causal
         self.visual_projection = visual_projection
         self.embedding = embedding
         self.transformer = transformer
@@ -104,13 +102,17 @@ class TransformerDecoder(nn.Module):
         projected: Tensor = self.visual_projection(grid.flatten(2).transpose(1, 2))
         return projected
 
-    def forward(self, projected: Tensor, tokens: Tensor, lengths: Tensor) -> Tensor:
-        """Logits (B, T, V) of the token after each of `tokens`, or at its position.
+    if TYPE_CHECKING:  # the call of `nn.Module` is untyped
 
-        `projected` comes from `project`; `tokens` is (B, T) int64, padded on the right; `lengths`
-        (B,) int64 counts the tokens of each row that are not padding.
+        def __call__(self, projected: Tensor, tokens: Tensor, mask: Tensor) -> Tensor: ...
+
+    def forward(self, projected: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
+        """Logits (B, T, V) at each position of `tokens`.
+
+        `projected` comes from `project`; `tokens` is (B, T) int64, padded on the right; `mask`,
+        bool and broadcastable to (B, 1, T, T), is true where a position (third axis) may attend to
+        another (last axis): see `causal_mask` and `padding_mask`.
         """
-        mask = self._mask(tokens, lengths)
         x = self.embedding(tokens)
         for layer in self.transformer.layers:
             x = layer(x, projected, mask)
@@ -120,10 +122,11 @@ class TransformerDecoder(nn.Module):
     def cross_attention_weights(self, projected: Tensor, tokens: Tensor, lengths: Tensor) -> Tensor:
         """Weights over the S = h·w grid positions at each token of each of L layers.
 
-        Arguments as for `forward`; (B, L, heads, T, S) whose rows sum to 1, and are zero at
-        padding. In training mode dropout affects the preceding layers, not the weights themselves.
+        Each token attends to those before it. `lengths` (B,) int64 counts the tokens of a row that
+        are not padding. (B, L, heads, T, S) whose rows sum to 1, and are zero at padding. In
+        training mode dropout affects the preceding layers, not the weights themselves.
         """
-        mask = self._mask(tokens, lengths)
+        mask = causal_mask(lengths, tokens.shape[1])
         x = self.embedding(tokens)
         weights = []
         for layer in self.transformer.layers:
@@ -132,19 +135,8 @@ class TransformerDecoder(nn.Module):
         padding = torch.arange(tokens.shape[1], device=tokens.device) >= lengths.unsqueeze(1)
         return torch.stack(weights, dim=1).masked_fill(padding[:, None, None, :, None], 0.0)
 
-    def _mask(self, tokens: Tensor, lengths: Tensor) -> Tensor:
-        """True where a token (second to last axis) may attend (last axis)."""
-        positions = torch.arange(tokens.shape[1], device=tokens.device)
-        mask = positions < lengths[:, None, None, None]  # (B, 1, 1, T)
-        # (B, 1, T, T)
-        return mask & (positions[:, None] >= positions) if self.causal else mask
-
     def prefill(self, grid: Tensor) -> KVCache:
-        """The cache before the first token, for the images of a grid (B, C, h, w).
-
-        Only for a causal decoder: any other needs all tokens at once.
-        """
-        assert self.causal
+        """The cache before the first token, for the images of a grid (B, C, h, w)."""
         projected = self.project(grid)
         layers = [_decoder_layer(layer) for layer in self.transformer.layers]
         keys_values = tuple(layer.multihead_attn.keys_values(projected) for layer in layers)
@@ -164,6 +156,67 @@ class TransformerDecoder(nn.Module):
             text.append(longer)
         logits: Tensor = self.output(self.transformer.norm(x.squeeze(1)))
         return logits, replace(cache, text=tuple(text), length=cache.length + 1)
+
+
+def padding_mask(lengths: Tensor, positions: int) -> Tensor:
+    """(B, 1, 1, T) bool: every position may attend to all tokens of its row, but not to padding."""
+    mask: Tensor = torch.arange(positions, device=lengths.device) < lengths[:, None, None, None]
+    return mask
+
+
+def causal_mask(lengths: Tensor, positions: int) -> Tensor:
+    """(B, 1, T, T) bool: a position may attend to itself and to those before it."""
+    steps = torch.arange(positions, device=lengths.device)
+    return padding_mask(lengths, positions) & (steps[:, None] >= steps)
+
+
+@dataclass(frozen=True)
+class DecoderSettings:
+    """Sizes and initialisation of a textual head."""
+
+    feature_size: int
+    vocab_size: int
+    max_length: int
+    padding_index: int
+    layers: int
+    width: int
+    heads: int
+    feedforward: int
+    norm_first: bool
+    dropout: float
+    initial_std: float
+
+
+def decoder_pair(settings: DecoderSettings) -> tuple[TransformerDecoder, TransformerDecoder]:
+    """A forward and a backward head, which share all but their transformers.
+
+    Freshly initialised from torch's random state; both are drawn, whichever is used.
+    """
+
+    def transformer() -> Transformer:
+        return Transformer(
+            layers=settings.layers,
+            width=settings.width,
+            heads=settings.heads,
+            feedforward=settings.feedforward,
+            dropout=settings.dropout,
+            norm_first=settings.norm_first,
+        )
+
+    projection = nn.Linear(settings.feature_size, settings.width)
+    embedding = TokenEmbedding(
+        settings.vocab_size,
+        settings.width,
+        settings.max_length,
+        settings.dropout,
+        settings.padding_index,
+    )
+    output = tied_output(embedding)
+    forward = TransformerDecoder(projection, embedding, transformer(), output)
+    backward = TransformerDecoder(projection, embedding, transformer(), output)
+    initialise(forward, settings.initial_std)
+    initialise(backward.transformer, settings.initial_std)
+    return forward, backward
 
 
 def tied_output(embedding: TokenEmbedding) -> nn.Linear:

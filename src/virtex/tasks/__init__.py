@@ -1,1 +1,26 @@
-"""Pretraining tasks, a file each: a loader's half (encode, collate), a device's half (losses)."""
+"""Pretraining tasks, a file each; `find_task` is the only place that knows which there are."""
+
+from typing import Any, assert_never
+
+from virtex.config.schema import TaskName
+from virtex.tasks.base import Task
+from virtex.tasks.captioning import BICAPTIONING, CAPTIONING
+from virtex.tasks.classification import MULTILABEL_CLASSIFICATION, TOKEN_CLASSIFICATION
+from virtex.tasks.masked_lm import MASKED_LM
+
+
+def find_task(name: TaskName) -> Task[Any, Any]:
+    """The task that a configuration names."""
+    match name:
+        case "virtex" | "bicaptioning":
+            return BICAPTIONING
+        case "captioning":
+            return CAPTIONING
+        case "masked_lm":
+            return MASKED_LM
+        case "token_classification":
+            return TOKEN_CLASSIFICATION
+        case "multilabel_classification":
+            return MULTILABEL_CLASSIFICATION
+        case _:
+            assert_never(name)

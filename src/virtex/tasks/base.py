@@ -1,15 +1,16 @@
-"""What every pretraining task takes and gives; a task is one file of this room.
+"""The contract of pretraining tasks: what every task takes and gives.
 
-The loader's half is an `Encoder`: a record becomes an example, examples become a batch. The
-device's half is an `Objective`: a batch becomes a `Loss` for each of its `loss_names`; training
-minimises the sum of their means. A `Describe` says in words what the objective makes of a batch.
-Which tasks there are is known to the configuration and to `build_tasks` alone.
+A task is a file of this room that constructs one `Task`. Its `Encoder` works in the loader: a
+record becomes an example, examples become a `Batch`. Its `Objective` works on the device: a batch
+becomes a `Loss` for each of its `loss_names`; training minimises the sum of their means. Its
+`SamplePredictor` shows in words what the model predicts. Tasks never see the configuration, only
+the `TaskSettings` that `build` fills from it.
 """
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -17,7 +18,11 @@ from torch import Tensor, nn
 
 from virtex.data.records import Record
 from virtex.data.transforms import Augmented
+from virtex.decoding.captioner import Strategy
 from virtex.models.backbone import Backbone
+from virtex.models.decoder import DecoderSettings, TransformerDecoder
+from virtex.text.tokenizer import Tokenizer
+from virtex.text.vocabulary import Categories
 
 Batch = Mapping[str, Tensor]
 """`image` (B, 3, H, W) uint8 RGB, `image_id` and `dropout_key` (B,) int64; the task's own tensors.
@@ -73,16 +78,81 @@ class Objective(nn.Module):
         self.visual = visual
 
     @abstractmethod
-    def counts(self, batch: Batch) -> dict[str, Tensor]:
+    def num_targets(self, batch: Batch) -> dict[str, Tensor]:
         """The number of items in each loss of a batch, int64 scalars, without computing it."""
+
+    @abstractmethod
+    def forward(self, batch: Batch) -> dict[str, Loss]:
+        """The losses of a batch, by the names in `loss_names`."""
+
+    if TYPE_CHECKING:  # the call of `nn.Module` is untyped
+
+        def __call__(self, batch: Batch) -> dict[str, Loss]: ...
 
 
 @dataclass(frozen=True)
-class Description:
-    """What a model says of an image and what it should say, for a person."""
+class Sample:
+    """The model's prediction for an image, and its target, as text."""
 
-    predicted: str
-    given: str
+    prediction: str
+    target: str
 
 
-Describe = Callable[[Batch], list[Description]]
+SamplePredictor = Callable[[Batch], list[Sample]]
+
+
+@dataclass(frozen=True)
+class Masking:
+    """Shares of a caption's tokens; see `virtex.tasks.masked_lm`."""
+
+    mask_proportion: float
+    mask_probability: float
+    replace_probability: float
+
+
+@dataclass(frozen=True)
+class TaskSettings:
+    """Everything that tasks may know of the configuration.
+
+    `decoder` is None for a task whose head is a classifier. `max_tokens` counts those of a decoded
+    caption after [SOS].
+    """
+
+    feature_size: int
+    vocab_size: int
+    padding_index: int
+    special_ids: tuple[int, ...]
+    max_caption_length: int
+    single_caption: bool
+    masking: Masking
+    decoder: DecoderSettings | None
+    initial_std: float
+    strategy: Strategy
+    max_tokens: int
+
+    @property
+    def decoder_settings(self) -> DecoderSettings:
+        """`decoder`, of a task whose head is one."""
+        assert self.decoder is not None
+        return self.decoder
+
+
+AnyObjective = TypeVar("AnyObjective", bound=Objective)
+AnyVocabulary = TypeVar("AnyVocabulary", Tokenizer, Categories)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task(Generic[AnyObjective, AnyVocabulary]):
+    """A pretraining task.
+
+    `labels` is what a record must hold and `head` what predicts it. `encoder` gives the encoder of
+    training examples or, with False, of validation examples. `captioning_head` gives the head that
+    can caption an image token by token; it is None for a task that trains no such head.
+    """
+
+    labels: Literal["captions", "categories"]
+    head: Literal["decoder", "classifier"]
+    encoder: Callable[[AnyVocabulary, TaskSettings, bool], Encoder]
+    objective: Callable[[Backbone, TaskSettings], AnyObjective]
+    sample_predictor: Callable[[AnyObjective, AnyVocabulary, TaskSettings], SamplePredictor]
+    captioning_head: Callable[[AnyObjective], TransformerDecoder] | None

@@ -11,6 +11,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from virtex.data.records import Record
 from virtex.data.transforms import Augmented
+from virtex.tasks.base import TaskSettings
 from virtex.text.normalize import normalize_caption, swap_left_right
 from virtex.text.tokenizer import Tokenizer
 
@@ -35,6 +36,12 @@ class CaptionTokens:
             caption = swap_left_right(caption)
         words = self.tokenizer.encode(caption)
         return [self.tokenizer.sos_index, *words, self.tokenizer.eos_index][: self.max_length]
+
+
+def caption_tokens(tokenizer: Tokenizer, settings: TaskSettings, training: bool) -> CaptionTokens:
+    """The captions of a split; only training is restricted to an image's first one."""
+    single = settings.single_caption and training
+    return CaptionTokens(tokenizer, settings.max_caption_length, single)
 
 
 def image_example(record: Record, augmented: Augmented) -> dict[str, object]:

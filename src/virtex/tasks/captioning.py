@@ -4,7 +4,7 @@ A caption is [SOS] w1 … wn [EOS]; the backward head reads it from the end: [EO
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,10 +16,17 @@ from virtex.data.records import Record
 from virtex.data.transforms import Augmented
 from virtex.decoding.captioner import Captioner
 from virtex.models.backbone import Backbone
-from virtex.models.decoder import TransformerDecoder
+from virtex.models.decoder import TransformerDecoder, causal_mask, decoder_pair
 from virtex.models.dropout import draw_dropout
-from virtex.tasks.base import Batch, Description, Loss, Objective, at_least_float32
-from virtex.tasks.caption_tokens import CaptionTokens, image_batch, image_example, padded
+from virtex.tasks.base import Batch, Loss, Objective, Sample, Task, TaskSettings, at_least_float32
+from virtex.tasks.caption_tokens import (
+    CaptionTokens,
+    caption_tokens,
+    image_batch,
+    image_example,
+    padded,
+)
+from virtex.text.tokenizer import Tokenizer
 
 BOTH_DIRECTIONS = ("captioning_forward", "captioning_backward")
 
@@ -71,7 +78,7 @@ class Captioning(Objective):
         forward_only = backward_textual is None
         self.loss_names = ("captioning_forward",) if forward_only else BOTH_DIRECTIONS
 
-    def counts(self, batch: Batch) -> dict[str, Tensor]:
+    def num_targets(self, batch: Batch) -> dict[str, Tensor]:
         """The tokens to predict, all but the first of each row."""
         padding = self.textual.embedding.padding_index
         names = ("caption_tokens", "reversed_tokens")
@@ -83,16 +90,16 @@ class Captioning(Objective):
     def forward(self, batch: Batch) -> dict[str, Loss]:
         """`captioning_forward` and `captioning_backward`, summed over the tokens to predict."""
         draw_dropout(self, batch["dropout_key"])
-        counts = self.counts(batch)
+        targets = self.num_targets(batch)
         projected = self.textual.project(self.visual(batch["image"]))
         lengths = batch["caption_lengths"]
         tokens = batch["caption_tokens"]
         total = self._total(self.textual, projected, tokens, lengths)
-        losses = {"captioning_forward": Loss(total, counts["captioning_forward"])}
+        losses = {"captioning_forward": Loss(total, targets["captioning_forward"])}
         if self.backward_textual is not None:
             tokens = batch["reversed_tokens"]
             total = self._total(self.backward_textual, projected, tokens, lengths)
-            losses["captioning_backward"] = Loss(total, counts["captioning_backward"])
+            losses["captioning_backward"] = Loss(total, targets["captioning_backward"])
         return losses
 
     @staticmethod
@@ -100,7 +107,8 @@ class Captioning(Objective):
         textual: TransformerDecoder, projected: Tensor, tokens: Tensor, lengths: Tensor
     ) -> Tensor:
         # The last token has no successor to predict.
-        logits = textual(projected, tokens[:, :-1], lengths - 1)
+        mask = causal_mask(lengths - 1, tokens.shape[1] - 1)
+        logits = textual(projected, tokens[:, :-1], mask)
         return F.cross_entropy(
             at_least_float32(logits).flatten(0, 1),
             tokens[:, 1:].flatten(),
@@ -110,13 +118,51 @@ class Captioning(Objective):
 
 
 @dataclass(frozen=True)
-class DescribeCaptions:
+class CaptionPredictor:
     """The best caption of each image of a batch, and the one that it came with."""
 
     captioner: Captioner
 
-    def __call__(self, batch: Batch) -> list[Description]:
+    def __call__(self, batch: Batch) -> list[Sample]:
         found = self.captioner.caption(batch["image"], batch["image_id"].tolist())
-        predicted = [captions[0].text for captions in found]
-        given = map(self.captioner.tokenizer.decode, batch["caption_tokens"].tolist())
-        return [Description(*texts) for texts in zip(predicted, given, strict=True)]
+        predictions = [captions[0].text for captions in found]
+        targets = map(self.captioner.tokenizer.decode, batch["caption_tokens"].tolist())
+        return [Sample(*texts) for texts in zip(predictions, targets, strict=True)]
+
+
+def _encoder(tokenizer: Tokenizer, settings: TaskSettings, training: bool) -> CaptionEncoder:
+    return CaptionEncoder(caption_tokens(tokenizer, settings, training), settings.padding_index)
+
+
+def caption_predictor(
+    objective: Captioning, tokenizer: Tokenizer, settings: TaskSettings
+) -> CaptionPredictor:
+    """The predictor of a model whose forward head captions by the configured strategy."""
+    captioner = Captioner(
+        visual=objective.visual,
+        textual=objective.textual,
+        tokenizer=tokenizer,
+        strategy=settings.strategy,
+        max_tokens=settings.max_tokens,
+    )
+    return CaptionPredictor(captioner)
+
+
+def _both_directions(visual: Backbone, settings: TaskSettings) -> Captioning:
+    return Captioning(visual, *decoder_pair(settings.decoder_settings))
+
+
+def _forward_only(visual: Backbone, settings: TaskSettings) -> Captioning:
+    forward, _ = decoder_pair(settings.decoder_settings)
+    return Captioning(visual, forward)
+
+
+BICAPTIONING = Task(
+    labels="captions",
+    head="decoder",
+    encoder=_encoder,
+    objective=_both_directions,
+    sample_predictor=caption_predictor,
+    captioning_head=lambda objective: objective.textual,
+)
+CAPTIONING = replace(BICAPTIONING, objective=_forward_only)

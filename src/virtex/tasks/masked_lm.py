@@ -17,11 +17,17 @@ from torch import Tensor
 from virtex.data.records import Record
 from virtex.data.transforms import Augmented
 from virtex.models.backbone import Backbone
-from virtex.models.decoder import TransformerDecoder
+from virtex.models.decoder import TransformerDecoder, decoder_pair, padding_mask
 from virtex.models.dropout import draw_dropout
 from virtex.models.modes import evaluating
-from virtex.tasks.base import Batch, Description, Loss, Objective, at_least_float32
-from virtex.tasks.caption_tokens import CaptionTokens, image_batch, image_example, padded
+from virtex.tasks.base import Batch, Loss, Objective, Sample, Task, TaskSettings, at_least_float32
+from virtex.tasks.caption_tokens import (
+    CaptionTokens,
+    caption_tokens,
+    image_batch,
+    image_example,
+    padded,
+)
 from virtex.text.tokenizer import Tokenizer
 
 
@@ -76,7 +82,7 @@ class MaskedCaptionEncoder:
 
 
 class MaskedLanguageModel(Objective):
-    """Cross-entropy of the chosen tokens; `textual` is not causal."""
+    """Cross-entropy of the chosen tokens; each position sees all tokens."""
 
     loss_names = ("masked_lm",)
 
@@ -84,7 +90,7 @@ class MaskedLanguageModel(Objective):
         super().__init__(visual)
         self.textual = textual
 
-    def counts(self, batch: Batch) -> dict[str, Tensor]:
+    def num_targets(self, batch: Batch) -> dict[str, Tensor]:
         """The tokens to predict."""
         padding = self.textual.embedding.padding_index
         return {"masked_lm": (batch["masked_labels"] != padding).sum()}
@@ -92,8 +98,9 @@ class MaskedLanguageModel(Objective):
     def logits(self, batch: Batch) -> Tensor:
         """(B, T, V) for each position of `caption_tokens`."""
         projected = self.textual.project(self.visual(batch["image"]))
-        logits: Tensor = self.textual(projected, batch["caption_tokens"], batch["caption_lengths"])
-        return logits
+        tokens = batch["caption_tokens"]
+        mask = padding_mask(batch["caption_lengths"], tokens.shape[1])
+        return self.textual(projected, tokens, mask)
 
     def forward(self, batch: Batch) -> dict[str, Loss]:
         """`masked_lm`, summed over the tokens to predict."""
@@ -104,25 +111,51 @@ class MaskedLanguageModel(Objective):
             ignore_index=self.textual.embedding.padding_index,
             reduction="sum",
         )
-        return {"masked_lm": Loss(total, self.counts(batch)["masked_lm"])}
+        return {"masked_lm": Loss(total, self.num_targets(batch)["masked_lm"])}
 
 
 @dataclass(frozen=True)
-class DescribeMaskedCaptions:
+class MaskedCaptionPredictor:
     """Captions with the model's guesses at the chosen places, and as they were."""
 
     objective: MaskedLanguageModel
     tokenizer: Tokenizer
 
-    def __call__(self, batch: Batch) -> list[Description]:
+    def __call__(self, batch: Batch) -> list[Sample]:
         tokens, labels = batch["caption_tokens"], batch["masked_labels"]
         chosen = labels != self.objective.textual.embedding.padding_index
         with evaluating(self.objective):
             guesses = self.objective.logits(batch).argmax(dim=-1)
-        predicted = torch.where(chosen, guesses, tokens).tolist()
-        given = torch.where(chosen, labels, tokens).tolist()
+        predictions = torch.where(chosen, guesses, tokens).tolist()
+        targets = torch.where(chosen, labels, tokens).tolist()
         decode = self.tokenizer.decode
         return [
-            Description(decode(one), decode(other))
-            for one, other in zip(predicted, given, strict=True)
+            Sample(decode(one), decode(other))
+            for one, other in zip(predictions, targets, strict=True)
         ]
+
+
+def _encoder(tokenizer: Tokenizer, settings: TaskSettings, training: bool) -> MaskedCaptionEncoder:
+    masking = settings.masking
+    return MaskedCaptionEncoder(
+        caption_tokens(tokenizer, settings, training),
+        mask_proportion=masking.mask_proportion,
+        mask_probability=masking.mask_probability,
+        replace_probability=masking.replace_probability,
+        padding_index=settings.padding_index,
+    )
+
+
+def _objective(visual: Backbone, settings: TaskSettings) -> MaskedLanguageModel:
+    textual, _ = decoder_pair(settings.decoder_settings)
+    return MaskedLanguageModel(visual, textual)
+
+
+MASKED_LM = Task(
+    labels="captions",
+    head="decoder",
+    encoder=_encoder,
+    objective=_objective,
+    sample_predictor=lambda objective, tokenizer, _: MaskedCaptionPredictor(objective, tokenizer),
+    captioning_head=None,
+)

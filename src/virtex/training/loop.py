@@ -19,30 +19,8 @@ from torch.nn.parallel import DistributedDataParallel
 from virtex.distributed.world import World
 from virtex.errors import RunError
 from virtex.optim.schedules import Schedule
+from virtex.tasks.base import Batch, Objective
 from virtex.training.precision import Precision
-
-
-class LossTerm(Protocol):
-    """A sum over items and their number, as scalar tensors."""
-
-    @property
-    def total(self) -> Tensor: ...
-    @property
-    def items(self) -> Tensor: ...
-
-
-class Objective(Protocol):
-    """A module that gives the named losses of a batch, and the number of items in each."""
-
-    @property
-    def loss_names(self) -> tuple[str, ...]: ...
-    def __call__(self, batch: Mapping[str, Tensor], /) -> Mapping[str, LossTerm]: ...
-    def counts(self, batch: Mapping[str, Tensor], /) -> Mapping[str, Tensor]: ...
-    def eval(self) -> object: ...
-    def train(self) -> object: ...
-    def parameters(self) -> Iterator[Tensor]: ...
-    def buffers(self) -> Iterator[Tensor]: ...
-    def named_parameters(self) -> Iterator[tuple[str, Tensor]]: ...
 
 
 class Optimizer(Protocol):
@@ -78,7 +56,7 @@ class Step:
 
 def optimize(
     objective: Objective,
-    batches: Iterator[Mapping[str, Tensor]],
+    batches: Iterator[Batch],
     optimizer: Optimizer,
     schedule: Schedule,
     *,
@@ -148,20 +126,20 @@ def optimize(
         yield step
 
 
-def _shares(objective: Objective, batch: Mapping[str, Tensor], world: World) -> dict[str, Tensor]:
+def _shares(objective: Objective, batch: Batch, world: World) -> dict[str, Tensor]:
     """A process's share of the items of each loss over all processes, at least one in all.
 
     DistributedDataParallel takes the mean of the processes' gradients: with losses divided by these
     it is the gradient of the mean over all items.
     """
-    counts = objective.counts(batch)
+    counts = objective.num_targets(batch)
     totals = world.sum(torch.stack(list(counts.values()))).clamp(min=1) / world.size
     return dict(zip(counts, totals.unbind(), strict=True))
 
 
 def _parts(
-    batch: Mapping[str, Tensor], accumulate: int, parallel: nn.Module
-) -> Iterator[tuple[Mapping[str, Tensor], AbstractContextManager[None]]]:
+    batch: Batch, accumulate: int, parallel: nn.Module
+) -> Iterator[tuple[Batch, AbstractContextManager[None]]]:
     """The parts of a batch, and a context in which only the last one's gradient is exchanged."""
     rows = len(batch["image"]) // accumulate
     for start in range(0, rows * accumulate, rows):
@@ -196,7 +174,7 @@ def _descend(
 @torch.no_grad()
 def validate(
     objective: Objective,
-    batches: Iterable[Mapping[str, Tensor]],
+    batches: Iterable[Batch],
     *,
     precision: Precision,
     sum_over_processes: Callable[[Tensor], Tensor],
@@ -243,9 +221,7 @@ def _restore(module: Objective, buffers: Sequence[Tensor]) -> None:
         buffer.copy_(saved)
 
 
-def _diagnosis(
-    objective: Objective, step: Step, batch: Mapping[str, Tensor], nonfinite: int
-) -> str:
+def _diagnosis(objective: Objective, step: Step, batch: Batch, nonfinite: int) -> str:
     losses = ", ".join(f"{name} {float(value):.4g}" for name, value in step.losses.items())
     rates = ", ".join(f"{name} {rate:.3g}" for name, rate in step.learning_rates.items())
     bad = [

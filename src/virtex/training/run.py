@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from virtex._version import __version__
-from virtex.build import data as build_tasks
-from virtex.build import model as build
+from virtex.build.data import open_data, training_batches, validation_batches, validation_samples
+from virtex.build.model import sample_predictor
+from virtex.build.optimizer import build_schedule
 from virtex.checkpoints import file as checkpoint
 from virtex.checkpoints import run_directory as directory
 from virtex.checkpoints.background import BackgroundSaver
@@ -99,7 +100,7 @@ def pretrain(job: Job) -> int:
         shared_memory = shared_memory_needed(job, world)
         stack.enter_context(translate_shared_memory_errors(shared_memory))
         watchdog.report("reading the annotations")
-        data = build.data(job.config)
+        data = open_data(job.config)
         warning = None
         if world.main and not job.preflight_only:
             warning = stack.enter_context(locked(job.directory))
@@ -244,7 +245,7 @@ def _steps(
     config, parts = run.job.config, run.parts
     parallel = distributed(parts.objective, run.world)
     traffic.watch(parallel)
-    batches = build.training_batches(
+    batches = training_batches(
         *(config, parts.data, run.world),
         workers=run.job.workers,
         first=first,
@@ -258,7 +259,7 @@ def _steps(
             parts.objective,
             batches,
             parts.optimizer,
-            build.schedule(config),
+            build_schedule(config),
             scaler=parts.scaler,
             precision=parts.precision,
             clip_grad_norm=config.optim.clip_grad_norm,
@@ -294,7 +295,7 @@ def _validate(run: Run, logger: RunLogger, iteration: int) -> bool:
     parts = run.parts
 
     def watched() -> Generator[Mapping[str, Tensor], None, None]:
-        for batch in build.validation_batches(
+        for batch in validation_batches(
             *(run.job.config, parts.data, run.world),
             workers=run.job.workers,
             on_bad_image=logger.warning_once,
@@ -328,14 +329,14 @@ def _validate(run: Run, logger: RunLogger, iteration: int) -> bool:
 
 def _show_samples(run: Run, logger: RunLogger, iteration: int) -> None:
     parts = run.parts
-    batch = build.samples(parts.data, SAMPLES)
+    batch = validation_samples(parts.data, SAMPLES)
     if batch is None:
         return
-    describe = build_tasks.describe(run.job.config, parts.objective, parts.data.vocabulary)
-    said = describe({name: tensor.to(run.world.device) for name, tensor in batch.items()})
+    predict = sample_predictor(run.job.config, parts.objective, parts.data.vocabulary)
+    samples = predict({name: tensor.to(run.world.device) for name, tensor in batch.items()})
     pictures = [image.permute(1, 2, 0).numpy() for image in batch["image"]]
-    sheet = contact_sheet(pictures, [description.predicted for description in said])
-    rows = "\n".join(f"| {one.predicted} | {one.given} |" for one in said)
+    sheet = contact_sheet(pictures, [sample.prediction for sample in samples])
+    rows = "\n".join(f"| {sample.prediction} | {sample.target} |" for sample in samples)
     logger.log_images(iteration, "val/samples", sheet, f"| predicted | given |\n|---|---|\n{rows}")
 
 

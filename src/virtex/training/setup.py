@@ -7,7 +7,9 @@ from pathlib import Path
 
 import torch
 
-from virtex.build import model as build
+from virtex.build.data import PretrainingData
+from virtex.build.model import build_objective, check_backbone
+from virtex.build.optimizer import build_optimizer
 from virtex.checkpoints import file as checkpoint
 from virtex.checkpoints import run_directory as directory
 from virtex.checkpoints.run_directory import Start
@@ -80,7 +82,7 @@ class Parts:
     optimizer: AnyOptimizer
     scaler: torch.amp.GradScaler
     precision: Precision
-    data: build.Data
+    data: PretrainingData
     fresh: bool
 
 
@@ -95,10 +97,10 @@ def check(job: Job, *, gpus_per_machine: int) -> None:
     if job.init_from is not None and not job.init_from.is_file():
         raise UserError(f"--init-from {job.init_from}: no such file")
     given = job.resume_from is not None or job.init_from is not None
-    build.check_backbone(job.config, weights_follow=given)
+    check_backbone(job.config, weights_follow=given)
 
 
-def find_start(job: Job, data: build.Data, attempt: int) -> Start:
+def find_start(job: Job, data: PretrainingData, attempt: int) -> Start:
     """Where the run begins; raises `UserError` if a checkpoint is not of this run.
 
     Processes that are started anew, in a later `attempt`, go on from what the run has saved.
@@ -120,7 +122,7 @@ def find_start(job: Job, data: build.Data, attempt: int) -> Start:
     return replace(start, notes=(*start.notes, *notes), cautions=tuple(cautions))
 
 
-def start_or_refusal(job: Job, data: build.Data, attempt: int) -> Start | UserError:
+def start_or_refusal(job: Job, data: PretrainingData, attempt: int) -> Start | UserError:
     """As `find_start`, with an error of the input, which all processes need to know, as a value."""
     try:
         return find_start(job, data, attempt)
@@ -130,14 +132,14 @@ def start_or_refusal(job: Job, data: build.Data, attempt: int) -> Start | UserEr
         return error
 
 
-def begin(job: Job, world: World, data: build.Data, start: Start) -> Parts:
+def begin(job: Job, world: World, data: PretrainingData, start: Start) -> Parts:
     """The run's objects, as they were where it starts."""
     config = job.config
     torch.backends.cudnn.deterministic = config.cudnn_deterministic
     torch.backends.cudnn.benchmark = config.cudnn_benchmark
     torch.manual_seed(config.random_seed)
     given = start.state is not None or job.init_from is not None
-    objective = build.objective(config, weights_follow=given)
+    objective = build_objective(config, weights_follow=given)
     if start.state is not None:
         load_weights(objective, start.state, "--resume-from")
     elif job.init_from is not None:
@@ -148,7 +150,7 @@ def begin(job: Job, world: World, data: build.Data, start: Start) -> Parts:
     precision = choose_precision(config.amp, world.device)
     parts = Parts(
         objective=objective,
-        optimizer=build.optimizer(config, objective),
+        optimizer=build_optimizer(config, objective),
         scaler=precision.gradient_scaler(),
         precision=precision,
         data=data,

@@ -1,0 +1,52 @@
+"""The optimizer and its learning-rate schedule, from the configuration."""
+
+from typing import assert_never
+
+import torch
+from torch import nn
+
+from virtex.config.schema import Config
+from virtex.optim import schedules
+from virtex.optim.groups import parameter_groups
+from virtex.optim.lookahead import AnyOptimizer, Lookahead
+
+
+def build_optimizer(config: Config, model: nn.Module) -> AnyOptimizer:
+    """SGD or AdamW over the parameter groups, inside Lookahead if that is used."""
+    optim = config.optim
+    groups = parameter_groups(
+        model,
+        visual_lr=optim.cnn_lr,
+        textual_lr=optim.lr,
+        weight_decay=optim.weight_decay,
+        no_decay=optim.no_decay,
+    )
+    settings = [dict(group) for group in groups]
+    inner: torch.optim.Optimizer
+    match optim.optimizer_name:
+        case "sgd":
+            inner = torch.optim.SGD(settings, lr=optim.lr, momentum=optim.sgd_momentum, fused=True)
+        case "adamw":
+            inner = torch.optim.AdamW(settings, lr=optim.lr, fused=True)
+        case _:
+            assert_never(optim.optimizer_name)
+    if not optim.lookahead.use:
+        return inner
+    return Lookahead(inner, alpha=optim.lookahead.alpha, steps=optim.lookahead.steps)
+
+
+def build_schedule(config: Config) -> schedules.Schedule:
+    """The learning rate's factor after a number of steps."""
+    optim = config.optim
+    warmup, total = optim.warmup_steps, optim.num_iterations
+    match optim.lr_decay_name:
+        case "none":
+            return schedules.constant(warmup)
+        case "linear":
+            return schedules.linear(warmup, total)
+        case "cosine":
+            return schedules.cosine(warmup, total)
+        case "multistep":
+            return schedules.multistep(warmup, optim.lr_steps, optim.lr_gamma)
+        case _:
+            assert_never(optim.lr_decay_name)
