@@ -1,6 +1,6 @@
 """Faults of the second round: errors in a step, lost main processes, stopped workers, memory.
 
-The first round's are in `kinds`.
+Those of the first round are in `tools.faults.kinds`.
 """
 
 import shutil
@@ -167,28 +167,28 @@ ENDINGS = {
         ),
         Kind(
             "SIGTERM, at once SIGKILL",
-            "The saved checkpoints are intact.",
+            "What was saved is whole.",
             terminate_and_kill,
             moments=("iteration", "save", "last save"),
             within=10,
         ),
         Kind(
             "SIGSTOP of a loader worker",
-            "After `--stuck-after` (15 s here) the process that waits for it reports that; the job "
-            "ends or restarts. After the last save the job still ends normally.",
+            "After `--stuck-after` (15 s here) the process that waits for it says so; the job ends "
+            "or starts anew. After the last save the job ends all the same.",
             stop_worker,
             prepare=lambda trial: setattr(trial, "flags", ("--stuck-after", "15")),
             moments=("iteration", "last save"),
         ),
         Kind(
             "kill -9 of rank 0 after the last save",
-            "The job ends, or restarts and finds nothing left to do.",
+            "The job ends, or starts anew and finds nothing left to do.",
             send_to_rank(signal.SIGKILL, 0),
             moments=("last save",),
         ),
         Kind(
             "kill -9 of the first machine",
-            "The second ends, and reports that the first was lost, not that it was unreachable.",
+            "The second ends, and says that the first was lost, not that it could not be reached.",
             kill_first_machine,
             never=NEVER + "|see --dist-url|could not join",
             first=3,
@@ -196,7 +196,7 @@ ENDINGS = {
         ),
         Kind(
             "shared memory full",
-            "The job ends, and reports what is too small and what to do.",
+            "The job ends, and says what is too small and what to do.",
             fill_shared_memory,
             prepare=with_little_shared_memory,
             says="/dev/shm.*--shm-size",
@@ -204,7 +204,7 @@ ENDINGS = {
         ),
         Kind(
             "shard removed between stop and resume",
-            "Resuming fails with status 2 on every process until the shard is back.",
+            "Resuming is refused with status 2 on every process, until they are back.",
             remove_a_shard,
             first=6,
             says="--accept-changed-data",

@@ -1,4 +1,4 @@
-"""The faults: how each is injected into a job, what must happen then, and how it is undone."""
+"""The faults: how each is done to a job, what should happen then, and how it is undone."""
 
 import errno
 import os
@@ -73,11 +73,11 @@ def nothing(_: Trial) -> None:
 
 @dataclass(frozen=True)
 class Kind:
-    """A fault. `inject` injects it and returns a description; `promise` is what must happen.
+    """A fault. `inject` does it and says what it did; `promise` is the expected behaviour.
 
-    `stops`: the job must not run to its end. `loses_nothing`: it must save before it ends.
-    `unharmed`: it must continue without a restart. A job that ends must do so `within` seconds. The
-    output must not match `never`. `launchers` selects the launchers to which it applies.
+    `stops` where the job must not go on to its end, `loses_nothing` where it must save before,
+    `unharmed` where it must go on without a restart. A job that ends does so `within` seconds. The
+    output must not match `never`. `launchers` are those that it can be done to.
     """
 
     name: str
@@ -192,7 +192,7 @@ def rename_away(trial: Trial) -> str:
     directory.rename(away)
 
     def back() -> None:
-        if directory.exists():  # a restart has started a new run there
+        if directory.exists():  # a restart has begun the run there from scratch
             shutil.rmtree(directory)
         away.rename(directory)
 
@@ -235,7 +235,7 @@ def restoring(trial: Trial, path: Path) -> None:
     trial.undo.append(lambda: path.write_bytes(content) and None)
 
 
-def damage_images(trial: Trial) -> str:
+def spoil_pictures(trial: Trial) -> str:
     """Change a few bytes of one image in each shard, so that a damaged one is soon read."""
     for path in sorted((trial.shards / "train").glob("*.tar")):
         restoring(trial, path)
@@ -324,7 +324,7 @@ KINDS = {
         ),
         Kind(
             "SIGUSR1 to the job",
-            "As SIGTERM; torchrun does not forward it, so there it is sent to all processes.",
+            "As SIGTERM; torchrun itself has no use for it, so there all processes get it.",
             send_to_job(signal.SIGUSR1, agents_alone=False),
             moments=ANY,
             stops=True,
@@ -332,7 +332,7 @@ KINDS = {
         ),
         Kind(
             "kill -9 of rank 0",
-            "The job ends, or restarts from the newest checkpoint (`--max-restarts`).",
+            "The job ends, or starts anew from the newest checkpoint (`--max-restarts`).",
             send_to_rank(signal.SIGKILL, 0),
             moments=ANY,
         ),
@@ -352,21 +352,21 @@ KINDS = {
         ),
         Kind(
             "kill -9 of a loader worker",
-            "As for a rank; the error states the usual reason for a lost worker.",
+            "As of a rank; the error says what a lost worker mostly means.",
             kill_worker,
             says="A worker that was killed mostly means too little",
         ),
         Kind(
             "SIGSTOP of a rank",
-            "After `--stuck-after` (15 s here) another rank reports the phase of each; the job "
-            "ends or restarts.",
+            "After `--stuck-after` (15 s here) another says which rank is where; the job ends or "
+            "starts anew.",
             send_to_rank(signal.SIGSTOP, None),
             prepare=lambda trial: setattr(trial, "flags", ("--stuck-after", "15")),
             says="has been stuck for",
         ),
         Kind(
             "full disk",
-            "The next save fails with a message; older checkpoints stay intact, and the job ends.",
+            "The next save fails and says so; older checkpoints stay whole, and the job ends.",
             fill_disk,
             prepare=mount,
             moments=("iteration", "save"),
@@ -381,40 +381,40 @@ KINDS = {
         ),
         Kind(
             "run directory renamed",
-            "The same; a restart starts a new run in the old directory.",
+            "The same; a restart begins a new run in the old place.",
             rename_away,
             moments=("iteration", "save"),
             says="could not save|reading or writing failed",
         ),
         Kind(
             "newest checkpoint cut",
-            "It is recognised as damaged, and the run resumes from the previous one.",
+            "It is found to be damaged, and the run goes on from the one before.",
             cut_newest,
             first=11,
         ),
         Kind(
             "bit of the newest checkpoint flipped",
-            "The same, unless the bit has no effect.",
+            "The same, unless the bit is in a place without meaning.",
             flip_bit_of_newest,
             first=11,
         ),
         Kind(
             "left-over partial file",
-            "It is removed, and the run resumes from the newest checkpoint.",
+            "It is removed, and the run goes on from the newest checkpoint.",
             leave_partial_file,
             moments=("save",),
         ),
         Kind(
             "pictures in shards damaged",
-            "The job ends when it reads one, and names shard and member.",
-            damage_images,
+            "The job ends when it meets one, and names shard and member.",
+            spoil_pictures,
             moments=("start", "iteration"),
             last=8,
             says=SHARD_FAILS,
         ),
         Kind(
             "shard cut",
-            "The job ends when it reads the missing part, and names the shard.",
+            "The job ends when it meets the lost part, and names the shard.",
             cut_shard,
             moments=("start", "iteration"),
             last=8,
@@ -422,7 +422,7 @@ KINDS = {
         ),
         Kind(
             "slow store with errors",
-            "Requests are retried; the job continues, and nothing changes.",
+            "Requests are made again; the job goes on, and nothing changes.",
             take_store_away,
             prepare=serve,
             moments=("start", "iteration"),
@@ -430,7 +430,7 @@ KINDS = {
         ),
         Kind(
             "second job in the directory",
-            "It is rejected, and the first is not disturbed.",
+            "It is refused, and the first is not disturbed.",
             start_second,
             unharmed=True,
         ),

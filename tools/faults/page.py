@@ -10,63 +10,61 @@ from tools.faults.jobs import HUNG_SECONDS, LAUNCHERS, MORE_LAUNCHERS, Launcher
 from tools.faults.kinds import KINDS, Kind
 
 Record = dict[str, Any]
-HEAD = """# Faults in training, and their outcomes
+HEAD = """# Faults in training, and what became of the run
 
 ## First round
 
-{trials} times, a job of two processes was started, a fault was injected at a random moment, and
-the job was watched: it must end or recover by itself within {hung} s. Then the fault was undone
-and the run resumed with `--resume-from latest`. In the end the weights, the optimizer's state and
-all logged losses must equal those of an undisturbed run, bit for bit. Everything is drawn from a
-seed: the order of the faults (each at least twice), the launcher ({launchers})
-and the moment (during the start, after an iteration, inside a save).
+{trials} times a job of two processes was started, one thing was done to it at a random moment,
+and it was watched: it has to end by itself or go on by itself within {hung} s. Then what was
+damaged was mended and the run gone on with by `--resume-from latest`. In the end the weights, the
+optimizer's state and all lines of losses must be those of a run in peace, bit for bit. Everything
+is drawn from a seed: the order of the faults (each at least twice), the launcher ({launchers})
+and the moment (in the start-up, after an iteration, inside a save).
 
-Two CPU processes with a loader worker each, on one machine with two cores that did other work at
-the same time, which affects the seconds; they are counted from the fault until no process of the
-job is alive or, after a restart, until the first new iteration. *Two machines* are two agents with
-one process each. Twenty iterations of a RegNet on synthetic scenes in shards, with dropout,
-augmentation, Lookahead, and a validation and a checkpoint every 5 iterations. Written by
-`python -m tools.faults.trials --write` from `benchmarks/results/faults.jsonl`, which has a line for
-each trial.
+Two CPU processes with a loader worker each, on one machine of two cores that did other work at
+the same time, which the seconds show; they count from the fault until nothing of the job is alive
+or, after a restart, the first new iteration. *Two machines* are two agents of one process each.
+Twenty iterations of a RegNet on drawn scenes in shards, with dropout, augmentation, Lookahead, a
+validation and a checkpoint every 5. Made by `python -m tools.faults.trials --write` from
+`benchmarks/results/faults.jsonl`, which has a line for each trial.
 """
 HEAD_2 = """## Second round
 
 Another {trials} trials, of jobs of 1 to 3 processes ({launchers}),
-each compared with an undisturbed run of as many processes. In addition, a job must leave no process
-and no file in shared memory, and print no traceback of `multiprocessing`. From
+each compared with a run in peace of as many processes. A job must besides leave no process and no
+file in shared memory, and print no traceback of `multiprocessing`. From
 `benchmarks/results/faults_2.jsonl`.
 """
 
 
-FOUND = """Problems found by these trials and fixed: the agent of a stopped process waited for ever
-if the process was on another machine. The death of a loader worker before torch had recorded its
-process id was noticed only after 600 s. When the last checkpoint could not be saved, the other
-machine had already ended with status 0, and a restart would have waited for it in vain. A process
-whose agent ended during the start did not notice (found in the code, not in a trial). The second
-jobs were started so late that the first had already ended; it is now stopped meanwhile. And if the
-stopped rank 0 serves the store, no other rank can know its phase; the report then states that the
-store does not answer.
+FOUND = """What these found, and what was mended: the agent of a process that a signal had stopped
+waited for it for ever, where the process was another machine's. A loader worker that died before
+torch had noted its number was missed for 600 s. Where the last checkpoint could not be saved, the
+other machine had already ended with status 0, and a restart would have waited for it in vain. A
+process whose agent ended during the start-up did not notice (seen in the code, not in a trial).
+The second jobs had been started so late that the first had come to its end: it is held now
+meanwhile. And where the stopped rank 0 serves the store, no other rank can know what it does;
+that the store does not answer is then what is said.
 """
 
 
-FOUND_2 = """Problems found by the second round:
-- Before any fault was injected, a run waited in a validation for a loader worker that hung in
+FOUND_2 = """What the second round found:
+- Before any fault was done to it, a run waited in a validation for a loader worker that hung in
   CPython's fork, while a thread of gloo was leaving Python. The callback that ran in that thread
-  was removed. That trial was ended manually, is not counted and was repeated. Trials up to 22 ran
+  was removed. That trial was ended by hand, is not counted and was repeated. Trials up to 22 ran
   before that change.
-- After SIGINT under torchrun the console has a traceback in three trials. Two are torchrun's own;
-  in the third our process was interrupted while it exited, in `virtex/data/shards/store.py`, in
-  addition to torchrun's. A finished command ignores interrupts since then; these trials were not
-  repeated.
-- Four semaphores stayed in shared memory after one trial, two of them incomplete. Other jobs ran
-  and were killed at that time; it is unknown which job created them.
+- After SIGINT under torchrun the console has a traceback in three trials. Two are torchrun's alone;
+  in the third our process was interrupted while it exited, in `virtex/data/shards/store.py`, beside
+  torchrun's own. A finished command ignores interrupts since then; these trials were not repeated.
+- Four semaphores stayed in shared memory after one trial, two of them half made. Other jobs ran and
+  were killed at that time; whose they are is not known.
 - Mistakes of the trials themselves: a fault removed too many shards, and jobs inherited from a
-  background shell that SIGINT and SIGHUP are ignored. These trials were repeated.
+  shell's background that SIGINT and SIGHUP are ignored. These were repeated.
 """
 STEPS = """## An error in the third step
 
 The optimizer of the last rank raises in its third step, in every attempt: exit status and seconds
-from the error until no process of the job is alive (with a restart, from the error of the last
+from the error until nothing of the job is alive (with a restart, from the error of the last
 attempt), and what is left. By `python -m tools.faults.step_failures`, from
 `benchmarks/results/step_failures.jsonl`.
 """
@@ -90,7 +88,7 @@ def step_table(records: Sequence[Mapping[str, Any]]) -> str:
 
 
 def line(record: Mapping[str, Any]) -> str:
-    """A record as a line of text."""
+    """A record for a person."""
     words = [f"{record['trial']:3}  {record['kind']} ({record.get('detail', '')})"]
     words += [f"{record.get('moment', '')}, {record['launcher']}: {record['outcome']}"]
     if "seconds" in record:
@@ -101,7 +99,7 @@ def line(record: Mapping[str, Any]) -> str:
 
 
 def read(path: Path) -> list[Record]:
-    """The records of a file; none if there is no file."""
+    """The records of a file, none where there is none."""
     text = path.read_text(encoding="utf-8") if path.exists() else ""
     return [json.loads(one) for one in text.splitlines()]
 
@@ -130,7 +128,7 @@ def section(
     kinds: Mapping[str, Kind],
     launchers: Sequence[Launcher],
 ) -> str:
-    """The description of a round, its table, and its trials with an unexpected outcome."""
+    """What a round is, its table, and its trials with another outcome than is defined."""
     latest = {record["trial"]: record for record in records}
     before = [record for record in records if record is not latest[record["trial"]]]
     rows = [
@@ -141,21 +139,20 @@ def section(
     return "\n".join(
         [
             head.format(trials=len(latest), launchers=names, hung=HUNG_SECONDS),
-            "| fault | required behaviour | trials | outcome | at most (s) | equal |",
+            "| fault | what is defined to happen | trials | outcome | at most (s) | equal |",
             "|---|---|---:|---|---:|---:|",
             *rows,
             "",
-            "Trials with an unexpected outcome:" + (failed or " none."),
+            "Trials in which something else happened than is defined:" + (failed or " none."),
             "",
-            f"{len(before)} trials were repeated after a fix, and the repetition counts:"
-            + failures(before),
+            f"{len(before)} trials count by their repetition, after a mend:{failures(before)}",
             "",
         ]
     )
 
 
 def failures(records: Sequence[Mapping[str, Any]]) -> str:
-    """A list item for each record with a problem."""
+    """A point for each of the records with a problem."""
     return "".join(
         f"\n- {record['kind']} ({record['detail']}), {record['launcher']}: {record['outcome']},"
         f" {'equal' if record['equal'] else 'NOT EQUAL'}; {'; '.join(record['problems'])}"
@@ -168,8 +165,8 @@ def row(kind: Kind, records: Sequence[Mapping[str, Any]]) -> str:
     outcomes: dict[str, int] = {}
     for record in records:
         outcomes[record["outcome"]] = outcomes.get(record["outcome"], 0) + 1
-    results = ", ".join(f"{name} {count}" for name, count in sorted(outcomes.items()))
+    said = ", ".join(f"{name} {count}" for name, count in sorted(outcomes.items()))
     tested = [record for record in records if "seconds" in record]
     seconds = max((f"{record['seconds']:.0f}" for record in tested), key=int, default="")
     same = f"{sum(record['equal'] for record in tested)}/{len(tested)}"
-    return f"| {kind.name} | {kind.promise} | {len(records)} | {results} | {seconds} | {same} |"
+    return f"| {kind.name} | {kind.promise} | {len(records)} | {said} | {seconds} | {same} |"
