@@ -89,7 +89,7 @@ def test_an_older_file_does_not_overwrite_newer_ones(tmp_path, saved):
 
 
 @pytest.mark.parametrize("missing", ["optimizer", "iteration"])
-def test_a_run_cannot_resume_from_weights_alone(tmp_path, state, missing):
+def test_weights_alone_cannot_be_gone_on_from(tmp_path, state, missing):
     path = tmp_path / "weights.pth"
     torch.save({key: value for key, value in state(7).items() if key != missing}, path)
     with pytest.raises(UserError, match="--init-from"):

@@ -3,7 +3,7 @@
     python -m tools.pages.scaling [--write | --json] [--cores-per-gpu 16 …]
 
 Operations, parameters and sizes are counted on the real model; measurements are read from
-`benchmarks/results`; everything else is an assumption that a flag can change.
+`benchmarks/results`; everything else is an assumption, which a flag changes.
 """
 
 import argparse
