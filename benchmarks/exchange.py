@@ -1,6 +1,6 @@
 """How much of the exchange of gradients is hidden behind the backward pass, by the bucket layout.
 
-    python -m benchmarks.exchange [--processes 2] [--batch 4] [--repeats 7]
+    PYTHONPATH=. python benchmarks/exchange.py [--processes 2] [--batch 4] [--repeats 7]
 
 Processes on this machine's CPU over gloo, the base configuration. Each of the layouts `rebuilt`
 (torch's default, a static graph: one bucket in the first steps, later ones by the order in which
@@ -20,7 +20,7 @@ import warnings
 import numpy as np
 import torch
 import torch.multiprocessing as multiprocessing
-from benchmarks.step import BASE, caption_batch
+from step import BASE, caption_batch
 from tools.faults.jobs import free_port
 from torch.nn.parallel import DistributedDataParallel
 

@@ -300,7 +300,9 @@ def test_machines_with_different_settings_are_told_apart_before_the_run(starter,
     status, _, errors = ended(first)
     assert status == 2
     assert re.search(r"rank 0 on .*: ready", errors)
-    assert re.search(r"rank 1 on .*: NOT READY.*\n +configuration is \w+, but \w+ on rank 0", errors)
+    assert re.search(
+        r"rank 1 on .*: NOT READY.*\n +configuration is \w+, but \w+ on rank 0", errors
+    )
     status, _, errors = ended(second)
     assert status == 2
     assert "Traceback" not in errors

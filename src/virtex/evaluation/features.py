@@ -23,9 +23,9 @@ def center_crops(pictures: Sequence[Picture], size: int) -> Tensor:
 
 @torch.inference_mode()
 def pooled_features(backbone: nn.Module, paths: Sequence[Path], size: int) -> Tensor:
-    """The mean of the grid of each image, (N, C) float32 on the CPU, where the backbone is too.
+    """The mean of the grid of each image, (N, C) float32 on the CPU; the backbone is on the CPU.
 
-    The backbone is put into evaluation mode and left in it.
+    Runs in evaluation mode, and leaves the backbone in it.
     """
     backbone.eval()
     parts = [backbone(images).mean(dim=(2, 3)) for images in _batches(paths, size)]

@@ -77,7 +77,8 @@ def caption_scenes(pretrained: Pretrained, scenes: Path, count: int) -> list[Cap
 
 
 def compare_features(pretrained: Pretrained, scenes: Path) -> Features:
-    """Train linear classifiers of single shapes on the backbone and on one with random weights."""
+    """Linear classifiers of single shapes, on the backbone and on one of the same initial weights'
+    distribution."""
     train = image_folder(scenes / "imagefolder" / "train")
     test = image_folder(scenes / "imagefolder" / "val")
     torch.manual_seed(pretrained.config.random_seed)
