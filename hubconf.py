@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 # Every callable here whose name has no underscore is an entry.
 dependencies = ["torch", "torchvision"]
 
-# The package is below the directory that torch.hub puts there, and stays: it imports late.
+# torch.hub removes its directory from sys.path again; ours stays, as the package imports lazily.
 _SOURCE = str(pathlib.Path(__file__).resolve().parent / "src")
 if _SOURCE not in sys.path:
     sys.path.insert(0, _SOURCE)
@@ -31,18 +31,18 @@ def resnet50(checkpoint: str | pathlib.Path | None = None) -> nn.Module:
     (B, 2048) features: the mean of the last grid.
 
     `checkpoint` is a file of virtex, ours or published, or a state dict; None leaves the weights
-    untrained. Raises `virtex.errors.UserError` that names weights that are missing or left over.
+    untrained. Raises `virtex.errors.UserError` that names missing and unexpected weights.
     """
     return _backbone("resnet50", checkpoint)
 
 
 def resnet101(checkpoint: str | pathlib.Path | None = None) -> nn.Module:
-    """Torchvision's ResNet-101 without classifier; all else as `resnet50`."""
+    """Torchvision's ResNet-101 without classifier; otherwise as `resnet50`."""
     return _backbone("resnet101", checkpoint)
 
 
 def wide_resnet50_2(checkpoint: str | pathlib.Path | None = None) -> nn.Module:
-    """Torchvision's wide ResNet-50-2 without classifier; all else as `resnet50`."""
+    """Torchvision's wide ResNet-50-2 without classifier; otherwise as `resnet50`."""
     return _backbone("wide_resnet50_2", checkpoint)
 
 
@@ -53,7 +53,7 @@ def virtex(
     max_pixels: int | None = None,
     max_image_mb: int | None = None,
 ) -> "Pretrained":
-    """The whole model: captions and features of pictures. Arguments as of `virtex.load`."""
+    """The whole model: captions and features of images. Arguments as for `virtex.load`."""
     from virtex.inference.pretrained import load
 
     return load(
@@ -66,12 +66,12 @@ def virtex(
 
 
 def _backbone(name: str, path: str | pathlib.Path | None) -> nn.Module:
-    # Here, so that `torch.hub.list` answers at once.
-    from virtex.checkpoints import file as checkpoint
+    # Imported here, so that `torch.hub.list` is fast.
+    from virtex.checkpoints.file import load
     from virtex.exporting.torchvision import load_backbone
     from virtex.models.networks import network
 
     built = network(name, feature_size=2048, image_size=224)
     if path is not None:
-        load_backbone(built, checkpoint.load(pathlib.Path(path)), str(path))
+        load_backbone(built, load(pathlib.Path(path)), str(path))
     return built.cnn.eval()

@@ -1,4 +1,4 @@
-"""What captions in COCO's numbers cost in memory: 591,753 captions of 118,287 images.
+"""Memory of as many captions as in COCO: 591,753 captions of 118,287 images.
 
     python benchmarks/annotations_memory.py
 
@@ -68,7 +68,7 @@ def main() -> None:
 
 
 def write_annotations(root: Path, images: int, captions: int) -> int:
-    """Annotations in COCO's form, captions of its 52 characters; gives the file's size in bytes."""
+    """Write annotations in COCO's format, 52 characters a caption; returns the bytes."""
     rng = random.Random(0)
     ids = rng.sample(range(1, 600_000), images)
     path = root / "annotations" / "captions_train2017.json"
@@ -128,7 +128,7 @@ def measure(root: Path, workers: int) -> dict[str, float]:
     peak = _kilobytes("/proc/self/status", "VmHWM") - before
 
     class Reading:
-        """All that a worker does for an example, but for its image."""
+        """Everything that a worker does for an example, except for its image."""
 
         def __len__(self) -> int:
             return len(records)

@@ -1,9 +1,9 @@
-"""Beam search with a memory of keys and values, beside one that runs the whole head at every step.
+"""Beam search with a cache of keys and values, against one that runs the whole head at each step.
 
     python benchmarks/decode.py [--batch 8] [--repeats 3] [--device cpu]
 
 Base configuration with random weights, beam 5, 29 tokens; one JSON line each with the median of
-the repeats, taken in turns, and the ratio.
+the repeats, which alternate, and the ratio.
 """
 
 import argparse
@@ -28,7 +28,7 @@ BEAM, TOKENS = 5, 29
 
 @dataclass(frozen=True)
 class WholeSequences:
-    """A memory that keeps nothing but the tokens and the grid of each row."""
+    """A cache of only the tokens and the grid of each row."""
 
     grid: Tensor
     tokens: Tensor
@@ -38,14 +38,14 @@ class WholeSequences:
 
 
 def recompute(
-    textual: TransformerDecoder, newest: Tensor, memory: WholeSequences
+    textual: TransformerDecoder, newest: Tensor, cache: WholeSequences
 ) -> tuple[Tensor, WholeSequences]:
     """Project the grid and run all tokens through the head, for the logits of the last."""
-    memory = replace(memory, tokens=torch.cat((memory.tokens, newest[:, None]), dim=1))
-    lengths = torch.full((len(newest),), memory.tokens.shape[1], device=newest.device)
-    projected = textual.project(memory.grid)
-    mask = causal_mask(lengths, memory.tokens.shape[1])
-    return textual(projected, memory.tokens, mask)[:, -1], memory
+    cache = replace(cache, tokens=torch.cat((cache.tokens, newest[:, None]), dim=1))
+    lengths = torch.full((len(newest),), cache.tokens.shape[1], device=newest.device)
+    projected = textual.project(cache.grid)
+    mask = causal_mask(lengths, cache.tokens.shape[1])
+    return textual(projected, cache.tokens, mask)[:, -1], cache
 
 
 def main() -> None:
@@ -66,22 +66,22 @@ def main() -> None:
     indices = {"sos_index": 1, "eos_index": 2}
 
     @torch.inference_mode()
-    def with_memory() -> Hypotheses:
-        memory = textual.begin(model.visual(images))
-        return beam_search(textual.step, memory, **limits, **indices, device=device)
+    def with_cache() -> Hypotheses:
+        cache = textual.prefill(model.visual(images))
+        return beam_search(textual.decode_step, cache, **limits, **indices, device=device)
 
     @torch.inference_mode()
-    def without_memory() -> Hypotheses:
+    def without_cache() -> Hypotheses:
         nothing = torch.empty(arguments.batch, 0, dtype=torch.int64, device=device)
-        memory = WholeSequences(model.visual(images), nothing)
+        cache = WholeSequences(model.visual(images), nothing)
 
-        def step(newest: Tensor, memory: WholeSequences) -> tuple[Tensor, WholeSequences]:
-            return recompute(textual, newest, memory)
+        def step(newest: Tensor, cache: WholeSequences) -> tuple[Tensor, WholeSequences]:
+            return recompute(textual, newest, cache)
 
-        return beam_search(step, memory, **limits, **indices, device=device)
+        return beam_search(step, cache, **limits, **indices, device=device)
 
-    difference = (with_memory().scores - without_memory().scores).abs().max()
-    slow, fast = alternating_seconds([without_memory, with_memory], arguments.repeats)
+    difference = (with_cache().scores - without_cache().scores).abs().max()
+    slow, fast = alternating_seconds([without_cache, with_cache], arguments.repeats)
     line = {
         "benchmark": "decode",
         "seconds_with_memory": round(statistics.median(fast), 3),

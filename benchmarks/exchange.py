@@ -1,13 +1,13 @@
 """How much of the exchange of gradients is hidden behind the backward pass, by the bucket layout.
 
-    python -m benchmarks.exchange [--processes 2] [--batch 4] [--repeats 7]
+    PYTHONPATH=. python benchmarks/exchange.py [--processes 2] [--batch 4] [--repeats 7]
 
 Processes on this machine's CPU over gloo, the base configuration. Each of the layouts `rebuilt`
 (torch's default, a static graph: one bucket in the first steps, later ones by the order in which
-gradients were ready) and `fixed` (`virtex.training.run.distributed`) is timed in turns with the
+gradients were ready) and `fixed` (`virtex.training.run.distributed`) is timed alternately with the
 same passes without an exchange. One JSON line each: median seconds of forward and backward pass,
-what the exchange adds to them, and torch's own mean of the seconds in which any gradient was under
-way.
+what the exchange adds to them, and torch's own mean of the seconds in which gradients were
+exchanged.
 """
 
 import argparse
@@ -20,25 +20,25 @@ import warnings
 import numpy as np
 import torch
 import torch.multiprocessing as multiprocessing
-from benchmarks.step import BASE, caption_batch
+from step import BASE, caption_batch
 from tools.faults.jobs import free_port
 from torch.nn.parallel import DistributedDataParallel
 
 from virtex.build.model import build_objective
 from virtex.config import loading as settings
 from virtex.config.schema import Config
-from virtex.distributed.environment import find_place
+from virtex.distributed.environment import read_environment
 from virtex.distributed.traffic import Traffic
-from virtex.distributed.world import Limits, World, connect
+from virtex.distributed.world import Timeouts, World, connect
 from virtex.tasks.base import Objective
 from virtex.training.run import distributed
 
 WARM_UP = 4
-"""Passes before the first that is timed; torch makes its last buckets after two or three."""
+"""Passes before the first timed one; torch builds its final buckets after two or three."""
 
 
 def rebuilt(objective: Objective, _: World) -> torch.nn.Module:
-    """As torch does it, unless told otherwise."""
+    """Wrap as torch does by default."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         return DistributedDataParallel(
@@ -47,11 +47,11 @@ def rebuilt(objective: Objective, _: World) -> torch.nn.Module:
 
 
 def train(rank: int, port: int, processes: int, batch: int, repeats: int) -> None:
-    """One process: both layouts in turns; rank 0 prints."""
-    place = {"RANK": rank, "WORLD_SIZE": processes, "MASTER_PORT": port}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", **{name: str(n) for name, n in place.items()}}
+    """Run one process: both layouts alternately; rank 0 prints."""
+    variables = {"RANK": rank, "WORLD_SIZE": processes, "MASTER_PORT": port}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", **{name: str(n) for name, n in variables.items()}}
     torch.set_num_threads(1)
-    with connect(find_place(), gpus=False, limits=Limits()) as (world, _):
+    with connect(read_environment(), gpus=False, timeouts=Timeouts()) as (world, _):
         inputs = caption_batch(batch, np.full(batch, 15), torch.device("cpu"))
         config = settings.load(Config, BASE)
         seconds: dict[str, list[tuple[float, float]]] = {"rebuilt": [], "fixed": []}
@@ -75,7 +75,7 @@ def train(rank: int, port: int, processes: int, batch: int, repeats: int) -> Non
 
 
 def passes(world: World, module: torch.nn.Module, inputs: dict[str, torch.Tensor]) -> float:
-    """Seconds of a forward and a backward pass, begun by all processes together."""
+    """Seconds of a forward and a backward pass, started by all processes together."""
     module.zero_grad()
     world.wait()
     start = time.perf_counter()

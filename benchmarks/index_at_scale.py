@@ -1,11 +1,12 @@
-"""A data set of up to a billion samples: time and memory to open it and to draw its order.
+"""A dataset of up to a billion samples: time and memory to open it and to draw its order.
 
     python benchmarks/index_at_scale.py [--samples 1000000 10000000 100000000 1000000000]
 
-Shards hold 10,000 samples. A store makes their indexes when they are read, each with the same rows,
-so that no terabytes are needed; all else is the package's own code. For each size a process of its
-own opens the data set, draws the first batch at the middle of an epoch, then the keys and places of
-10,000 samples, then the keys alone of batches over four windows. Prints a JSON line for each size.
+Shards hold 10,000 samples. A store creates their indexes when they are read, each with the same
+rows, so that no terabytes are needed; everything else is the package's own code. For each size a
+new process opens the dataset, draws the first batch at the middle of an epoch, then the keys and
+positions of 10,000 samples, then only the keys of batches over four windows. Prints a JSON line for
+each size.
 """
 
 import argparse
@@ -66,7 +67,7 @@ class SyntheticStore:
         return False
 
     def manifest(self) -> bytes:
-        """As `virtex pack` would write it; made once, and kept in a file by the benchmark."""
+        """The manifest that `virtex pack` would write; the benchmark keeps it in a file."""
         digest = hashlib.sha256(self._index).hexdigest()
         summaries = [
             ShardSummary(
@@ -160,13 +161,13 @@ def keys(records: Shards, first: int) -> TrainingKeys:
 
 
 def place(records: Shards, position: int) -> None:
-    """Find a sample in its shard's index, without its text, which is not there."""
+    """Find a sample in its shard's index, without its text, which does not exist."""
     shard = int(np.searchsorted(records._starts, position, side="right")) - 1
     records._rows(shard)[position - int(records._starts[shard])].item()
 
 
 def _peak_mb() -> float:
-    """Of this program alone; `getrusage` would count the one that started it, too. Linux only."""
+    """Peak memory of this process; `getrusage` would include its parent's. Linux only."""
     status = Path("/proc/self/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) * 1024 / 1e6
 

@@ -1,9 +1,9 @@
-"""Images a second that the loader gives: read, decode, augment, tokenize, collate.
+"""Images per second of the loader: read, decode, augment, tokenize, collate.
 
     python benchmarks/loader.py DATA_ROOT [--workers 0 1 2] [--split val]
 
 DATA_ROOT is a directory in COCO's layout. The chain is that of the base configuration (224 px),
-with a vocabulary made of the directory's own captions; two batches a worker warm up, then each
+with a vocabulary made of the directory's own captions; two batches per worker warm up, then each
 repeat takes `--seconds`. Prints a JSON line for each number of workers, with the median repeat.
 """
 
@@ -84,7 +84,7 @@ def _rate(batches: Iterator[dict[str, torch.Tensor]], seconds: float) -> float:
 
 
 def _processor() -> str:
-    """The processor's name where Linux tells, else its kind."""
+    """The processor's name on Linux, elsewhere its architecture."""
     information = Path("/proc/cpuinfo")
     if information.exists():
         for line in information.read_text().splitlines():

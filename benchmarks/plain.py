@@ -1,7 +1,7 @@
-"""Bicaptioning written with torch's own layers, nothing shared or kept: what speed is held against.
+"""Bicaptioning with torch's own layers and no optimizations: the baseline for speed.
 
-It computes what the base configuration computes, the way it is usually written: contiguous images,
-`nn.TransformerDecoder`, each head projecting the grid for itself.
+It computes the same as the base configuration in the usual way: contiguous images,
+`nn.TransformerDecoder`, and a projection of the grid in each head.
 """
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 
 class PlainHead(nn.Module):
-    """Grid and tokens to logits."""
+    """Logits of a grid and tokens."""
 
     def __init__(self, shared: "PlainHead | None", vocab_size: int, width: int, heads: int) -> None:
         super().__init__()

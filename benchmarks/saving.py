@@ -1,4 +1,4 @@
-"""How long training waits for a checkpoint of the base configuration, which is saved beside it.
+"""How long training waits for a checkpoint of the base configuration, saved in the background.
 
     python benchmarks/saving.py [--batch 4] [--repeats 5] [--directory DIR]
 
@@ -19,13 +19,13 @@ from step import BASE, caption_batch, our_step
 
 from virtex.build.model import build_objective
 from virtex.build.optimizer import build_optimizer
-from virtex.checkpoints import file as checkpoint
 from virtex.checkpoints.background import BackgroundSaver
+from virtex.checkpoints.file import checkpoint_path
 from virtex.config import loading as settings
 from virtex.config.schema import Config
 
 EVERY = 2000
-"""Iterations between checkpoints, unless `--checkpoint-every` says otherwise."""
+"""Iterations between checkpoints, the default of `--checkpoint-every`."""
 
 
 def state_of_a_run() -> dict[str, object]:
@@ -59,7 +59,7 @@ def main() -> None:
     saver = BackgroundSaver()
     copies, writes, alone, beside = [], [], [], []
     with tempfile.TemporaryDirectory(dir=arguments.directory) as directory:
-        path = checkpoint.checkpoint_path(Path(directory), 1)
+        path = checkpoint_path(Path(directory), 1)
         for _ in range(arguments.repeats):
             alone += [seconds(step) for _ in range(3)]
             start = time.perf_counter()

@@ -1,8 +1,8 @@
-"""What each pretraining task teaches a backbone on drawn scenes, in a few hundred iterations.
+"""Quality of backbones after a few hundred iterations of each pretraining task on synthetic scenes.
 
-Draws scenes, pretrains by every configuration of `configs/scenes` with several seeds, judges the
-frozen features by a linear classifier of shapes, and prints `virtex compare` of all runs. What is
-done already in the directory is not done again.
+Draws scenes, pretrains with every configuration of `configs/scenes` and several seeds, evaluates
+the frozen features with a linear classifier of shapes, and prints `virtex compare` of all runs.
+Work that the directory already holds is not repeated.
 
     python benchmarks/scene_tasks.py runs/scene_tasks
 """
@@ -30,7 +30,7 @@ def virtex(*words: str | Path) -> None:
 
 
 def pretrain(directory: Path, task: str, seed: int, iterations: int) -> Path:
-    """The directory of a run that has been trained and judged."""
+    """Train and evaluate one run; returns its directory."""
     run = directory / f"{task}_seed_{seed}"
     if (run / "report" / "results.json").exists():
         return run

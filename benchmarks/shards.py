@@ -3,8 +3,8 @@
     python benchmarks/shards.py DATA_ROOT [--split val] [--short-side 320] [--work-dir DIRECTORY]
 
 DATA_ROOT is a directory in COCO's layout, packed into `--work-dir` without change. A sample is its
-captions and the picture's bytes, checked but not decoded; all samples are read in a random order,
-the kinds by turns, from the page cache. Prints a JSON line with medians and their ratio.
+captions and the image's bytes, checked but not decoded; all samples are read in a random order,
+the kinds alternating, from the page cache. Prints a JSON line with medians and their ratio.
 """
 
 import argparse

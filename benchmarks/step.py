@@ -1,10 +1,10 @@
-"""Training steps of a configuration on this machine, beside the same network written plainly.
+"""Training steps of a configuration on this machine, against a plain implementation.
 
     python benchmarks/step.py [--batch 16] [--repeats 5] [--device cpu]
 
-One JSON line each: images a second (median of the repeats) in float32 and bfloat16, contiguous and
-channels-last, with captions of 30 tokens and of COCO's lengths, and the ratio to the plain version
-timed in turns with it.
+One JSON line each: images per second (median of the repeats) in float32 and bfloat16, contiguous
+and channels-last, with captions of 30 tokens and of COCO's lengths, and the ratio to the plain
+version, timed alternately.
 """
 
 import argparse

@@ -110,8 +110,8 @@ def test_beam_search_equals_the_published(built):
     for expected in case["decode"]:
         with torch.inference_mode():
             beams = beam_search(
-                model.textual.step,
-                model.textual.begin(model.visual(batch["image"])),
+                model.textual.decode_step,
+                model.textual.prefill(model.visual(batch["image"])),
                 images=len(batch["image"]),
                 beam_size=expected["beam_size"],
                 max_tokens=config.model.decoder.max_decoding_steps - 1,

@@ -1,15 +1,15 @@
-"""Whether every published configuration trains: a few iterations of each, by the published command.
+"""Tests that every published configuration trains: a few iterations with the published command.
 
     python tools/published_configs.py --root datasets/coco --output runs/published_configs
 
-DATA_ROOT is a directory in COCO's layout; a vocabulary of `--vocab-size` pieces is made of its
-training captions. Each configuration runs in a process of its own, one after another, and is
-validated and saved as any run is; its checkpoint is then deleted (up to 1.5 GB), its log and curves
-are kept. `--output` gets a JSON line for each run in `results.jsonl`; what stands there as done
-with the same settings is not done again, so that an interrupted command can be repeated. Prints
-those lines and, in the end, a table of them; exits with 1 if any configuration failed. Half an hour
-on two idle cores with the defaults. It shows that every model trains, not how well: the rates only
-just reach their peak, which is meant for 256 images.
+DATA_ROOT is a directory in COCO's layout; a vocabulary of `--vocab-size` pieces is trained on its
+captions. Each configuration runs in its own process, one after another, and is validated and saved
+like any run; its checkpoint is then deleted (up to 1.5 GB), its log and curves are kept.
+`results.jsonl` in `--output` gets a JSON line for each run; runs recorded there with the same
+settings are skipped, so that an interrupted command can be repeated. Prints those lines and a final
+table of them; exits with 1 if any configuration failed. Half an hour on two idle cores with the
+defaults. It shows that every model trains, not how well: the rates only just reach their peak,
+which is meant for 256 images.
 """
 
 import argparse
@@ -37,7 +37,7 @@ SHOWN_OF_A_FAILURE = 2000
 
 @dataclass(frozen=True)
 class Settings:
-    """What all runs share."""
+    """The settings of all runs."""
 
     root: Path
     output: Path
@@ -47,12 +47,12 @@ class Settings:
 
     @property
     def vocabulary(self) -> Path:
-        """Made of the captions of `root`."""
+        """The path of the vocabulary trained on the captions of `root`."""
         return self.output / f"vocabulary_{self.vocab_size}.model"
 
     @property
     def identity(self) -> dict[str, object]:
-        """What must be equal for a result to stand."""
+        """The settings that must be equal for a result to remain valid."""
         return {
             "data": self.root.name,
             "vocab_size": self.vocab_size,
@@ -113,7 +113,7 @@ def main() -> None:
 
 
 def make_vocabulary(shared: Settings) -> None:
-    """Train it with the command for that, unless it is there."""
+    """Train the vocabulary with `virtex tokenizer`, unless it exists."""
     if shared.vocabulary.exists():
         return
     captions = shared.root / "annotations" / "captions_train2017.json"
@@ -139,7 +139,7 @@ def finished(shared: Settings) -> dict[str, dict[str, Any]]:
 
 
 def trained(name: str, shared: Settings) -> dict[str, object]:
-    """Train one configuration from the start; gives its line of results."""
+    """Train one configuration from the start; returns its line of results."""
     config = CONFIGS / name
     directory = shared.output / name.removesuffix(".yaml")
     if directory.exists():  # an earlier call was interrupted, failed or had other settings
@@ -166,7 +166,7 @@ def trained(name: str, shared: Settings) -> dict[str, object]:
 
 
 def train(config: Path, directory: Path, overrides: list[str]) -> int:
-    """Run the published command on the CPU; shows the end of what a failing one says."""
+    """Run the published command on the CPU; prints the end of the output if it fails."""
     command = [
         *(sys.executable, str(REPOSITORY / "scripts" / "pretrain_virtex.py")),
         *("--config", str(config), "--serialization-dir", str(directory), "--log-every", "1"),
@@ -179,7 +179,7 @@ def train(config: Path, directory: Path, overrides: list[str]) -> int:
 
 
 def parameters(config: Path, overrides: list[str]) -> int:
-    """How many the model has as it is trained here, with a smaller vocabulary than published."""
+    """The number of parameters as trained here, with a smaller vocabulary than published."""
     with torch.device("meta"):
         model = build_objective(settings.load(Config, config, overrides))
     return sum(parameter.numel() for parameter in model.parameters())

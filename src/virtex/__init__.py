@@ -3,11 +3,13 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from virtex._version import __version__
+
 if TYPE_CHECKING:
     from virtex.config.schema import Config
     from virtex.inference.pretrained import Pretrained
 
-__version__ = "2.0.0.dev0"
+__all__ = ["__version__", "load"]
 
 
 def load(

@@ -12,7 +12,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from virtex import __version__
+from virtex._version import __version__
 from virtex.errors import UserError
 
 COMMANDS = {

@@ -1,17 +1,17 @@
-"""The exceptions whose message is for the user; every room may import them."""
+"""Exceptions whose message is meant for the user."""
 
 
 class UserError(Exception):
-    """A mistake that the user can mend.
+    """A mistake that the user can correct.
 
-    The message says what is wrong, where, what was expected and what to do; the command line prints
-    it without a traceback and exits with `exit_status`.
+    The message states what is wrong, where, what was expected and what to do; the command line
+    prints it without a traceback and exits with `exit_status`.
     """
 
     exit_status = 2
 
 
 class RunError(UserError):
-    """A run that could not go on although its input was accepted."""
+    """A run that failed although its input was accepted."""
 
     exit_status = 1

@@ -1,4 +1,4 @@
-"""Paths of local files, and files that are whole or not there; every room may import this."""
+"""Checks of local paths, and files that are written atomically."""
 
 import os
 import re
@@ -10,30 +10,30 @@ from typing import BinaryIO
 from virtex.errors import UserError
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
-"""Two letters or more, as a single one is a drive; `Path` leaves one slash of two."""
+"""Two letters or more, as one letter is a drive; `Path` keeps only one of two slashes."""
 
 
 def is_address(path: str | Path) -> bool:
-    """Whether this is an address such as `s3://bucket/file`, not the path of a local file."""
+    """Whether a path is an address such as `s3://bucket/file` instead of a local path."""
     return _ADDRESS.match(str(path)) is not None
 
 
 def check_local(path: str | Path) -> None:
-    """Raise `UserError` where a path is an address, which would be taken for a local name."""
+    """Raise `UserError` for an address, which would otherwise be used as a local path."""
     if is_address(path):
         raise UserError(f"{path} is an address; {LOCAL_ONLY}")
 
 
 LOCAL_ONLY = (
-    "expected a path on a local or mounted disk, as only shards (DATA.ROOT) are read from addresses"
+    "expected a path on a local or mounted disk; only shards (DATA.ROOT) can be read from addresses"
 )
 
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """A file to write that takes the name `path` at the context's end, replacing what was there.
+    """A file to write, which is renamed to `path` at the end of the context.
 
-    Where the process or the writing ends before, `path` is as it was. Raises OSError.
+    If the process or the context fails before, `path` is unchanged. Raises OSError.
     """
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
     try:
@@ -47,9 +47,9 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write `content` to `path` as by `whole_file`, and make the directories above it.
+    """Write `content` to `path` atomically, creating the directories above it.
 
-    Raises `UserError` where it cannot be written.
+    Raises `UserError` if that fails.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

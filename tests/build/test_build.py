@@ -146,7 +146,7 @@ def test_a_file_that_is_no_weights_is_refused_with_its_setting(tmp_path):
         (lambda: path.write_bytes(b"words"), "is not a checkpoint"),
         (lambda: torch.save({"fc.weight": Harmful(made)}, path), "is not a checkpoint"),
         (lambda: torch.save([1], path), "holds a list"),
-        (lambda: torch.save({"other": 1}, path), "left over: other"),
+        (lambda: torch.save({"other": 1}, path), "unexpected keys (1): other"),
     ):
         write()
         with pytest.raises(UserError, match=rf"MODEL\.VISUAL\.PRETRAINED: .*{path} .*") as caught:
@@ -161,7 +161,9 @@ def test_weights_that_cannot_be_fetched_are_missed_before_a_backbone_is_built(
 ):
     (tmp_path / "file").touch()  # no directory can be made below a file
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "file"))
-    with pytest.raises(UserError, match=r"VISUAL\.PRETRAINED: .* of resnet18 could not be fetched"):
+    with pytest.raises(
+        UserError, match=r"VISUAL\.PRETRAINED: .* of resnet18 could not be downloaded"
+    ):
         find(config_of("MODEL.VISUAL.PRETRAINED", "true"))
 
 
@@ -169,7 +171,7 @@ def test_weights_that_cannot_be_fetched_are_missed_before_a_backbone_is_built(
     ("overrides", "message"),
     [
         (("MODEL.VISUAL.PRETRAINED", "/nowhere/a.pth"), "PRETRAINED: no file at /nowhere/a.pth; "),
-        (("MODEL.VISUAL.NAME", "torchvision::resnet19"), "NAME is 'torchvision::resnet19', which"),
+        (("MODEL.VISUAL.NAME", "torchvision::resnet19"), "'torchvision::resnet19', an unknown"),
         (("MODEL.VISUAL.FEATURE_SIZE", "2048"), "but resnet18 gives 512 .*FEATURE_SIZE 512"),
     ],
 )

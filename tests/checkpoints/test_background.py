@@ -115,7 +115,7 @@ def test_a_part_of_a_large_tensor_is_saved_without_the_rest(tmp_path):
     assert path.stat().st_size < 10_000
 
 
-def test_the_file_is_the_state_at_the_call_however_the_training_goes_on(tmp_path, saver):
+def test_the_file_is_the_state_at_the_call_whatever_training_does_next(tmp_path, saver):
     generator = torch.Generator().manual_seed(0)
     given = {"weights": [torch.randn(200_000, generator=generator) for _ in range(20)]}
     expected = {"weights": [tensor.clone() for tensor in given["weights"]]}
@@ -131,15 +131,15 @@ def test_the_file_is_the_state_at_the_call_however_the_training_goes_on(tmp_path
     assert saver.finished() == []
 
 
-def test_saves_are_finished_in_their_order_and_told_once(tmp_path, saver, state):
+def test_saves_finish_in_order_and_are_reported_once(tmp_path, saver, state):
     paths = [checkpoint.checkpoint_path(tmp_path, iteration) for iteration in (1, 2, 3)]
-    told = []
+    reported = []
     for iteration, path in enumerate(paths, start=1):
         saver.save(path, state(iteration))
-        told += saver.finished()
+        reported += saver.finished()
     saver.finish()
-    told += saver.finished()
-    assert told == paths
+    reported += saver.finished()
+    assert reported == paths
     assert saver.finished() == []
     for iteration, path in enumerate(paths, start=1):
         assert first_difference(checkpoint.load(path), state(iteration)) is None
@@ -160,7 +160,7 @@ def test_a_save_that_fails_is_an_error_of_the_next_call_once(tmp_path, saver, st
     assert wait_for(saver) == [before]
     content = before.read_bytes()
     saver.save(tmp_path / "gone" / "checkpoint_2.pth", state(2))
-    with pytest.raises(RunError, match=r"could not save .*untouched"):
+    with pytest.raises(RunError, match=r"could not save .*intact"):
         call_until_error(saver, name)
     assert before.read_bytes() == content
     assert saver.finished() == []
@@ -169,7 +169,7 @@ def test_a_save_that_fails_is_an_error_of_the_next_call_once(tmp_path, saver, st
     assert wait_for(saver) == [after]
 
 
-def test_the_next_save_tells_of_one_that_failed(tmp_path, saver, state):
+def test_the_next_save_reports_one_that_failed(tmp_path, saver, state):
     saver.save(tmp_path / "gone" / "checkpoint_1.pth", state(1))
     with pytest.raises(RunError, match=r"gone/checkpoint_1\.pth"):
         saver.save(checkpoint.checkpoint_path(tmp_path, 2), state(2))

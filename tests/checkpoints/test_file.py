@@ -164,7 +164,7 @@ def test_a_full_disk_leaves_the_checkpoint_before_and_nothing_else(tmp_path, sav
         # A write past this many bytes of a file fails, as it does on a full disk.
         resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size // 2, limits[1]))
         for iteration in (7, 8):
-            with pytest.raises(RunError, match=r"could not save .*untouched"):
+            with pytest.raises(RunError, match=r"could not save .*intact"):
                 checkpoint.save(checkpoint.checkpoint_path(tmp_path, iteration), state(1))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

@@ -1,4 +1,4 @@
-"""Files that torch would read into more memory, time or code than their length tells."""
+"""Files that torch would read into more memory, time or code than their length suggests."""
 
 import io
 import pickle
@@ -151,9 +151,9 @@ def test_values_without_end(path, value):
 
 def test_keys_that_can_be_made_to_have_one_hash(path):
     torch.save({"state": {(1, 2): 3}}, path)
-    refused(path, "a key of the kind tuple")
+    refused(path, "a key of type tuple")
     torch.save({"state": {(2**61 - 1) << 20: 3}}, path)
-    refused(path, "a key of the kind int")
+    refused(path, "a key of type int")
 
 
 def test_attributes_that_would_change_a_mapping(path):
@@ -173,8 +173,8 @@ def test_records_that_unpack_to_more_than_the_file(path):
 @pytest.mark.parametrize(
     ("added", "reason"),
     [
-        ("archive/data/0", "two records of one name"),
-        ("archive/DATA/0", "two records of one name"),
+        ("archive/data/0", "two records have the same name"),
+        ("archive/DATA/0", "two records have the same name"),
         ("../outside", "outside of"),
         ("/etc/passwd", "outside of"),
     ],
@@ -205,7 +205,7 @@ def test_a_record_inside_another(path):
     first, second = (content.rindex(b"PK\x01\x02", 0, place) for place in places)
     content[second + 42 : second + 46] = content[first + 42 : first + 46]
     path.write_bytes(content)
-    refused(path, "lies inside another")
+    refused(path, "overlaps another")
 
 
 def test_a_long_list_of_records(path):
@@ -236,5 +236,5 @@ def test_a_tensor_that_is_larger_than_the_memory(path):
     with path.open("wb") as file:
         file.write(content)
         file.truncate(len(content) + 4 * many)
-    with pytest.raises(UserError, match=r"take 4096\.0 GiB of memory, and .* are free"):
+    with pytest.raises(UserError, match=r"take 4096\.0 GiB of memory, but only .* are free"):
         checkpoint.load(path)

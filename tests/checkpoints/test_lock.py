@@ -50,7 +50,7 @@ def hold(tmp_path):
         process.communicate()
 
 
-def test_the_second_process_is_told_who_holds_the_lock_and_leaves_it_alone(tmp_path, hold):
+def test_the_error_of_a_second_process_names_the_holder_of_the_lock(tmp_path, hold):
     holder = hold()
     pattern = rf"{re.escape(str(tmp_path))}: process {holder.pid} on {socket.gethostname()}, since"
     for _ in range(2):
@@ -67,7 +67,7 @@ def test_kill_9_ends_the_lock_at_once(hold):
     holder = hold()
     holder.send_signal(signal.SIGKILL)
     holder.wait()
-    # As processes do that an agent starts anew.
+    # As processes that an agent restarts do.
     assert hold().poll() is None
 
 
@@ -100,7 +100,7 @@ def test_the_line_of_an_older_holder_is_gone(tmp_path):
 def test_a_directory_that_may_not_be_written_to_is_an_error_for_the_user(tmp_path):
     tmp_path.chmod(0o500)
     try:
-        with pytest.raises(UserError, match=f"could not make or lock .*{tmp_path.name}"):
+        with pytest.raises(UserError, match=f"could not create or lock .*{tmp_path.name}"):
             locked(tmp_path).__enter__()
     finally:
         tmp_path.chmod(0o700)
@@ -108,5 +108,5 @@ def test_a_directory_that_may_not_be_written_to_is_an_error_for_the_user(tmp_pat
 
 def test_a_file_in_the_directory_s_place_is_an_error_for_the_user(tmp_path):
     (tmp_path / "run").touch()
-    with pytest.raises(UserError, match="could not make or lock"):
+    with pytest.raises(UserError, match="could not create or lock"):
         locked(tmp_path / "run" / "deeper").__enter__()

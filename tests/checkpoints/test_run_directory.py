@@ -16,16 +16,16 @@ def test_a_new_run_begins_where_no_run_is(tmp_path):
 @pytest.mark.parametrize("trace", ["config.yaml", "checkpoint_7.pth"])
 def test_a_new_run_does_not_begin_over_another(tmp_path, trace):
     (tmp_path / trace).touch()
-    with pytest.raises(UserError, match=r"holds a run already.*--resume-from latest"):
+    with pytest.raises(UserError, match=r"already holds a run.*--resume-from latest"):
         directory.check_free(tmp_path)
 
 
 def test_a_run_that_saved_nothing_is_named_as_such(tmp_path):
     (tmp_path / "config.yaml").touch()
-    with pytest.raises(UserError, match=r"saved no checkpoint.*begins at iteration 1"):
+    with pytest.raises(UserError, match=r"saved no checkpoint.*starts at iteration 1"):
         directory.check_free(tmp_path)
     (tmp_path / "checkpoint_7.pth").touch()
-    with pytest.raises(UserError, match="holds a run already; continue it with"):
+    with pytest.raises(UserError, match="already holds a run; continue it with"):
         directory.check_free(tmp_path)
 
 
@@ -50,7 +50,7 @@ def test_latest_is_the_newest_whole_checkpoint(tmp_path, saved):
     assert "checkpoint_9.pth is damaged" in start.notes[0]
 
 
-def test_latest_of_a_run_killed_before_its_first_checkpoint_begins_anew(tmp_path):
+def test_latest_of_a_run_killed_before_its_first_checkpoint_starts_again(tmp_path):
     (tmp_path / "config.yaml").touch()
     start = directory.find_start(tmp_path, "latest")
     assert (start.iteration, start.state) == (0, None)
@@ -61,7 +61,7 @@ def test_latest_without_a_run_is_an_error(tmp_path):
         directory.find_start(tmp_path, "latest")
 
 
-def test_latest_does_not_begin_anew_over_damaged_checkpoints(tmp_path, saved):
+def test_latest_does_not_start_again_over_damaged_checkpoints(tmp_path, saved):
     os.truncate(saved(7), 1000)
     with pytest.raises(DamagedCheckpoint, match=r"damaged: checkpoint_7\.pth"):
         directory.find_start(tmp_path, "latest")

@@ -2,10 +2,12 @@
 
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
 
-from virtex import load
+from virtex import __version__, load
 from virtex.cli import main
 from virtex.config.loading import load as load_settings
 from virtex.errors import UserError
@@ -125,3 +127,11 @@ def test_an_interrupt_while_a_finished_command_exits_prints_no_traceback():
         [sys.executable, "-c", AT_EXIT], capture_output=True, text=True, timeout=60
     )
     assert (ended.returncode, ended.stderr) == (0, "")
+
+
+def test_the_version_is_that_of_the_project(capsys):
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert capsys.readouterr().out == f"virtex {__version__}\n"
+    assert __version__ == project["version"]

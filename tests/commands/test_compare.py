@@ -17,7 +17,7 @@ from virtex.data import subset_manifest
 from virtex.data.subset_manifest import SubsetManifest
 from virtex.experiments.comparison import Statistic, short_names
 from virtex.experiments.table import statistic_texts
-from virtex.training.logger import Journal
+from virtex.training.logger import RunLogger
 
 SHORT = ("OPTIM.NUM_ITERATIONS", "20", "OPTIM.WARMUP_STEPS", "1")
 
@@ -33,11 +33,11 @@ def write(tmp_path, monkeypatch):
         directory.mkdir(parents=True)
         config = settings.load(Config, Path("a.yaml"), [*SHORT, *overrides])
         (directory / "config.yaml").write_text(settings.dump(config))
-        with closing(Journal(directory, rank=0, first=1)) as journal:
-            journal.scalars(1, {"train/loss": 99.0, "val/loss": 99.0})
-            journal.scalars(iteration, {"train/loss": 0.5})
+        with closing(RunLogger(directory, rank=0, first=1)) as logger:
+            logger.log_scalars(1, {"train/loss": 99.0, "val/loss": 99.0})
+            logger.log_scalars(iteration, {"train/loss": 0.5})
             total = {"val/loss": sum(losses.values())} if losses else {}
-            journal.scalars(iteration, total | {f"val/{k}": v for k, v in losses.items()})
+            logger.log_scalars(iteration, total | {f"val/{k}": v for k, v in losses.items()})
         if results is not None:
             (directory / "report").mkdir()
             (directory / "report" / "results.json").write_text(json.dumps(results))
@@ -106,7 +106,7 @@ def test_settings_that_follow_from_others_are_named_without_a_column(write, tabl
     ]
     lines, _ = table(*runs)
     assert lines[0].split()[:2] == ["LR_DECAY_NAME", "runs"]
-    assert lines[-2:] == ["", "these runs differ in OPTIM.LR too"]
+    assert lines[-2:] == ["", "these runs also differ in OPTIM.LR"]
 
 
 def test_settings_that_only_together_tell_groups_apart_all_have_a_column(write, table):
@@ -295,16 +295,16 @@ def damage(name, text):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["none"], "none is no run of virtex pretrain: it does not exist"),
-        (["a.yaml"], "a.yaml is no run of virtex pretrain: it is a file"),
-        (["empty"], "empty is no run of virtex pretrain: it holds no config.yaml"),
-        (["sweep"], "name those, such as sweep/*/"),
+        (["none"], "none is not a run of virtex pretrain: it does not exist"),
+        (["a.yaml"], "a.yaml is not a run of virtex pretrain: it is a file"),
+        (["empty"], "empty is not a run of virtex pretrain: it holds no config.yaml"),
+        (["sweep"], "name those: sweep/*/"),
         (["a", "sweep/../a"], "a is given twice; name every run once"),
         (["a", "--metric", "val/los"], "--metric val/los: none of the runs has it; did you mean"),
         (["a", "--metric", "x"], "none of the runs has it; they have train/loss, val/loss"),
         (["new", "--metric", "x"], "they have no numbers yet"),
         (["damaged"], "damaged/report/results.json is not JSON"),
-        (["listed"], "listed/report/results.json holds no JSON object"),
+        (["listed"], "listed/report/results.json does not hold a JSON object"),
         (["other"], "unknown setting 'SPEED' in other/config.yaml"),
     ],
 )

@@ -101,7 +101,7 @@ def test_the_pickle_holds_nothing_that_must_be_built(slurm):
         ((), (*RUN, "--resume-from", "latest"), "there is no run in runs/a"),
         ((), (*RUN, "--resume-from", "x.pth"), "--resume-from x.pth: no such file"),
         ((), (*RUN, "--init-from", "x.pth"), "--init-from x.pth: no such file"),
-        ((), (*RUN, "--serialization-dir", "old"), "old holds a run already"),
+        ((), (*RUN, "--serialization-dir", "old"), "old already holds a run"),
         (("--gpus-per-node", "2", "--tasks-per-node", "2"), RUN, "--tasks-per-node 2: with"),
         (("--notice", "3600"), RUN, "--notice 3600: seconds, must be less than"),
         (("--folder", "a.yaml"), RUN, "a.yaml is a file"),

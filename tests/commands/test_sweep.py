@@ -109,10 +109,10 @@ def test_a_file_in_place_of_the_directory_is_refused(sweep, capsys):
         (grid(seeds="0 1 00"), "--seeds names 0 more than once"),
         (grid(seeds="4294967296"), "'RANDOM_SEED' is 4294967296 on the command line; expected"),
         ([*grid(), "--config-override", "OPTIM.LR", "-1"], "'OPTIM.LR' is -1 on the command line"),
-        ([*grid(), "--config-override", "RANDOM_SEED", "1"], "RANDOM_SEED, which --seeds says"),
+        ([*grid(), "--config-override", "RANDOM_SEED", "1"], "RANDOM_SEED, which --seeds sets"),
         (
             [*grid(), "--config-override", "DATA.USE_PERCENTAGE", "1"],
-            "--config-override sets DATA.USE_PERCENTAGE, which --percentages says; remove it",
+            "--config-override sets DATA.USE_PERCENTAGE, which --percentages sets too; remove it",
         ),
         (
             # The first of the runs would be accepted.

@@ -76,10 +76,10 @@ def test_same_bytes_in_every_process(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        (["--train", "-1"], "-1 training pictures"),
-        (["--val", "0"], "0 held-out pictures"),
-        (["--train", "500000"], "500000 training pictures"),
-        (["--evaluation-val", "5"], "5 held-out pictures for each evaluation tree"),
+        (["--train", "-1"], "-1 training images"),
+        (["--val", "0"], "0 held-out images"),
+        (["--train", "500000"], "500000 training images"),
+        (["--evaluation-val", "5"], "5 held-out images for each evaluation tree"),
         (["--size", "8"], "8 pixels"),
         (["--size", "5000"], "5000 pixels"),
         (["--max-objects", "4"], "at most 4 objects"),

@@ -1,5 +1,5 @@
 """Step functions for decoding: a random language over all words so far, and a decoder without its
-memory of keys and values."""
+cache of keys and values."""
 
 import math
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ class Language:
 
 @dataclass(frozen=True)
 class Prefixes:
-    """The slowest memory: the image and all words of each row."""
+    """The slowest cache: the image and all words of each row."""
 
     rows: tuple[tuple[int, ...], ...]
 
@@ -42,9 +42,9 @@ class Prefixes:
 def next_token(language, calls):
     """A step of the language; `calls` collects the rows of every call."""
 
-    def step(tokens, memory):
+    def step(tokens, cache):
         longer = tuple(
-            (*row, token) for row, token in zip(memory.rows, tokens.tolist(), strict=True)
+            (*row, token) for row, token in zip(cache.rows, tokens.tolist(), strict=True)
         )
         calls.append(longer)
         logits = [language.logits(image, words) for image, *words in longer]
@@ -55,7 +55,7 @@ def next_token(language, calls):
 
 @dataclass(frozen=True)
 class Recomputing:
-    """A decoder's memory that remembers the words alone, and computes all else anew."""
+    """A decoder's cache that keeps the words alone, and recomputes everything else."""
 
     projected: Tensor
     tokens: Tensor
@@ -67,21 +67,21 @@ class Recomputing:
 def recompute(decoder):
     """A step that runs all words through the decoder."""
 
-    def step(newest, memory):
-        tokens = torch.cat((memory.tokens, newest.unsqueeze(1)), dim=1)
+    def step(newest, cache):
+        tokens = torch.cat((cache.tokens, newest.unsqueeze(1)), dim=1)
         lengths = torch.full((len(tokens),), tokens.shape[1])
         mask = causal_mask(lengths, tokens.shape[1])
-        logits = decoder(memory.projected, tokens, mask)[:, -1]
-        return logits, Recomputing(memory.projected, tokens)
+        logits = decoder(cache.projected, tokens, mask)[:, -1]
+        return logits, Recomputing(cache.projected, tokens)
 
     return step
 
 
 def nothing_computed(decoder, grid):
-    """The memory of the images of a grid before the first word."""
+    """The cache of the images of a grid before the first word."""
     return Recomputing(decoder.project(grid), torch.empty(len(grid), 0, dtype=torch.int64))
 
 
 def trimmed(words):
-    """The words up to [EOS]; a search of many images goes on until all have ended."""
+    """The words up to [EOS]; a search of many images continues until all have ended."""
     return words[: words.index(EOS) + 1] if EOS in words else words

@@ -6,11 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests import small
 
-from virtex.decoding.attention import word_attention
+from virtex.decoding.attention import split_words, word_attention
 from virtex.decoding.captioner import BeamSearch, Captioner
 from virtex.errors import UserError
 from virtex.text.tokenizer import Tokenizer, train
-from virtex.text.words import split_words
 
 TOKENIZER = Tokenizer.from_bytes(train(["ab ba"], 9))
 CLOSE = {"rtol": 1e-12, "atol": 1e-12}
@@ -39,10 +38,10 @@ def test_a_words_map_is_the_mean_at_the_tokens_before_its_pieces(tokens, layer):
     projected = decoder.project(grid.unsqueeze(0))
     for word, got in zip(words, found.maps, strict=True):
         expected = torch.zeros(2, 2, 3, dtype=torch.float64)
-        for place in word.places:
+        for place in word.positions:
             read = torch.tensor([[TOKENIZER.sos_index, *tokens[:place]]])
-            weights = decoder.cross_attention(projected, read, torch.tensor([place + 1]))
-            expected += weights[0, layer, :, -1].view(2, 2, 3) / len(word.places)
+            weights = decoder.cross_attention_weights(projected, read, torch.tensor([place + 1]))
+            expected += weights[0, layer, :, -1].view(2, 2, 3) / len(word.positions)
         torch.testing.assert_close(got, expected, **CLOSE)
         torch.testing.assert_close(got.sum(dim=(1, 2)), torch.ones(2).double(), **CLOSE)
 
@@ -51,7 +50,7 @@ def test_a_words_map_is_the_mean_at_the_tokens_before_its_pieces(tokens, layer):
 def test_what_is_said_after_a_word_does_not_move_its_map():
     decoder, grid, tokens = decoder_of(), grid_of(), TOKENIZER.encode("ab ba ab")
     whole = word_attention(decoder, TOKENIZER, grid, tokens)
-    places = split_words(TOKENIZER, tokens)[0].places
+    places = split_words(TOKENIZER, tokens)[0].positions
     first = word_attention(decoder, TOKENIZER, grid, tokens[: len(places)])
     torch.testing.assert_close(first.maps, whole.maps[:1], **CLOSE)
 

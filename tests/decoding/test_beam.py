@@ -186,7 +186,7 @@ def test_a_decoder_with_memory_finds_what_recomputing_finds(
     fast, slow = (
         beam_search(
             step,
-            memory,
+            cache,
             images=images,
             beam_size=beam_size,
             max_tokens=max_tokens,
@@ -194,8 +194,8 @@ def test_a_decoder_with_memory_finds_what_recomputing_finds(
             eos_index=EOS,
             device=torch.device("cpu"),
         )
-        for step, memory in (
-            (decoder.step, decoder.begin(grid)),
+        for step, cache in (
+            (decoder.decode_step, decoder.prefill(grid)),
             (recompute(decoder), nothing_computed(decoder, grid)),
         )
     )

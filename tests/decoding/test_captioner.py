@@ -108,7 +108,7 @@ def test_a_caption_ends_at_the_end_token(model):
         (lambda model: captioner_of(model, BeamSearch(12)), "a beam size of 12 .* at most 11"),
         (
             lambda model: captioner_of(model).caption(small.batch(3)["image"], [1, 2]),
-            "2 keys for 3 images; give one an image",
+            "2 keys for 3 images; give one for each image",
         ),
     ],
 )

@@ -59,10 +59,10 @@ def as_lists(hypotheses):
     ]
 
 
-def sample_decoder(step, memory, uniforms, nucleus_size=0.9):
+def sample_decoder(step, cache, uniforms, nucleus_size=0.9):
     return nucleus_sampling(
         step,
-        memory,
+        cache,
         uniforms=uniforms,
         nucleus_size=nucleus_size,
         sos_index=SOS,
@@ -217,7 +217,7 @@ def test_scores_are_the_models_own_log_probabilities():
     decoder = small.decoder().double().eval()
     grid = grid_of(4)
     uniforms = draw_uniforms(0, range(4), samples=5, max_tokens=small.LENGTH)
-    found = sample_decoder(decoder.step, decoder.begin(grid), uniforms, nucleus_size=0.6)
+    found = sample_decoder(decoder.decode_step, decoder.prefill(grid), uniforms, nucleus_size=0.6)
     for image, hypotheses in enumerate(as_lists(found)):
         for words, score in hypotheses:
             said = torch.tensor([trimmed(words)])
@@ -244,7 +244,7 @@ def test_a_decoder_with_memory_draws_what_recomputing_draws(
     decoder = small.decoder(norm_first=norm_first, seed=seed).double().eval()
     grid = grid_of(images, seed)
     uniforms = draw_uniforms(seed, range(images), samples=samples, max_tokens=max_tokens)
-    fast = sample_decoder(decoder.step, decoder.begin(grid), uniforms)
+    fast = sample_decoder(decoder.decode_step, decoder.prefill(grid), uniforms)
     slow = sample_decoder(recompute(decoder), nothing_computed(decoder, grid), uniforms)
     # Logits agree to 1e-12, so a number would have to hit an edge of an interval that narrow.
     assert fast.tokens.tolist() == slow.tokens.tolist()
@@ -258,7 +258,9 @@ def test_samples_do_not_depend_on_the_division_into_batches(parts):
 
     def of_batch(images, keys):
         uniforms = draw_uniforms(7, keys.tolist(), samples=3, max_tokens=small.LENGTH)
-        hypotheses = as_lists(sample_decoder(decoder.step, decoder.begin(images), uniforms))
+        hypotheses = as_lists(
+            sample_decoder(decoder.decode_step, decoder.prefill(images), uniforms)
+        )
         return [[trimmed(words) for words, _ in captions] for captions in hypotheses]
 
     divided = [

@@ -32,7 +32,7 @@ def test_an_error_elsewhere_is_left_alone(terminal):
         raise ZeroDivisionError
 
 
-def test_an_error_here_opens_the_debugger_in_its_frame_and_goes_on(terminal):
+def test_an_error_here_opens_the_debugger_in_its_frame_and_is_raised(terminal):
     ours, name = terminal
     before = sys.breakpointhook
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from virtex.distributed.environment import Place, find_place, first_host
+from virtex.distributed.environment import ProcessInfo, first_host, read_environment
 from virtex.errors import UserError
 
 TORCHRUN = {
@@ -38,12 +38,12 @@ def without(environment, *names):
     return {name: value for name, value in environment.items() if name not in names}
 
 
-def test_nothing_told_is_one_process():
-    assert find_place({}) == Place()
+def test_an_empty_environment_is_one_process():
+    assert read_environment({}) == ProcessInfo()
 
 
-def test_torchrun_tells_all():
-    expected = Place(
+def test_torchrun_sets_every_variable():
+    expected = ProcessInfo(
         rank=5,
         size=8,
         local_rank=1,
@@ -53,36 +53,36 @@ def test_torchrun_tells_all():
         agent=True,
         agent_serves=True,
     )
-    assert find_place(TORCHRUN) == expected
+    assert read_environment(TORCHRUN) == expected
 
 
 def test_torchrun_s_names_without_its_agent_do_not_make_one():
     """As `virtex slurm --cluster local` sets them, or a script of one's own."""
-    told = without(TORCHRUN, *(name for name in TORCHRUN if name.startswith("TORCHELASTIC")))
-    place = find_place(told)
-    assert (place.agent, place.agent_serves, place.attempt) == (False, False, 0)
-    assert (place.rank, place.size, place.host, place.port) == (5, 8, "node-a", 29500)
+    environment = without(TORCHRUN, *(name for name in TORCHRUN if name.startswith("TORCHELASTIC")))
+    process = read_environment(environment)
+    assert (process.agent, process.agent_serves, process.attempt) == (False, False, 0)
+    assert (process.rank, process.size, process.host, process.port) == (5, 8, "node-a", 29500)
 
 
 def test_the_one_process_of_an_agent_needs_no_address():
-    told = {"WORLD_SIZE": "1", "TORCHELASTIC_RUN_ID": "x", "TORCHELASTIC_RESTART_COUNT": "3"}
-    assert find_place(told) == Place(agent=True, attempt=3)
+    environment = {"WORLD_SIZE": "1", "TORCHELASTIC_RUN_ID": "x", "TORCHELASTIC_RESTART_COUNT": "3"}
+    assert read_environment(environment) == ProcessInfo(agent=True, attempt=3)
 
 
 def test_torchrun_goes_before_srun():
     """An agent may itself have been started by srun, one on each machine."""
-    assert find_place({**SRUN, **TORCHRUN}) == find_place(TORCHRUN)
+    assert read_environment({**SRUN, **TORCHRUN}) == read_environment(TORCHRUN)
 
 
-def test_srun_tells_each_task_its_place_and_the_first_host_of_its_step():
-    place = find_place(SRUN)
-    assert place == Place(rank=4, size=6, local_rank=1, host="gpu08", port=place.port)
-    assert 1024 < place.port < 32768
+def test_srun_gives_each_task_its_rank_and_the_first_host_of_its_step():
+    process = read_environment(SRUN)
+    assert process == ProcessInfo(rank=4, size=6, local_rank=1, host="gpu08", port=process.port)
+    assert 1024 < process.port < 32768
 
 
 def test_the_tasks_of_a_step_agree_on_a_port_and_the_next_job_takes_another():
     def port(**other):
-        return find_place({**SRUN, **other}).port
+        return read_environment({**SRUN, **other}).port
 
     assert port(SLURM_PROCID="0", SLURM_LOCALID="0") == port()
     assert port(SLURM_JOB_ID="1235") != port()
@@ -90,16 +90,16 @@ def test_the_tasks_of_a_step_agree_on_a_port_and_the_next_job_takes_another():
 
 
 def test_an_address_that_is_given_goes_before_slurm_s():
-    place = find_place({**SRUN, "MASTER_ADDR": "10.0.0.7", "MASTER_PORT": "4000"})
-    assert (place.host, place.port) == ("10.0.0.7", 4000)
+    process = read_environment({**SRUN, "MASTER_ADDR": "10.0.0.7", "MASTER_PORT": "4000"})
+    assert (process.host, process.port) == ("10.0.0.7", 4000)
 
 
 def test_a_job_that_slurm_has_queued_again_is_a_later_attempt():
-    assert find_place({**SRUN, "SLURM_RESTART_COUNT": "1"}).attempt == 1
+    assert read_environment({**SRUN, "SLURM_RESTART_COUNT": "1"}).attempt == 1
 
 
 @pytest.mark.parametrize(
-    "told",
+    "environment",
     [
         SBATCH,
         # Of one task; and what an older SLURM leaves in the shell of salloc.
@@ -107,23 +107,23 @@ def test_a_job_that_slurm_has_queued_again_is_a_later_attempt():
         without(SRUN, "SLURM_PROCID"),
     ],
 )
-def test_what_srun_has_not_started_as_one_of_several_is_one_process(told):
-    assert find_place(told) == Place()
+def test_what_srun_has_not_started_as_one_of_several_is_one_process(environment):
+    assert read_environment(environment) == ProcessInfo()
 
 
 @pytest.mark.parametrize("name", ["RANK", "MASTER_ADDR", "MASTER_PORT"])
 @pytest.mark.parametrize("value", [None, ""])
 def test_what_torchrun_s_environment_lacks_is_named(name, value):
-    told = without(TORCHRUN, name) if value is None else {**TORCHRUN, name: value}
+    environment = without(TORCHRUN, name) if value is None else {**TORCHRUN, name: value}
     with pytest.raises(UserError, match=f"no {name};"):
-        find_place(told)
+        read_environment(environment)
 
 
 @pytest.mark.parametrize("name", ["SLURM_LOCALID", "SLURM_STEP_NODELIST"])
 def test_what_srun_s_environment_lacks_is_named(name):
-    told = without(SRUN, name, "SLURM_JOB_NODELIST")
+    environment = without(SRUN, name, "SLURM_JOB_NODELIST")
     with pytest.raises(UserError, match=f"no {name.replace('STEP', 'JOB')};"):
-        find_place(told)
+        read_environment(environment)
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_what_srun_s_environment_lacks_is_named(name):
 )
 def test_a_number_that_cannot_be_is_named(environment, name, value):
     with pytest.raises(UserError, match=re.escape(f"{name} is '{value}'")):
-        find_place({**environment, name: value})
+        read_environment({**environment, name: value})
 
 
 @pytest.mark.parametrize(

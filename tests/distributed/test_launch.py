@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(not Path("/proc").is_dir(), reason="there is no 
 PROGRAM = """
 import atexit, os, signal, sys, time
 from pathlib import Path
-from virtex.distributed.launch import Machines, launch
+from virtex.distributed.launch import LaunchConfig, launch
 from virtex.distributed.signals import stop_requests
 
 def agent_of(directory):
@@ -49,7 +49,7 @@ def fails_without_the_first(directory):
     return os._exit(3)
 
 def start(name, directory, *words):
-    machines = eval(f"Machines({words[0]})")
+    machines = eval(f"LaunchConfig({words[0]})")
     return launch(globals()[name], Path(directory), machines)
 
 def main():
@@ -142,7 +142,7 @@ def test_an_agent_that_is_interrupted_ends_its_processes_without_a_traceback(
 
 
 def test_the_second_machine_says_when_it_has_lost_the_first(agent, tmp_path):
-    machines = f"count=2, max_restarts=1, meeting=20, url={free_url()!r}"
+    machines = f"count=2, max_restarts=1, rendezvous_timeout=20, url={free_url()!r}"
     first, second = (
         agent("fails_without_the_first", f"{machines}, rank={rank}") for rank in (0, 1)
     )

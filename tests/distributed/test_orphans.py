@@ -6,7 +6,7 @@ import sys
 import threading
 
 from virtex.distributed.signals import StopRequest
-from virtex.distributed.watchdog import Heartbeat
+from virtex.distributed.watchdog import Watchdog
 
 SPAWNED = """
 import multiprocessing, os
@@ -25,25 +25,25 @@ if __name__ == "__main__":
 
 
 def test_a_parent_that_ended_before_is_missed():
-    heartbeat = Heartbeat(0, 1, None, limit_seconds=0.8)
+    watchdog = Watchdog(0, 1, None, limit_seconds=0.8)
     noticed = threading.Event()
-    heartbeat.orphaned = noticed.set
-    heartbeat.parent = -1
+    watchdog.orphaned = noticed.set
+    watchdog.parent = -1
     try:
         assert noticed.wait(0.5)
     finally:
-        heartbeat.stop()
+        watchdog.stop()
 
 
 def test_a_parent_that_lives_is_not_missed():
-    heartbeat = Heartbeat(0, 1, None, limit_seconds=0.8)
+    watchdog = Watchdog(0, 1, None, limit_seconds=0.8)
     noticed = threading.Event()
-    heartbeat.orphaned = noticed.set
-    heartbeat.parent = StopRequest().parent
+    watchdog.orphaned = noticed.set
+    watchdog.parent = StopRequest().parent
     try:
         assert not noticed.wait(0.4)
     finally:
-        heartbeat.stop()
+        watchdog.stop()
 
 
 def test_a_spawned_process_knows_its_parent(tmp_path):

@@ -8,14 +8,14 @@ import pytest
 from tests.end_to_end.conftest import CONFIG
 
 from virtex.cli import main
-from virtex.distributed.shared_memory import lack_of_shared_memory_as_error
+from virtex.distributed.shared_memory import translate_shared_memory_errors
 from virtex.errors import RunError
 
 FULL = """
 import sys
 import torch
 from virtex.data.loader import training_batches
-from virtex.distributed.shared_memory import lack_of_shared_memory_as_error
+from virtex.distributed.shared_memory import translate_shared_memory_errors
 
 class Examples:
     shard_sizes = torch.tensor([4000]).numpy()
@@ -28,7 +28,7 @@ def collate(rows):
     return {"image": torch.stack(rows)}
 
 options = {"batch_size": 8, "workers": int(sys.argv[1]), "seed": 0}
-with lack_of_shared_memory_as_error(10**7):
+with translate_shared_memory_errors(10**7):
     batches = training_batches(Examples(), collate, **options)
     kept = [next(batches)]
     with open("/dev/shm/filler", "wb", buffering=0) as file:
@@ -70,7 +70,10 @@ def test_too_little_for_the_batches_is_refused_before_the_data_are_read(tmp_path
     ended = in_small_memory(1, "-m", "virtex", *words, "--cpu-workers", 6)
     assert ended.returncode == 2
     # Six workers with two batches each and one in use, of both splits: 26 of 8 x 3 x 64 x 64 bytes.
-    assert "has 1.0 MB free, 1.5 MB too little: the loader workers of this machine" in ended.stderr
+    assert (
+        "has 1.0 MB free, 1.5 MB less than needed: the loader workers of this machine"
+        in ended.stderr
+    )
     assert "hold up to 2.6 MB of batches" in ended.stderr
     assert not (tmp_path / "run").exists()
 
@@ -103,7 +106,7 @@ KILLED = "DataLoader worker (pid 7) is killed by signal: Bus error. It is possib
 )
 def test_each_failure_has_the_same_message(error):
     with pytest.raises(RunError, match=r"hold up to 3\.0 MB of batches"):  # noqa: SIM117
-        with lack_of_shared_memory_as_error(3_000_000):
+        with translate_shared_memory_errors(3_000_000):
             raise error
 
 
@@ -111,6 +114,6 @@ def test_each_failure_has_the_same_message(error):
     "error", [RuntimeError("shapes differ"), OSError(errno.ENOSPC, "No space", "scalars.jsonl")]
 )
 def test_another_failure_stays_what_it_is(error):
-    with pytest.raises(type(error)) as raised, lack_of_shared_memory_as_error(1):
+    with pytest.raises(type(error)) as raised, translate_shared_memory_errors(1):
         raise error
     assert raised.value is error

@@ -53,5 +53,5 @@ def test_an_interrupt_from_the_keyboard_is_no_request():
         assert not request
 
 
-def test_the_status_is_the_one_that_tells_to_try_again():
+def test_the_status_is_that_of_a_temporary_failure():
     assert STOPPED == os.EX_TEMPFAIL

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from virtex.distributed.stopped_children import stopped_children_ended
+from virtex.distributed.stopped_children import killing_stopped_children
 
 CHILDREN = Path(f"/proc/self/task/{threading.get_native_id()}/children")
-pytestmark = pytest.mark.skipif(not CHILDREN.exists(), reason="/proc tells of no children")
+pytestmark = pytest.mark.skipif(not CHILDREN.exists(), reason="/proc does not list children")
 
 
 def test_a_stopped_child_is_ended_and_named(capsys):
     with (
-        stopped_children_ended(0.4),
+        killing_stopped_children(0.4),
         subprocess.Popen(["sleep", "30"]) as stopped,
         subprocess.Popen(["sleep", "1"]) as waiting,
     ):
@@ -26,7 +26,7 @@ def test_a_stopped_child_is_ended_and_named(capsys):
 
 
 def test_a_child_that_is_continued_in_time_lives():
-    with stopped_children_ended(2), subprocess.Popen(["sleep", "2.5"]) as process:
+    with killing_stopped_children(2), subprocess.Popen(["sleep", "2.5"]) as process:
         for _ in range(2):
             process.send_signal(signal.SIGSTOP)
             with pytest.raises(subprocess.TimeoutExpired):

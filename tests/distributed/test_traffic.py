@@ -13,11 +13,11 @@ STEPS = """
 import json
 import torch
 from virtex.training.run import distributed
-from virtex.distributed.environment import find_place
+from virtex.distributed.environment import read_environment
 from virtex.distributed.traffic import Traffic
-from virtex.distributed.world import Limits, connect
+from virtex.distributed.world import Timeouts, connect
 
-with connect(find_place(), gpus=False, limits=Limits()) as (world, _):
+with connect(read_environment(), gpus=False, timeouts=Timeouts()) as (world, _):
     model = torch.nn.Sequential(torch.nn.Linear(40, 300), torch.nn.Tanh(), torch.nn.Linear(300, 5))
     model[0].bias.requires_grad_(False)
     parallel = distributed(model, world)
@@ -25,14 +25,14 @@ with connect(find_place(), gpus=False, limits=Limits()) as (world, _):
     traffic.watch(parallel)
     for _ in range(3):
         parallel(torch.randn(8, 40)).square().sum().backward()
-    told = world.gather([traffic.bytes_per_step, traffic.seconds_per_step])
+    measured = world.gather([traffic.bytes_per_step, traffic.seconds_per_step])
     if world.main:
-        print(json.dumps(told))
+        print(json.dumps(measured))
 """
 
 
 @pytest.fixture(scope="module")
-def told():
+def measured():
     """Of each of two processes the bytes and the seconds of a step."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -53,12 +53,12 @@ def told():
     return json.loads(output)
 
 
-def test_the_bytes_of_a_step_are_those_of_the_gradients(told):
-    assert [size for size, _ in told] == [4 * (40 * 300 + 300 * 5 + 5)] * 2
+def test_the_bytes_of_a_step_are_those_of_the_gradients(measured):
+    assert [size for size, _ in measured] == [4 * (40 * 300 + 300 * 5 + 5)] * 2
 
 
-def test_an_exchange_takes_time(told):
-    assert all(0 < seconds < 60 for _, seconds in told)
+def test_an_exchange_takes_time(measured):
+    assert all(0 < seconds < 60 for _, seconds in measured)
 
 
 def test_one_process_exchanges_nothing():

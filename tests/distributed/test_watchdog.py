@@ -1,4 +1,4 @@
-"""With real processes: what is watched is a main thread that does not come back."""
+"""With real processes: what is watched is a main thread that does not return."""
 
 import math
 import os
@@ -11,44 +11,44 @@ import time
 
 import pytest
 
-from virtex.distributed.watchdog import STUCK, Beat, Heartbeat
+from virtex.distributed.watchdog import STUCK, Beat, Watchdog
 
-# Two processes: rank 1 fails or does not come to the sum, or both come when told to.
+# Two processes: rank 1 fails or does not reach the sum, or both reach it, as the argument says.
 TWO = """
 import sys, time
 from pathlib import Path
 import torch
-from virtex.distributed.environment import find_place
-from virtex.distributed.world import Limits, connect
+from virtex.distributed.environment import read_environment
+from virtex.distributed.world import Timeouts, connect
 
 limit, directory, how = float(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
-with connect(find_place(), gpus=False, limits=Limits(60, limit)) as (world, heartbeat):
-    heartbeat.log = directory / f"log_rank{world.rank}.txt"
+with connect(read_environment(), gpus=False, timeouts=Timeouts(60, limit)) as (world, watchdog):
+    watchdog.log = directory / f"log_rank{world.rank}.txt"
     world.wait()
-    time.sleep(3 * heartbeat.interval)  # until both have told something
+    time.sleep(3 * watchdog.interval)  # until both have reported
     print("met", flush=True)
-    heartbeat.at("reading a picture without end")
+    watchdog.report("reading a picture without end")
     while how == "one sleeps" and world.rank == 1:
         time.sleep(0.01)
     while how == "both wait" and not (directory / "go").exists():
-        heartbeat.at("waiting")
+        watchdog.report("waiting")
         time.sleep(0.01)
     if how == "one fails" and world.rank == 1:
         raise ValueError("no such kernel")
     while how == "one fails":
         time.sleep(0.01)
-    heartbeat.at("the sum of the gradients")
+    watchdog.report("the sum of the gradients")
     world.sum(torch.ones(1))
 """
 
 ALONE = """
 import os, sys, time
 from pathlib import Path
-from virtex.distributed.watchdog import Heartbeat
+from virtex.distributed.watchdog import Watchdog
 
-heartbeat = Heartbeat(0, 1, None, float(sys.argv[1]))
-heartbeat.log = Path(sys.argv[2])
-heartbeat.at("a call that does not come back")
+watchdog = Watchdog(0, 1, None, float(sys.argv[1]))
+watchdog.log = Path(sys.argv[2])
+watchdog.report("a call that does not return")
 time.sleep(60)
 """
 
@@ -56,22 +56,22 @@ time.sleep(60)
 ORPHAN = """
 import os, signal, sys, time
 from pathlib import Path
-from virtex.distributed.watchdog import Heartbeat, ask_to_stop
+from virtex.distributed.watchdog import Watchdog, ask_to_stop
 from virtex.distributed.signals import stop_requests
 
 note = Path(sys.argv[1])
 if os.fork() == 0:
     with stop_requests() as request:
-        heartbeat = Heartbeat(0, 1, None, 2.0)
-        heartbeat.orphaned = ask_to_stop
+        watchdog = Watchdog(0, 1, None, 2.0)
+        watchdog.orphaned = ask_to_stop
         (note / "begun").touch()
         deadline = time.monotonic() + 30
         while not request and time.monotonic() < deadline:
-            heartbeat.at("a step")
+            watchdog.report("a step")
             time.sleep(0.01)
         (note / "partial").write_text(str(request.signal))
         (note / "partial").rename(note / "ended")
-        heartbeat.stop()
+        watchdog.stop()
     os._exit(0)
 while not (note / "begun").exists():
     time.sleep(0.01)
@@ -111,7 +111,7 @@ def two():
         process.communicate()
 
 
-def test_a_process_that_is_stuck_ends_and_tells_where_each_one_is(two, tmp_path):
+def test_a_stuck_process_ends_and_reports_the_phase_of_each(two, tmp_path):
     processes = two(1, tmp_path, "one sleeps")
     errors = [process.communicate(timeout=60)[1] for process in processes]
     assert STUCK in [process.returncode for process in processes]
@@ -121,7 +121,7 @@ def test_a_process_that_is_stuck_ends_and_tells_where_each_one_is(two, tmp_path)
     here = re.escape(socket.gethostname())
     assert re.search(rf"rank 0 on {here}: the sum of the gradients, for \d s", report)
     assert re.search(rf"rank 1 on {here}: reading a picture without end, for \d s", report)
-    assert "no sign of life" not in report
+    assert "nothing heard" not in report
     logs = [tmp_path / f"log_rank{rank}.txt" for rank in (0, 1)]
     text = next(log.read_text() for log in logs if log.exists())
     assert text.startswith("virtex: error: rank")
@@ -139,7 +139,7 @@ def test_a_process_that_cannot_end_by_itself_ends_after_the_failure_of_another(t
     _, errors = first.communicate(timeout=30)
     assert time.monotonic() - begin < 15
     assert first.returncode == 1
-    assert re.search(rf"^virtex: error: {failed}\nSo rank 0 ends too", errors, re.M)
+    assert re.search(rf"^virtex: error: {failed}\nRank 0 ends too", errors, re.M)
 
 
 def test_a_process_that_was_stopped_gives_no_sign_of_life(two, tmp_path):
@@ -149,7 +149,7 @@ def test_a_process_that_was_stopped_gives_no_sign_of_life(two, tmp_path):
     _, errors = first.communicate(timeout=60)
     assert first.returncode == STUCK
     assert re.search(r"rank 0 on .*: the sum of the gradients, for \d s\n", errors)
-    assert re.search(r"rank 1 on .*; no sign of life for \d s\n", errors)
+    assert re.search(r"rank 1 on .*; nothing heard for \d s\n", errors)
 
 
 def test_a_stopped_process_that_serves_the_store_does_not_hold_up_the_others(two, tmp_path):
@@ -177,7 +177,7 @@ def test_one_process_is_watched_too_and_its_log_gets_the_report_and_the_tracebac
     log.write_text("iteration 1\n")
     ended = alone(0.4, log)
     assert ended.returncode == STUCK
-    assert "a call that does not come back" in ended.stderr
+    assert "a call that does not return" in ended.stderr
     first, report, *traceback = log.read_text().splitlines()
     assert first == "iteration 1"
     assert report.startswith("virtex: error: rank 0 has been stuck")
@@ -199,23 +199,23 @@ def test_a_log_on_a_disk_that_does_not_answer_does_not_keep_it_alive(tmp_path):
 
 
 def test_a_process_that_moves_on_lives(capfd):
-    heartbeat = Heartbeat(0, 1, None, 1.0)
+    watchdog = Watchdog(0, 1, None, 1.0)
     for step in range(30):
-        heartbeat.at(f"step {step}")
+        watchdog.report(f"step {step}")
         time.sleep(0.05)
-    assert heartbeat.where == "step 29"
-    heartbeat.stop()
+    assert watchdog.phase == "step 29"
+    watchdog.stop()
     assert capfd.readouterr().err == ""
 
 
 def test_infinity_watches_nothing(capfd):
-    heartbeat = Heartbeat(0, 1, None, math.inf)
-    assert heartbeat.interval == Heartbeat(0, 1, None, 1e9).interval > 0
-    time.sleep(heartbeat.interval + 0.5)
+    watchdog = Watchdog(0, 1, None, math.inf)
+    assert watchdog.interval == Watchdog(0, 1, None, 1e9).interval > 0
+    time.sleep(watchdog.interval + 0.5)
     assert capfd.readouterr().err == ""
     start = time.monotonic()
-    heartbeat.stop()
-    assert time.monotonic() - start < 0.8 * heartbeat.interval  # does not wait for the next beat
+    watchdog.stop()
+    assert time.monotonic() - start < 0.8 * watchdog.interval  # does not wait for the next beat
 
 
 def test_the_end_of_the_parent_is_a_request_to_stop(tmp_path):
@@ -227,8 +227,8 @@ def test_the_end_of_the_parent_is_a_request_to_stop(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("silent", "told"), [(0, ""), (3.9, ""), (4.1, "; no sign of life for 4 s")]
+    ("silent", "added"), [(0, ""), (3.9, ""), (4.1, "; nothing heard for 4 s")]
 )
-def test_four_beats_that_did_not_come_are_silence(silent, told):
+def test_four_missing_beats_are_silence(silent, added):
     beat = Beat("a step", 2.6, 1000.0, "node-a")
-    assert beat.line(3, 1000 + silent, 1.0) == f"rank 3 on node-a: a step, for 3 s{told}"
+    assert beat.line(3, 1000 + silent, 1.0) == f"rank 3 on node-a: a step, for 3 s{added}"

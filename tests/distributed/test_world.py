@@ -7,20 +7,20 @@ import sys
 import pytest
 import torch
 
-from virtex.distributed.environment import Place
-from virtex.distributed.launch import Machines, launch
-from virtex.distributed.world import Limits, check_gpus, connect
+from virtex.distributed.environment import ProcessInfo
+from virtex.distributed.launch import LaunchConfig, launch
+from virtex.distributed.world import Timeouts, check_gpus, connect
 from virtex.errors import UserError
 
 SUMS = """
 import sys
 import torch
-from virtex.distributed.environment import find_place
-from virtex.distributed.launch import Machines, launch
-from virtex.distributed.world import Limits, connect
+from virtex.distributed.environment import read_environment
+from virtex.distributed.launch import LaunchConfig, launch
+from virtex.distributed.world import Timeouts, connect
 
 def main(tenth):
-    with connect(find_place(), gpus=False, limits=Limits()) as (world, _):
+    with connect(read_environment(), gpus=False, timeouts=Timeouts()) as (world, _):
         total = world.sum(torch.tensor([world.rank + 1.0, tenth]))
         world.wait()
         assert world.main == (world.rank == 0)
@@ -29,26 +29,26 @@ def main(tenth):
     return 3 if world.main else 4
 
 def start():
-    return launch(main, 0.25, Machines(processes=2, url=sys.argv[1]))
+    return launch(main, 0.25, LaunchConfig(processes=2, url=sys.argv[1]))
 """
 
 
 FAILS = """
 import sys
 from virtex.errors import UserError
-from virtex.distributed.environment import find_place
-from virtex.distributed.launch import Machines, launch
-from virtex.distributed.world import Limits, connect
+from virtex.distributed.environment import read_environment
+from virtex.distributed.launch import LaunchConfig, launch
+from virtex.distributed.world import Timeouts, connect
 
 def main(_):
-    with connect(find_place(), gpus=False, limits=Limits()) as (world, _):
+    with connect(read_environment(), gpus=False, timeouts=Timeouts()) as (world, _):
         if world.rank == 1:
             raise UserError("no annotations")
         world.wait()
     return 0
 
 def start():
-    return launch(main, None, Machines(processes=2, url=sys.argv[1]))
+    return launch(main, None, LaunchConfig(processes=2, url=sys.argv[1]))
 """
 
 
@@ -93,7 +93,7 @@ def test_a_failing_process_ends_the_others_with_its_message(tmp_path):
 
 
 def test_one_process_needs_no_others():
-    with connect(Place(), gpus=False, limits=Limits()) as (world, _):
+    with connect(ProcessInfo(), gpus=False, timeouts=Timeouts()) as (world, _):
         assert (world.rank, world.size, world.main) == (0, 1, True)
         tensor = torch.tensor([2.5])
         assert world.sum(tensor).item() == 2.5
@@ -102,7 +102,7 @@ def test_one_process_needs_no_others():
 
 def test_one_process_is_not_launched():
     pids = []
-    assert launch(lambda pid: pids.append(pid) or 5, os.getpid(), Machines()) == 5
+    assert launch(lambda pid: pids.append(pid) or 5, os.getpid(), LaunchConfig()) == 5
     assert pids == [os.getpid()]
 
 

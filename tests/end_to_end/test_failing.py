@@ -139,7 +139,7 @@ def test_without_an_agent_the_other_process_ends_too_and_names_the_one_at_fault(
     assert [process.returncode for process in job.processes] == [1, 1]
     named = re.findall(rf"^virtex pretrain: error: {FAILED.format(rank)}", job.printed, re.M)
     assert len(named) == 2
-    assert f"So rank {1 - rank} ends too (iteration 3, " in job.printed
+    assert f"Rank {1 - rank} ends too (iteration 3, " in job.printed
 
 
 @pytest.mark.slow

@@ -27,7 +27,7 @@ def test_every_kind_is_drawn_twice():
 def reference(tmp_path_factory):
     root = tmp_path_factory.mktemp("faults")
     faults.prepare(root)
-    return faults.peaceful(root)
+    return faults.undisturbed(root)
 
 
 @pytest.mark.slow

@@ -188,7 +188,7 @@ def test_a_job_recovers_by_itself_from_the_loss_of_the_process_that_saves(
     os.kill(process_of(agent, 0), signal.SIGKILL)
     status, output, errors = ended(agent, seconds=90)
     assert status == 0, errors
-    assert re.search(r"going on from .*checkpoint_\d+\.pth", output)
+    assert re.search(r"resuming from .*checkpoint_\d+\.pth", output)
     assert_is(run, undisturbed)
 
 
@@ -257,7 +257,7 @@ def test_a_machine_that_does_not_come_is_named_in_time(starter, run):
     status, _, errors = ended(process)
     assert status == 1
     assert time.monotonic() - start < 40
-    assert re.search(r"rank 1\b|machine 0 of 2 could not meet the others", errors)
+    assert re.search(r"rank 1\b|machine 0 of 2 could not join the others", errors)
     assert "Traceback" not in errors
 
 
@@ -275,7 +275,7 @@ def test_a_task_that_does_not_come_is_named(starter, run):
     process = starter.start(run, "--meet-within", 2, **told, MASTER_PORT=str(free_port()))
     status, _, errors = ended(process)
     assert status == 1
-    assert "1 of 2 processes have not come within 2 s: rank 1." in errors
+    assert "1 of 2 processes did not join within 2 s: rank 1." in errors
     assert "Traceback" not in errors
 
 
@@ -300,7 +300,9 @@ def test_machines_with_different_settings_are_told_apart_before_the_run(starter,
     status, _, errors = ended(first)
     assert status == 2
     assert re.search(r"rank 0 on .*: ready", errors)
-    assert re.search(r"rank 1 on .*: NOT READY.*\n +configuration is \w+, of rank 0 it is", errors)
+    assert re.search(
+        r"rank 1 on .*: NOT READY.*\n +configuration is \w+, but \w+ on rank 0", errors
+    )
     status, _, errors = ended(second)
     assert status == 2
     assert "Traceback" not in errors
@@ -338,7 +340,7 @@ def test_the_second_job_in_a_directory_is_refused_and_the_first_unharmed(starter
     second = starter.start(run, "--resume-from", "latest")
     status, _, errors = ended(second)
     assert status == 2
-    assert f"another job is writing into {run}: process " in errors
+    assert f"another job is writing to {run}: process " in errors
     assert "Traceback" not in errors
     status, _, errors = ended(first)
     assert status == 0, errors

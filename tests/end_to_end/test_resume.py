@@ -69,7 +69,7 @@ def test_latest_passes_over_a_damaged_checkpoint_and_says_so(scenes, reference, 
     os.truncate(run / "checkpoint_14.pth", 10_000_000)
     assert scenes.pretrain(run, "--checkpoint-every", EVERY, "--resume-from", "latest") == 0
     output = capsys.readouterr().out
-    assert "checkpoint_14.pth is damaged; the one before it is used" in output
+    assert "checkpoint_14.pth is damaged; the previous one is used" in output
     assert "checkpoint_7.pth, iteration 7" in output
     # Also without workers, which the reference had.
     assert first_difference(final(run), final(reference)) is None

@@ -8,7 +8,7 @@ from virtex.checkpoints import file as checkpoint
 from virtex.data.sources.coco_objects import CocoCategories
 from virtex.inference.pretrained import load
 from virtex.synthetic.words import SHAPES
-from virtex.text.categories import Categories
+from virtex.text.vocabulary import Categories
 
 SHORT = ("OPTIM.NUM_ITERATIONS", "4")
 LOSSES = {

@@ -1,4 +1,4 @@
-"""Whether a job goes on after its processes have ended: small programs in place of training."""
+"""Whether a job continues after its processes have ended: small programs in place of training."""
 
 import os
 import signal
@@ -63,7 +63,7 @@ def directory(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "signals", [[signal.SIGUSR2], [signal.SIGTERM, signal.SIGUSR2], [signal.SIGUSR2] * 2]
 )
-def test_a_run_that_was_stopped_and_saved_goes_on(signals):
+def test_a_run_that_was_stopped_and_saved_is_resumed(signals):
     job = submit(PretrainTask(first=waits(), again=exits(0), begun="stopped0"))
     interrupt(*signals)
     assert job.results() == [0]
@@ -77,7 +77,7 @@ def test_all_processes_of_a_run_go_on_together():
     assert job.results() == [0, 0]
 
 
-def test_a_run_that_was_stopped_before_it_began_begins_anew():
+def test_a_run_that_was_stopped_before_it_started_starts_again():
     job = submit(PretrainTask(first=waits(), again=exits(0), begun="never"))
     interrupt(signal.SIGUSR2)
     while not Path("stopped0").exists():
@@ -133,7 +133,7 @@ def test_a_process_that_was_killed_has_the_status_that_a_shell_gives_it(monkeypa
 
 
 @pytest.mark.parametrize(("count", "ran"), [("0", "first"), ("1", "again")])
-def test_a_job_that_slurm_has_started_again_by_itself_goes_on(monkeypatch, count, ran):
+def test_a_job_that_slurm_has_requeued_resumes(monkeypatch, count, ran):
     monkeypatch.setenv("SUBMITIT_EXECUTOR", "slurm")
     monkeypatch.setenv("SLURM_RESTART_COUNT", count)
     Path("begun").touch()

@@ -1,6 +1,7 @@
 """A model from one file: published, of older releases, bare, and our own."""
 
 import pickle
+import re
 from pathlib import Path
 
 import numpy as np
@@ -151,7 +152,9 @@ def test_what_is_given_replaces_what_a_checkpoint_of_ours_holds(files):
     assert virtex.load(path, config=config).config.model.decoder.beam_size == 2
     other = files.root / "other.model"
     other.write_bytes(train(["many other words in here, 0123456789 {}"] * 2 + ["xyz"], 36))
-    with pytest.raises(UserError, match=r"other\.model: DATA\.VOCAB_SIZE is 100, the file's is 36"):
+    with pytest.raises(
+        UserError, match=r"other\.model: DATA\.VOCAB_SIZE is 100, but the file's is 36"
+    ):
         virtex.load(path, tokenizer=other)
 
 
@@ -186,7 +189,9 @@ def test_weights_without_a_vocabulary_ask_for_it(files):
 def test_a_vocabulary_of_another_size_is_named_with_both(files):
     other = files.root / "other.model"
     other.write_bytes(vocabulary(90))
-    with pytest.raises(UserError, match=r"other\.model: DATA\.VOCAB_SIZE is 100, the file's is 90"):
+    with pytest.raises(
+        UserError, match=r"other\.model: DATA\.VOCAB_SIZE is 100, but the file's is 90"
+    ):
         virtex.load(files.saved(files.weights), config=files.config, tokenizer=other)
 
 
@@ -199,27 +204,27 @@ def test_weights_of_another_vocabulary_are_named_so(files):
     text = str(caught.value)
     assert "weights.pth do not fit" in text
     assert "they are for a vocabulary of 100, DATA.VOCAB_SIZE is 90" in text
-    assert "textual.output.bias [100] for [90]" in text
+    assert "textual.output.bias [100] instead of [90]" in text
 
 
 def test_weights_of_another_task_are_named_by_what_is_there(files):
     config = configured("MODEL.NAME", "captioning")
-    with pytest.raises(UserError, match=r"26 left over: backward_textual\.") as caught:
+    with pytest.raises(UserError, match=r"unexpected keys \(26\): backward_textual\.") as caught:
         virtex.load(files.saved(files.weights), config=config, tokenizer=files.tokenizer)
     assert "missing" not in str(caught.value)
     forward = {k: v for k, v in files.weights.items() if not k.startswith("backward")}
     text = message(files, forward)
     # What both heads share is not missing.
-    assert "missing: backward_textual.transformer.layers.0" in text
-    assert "left over" not in text
+    assert re.search(r"missing keys \(\d+\): backward_textual\.transformer\.layers\.0", text)
+    assert "unexpected" not in text
 
 
 def test_a_missing_and_a_foreign_weight_are_named(files):
     spoiled = dict(files.weights)
     spoiled["visual.cnn.fc.weight"] = spoiled.pop("visual.cnn.conv1.weight")
     text = message(files, spoiled)
-    assert "1 missing: visual.cnn.conv1.weight" in text
-    assert "1 left over: visual.cnn.fc.weight" in text
+    assert "missing keys (1): visual.cnn.conv1.weight" in text
+    assert "unexpected keys (1): visual.cnn.fc.weight" in text
 
 
 def test_two_values_for_one_tensor_are_refused(files):

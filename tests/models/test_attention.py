@@ -149,7 +149,7 @@ def test_dropout_takes_whole_weights_of_attention():
 
 
 @pytest.mark.parametrize("norm_first", [False, True], ids=["postnorm", "prenorm"])
-def test_a_layer_tells_the_weights_that_torchs_uses(norm_first):
+def test_a_layer_returns_the_weights_that_torchs_uses(norm_first):
     layer = DecoderLayer(12, 3, 20, 0.0, norm_first).double()
     small.spread(layer, seed=0)
     theirs = nn.TransformerDecoderLayer(
@@ -166,7 +166,7 @@ def test_a_layer_tells_the_weights_that_torchs_uses(norm_first):
 
     hook = theirs.multihead_attn.register_forward_pre_hook(ask_for_weights)
     theirs(x, grid, tgt_mask=~earlier)
-    output, weights = layer.cross_attention(x, grid, earlier)
+    output, weights = layer.forward_with_weights(x, grid, earlier)
     torch.testing.assert_close(weights, asked[0], **CLOSE)
     assert torch.equal(output, layer(x, grid, earlier))
 

@@ -61,26 +61,26 @@ def test_one_token_a_time_equals_all_at_once(norm_first, layers, images, beams, 
     generator = torch.Generator().manual_seed(seed)
     # Words, and unknown ones too.
     drawn = torch.randint(0, small.VOCABULARY, (length, len(of_image)), generator=generator)
-    memory, tokens = decoder.begin(grid), drawn[0].unsqueeze(1)
+    cache, tokens = decoder.prefill(grid), drawn[0].unsqueeze(1)
     for newest in drawn[1:]:
-        got, memory = decoder.step(tokens[:, -1], memory)
+        got, cache = decoder.decode_step(tokens[:, -1], cache)
         torch.testing.assert_close(got, logits_of(decoder, grid[of_image], tokens)[:, -1], **CLOSE)
         parents = torch.randint(0, beams, of_image.shape, generator=generator) + of_image * beams
-        memory = memory.select(parents)
+        cache = cache.select(parents)
         tokens = torch.cat((tokens[parents], newest.unsqueeze(1)), dim=1)
-    got, memory = decoder.step(tokens[:, -1], memory)
+    got, cache = decoder.decode_step(tokens[:, -1], cache)
     torch.testing.assert_close(got, logits_of(decoder, grid[of_image], tokens)[:, -1], **CLOSE)
-    assert memory.length == length
+    assert cache.length == length
 
 
 @torch.no_grad()
 def test_memory_is_a_value():
-    """A step, or a choice of rows, leaves the memory that it was given as it was."""
+    """A step, or a choice of rows, leaves the cache that it was given as it was."""
     decoder = decoder_of()
-    _, memory = decoder.step(torch.tensor([3, 4]), decoder.begin(grid_of(2)))
-    first, _ = decoder.step(torch.tensor([5, 6]), memory)
-    decoder.step(torch.tensor([7, 8]), memory.select(torch.tensor([1, 0])))
-    again, _ = decoder.step(torch.tensor([5, 6]), memory)
+    _, cache = decoder.decode_step(torch.tensor([3, 4]), decoder.prefill(grid_of(2)))
+    first, _ = decoder.decode_step(torch.tensor([5, 6]), cache)
+    decoder.decode_step(torch.tensor([7, 8]), cache.select(torch.tensor([1, 0])))
+    again, _ = decoder.decode_step(torch.tensor([5, 6]), cache)
     assert torch.equal(first, again)
 
 
@@ -145,7 +145,7 @@ def test_every_grid_position_matters_and_their_order_does_not():
 @torch.no_grad()
 def test_cross_attention_rows_sum_to_one_and_are_zero_at_padding(norm_first):
     decoder, grid, tokens = decoder_of(norm_first, layers=3), grid_of(2), words(2, 6)
-    weights = decoder.cross_attention(decoder.project(grid), tokens, torch.tensor([6, 4]))
+    weights = decoder.cross_attention_weights(decoder.project(grid), tokens, torch.tensor([6, 4]))
     assert weights.shape == (2, 3, 2, 6, 6)
     assert (weights >= 0).all()
     sums = torch.ones(2, 3, 2, 6, dtype=torch.float64)
@@ -162,10 +162,10 @@ def test_cross_attention_rows_sum_to_one_and_are_zero_at_padding(norm_first):
 def test_cross_attention_is_each_layers_on_the_way_to_the_logits(norm_first):
     decoder, grid, tokens = decoder_of(norm_first, layers=3), grid_of(2), words(2, 5)
     projected, lengths = decoder.project(grid), torch.tensor([5, 5])
-    weights = decoder.cross_attention(projected, tokens, lengths)
+    weights = decoder.cross_attention_weights(projected, tokens, lengths)
     x, earlier = decoder.embedding(tokens), torch.ones(5, 5, dtype=torch.bool).tril()
     for index, layer in enumerate(decoder.transformer.layers):
-        x, of_layer = layer.cross_attention(x, projected, earlier)
+        x, of_layer = layer.forward_with_weights(x, projected, earlier)
         torch.testing.assert_close(weights[:, index], of_layer, **CLOSE)
     logits = decoder.output(decoder.transformer.norm(x))
     torch.testing.assert_close(logits, decoder(projected, tokens, earlier), **CLOSE)
@@ -175,10 +175,10 @@ def test_cross_attention_is_each_layers_on_the_way_to_the_logits(norm_first):
 def test_cross_attention_sees_neither_later_words_nor_padding_nor_other_images():
     decoder, grid, tokens = decoder_of(), grid_of(2), words(2, 6)
     projected, lengths = decoder.project(grid), torch.tensor([6, 4])
-    weights = decoder.cross_attention(projected, tokens, lengths)
-    alone = decoder.cross_attention(projected[1:], tokens[1:, :4], lengths[1:])
+    weights = decoder.cross_attention_weights(projected, tokens, lengths)
+    alone = decoder.cross_attention_weights(projected[1:], tokens[1:, :4], lengths[1:])
     torch.testing.assert_close(weights[1:, :, :, :4], alone, **CLOSE)
-    shorter = decoder.cross_attention(projected[:1], tokens[:1, :3], torch.tensor([3]))
+    shorter = decoder.cross_attention_weights(projected[:1], tokens[:1, :3], torch.tensor([3]))
     torch.testing.assert_close(weights[:1, :, :, :3], shorter, **CLOSE)
 
 
@@ -188,7 +188,7 @@ def test_cross_attention_moves_with_the_grid():
     order = [3, 0, 5, 1, 4, 2]
     shuffled = grid.flatten(2)[:, :, order].view_as(grid)
     weights, moved = (
-        decoder.cross_attention(decoder.project(g), tokens, torch.tensor([4]))
+        decoder.cross_attention_weights(decoder.project(g), tokens, torch.tensor([4]))
         for g in (grid, shuffled)
     )
     torch.testing.assert_close(moved, weights[..., order], **CLOSE)

@@ -68,7 +68,7 @@ def test_lookahead_equals_a_plain_loop(alpha, steps, momentum, seed):
 
 @settings(deadline=None, max_examples=25)
 @given(cut=st.integers(0, STEPS), steps=st.integers(1, 6))
-def test_a_fresh_optimizer_with_the_state_goes_on_identically(cut, steps):
+def test_a_fresh_optimizer_with_the_state_continues_identically(cut, steps):
     whole = weights()
     descend(lookahead_of(whole, steps=steps), whole, 0, STEPS)
     begun = weights()

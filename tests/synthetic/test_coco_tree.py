@@ -31,18 +31,18 @@ def read(root: Path, kind: str, split: str) -> dict[str, list[dict]]:
 def test_every_image_has_a_file_five_captions_and_objects(
     root: Path, split: str, count: int
 ) -> None:
-    told, seen = read(root, "captions", split), read(root, "instances", split)
-    assert told["images"] == seen["images"]
-    assert len(told["images"]) == count
+    captioned, seen = read(root, "captions", split), read(root, "instances", split)
+    assert captioned["images"] == seen["images"]
+    assert len(captioned["images"]) == count
     names = {path.name for path in (root / f"{split}2017").iterdir()}
-    assert names == {image["file_name"] for image in told["images"]}
-    for image in told["images"]:
+    assert names == {image["file_name"] for image in captioned["images"]}
+    for image in captioned["images"]:
         with Image.open(root / f"{split}2017" / image["file_name"]) as picture:
             assert (picture.format, picture.size) == ("JPEG", (image["width"], image["height"]))
-    captions = Counter(item["image_id"] for item in told["annotations"])
-    assert captions == {image["id"]: 5 for image in told["images"]}
+    captions = Counter(item["image_id"] for item in captioned["annotations"])
+    assert captions == {image["id"]: 5 for image in captioned["images"]}
     assert {item["image_id"] for item in seen["annotations"]} == set(captions)
-    for part in (told, seen):
+    for part in (captioned, seen):
         assert len({item["id"] for item in part["annotations"]}) == len(part["annotations"])
 
 

@@ -105,10 +105,10 @@ def test_most_objects_is_kept() -> None:
 
 def test_scenes_are_those_of_every_other_machine() -> None:
     """A change of this hash is a change of the data: results before and after do not compare."""
-    told = []
+    drawn = []
     for index in range(200):
         random = scene_random(0, "train", index)
         scene = compose(random)
-        told.append([asdict(scene), captions(scene, random)])
-    digest = hashlib.sha256(json.dumps(told).encode()).hexdigest()
+        drawn.append([asdict(scene), captions(scene, random)])
+    digest = hashlib.sha256(json.dumps(drawn).encode()).hexdigest()
     assert digest == "a4cd103af448082594b25091a32585e740f0bff8deac7cd9e95544ec79a53de0"

@@ -4,18 +4,18 @@ from pathlib import Path
 import pytest
 
 from virtex.errors import UserError
-from virtex.synthetic.publishing import LISTING, published
+from virtex.synthetic.publishing import LISTING, atomic_directory
 
 
 def publish(output: Path, text: str, *, overwrite: bool = False) -> None:
-    with published(output, overwrite, {"seed": 0}) as root:
+    with atomic_directory(output, overwrite, {"seed": 0}) as root:
         (root / "pictures").mkdir()
         (root / "pictures" / "one.txt").write_text(text)
 
 
 def test_appears_whole_with_its_listing(tmp_path: Path) -> None:
     output = tmp_path / "new" / "scenes"
-    with published(output, False, {"seed": 3}) as root:
+    with atomic_directory(output, False, {"seed": 3}) as root:
         (root / "one.txt").write_text("1")
         assert not output.exists()
     assert (output / "one.txt").read_text() == "1"
@@ -30,7 +30,7 @@ def test_empty_directory_is_taken(tmp_path: Path) -> None:
 
 
 def publish_half(output: Path, interruption: type[BaseException]) -> None:
-    with published(output, True, {}) as root:
+    with atomic_directory(output, True, {}) as root:
         (root / "half.txt").write_text("half")
         raise interruption
 
@@ -78,7 +78,7 @@ def test_damaged_listing_makes_every_file_a_stranger(tmp_path: Path, listing: st
 
 
 def publish_late(output: Path) -> None:
-    with published(output, False, {}):
+    with atomic_directory(output, False, {}):
         output.mkdir()
         (output / "mine.txt").write_text("precious")
 

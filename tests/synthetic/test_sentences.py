@@ -30,7 +30,7 @@ SENTENCE = re.compile(
 
 
 @st.composite
-def told_scenes(draw: st.DrawFn) -> tuple[Scene, tuple[str, ...]]:
+def captioned_scenes(draw: st.DrawFn) -> tuple[Scene, tuple[str, ...]]:
     random = scene_random(draw(st.integers(0, 2**32)), "train", draw(st.integers(0, 1000)))
     scene = compose(random, draw(st.integers(1, 3)))
     return scene, captions(scene, random)
@@ -98,40 +98,40 @@ def judge_closing(closing: str | None, objects: list[Object]) -> None:
 
 
 @settings(max_examples=300, deadline=None)
-@given(told_scenes())
-def test_every_word_of_every_caption_is_true(told: tuple[Scene, tuple[str, ...]]) -> None:
-    scene, sentences = told
+@given(captioned_scenes())
+def test_every_word_of_every_caption_is_true(captioned: tuple[Scene, tuple[str, ...]]) -> None:
+    scene, sentences = captioned
     for caption in sentences:
         judge(caption, scene)
 
 
 @settings(deadline=None)
-@given(told_scenes())
+@given(captioned_scenes())
 def test_mirrored_picture_fits_the_caption_with_left_and_right_swapped(
-    told: tuple[Scene, tuple[str, ...]],
+    captioned: tuple[Scene, tuple[str, ...]],
 ) -> None:
-    scene, sentences = told
+    scene, sentences = captioned
     for caption in sentences:
         judge(swap_left_right(caption), scene.mirrored())
 
 
 @settings(deadline=None)
-@given(told_scenes())
+@given(captioned_scenes())
 def test_five_different_captions_that_normalisation_keeps(
-    told: tuple[Scene, tuple[str, ...]],
+    captioned: tuple[Scene, tuple[str, ...]],
 ) -> None:
-    sentences = told[1]
+    sentences = captioned[1]
     assert len(set(sentences)) == 5
     assert all(normalize_caption(caption) == caption for caption in sentences)
     assert all(re.fullmatch(r"[a-z]+( [a-z]+)*", caption) for caption in sentences)
 
 
 @settings(deadline=None)
-@given(told_scenes())
+@given(captioned_scenes())
 def test_own_captions_pass_the_judge_of_generated_ones(
-    told: tuple[Scene, tuple[str, ...]],
+    captioned: tuple[Scene, tuple[str, ...]],
 ) -> None:
-    scene, sentences = told
+    scene, sentences = captioned
     objects = [(item.look.color, item.look.shape) for item in scene.objects]
     for caption in sentences:
         assert is_true(caption, objects)

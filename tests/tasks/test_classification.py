@@ -20,8 +20,8 @@ from virtex.tasks.classification import (
     LabelSetClassification,
     TokenLabelEncoder,
 )
-from virtex.text.categories import Categories
 from virtex.text.tokenizer import Tokenizer, train
+from virtex.text.vocabulary import Categories
 
 TOKENIZER = Tokenizer.from_bytes(train(["a cat and a dog left of it"] * 3, 45))
 LABELS = 9

@@ -1,9 +1,8 @@
 import pytest
 
 from virtex.errors import UserError
-from virtex.text.categories import Categories
 from virtex.text.tokenizer import Tokenizer, train
-from virtex.text.vocabulary import check_categories, check_tokenizer
+from virtex.text.vocabulary import Categories, check_categories, check_tokenizer
 
 TOKENIZER = Tokenizer.from_bytes(train(["a red circle", "a blue square"], 25))
 FIGURES = {"vocab_size": 25, "unk_index": 0, "sos_index": 1, "eos_index": 2, "mask_index": 3}
@@ -16,7 +15,7 @@ def test_figures_that_agree_pass():
 @pytest.mark.parametrize("figure", FIGURES)
 def test_a_figure_that_disagrees_is_named_with_both_sides(figure):
     wrong = FIGURES | {figure: 999}
-    both = rf"v\.model: DATA\.{figure.upper()} is 999, the file's is {FIGURES[figure]}\."
+    both = rf"v\.model: DATA\.{figure.upper()} is 999, but the file's is {FIGURES[figure]}\."
     with pytest.raises(UserError, match=both):
         check_tokenizer(TOKENIZER, source="v.model", **wrong)
 

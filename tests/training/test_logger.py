@@ -6,18 +6,18 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from virtex.training.logger import Journal
+from virtex.training.logger import RunLogger
 
 
 @pytest.fixture
 def write(tmp_path):
-    """A function that keeps a journal of the iterations `first` … `last`."""
+    """A function that logs the iterations `first` … `last`."""
 
     def write(first, last, rank=0):
-        with closing(Journal(tmp_path, rank=rank, first=first)) as journal:
+        with closing(RunLogger(tmp_path, rank=rank, first=first)) as logger:
             for iteration in range(first, last + 1):
-                journal.scalars(iteration, {"train/loss": iteration / 7})
-                journal.say(f"iteration {iteration}")
+                logger.log_scalars(iteration, {"train/loss": iteration / 7})
+                logger.info(f"iteration {iteration}")
 
     return write
 
@@ -72,15 +72,15 @@ def test_other_processes_write_their_log_alone(tmp_path, write, capsys):
 
 
 def test_an_error_goes_to_the_log_alone(tmp_path, capsys):
-    with closing(Journal(tmp_path, rank=0, first=1)) as journal:
-        journal.record("a bad image")
+    with closing(RunLogger(tmp_path, rank=0, first=1)) as logger:
+        logger.log_error("a bad image")
     assert "ERROR a bad image" in (tmp_path / "log_rank0.txt").read_text(encoding="utf-8")
     assert capsys.readouterr() == ("", "")
 
 
 def test_a_page_is_a_picture_and_its_text(tmp_path):
-    with closing(Journal(tmp_path, rank=0, first=1)) as journal:
-        journal.page(5, "val/captions", np.zeros((8, 6, 3), np.uint8), "a red circle")
+    with closing(RunLogger(tmp_path, rank=0, first=1)) as logger:
+        logger.log_images(5, "val/captions", np.zeros((8, 6, 3), np.uint8), "a red circle")
     board = EventAccumulator(str(tmp_path))
     board.Reload()
     (picture,) = board.Images("val/captions")

@@ -21,8 +21,8 @@ from virtex.optim.groups import parameter_groups
 from virtex.optim.lookahead import Lookahead
 from virtex.training.run import distributed
 from virtex.training.precision import choose_precision
-from virtex.distributed.environment import find_place
-from virtex.distributed.world import Limits, connect
+from virtex.distributed.environment import read_environment
+from virtex.distributed.world import Timeouts, connect
 from virtex.training.loop import TrainState, optimize, validate
 
 def rows_of_this_process(world, rows, seed):
@@ -100,7 +100,7 @@ def resume(world, *settings):
         differing[iteration] = [name for name in ours if not torch.equal(ours[name], theirs[name])]
     return differing
 
-with connect(find_place(), gpus=False, limits=Limits()) as (world, _):
+with connect(read_environment(), gpus=False, timeouts=Timeouts()) as (world, _):
     laws = {"agree": agree, "resume": resume}
     results = [laws[law](world, *settings) for law, *settings in json.loads(sys.argv[1])]
     if world.main:

@@ -2,17 +2,17 @@ from contextlib import closing
 
 import pytest
 
-from virtex.training.logger import Journal
+from virtex.training.logger import RunLogger
 from virtex.training.scalars import SCALARS, LastScalars, last_scalars
 
 
 @pytest.fixture
 def path(tmp_path):
-    """The scalars that a journal has written of two iterations."""
-    with closing(Journal(tmp_path, rank=0, first=1)) as journal:
-        journal.scalars(1, {"train/loss": 3.0, "learning_rate/visual": 1})
-        journal.scalars(1, {"val/loss": 4.0})
-        journal.scalars(2, {"train/loss": float("inf")})
+    """The scalars that a logger has written of two iterations."""
+    with closing(RunLogger(tmp_path, rank=0, first=1)) as logger:
+        logger.log_scalars(1, {"train/loss": 3.0, "learning_rate/visual": 1})
+        logger.log_scalars(1, {"val/loss": 4.0})
+        logger.log_scalars(2, {"train/loss": float("inf")})
     return tmp_path / SCALARS
 
 

@@ -1,6 +1,6 @@
 """Faults of the second round: errors in a step, lost main processes, stopped workers, memory.
 
-The first round's are in `fault_kinds`.
+Those of the first round are in `tools.faults.kinds`.
 """
 
 import shutil
@@ -16,11 +16,11 @@ from tools.faults.kinds import KINDS, NEVER, Kind, NotTestable, Trial, fill, sen
 WORKERS_END_SECONDS = 2.0
 SHARED_MEMORY = Path("/dev/shm")
 _STEP_SECONDS = 15.0
-"""In which a job must end after an error in a step."""
+"""The time within which a job must end after an error in a step."""
 
 
 def fail_in_step(error: str) -> Kind:
-    """A step of a drawn rank raises; where there is a restart, in the first attempt alone."""
+    """A step of a random rank raises, in the first attempt only."""
 
     def prepare(trial: Trial) -> None:
         rank = trial.rng.randrange(trial.launcher.processes)
@@ -34,7 +34,7 @@ def fail_in_step(error: str) -> Kind:
         trial.must_say = rf"rank {rank}\b"
 
     def inject(trial: Trial) -> str:
-        wait(lambda: MESSAGE in trial.job.said or trial.job.ended, 120)
+        wait(lambda: MESSAGE in trial.job.output or trial.job.ended, 120)
         where = trial.environment
         return f"rank {where['FAILING_RANK']}, step {where['FAILING_STEP']}"
 
@@ -53,7 +53,7 @@ def fail_in_step(error: str) -> Kind:
 
 
 def kill_main_processes(trial: Trial) -> str:
-    """SIGKILL to agents and ranks: nobody is left to end the workers but themselves."""
+    """Kill agents and ranks, so that the workers must end by themselves."""
     job = trial.job
     wait(lambda: bool(job.workers()), 60)
     workers = job.workers()
@@ -87,19 +87,19 @@ def hang_up(trial: Trial) -> str:
 
 
 def interrupt(trial: Trial) -> str:
-    """As a terminal sends it, to all at once."""
+    """Send SIGINT to all processes at once, as a terminal does."""
     trial.job.send(signal.SIGINT, [process.pid for process in trial.job.processes()])
     return "to all processes"
 
 
 def with_little_shared_memory(trial: Trial) -> None:
-    """A mount namespace of its own, with 24 MB of shared memory."""
+    """Run the job in its own mount namespace with 24 MB of shared memory."""
     mount = 'mount -t tmpfs -o size=24m tmpfs /dev/shm && exec "$@"'
     words = ("unshare", "--mount", "sh", "-c", mount, "sh")
     try:
         subprocess.run([*words, "true"], check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError) as error:
-        raise NotTestable("no disk can be mounted here") from error
+        raise NotTestable("this machine cannot mount a disk") from error
     trial.prefix = words
 
 
@@ -116,7 +116,7 @@ def kill_first_machine(trial: Trial) -> str:
 
 
 def remove_a_shard(trial: Trial) -> str:
-    """What a resumed run trains on is not what it was: the last shard of training is gone."""
+    """Remove the last shard of training between stop and resume."""
     trial.job.end()
     train, away = trial.shards / "train", trial.shards / "away"
     shutil.copytree(train, away)
@@ -126,11 +126,11 @@ def remove_a_shard(trial: Trial) -> str:
         away.rename(train)
 
     trial.undo.append(back)
-    (train / "shards.json").unlink()  # else it is missing, and named as such
+    (train / "shards.json").unlink()  # otherwise the shard would be reported as missing
     shard = max(train.glob("*.tar"))
     for path in train.glob(f"*{shard.stem}*"):
         path.unlink()
-    trial.job.go_on()
+    trial.job.resume()
     wait(lambda: trial.job.ended, 120)
     if trial.job.statuses != [2] * len(trial.job.agents):
         trial.problems.append(f"resuming on other data ended with {trial.job.statuses}")
@@ -190,7 +190,7 @@ ENDINGS = {
             "kill -9 of the first machine",
             "The second ends, and says that the first was lost, not that it could not be reached.",
             kill_first_machine,
-            never=NEVER + "|see --dist-url|could not meet",
+            never=NEVER + "|see --dist-url|could not join",
             first=3,
             launchers=lambda launcher: launcher.machines == 2 and not launcher.restarts,
         ),

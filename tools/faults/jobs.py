@@ -1,7 +1,7 @@
 """A job of one to three processes under one of several launchers, watched from outside.
 
-Convention: everything that a job starts carries its mark in the environment, by which it is found
-whatever its parent or its process group has become. Linux only: it reads `/proc`.
+Convention: every process that a job starts has its mark in the environment, by which it is found
+whatever its parent or process group has become. Linux only: it reads `/proc`.
 """
 
 import os
@@ -17,7 +17,7 @@ from pathlib import Path
 
 ITERATIONS, EVERY = 20, 5
 HUNG_SECONDS = 120
-"""After these a job that has neither ended nor recovered counts as hung."""
+"""A job that has neither ended nor recovered after this time counts as hung."""
 MARK = "VIRTEX_FAULTS_MARK"
 CONFIG = """
 AMP: false
@@ -34,7 +34,7 @@ OPTIM: {{BATCH_SIZE: 12, CNN_LR: 0.05, LR: 0.01, WARMUP_STEPS: 3, NUM_ITERATIONS
 
 @dataclass(frozen=True)
 class Launcher:
-    """What starts the processes: torchrun, or `virtex pretrain` on `machines` with one each."""
+    """How the processes are started: torchrun, or `virtex pretrain` on `machines`, one each."""
 
     name: str
     machines: int = 0
@@ -51,19 +51,19 @@ LAUNCHERS = (
     Launcher("2 machines", machines=2),
     Launcher("2 machines, 1 restart", machines=2, restarts=1),
 )
-"""Of the first round."""
+"""The launchers of the first round."""
 MORE_LAUNCHERS = (
     Launcher("torchrun, 3 processes", processes=3),
     Launcher("torchrun, 3 processes, 1 restart", processes=3, restarts=1),
     Launcher("1 machine, 1 restart", machines=1, restarts=1, processes=1),
     *(one for one in LAUNCHERS if not one.own_store),
 )
-"""Of the second round."""
+"""The launchers of the second round."""
 
 
 @dataclass(frozen=True)
 class Process:
-    """One that is alive; `words` is its command line."""
+    """A living process; `words` is its command line."""
 
     pid: int
     parent: int
@@ -73,7 +73,7 @@ class Process:
 
 @dataclass
 class Job:
-    """A run's directory, and the commands that begin it or go on with it."""
+    """A run's directory, and the commands that start or resume it."""
 
     root: Path
     name: str
@@ -120,14 +120,14 @@ class Job:
             environments = [self.environment | store]
         self._start(commands, environments, self.prefix)
 
-    def go_on(self) -> None:
-        """Go on with the run if one has begun there: as many processes, without an agent."""
-        begun = (self.directory / "config.yaml").exists()
-        words = ["virtex", *self._words(), *(["--resume-from", "latest"] if begun else [])]
+    def resume(self) -> None:
+        """Resume the run, or start it if there is none: as many processes, without an agent."""
+        started = (self.directory / "config.yaml").exists()
+        words = ["virtex", *self._words(), *(["--resume-from", "latest"] if started else [])]
         size = self.launcher.processes
-        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-        meeting["WORLD_SIZE"] = str(size)
-        environments = [{**meeting, "RANK": str(rank)} for rank in range(size)]
+        rendezvous = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+        rendezvous["WORLD_SIZE"] = str(size)
+        environments = [{**rendezvous, "RANK": str(rank)} for rank in range(size)]
         self._start([words] * size, environments)
 
     def _words(self) -> list[object]:
@@ -162,7 +162,7 @@ class Job:
             ]
 
     def processes(self) -> list[Process]:
-        """All that belong to the job and are alive, wherever they hang."""
+        """All living processes of the job, wherever they are in the process tree."""
         return list(_marked(self.mark))
 
     def ranks(self) -> dict[int, int]:
@@ -186,7 +186,7 @@ class Job:
         ]
 
     def send(self, number: signal.Signals, pids: list[int]) -> None:
-        """Send a signal to those that are still there."""
+        """Send a signal to those processes that still exist."""
         for pid in pids:
             try:
                 os.kill(pid, number)
@@ -194,7 +194,7 @@ class Job:
                 continue
 
     def end(self) -> None:
-        """Kill whatever is left."""
+        """Kill all remaining processes."""
         while left := self.processes():
             self.send(signal.SIGKILL, [process.pid for process in left])
             time.sleep(0.05)
@@ -213,40 +213,40 @@ class Job:
 
     @property
     def log(self) -> str:
-        """What the first process wrote, in all sessions."""
+        """The log of rank 0, over all sessions."""
         path = self.directory / "log_rank0.txt"
         return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
 
     @property
-    def said(self) -> str:
+    def output(self) -> str:
         """What all processes wrote to the console."""
         return self.console.read_text(encoding="utf-8", errors="replace")
 
     @property
     def sessions(self) -> int:
-        """How often the processes came as far as their log."""
+        """How often the processes got as far as their log."""
         return self.log.count(" INFO run directory: ")
 
     @property
     def iteration(self) -> int:
-        """The last iteration of the session under way, or of the last one; 0 before any."""
+        """The last iteration of the current or last session; 0 before any."""
         session = self.log.rpartition(" INFO run directory: ")[2]
         return int((re.findall(r"INFO iteration +(\d+)/", session) or ["0"])[-1])
 
     @property
-    def going_on_from(self) -> int:
-        """Where the last session began."""
+    def resumed_from(self) -> int:
+        """The iteration from which the last session resumed."""
         session = self.log.rpartition(" INFO run directory: ")[2]
-        return int((re.findall(r"going on from .*, iteration (\d+)", session) or ["0"])[-1])
+        return int((re.findall(r"resuming from .*, iteration (\d+)", session) or ["0"])[-1])
 
     @property
     def partial_file(self) -> Path | None:
-        """The file of a save that is under way, or was."""
+        """The temporary file of a running or interrupted save."""
         return next(self.directory.glob(".checkpoint_*.partial"), None)
 
 
 def free_port() -> int:
-    """A port that nothing listens at."""
+    """A port on which nothing listens."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         number: int = listener.getsockname()[1]
@@ -273,6 +273,6 @@ def _marked(mark: str) -> Iterator[Process]:
             words = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
             parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
         except (FileNotFoundError, ProcessLookupError, PermissionError):
-            continue  # it has ended meanwhile
+            continue  # it has ended in the meantime
         rank = next((int(one[5:]) for one in environment if one.startswith(b"RANK=")), None)
         yield Process(int(entry.name), parent, words, rank)

@@ -1,12 +1,12 @@
-"""Whether a run that is killed loses anything: kill -9 at random moments, resume, compare.
+"""Tests whether killed runs lose anything: kill -9 at random moments, resume, compare.
 
     python tools/faults/kill_resume.py --trials 20
 
-One run of 20 iterations in peace is the reference: ResNet-18 on drawn scenes, with dropout,
+The reference is an undisturbed run of 20 iterations: ResNet-18 on drawn scenes, with dropout,
 augmentation, 2 workers, Lookahead in the middle of its cycle and a checkpoint every 3 iterations.
-Each trial begins the same run and kills its whole process group, every other trial inside a save;
-one trial in four is killed again while it resumes. After each kill every checkpoint must be whole,
-and all that were reported as saved must be there. In the end the last checkpoint must be the
+Each trial starts the same run and kills its whole process group, every other trial inside a save;
+one trial in four is killed again while it resumes. After each kill every checkpoint must be intact,
+and all that were reported as saved must exist. In the end the last checkpoint must be the
 reference's byte for byte (weights, optimizer, slow weights, everything), and so must all lines of
 `scalars.jsonl` but those of speed. Prints a line of JSON for each trial and a summary; exits with 1
 if anything was lost. On two cores half a minute a trial. Unix only.
@@ -45,13 +45,13 @@ OPTIM: {{BATCH_SIZE: 8, CNN_LR: 0.05, LR: 0.01, WARMUP_STEPS: 3, NUM_ITERATIONS:
 
 @dataclass(frozen=True)
 class Run:
-    """A run's directory, and the command that begins it or goes on with it."""
+    """A run's directory, and the command that starts or resumes it."""
 
     config: Path
     directory: Path
 
     def start(self) -> "subprocess.Popen[bytes]":
-        """The command as the leader of a process group of its own."""
+        """Start the command in a new process group."""
         words = ["pretrain", "--config", self.config, "--serialization-dir", self.directory]
         words += ["--checkpoint-every", str(EVERY), "--log-every", "1", "--cpu-workers", "2"]
         if (self.directory / "config.yaml").exists():
@@ -73,7 +73,7 @@ class Run:
 
     @property
     def partial_file(self) -> Path | None:
-        """The file of a save that is under way, or was when the run was killed."""
+        """The temporary file of a running or interrupted save."""
         return next(self.directory.glob(".checkpoint_*.partial"), None)
 
     def iterations(self) -> list[int]:
@@ -83,7 +83,7 @@ class Run:
         return [int(number) for number in re.findall(r"INFO iteration +(\d+)/", text)]
 
     def reported(self) -> set[str]:
-        """The checkpoints that the log says were saved."""
+        """The checkpoints that the log reports as saved."""
         path = self.directory / "log_rank0.txt"
         text = path.read_text(encoding="utf-8") if path.exists() else ""
         return set(re.findall(r"saved .*(checkpoint_\d+\.pth)\n", text))
@@ -143,7 +143,7 @@ def main() -> None:
 
 
 def prepare(root: Path) -> Path:
-    """Scenes, a vocabulary and a configuration under `root`; gives the configuration's path."""
+    """Create scenes, a vocabulary and a configuration under `root`; returns its path."""
     captions = root / "scenes" / "annotations" / "captions_train2017.json"
     drawn = ["--train", "64", "--val", "10", "--size", "64", "--only", "coco"]
     vocabulary = ["--output", root / "vocabulary.model", "--vocab-size", "110"]
@@ -160,7 +160,7 @@ def prepare(root: Path) -> Path:
 
 
 def time_of_training(run: Run) -> float:
-    """Run to the end; the seconds from the directory's first file on."""
+    """Run to the end; returns the seconds since the directory's first file appeared."""
     process = run.start()
     while not (run.directory / "config.yaml").exists() and process.poll() is None:
         time.sleep(0.005)
@@ -174,26 +174,26 @@ def time_of_training(run: Run) -> float:
 def interrupted(
     run: Run, rng: random.Random, seconds: float, *, in_save: bool
 ) -> tuple[list[Kill], list[str]]:
-    """Begin `run` and kill it once or twice; gives the kills, and what they spoilt."""
+    """Start `run` and kill it once or twice; returns the kills, and the damage they did."""
     killed: list[Kill] = []
     faults: list[str] = []
     for _ in range(2 if rng.random() < 0.25 else 1):
         kill = kill_once(run, rng, seconds, in_save)
         if kill is not None:
             killed.append(kill)
-        faults += spoilt(run)
+        faults += damage(run)
     return killed, faults
 
 
 def kill_once(run: Run, rng: random.Random, seconds: float, in_save: bool) -> Kill | None:
-    """Start, kill the group at a random moment, and wait; None where the run ended before."""
+    """Start, kill the group at a random moment, and wait; None if the run ended before."""
     process = run.start()
     begun = len(run.iterations())
     if in_save:
         save = rng.randrange(1, ITERATIONS // EVERY)
         wait(process, lambda: len(run.iterations()) - begun >= EVERY * (save - 1))
-        left_over = run.partial_file  # of an earlier kill, until the run removes it
-        wait(process, lambda: run.partial_file not in (None, left_over))
+        earlier = run.partial_file  # of an earlier kill, until the run removes it
+        wait(process, lambda: run.partial_file not in (None, earlier))
         time.sleep(rng.uniform(0, 0.2))
     else:
         wait(process, (run.directory / "config.yaml").exists)
@@ -213,28 +213,28 @@ def wait(process: "subprocess.Popen[bytes]", condition: Callable[[], bool]) -> N
         time.sleep(0.001)
 
 
-def spoilt(run: Run) -> list[str]:
-    """What is wrong with the checkpoints of a killed run."""
-    from virtex.checkpoints import file as checkpoint
+def damage(run: Run) -> list[str]:
+    """The problems with the checkpoints of a killed run."""
+    from virtex.checkpoints.file import checkpoint_iteration, checkpoints, load
     from virtex.errors import UserError
 
     faults = []
-    present = checkpoint.checkpoints(run.directory)
+    present = checkpoints(run.directory)
     missing = run.reported() - {path.name for path in present}
-    faults += [f"{name} was saved and is not there" for name in sorted(missing)]
+    faults += [f"{name} was saved but does not exist" for name in sorted(missing)]
     for path in present:
         try:
-            state = checkpoint.load(path)
+            state = load(path)
         except UserError as error:
             faults.append(str(error))
             continue
-        if state["iteration"] != checkpoint.checkpoint_iteration(path):
+        if state["iteration"] != checkpoint_iteration(path):
             faults.append(f"{path.name} holds iteration {state['iteration']}")
     return faults
 
 
 def differences(got: tuple[str, list[str]], expected: tuple[str, list[str]]) -> list[str]:
-    """In words, where two results differ."""
+    """The differences between two results, as text."""
     faults = []
     if got[0] != expected[0]:
         faults.append("the last checkpoint differs")

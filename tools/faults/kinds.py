@@ -1,4 +1,4 @@
-"""The faults: how each is done to a job, what is defined to happen then, and how it is mended."""
+"""The faults: how each is done to a job, what should happen then, and how it is undone."""
 
 import errno
 import os
@@ -17,21 +17,21 @@ from pathlib import Path
 from tools.faults.jobs import HUNG_SECONDS, Job, Launcher, wait
 from tools.faults.store import Server, served
 
-from virtex.checkpoints import file as checkpoint
+from virtex.checkpoints.file import checkpoints
 
 NEVER = r"resource_tracker\.py|python[\d.]+/multiprocessing/\w+\.py|leaked \w+ objects"
-"""What a job must not print, whatever happens to it."""
+"""What a job must never print."""
 SHARD_FAILS = r"\d{5}\.tar: \S+\.\w+"
 """A shard, and a member of it, as an error names them."""
 
 
 class NotTestable(Exception):
-    """This machine does not let the fault be made."""
+    """The fault cannot be injected on this machine."""
 
 
 @dataclass
 class Trial:
-    """A job with its own copy of the data, and what a fault needs to remember."""
+    """A job with its own copy of the data, and the state of a fault."""
 
     root: Path
     name: str
@@ -55,7 +55,7 @@ class Trial:
         self.data = str(self.shards)
 
     def make_job(self) -> Job:
-        """The job; another one in the same place if it is there already."""
+        """Create the job; a second call creates another one in the same directory."""
         self.job = Job(self.root, self.name, self.launcher, self.data, self.flags)
         self.job.program, self.job.environment = self.program, self.environment
         self.job.prefix = self.prefix
@@ -73,7 +73,7 @@ def nothing(_: Trial) -> None:
 
 @dataclass(frozen=True)
 class Kind:
-    """A fault. `inject` does it and says what it did; `promise` is what is defined to happen.
+    """A fault. `inject` does it and says what it did; `promise` is the expected behaviour.
 
     `stops` where the job must not go on to its end, `loses_nothing` where it must save before,
     `unharmed` where it must go on without a restart. A job that ends does so `within` seconds. The
@@ -97,7 +97,7 @@ class Kind:
 
 
 def send_to_job(number: signal.Signals, *, agents_alone: bool) -> Callable[[Trial], str]:
-    """The signal to every process of the job, or to its agents, which should pass it on."""
+    """Send the signal to every process of the job, or to its agents, which must forward it."""
 
     def inject(trial: Trial) -> str:
         job = trial.job
@@ -112,15 +112,15 @@ def send_to_job(number: signal.Signals, *, agents_alone: bool) -> Callable[[Tria
 
 
 def send_to_rank(number: signal.Signals, rank: int | None) -> Callable[[Trial], str]:
-    """The signal to one rank; to one that is drawn where `rank` is None."""
+    """Send the signal to one rank; to a random one if `rank` is None."""
 
     def inject(trial: Trial) -> str:
         chosen = trial.rng.randrange(trial.launcher.processes) if rank is None else rank
         wait(lambda: chosen in trial.job.ranks(), 60)
         trial.job.send(number, [trial.job.ranks()[chosen]])
         if number == signal.SIGSTOP:
-            trial.must_say = rf"rank {chosen} on .*no sign of life"
-            if chosen == 0:  # which may serve the store by which the others would know
+            trial.must_say = rf"rank {chosen} on .*nothing heard"
+            if chosen == 0:  # which may serve the store that the others would read
                 trial.must_say += "|the store, which rank 0 .* does not answer"
         return f"rank {chosen}"
 
@@ -140,14 +140,14 @@ def kill_worker(trial: Trial) -> str:
 
 
 def mount(trial: Trial) -> None:
-    """Let the run's directory be a small disk in memory."""
+    """Mount a small disk in memory as the run's directory."""
     directory = trial.root / trial.name / "run"
     directory.mkdir(parents=True)
     words = ["mount", "-t", "tmpfs", "-o", "size=500m", "tmpfs", directory]
     try:
         subprocess.run(words, check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError) as error:
-        raise NotTestable("no disk can be mounted here") from error
+        raise NotTestable("this machine cannot mount a disk") from error
     trial.stack.callback(subprocess.run, ["umount", "--lazy", directory], check=True)
 
 
@@ -156,13 +156,13 @@ def fill_disk(trial: Trial) -> str:
     left = trial.rng.randrange(40 * 2**20)
     filler = directory / "filler"
     while not fill(filler, left):
-        pass  # a save has taken the room meanwhile
+        pass  # a save has taken the space in the meantime
     trial.undo.append(filler.unlink)
     return f"{left >> 20} MiB left"
 
 
 def fill(filler: Path, left: int) -> bool:
-    """Whether all but `left` bytes of the disk could be taken."""
+    """Allocate all but `left` bytes of the disk; returns whether that succeeded."""
     with filler.open("wb") as file:
         room = os.statvfs(filler)
         try:
@@ -179,7 +179,7 @@ def forbid_writing(trial: Trial) -> str:
     try:
         subprocess.run(["chattr", "+i", directory], check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError) as error:
-        raise NotTestable("no directory can be made immutable here") from error
+        raise NotTestable("this machine cannot make a directory immutable") from error
     free = lambda: subprocess.run(["chattr", "-i", directory], check=False)  # noqa: E731
     trial.undo.append(free)
     trial.stack.callback(free)
@@ -192,7 +192,7 @@ def rename_away(trial: Trial) -> str:
     directory.rename(away)
 
     def back() -> None:
-        if directory.exists():  # a restart has begun the run anew there
+        if directory.exists():  # a restart has begun the run there from scratch
             shutil.rmtree(directory)
         away.rename(directory)
 
@@ -206,16 +206,16 @@ def kill_all(trial: Trial) -> None:
 
 def cut_newest(trial: Trial) -> str:
     kill_all(trial)
-    path = checkpoint.checkpoints(trial.job.directory)[-1]
+    path = checkpoints(trial.job.directory)[-1]
     size = trial.rng.randrange(path.stat().st_size)
     os.truncate(path, size)
-    trial.must_say = rf"{path.name} is damaged; the one before it is used"
+    trial.must_say = rf"{path.name} is damaged; the previous one is used"
     return f"{path.name} cut to {size} bytes"
 
 
 def flip_bit_of_newest(trial: Trial) -> str:
     kill_all(trial)
-    path = checkpoint.checkpoints(trial.job.directory)[-1]
+    path = checkpoints(trial.job.directory)[-1]
     place = trial.rng.randrange(path.stat().st_size)
     flip(path, place, 1 << trial.rng.randrange(8))
     return f"a bit of byte {place} of {path.name}"
@@ -236,16 +236,16 @@ def restoring(trial: Trial, path: Path) -> None:
 
 
 def spoil_pictures(trial: Trial) -> str:
-    """A few bytes in the picture of a sample of each shard, so that one is soon met."""
+    """Change a few bytes of one image in each shard, so that a damaged one is soon read."""
     for path in sorted((trial.shards / "train").glob("*.tar")):
         restoring(trial, path)
         with tarfile.open(path) as tar:
-            pictures = [one for one in tar.getmembers() if one.name.endswith((".jpg", ".png"))]
-        member = trial.rng.choice(pictures)
+            images = [one for one in tar.getmembers() if one.name.endswith((".jpg", ".png"))]
+        member = trial.rng.choice(images)
         for _ in range(3):
             place = member.offset_data + trial.rng.randrange(member.size)
             flip(path, place, trial.rng.randrange(1, 256))
-    return "a picture of each shard"
+    return "an image of each shard"
 
 
 def cut_shard(trial: Trial) -> str:
@@ -270,7 +270,7 @@ def take_store_away(trial: Trial) -> str:
 
 
 def start_second(trial: Trial) -> str:
-    """The first is held meanwhile, since it could have ended before the second has started."""
+    """Start a second job, with the first stopped meanwhile so that it cannot end before."""
     first = trial.job
     held = [process.pid for process in first.processes()]
     first.send(signal.SIGSTOP, held)
@@ -278,11 +278,11 @@ def start_second(trial: Trial) -> str:
     second = trial.make_job()
     trial.job = first
     trial.stack.callback(second.end)
-    second.go_on()
+    second.resume()
     ended = wait(lambda: second.ended, 120)
     seconds = time.monotonic() - begun
     first.send(signal.SIGCONT, held)
-    trial.must_say = "another job is writing into" if ended else "it to end"
+    trial.must_say = "another job is writing to" if ended else "it to end"
     return f"ended after {seconds:.0f} s with {second.statuses}"
 
 
@@ -296,17 +296,17 @@ def flip(path: Path, place: int, bits: int) -> None:
 
 
 def misses(trial: Trial, kind: Kind) -> list[str]:
-    """What the job should say and does not, and what its console should not have and does.
+    """The expected messages that are missing, and forbidden output on the console.
 
-    Its log has the stacks of all threads where it was stuck.
+    The log, which has the stacks of all threads of a stuck job, is not searched for the latter.
     """
-    said = trial.job.said + trial.job.log
+    output = trial.job.output + trial.job.log
     missing = [
         f"nothing says {pattern!r}"
         for pattern in (kind.says, trial.must_say)
-        if pattern and not re.search(pattern, said)
+        if pattern and not re.search(pattern, output)
     ]
-    wrong = re.search(kind.never, trial.job.said)
+    wrong = re.search(kind.never, trial.job.output)
     return [*missing, *([] if wrong is None else [f"the console has {wrong[0]!r}"])]
 
 
@@ -377,7 +377,7 @@ KINDS = {
             "The same.",
             forbid_writing,
             moments=("iteration", "save"),
-            says="could not save|may not be written|reading or writing failed",
+            says="could not save|is not writable|reading or writing failed",
         ),
         Kind(
             "run directory renamed",

@@ -23,13 +23,13 @@ from tools.faults.trials import STEPS, prepare, shared_memory
 
 WORKERS, RANKS, RESTARTS = (0, 1, 2), (1, 2, 4), (0, 1)
 LEFT_AFTER = 60.0
-"""Seconds after which whatever is alive counts as left."""
+"""Seconds after which living processes count as left."""
 
 
 def fail(root: Path, workers: int, ranks: int, restarts: int) -> Mapping[str, Any]:
-    """The figures of one job."""
+    """Run one job and return its figures."""
     memory = shared_memory()
-    # One process has an agent of ours with restarts, and none without.
+    # A job of one process has our agent only with restarts.
     launcher = Launcher("", machines=int(ranks == 1), restarts=restarts, processes=ranks)
     job = Job(root, f"{workers}_{ranks}_{restarts}", launcher, str(root / "shards"))
     job.loader_workers, job.program = workers, "tools.faults.failing_step"
@@ -45,14 +45,14 @@ def fail(root: Path, workers: int, ranks: int, restarts: int) -> Mapping[str, An
         raised = time.monotonic()
         wait(lambda: job.ended, LEFT_AFTER)
         seconds = time.monotonic() - raised
-        said = job.said
+        output = job.output
         return {
             "workers": workers,
             "ranks": ranks,
             "restarts": restarts,
             "status": job.statuses[0],
             "seconds": round(seconds, 1),
-            "named": MESSAGE in said and (ranks == 1 or f"rank {ranks - 1}" in said),
+            "named": MESSAGE in output and (ranks == 1 or f"rank {ranks - 1}" in output),
             "attempts": attempts(),
             "processes": len(job.processes()),
             "files": len(shared_memory() - memory),

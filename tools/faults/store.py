@@ -1,4 +1,4 @@
-"""A directory served over HTTP on this machine, by a server that fails as it is told."""
+"""An HTTP server of a local directory that fails on purpose."""
 
 import http.server
 import random
@@ -12,10 +12,10 @@ from pathlib import Path
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Serves `directory`; `share` of the requests fail, all of them while `out` is true.
+    """Serves `directory`; `share` of the requests fail, and all of them while `out` is true.
 
-    They fail in turn, in an order drawn from `rng`: status 500, a connection that is reset, content
-    that breaks off, an answer that comes late.
+    How a request fails is drawn from `rng`: status 500, a reset connection, truncated content, or
+    a late answer.
     """
 
     daemon_threads = True
@@ -31,11 +31,11 @@ class Server(http.server.ThreadingHTTPServer):
 
     @property
     def address(self) -> str:
-        """Where it listens."""
+        """The address of the server."""
         return f"http://127.0.0.1:{self.server_address[1]}"
 
     def draw(self) -> str | None:
-        """How the next request fails, or None where it is answered."""
+        """How the next request fails, or None if it succeeds."""
         with self._lock:
             if not self.out and self._rng.random() >= self.share:
                 return None
@@ -44,7 +44,7 @@ class Server(http.server.ThreadingHTTPServer):
             return kind
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Nothing: a client that was killed is no error of the server's."""
+        """Ignore errors: a client that was killed is not an error of the server."""
 
 
 class _Answer(http.server.BaseHTTPRequestHandler):
@@ -63,7 +63,7 @@ class _Answer(http.server.BaseHTTPRequestHandler):
             self.send_error(500)
             return
         if kind == "reset":
-            # Closed with data unsent, a connection is reset.
+            # Closing with unsent data resets the connection.
             linger = struct.pack("ii", 1, 0)
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
             self.connection.close()
@@ -86,7 +86,7 @@ class _Answer(http.server.BaseHTTPRequestHandler):
 
 @contextmanager
 def served(directory: Path, rng: random.Random, share: float) -> Iterator[Server]:
-    """A server of `directory` while the context lasts."""
+    """Run a server of `directory` during the context."""
     server = Server(directory, rng, share)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:

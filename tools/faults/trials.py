@@ -1,12 +1,12 @@
-"""Random faults in training: does the job end or recover, and is all as before?
+"""Random faults in training: does the job end or recover, and is its result unchanged?
 
     python -m tools.faults.trials --round 2 --trials 52 [--seed 0 | --kinds NAME … | --write]
 
-The reference is one run of 20 iterations in peace, on as many CPU processes (1 to 3): a RegNet on
+The reference is an undisturbed run of 20 iterations on as many CPU processes (1 to 3): a RegNet on
 drawn scenes in shards, with dropout, augmentation, a loader worker each, Lookahead in the middle of
 its cycle and a checkpoint every 5 iterations. A trial starts the same job under one of several
 launchers, does one thing to it at a random moment, and watches: it must end or recover by itself
-within `HUNG_SECONDS` and leave no process and no shared memory. Then what was damaged is mended,
+within `HUNG_SECONDS` and leave no process and no shared memory. Then the fault is undone,
 the run is continued by `--resume-from latest`, and the weights, the optimizer's state and the
 losses of all iterations must be the reference's bit for bit. A line and a line of JSON for each
 trial, the latter appended to a file; `--write` makes docs/faults.md of that. Linux only; some kinds
@@ -41,7 +41,7 @@ from tools.faults.jobs import (
 from tools.faults.kinds import KINDS, Kind, NotTestable, Trial, misses
 from tools.faults.page import Record, line, page, read
 
-from virtex.checkpoints import file as checkpoint
+from virtex.checkpoints.file import checkpoint_path, load
 from virtex.errors import UserError
 
 REPOSITORY = Path(__file__).parents[2]
@@ -53,7 +53,7 @@ PAGE = REPOSITORY / "docs" / "faults.md"
 RUN_SECONDS = 300
 """More than a whole run takes, also while other work runs beside it."""
 START_SECONDS = 12.0
-"""About what a start takes: a moment in it is drawn from these."""
+"""About how long a start takes; moments in it are drawn from this range."""
 
 
 def main() -> None:
@@ -62,26 +62,28 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     parser.add_argument("--round", type=int, choices=ROUNDS, default=2, help="default: %(default)s")
     every = sorted(KINDS | SECOND_ROUND)
-    parser.add_argument("--kinds", nargs="+", choices=every, help="one trial of each of these")
-    parser.add_argument("--only", nargs="+", type=int, help="these trials of all, once more")
-    parser.add_argument("--go-on", action="store_true", help="leave out trials that are recorded")
+    parser.add_argument("--kinds", nargs="+", choices=every, help="run one trial of each of these")
+    parser.add_argument("--only", nargs="+", type=int, help="repeat these trials")
+    parser.add_argument(
+        "--skip-recorded", action="store_true", help="skip trials that are recorded"
+    )
     parser.add_argument("--results", type=Path, help="default: of the round")
-    parser.add_argument("--write", action="store_true", help="make docs/faults.md; run nothing")
+    parser.add_argument("--write", action="store_true", help="write docs/faults.md; run nothing")
     arguments = parser.parse_args()
     if arguments.write:
         PAGE.write_text(page(read(RESULTS), read(RESULTS_2), read(STEPS)), encoding="utf-8")
         return
     kinds, launchers, results = ROUNDS[arguments.round]
     results = arguments.results or results
-    # So that what it has started ends with it.
+    # So that the processes it has started end with it.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    # A shell's background and nohup ignore these, and what is started there would inherit that.
+    # Background shells and nohup ignore these, and the jobs would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     drawn = arguments.kinds or names(arguments.trials, arguments.seed, kinds)
     plan = [kinds[name] for name in drawn]
     chosen = range(len(plan)) if arguments.only is None else arguments.only
-    done = {record["trial"] for record in read(results)} if arguments.go_on else set()
+    done = {record["trial"] for record in read(results)} if arguments.skip_recorded else set()
     failed = False
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
@@ -96,7 +98,7 @@ def main() -> None:
 
 
 def names(trials: int, seed: int, kinds: Collection[str] = KINDS) -> list[str]:
-    """The kinds of `trials` trials: each once, each once more, then drawn; in a drawn order."""
+    """The kinds of `trials` trials: each twice, then random ones; in random order."""
     rng = random.Random(f"kinds {seed}")
     once, again = (rng.sample(list(kinds), len(kinds)) for _ in range(2))
     return [*once, *again, *rng.choices(list(kinds), k=trials)][:trials]
@@ -115,16 +117,16 @@ def prepare(root: Path) -> None:
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
-def peaceful(root: Path, processes: int = 2) -> Path:
-    """The directory of a run without a fault, which is made where it is not there yet."""
+def undisturbed(root: Path, processes: int = 2) -> Path:
+    """The directory of a run without a fault, which is run if necessary."""
     launcher = Launcher("torchrun", processes=processes)
     job = Job(root, f"reference_{processes}", launcher, str(root / "shards"))
-    if checkpoint.checkpoint_path(job.directory, ITERATIONS).exists():
+    if checkpoint_path(job.directory, ITERATIONS).exists():
         return job.directory
     job.start()
     try:
         if not wait(lambda: job.ended, RUN_SECONDS) or job.statuses != [0]:
-            raise SystemExit(f"the run without a fault failed:\n{job.said[-3000:]}")
+            raise SystemExit(f"the run without a fault failed:\n{job.output[-3000:]}")
     finally:
         job.end()
     return job.directory
@@ -137,13 +139,13 @@ def run_trial(
     root: Path,
     launchers: Sequence[Launcher],
 ) -> Record:
-    """One trial: its record, also printed; everything that it started has ended.
+    """Run one trial and print its record; everything that it started has ended.
 
-    The launcher is drawn from those that the fault can be done to.
+    The launcher is drawn from those to which the fault applies.
     """
     rng = random.Random(f"{seed} {number} {kind.name}")
     launcher = rng.choice([one for one in launchers if kind.launchers(one)])
-    reference = peaceful(root, launcher.processes)
+    reference = undisturbed(root, launcher.processes)
     record: Record = {"trial": number, "kind": kind.name, "launcher": launcher.name}
     name = f"trial_{number}"
     memory = shared_memory()
@@ -154,7 +156,7 @@ def run_trial(
             kind.prepare(trial)
             job = trial.make_job()
             stack.callback(job.end)
-            record |= suffer(trial, kind)
+            record |= run_with_fault(trial, kind)
             record |= judge(trial, kind, reference, record)
             wait(lambda: not shared_memory() - memory, 5)
             if left := shared_memory() - memory:
@@ -162,14 +164,14 @@ def run_trial(
         except NotTestable as error:
             record |= {"outcome": f"not testable: {error}", "problems": []}
         if record["problems"]:
-            print(trial.job.said[-6000:] if hasattr(trial, "job") else "", file=sys.stderr)
+            print(trial.job.output[-6000:] if hasattr(trial, "job") else "", file=sys.stderr)
     print(line(record), flush=True)
     print(json.dumps(record), flush=True)
     return record
 
 
-def suffer(trial: Trial, kind: Kind) -> Record:
-    """Start the job, do it, and watch until everything has ended."""
+def run_with_fault(trial: Trial, kind: Kind) -> Record:
+    """Start the job, inject the fault, and watch until everything has ended."""
     job = trial.job
     job.start()
     moment = await_moment(trial, kind)
@@ -183,14 +185,14 @@ def suffer(trial: Trial, kind: Kind) -> Record:
         "outcome": outcome,
         "seconds": round(seconds, 1),
         "statuses": job.statuses,
-        # One that was lost before it came to its log left no trace there.
+        # An attempt that was lost before it got as far as its log left no trace there.
         "restarts": max(job.sessions - max(1, before), int(outcome == "recovered")),
         "iteration": job.iteration,
     }
 
 
 def await_moment(trial: Trial, kind: Kind) -> str:
-    """Wait for the moment that is drawn; what it is, in words."""
+    """Wait for a random moment; returns its description."""
     rng, job = trial.rng, trial.job
     moment = rng.choice(kind.moments)
     if moment == "start":
@@ -205,7 +207,7 @@ def await_moment(trial: Trial, kind: Kind) -> str:
         time.sleep(rng.uniform(0, 0.1))
         return f"a save after iteration {job.iteration}"
     if moment == "last save":
-        last = checkpoint.checkpoint_path(job.directory, ITERATIONS)
+        last = checkpoint_path(job.directory, ITERATIONS)
         wait(lambda: last.exists() or job.ended, RUN_SECONDS)
         return "after the last save"
     delay = rng.uniform(0, 1)
@@ -214,47 +216,47 @@ def await_moment(trial: Trial, kind: Kind) -> str:
 
 
 def watch(job: Job, kind: Kind, before: tuple[int, int], begun: float) -> tuple[str, float]:
-    """Until the job has ended: how that came, and the seconds until it ended or went on."""
+    """Wait until the job has ended; its outcome, and the seconds until it ended or continued."""
     sessions, at = before
 
-    def goes_on() -> bool:
+    def continues() -> bool:
         if kind.unharmed and job.sessions <= max(1, sessions):
             return job.iteration > at
-        return job.sessions > sessions and job.iteration > job.going_on_from
+        return job.sessions > sessions and job.iteration > job.resumed_from
 
     def past() -> float:
         return time.monotonic() - begun
 
-    if not wait(lambda: job.ended or goes_on(), HUNG_SECONDS):
+    if not wait(lambda: job.ended or continues(), HUNG_SECONDS):
         return "hung", past()
-    seconds, gone_on = past(), goes_on()
+    seconds, continued = past(), continues()
     if not wait(lambda: job.ended, RUN_SECONDS):
         return "hung", past()
     if any(job.statuses):
-        return "ended", past() if gone_on else seconds
+        return "ended", past() if continued else seconds
     return ("went on" if kind.unharmed else "recovered"), seconds
 
 
 def judge(trial: Trial, kind: Kind, reference: Path, so_far: Record) -> Record:
-    """Go on with the run where it has not come to its end, and compare it with the reference."""
+    """Resume the run if it is not finished, and compare it with the reference."""
     job = trial.job
     left = len(job.processes())
     problems = [f"{left} processes were left"] if so_far["outcome"] == "hung" else []
     job.end()
-    last = checkpoint.checkpoint_path(job.directory, ITERATIONS)
+    last = checkpoint_path(job.directory, ITERATIONS)
     complete = last.exists() and job.statuses == [0] * len(job.agents)
     if complete and kind.stops:
-        problems.append("went on to the end")
+        problems.append("ran to the end")
     if kind.unharmed and not complete:
-        problems.append("did not go on")
+        problems.append("did not continue")
     resumed = None
     if not complete:
         trial.heal()
-        job.go_on()
+        job.resume()
         wait(lambda: job.ended, RUN_SECONDS)
         if job.statuses != [0] * len(job.agents):
-            problems.append(f"the run that was gone on with ended with {job.statuses}")
-        resumed = job.going_on_from
+            problems.append(f"the resumed run ended with {job.statuses}")
+        resumed = job.resumed_from
         if kind.loses_nothing and resumed < so_far["iteration"]:
             problems.append(f"iterations {resumed + 1} to {so_far['iteration']} were lost")
     if so_far["outcome"] == "ended" and so_far["seconds"] > kind.within:
@@ -265,12 +267,9 @@ def judge(trial: Trial, kind: Kind, reference: Path, so_far: Record) -> Record:
 
 
 def differences(directory: Path, reference: Path) -> list[str]:
-    """In words, where two finished runs differ."""
+    """The differences between two finished runs, as text."""
     try:
-        ours, theirs = (
-            checkpoint.load(checkpoint.checkpoint_path(one, ITERATIONS))
-            for one in (directory, reference)
-        )
+        ours, theirs = (load(checkpoint_path(one, ITERATIONS)) for one in (directory, reference))
     except UserError as error:
         return [str(error)]
     names = ("model", "optimizer", "scaler", "iteration", "validated")
@@ -288,12 +287,12 @@ def shared_memory() -> set[str]:
         try:
             found -= set(re.findall(r"/dev/shm/(\S+)", maps.read_text()))
         except OSError:
-            continue  # it has ended meanwhile
+            continue  # it has ended in the meantime
     return found
 
 
 def equal(one: object, other: object) -> bool:
-    """Bit for bit."""
+    """Whether two values are equal bit for bit."""
     if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
         return one.dtype == other.dtype and torch.equal(one, other)
     if isinstance(one, dict) and isinstance(other, dict):

@@ -3,11 +3,11 @@
     python tools/pages/model_costs.py [--write]
 
 A multiply-add counts as two operations. One image of 224 px and a caption of 30 tokens, in
-training. Matrix products and convolutions are counted as torch's operators run them; attention is
-made of them on the device without values on which this counts, so that nothing is computed. No
-norms, activations or softmax, and no optimizer. Backward is what autograd runs: the gradient of
-every weight and activation, but not of the pixels. `--write` puts the table into the page; the
-figures of the paper stand in this file.
+training. Matrix products and convolutions are counted as torch's operators run; on the meta
+device, where this counts without computing, attention consists of them. Norms, activations,
+softmax and the optimizer are not counted. Backward is what autograd runs: the gradient of every
+weight and activation, but not of the pixels. `--write` puts the table into the page; the figures of
+the paper are in this file.
 """
 
 import argparse
@@ -48,7 +48,7 @@ PAPER = {
 
 @dataclass(frozen=True)
 class Costs:
-    """Of one model: parameters, and operations of an image."""
+    """The costs of one model: parameters, and operations per image."""
 
     parameters: int
     forward: int

@@ -2,7 +2,7 @@
 
     python -m tools.pages.scaling [--write | --json] [--cores-per-gpu 16 …]
 
-Operations, parameters and sizes are counted on the real model here; what was measured is read from
+Operations, parameters and sizes are counted on the real model; measurements are read from
 `benchmarks/results`; everything else is an assumption, which a flag changes.
 """
 
@@ -25,7 +25,7 @@ BASE = model_costs.CONFIGS / "_base_bicaptioning_R_50_L1_H1024.yaml"
 COCO_IMAGES = 118_287
 BEGIN, END = "<!-- begin: {} -->", "<!-- end: {} -->"
 SCENARIOS = ((1, 256), (8, 256), (8, 1024), (64, 256), (64, 8192), (512, 8192), (512, 65536))
-"""GPUs, and images of a step over all of them."""
+"""Pairs of GPUs and images per step over all of them."""
 IN_NODE_GB_S = {"NVLink 3 (A100)": 300.0, "PCIe 4 x16": 32.0}
 BETWEEN_NODES_GB_S = {
     "400 Gb/s": 50.0,
@@ -33,7 +33,7 @@ BETWEEN_NODES_GB_S = {
     "100 Gb/s": 12.5,
     "10 GbE": 1.25,
 }
-"""One direction, of a node; in a node, of a GPU."""
+"""GB/s in one direction per node; inside a node, per GPU."""
 PREFETCHED_BATCHES = 2  # of each worker: torch's default
 BUCKET_MB = 25  # of gradients, DDP's default
 FORWARD_SHARE = 1 / 3  # of a step's operations; backward is twice forward
@@ -41,7 +41,7 @@ FORWARD_SHARE = 1 / 3  # of a step's operations; backward is twice forward
 
 @dataclass(frozen=True)
 class Assumptions:
-    """Not measured by us. Names carry their units; `SOURCES` says where each is from."""
+    """Assumptions that we did not measure, with units in their names; see `SOURCES`."""
 
     peak_tflops: float = 312.0
     utilisation: float = 0.19
@@ -95,13 +95,13 @@ class Measured:
 
     @property
     def gradient_bytes(self) -> int:
-        """Float32, whatever the precision of the step."""
+        """Gradients are float32 in every precision."""
         return 4 * self.parameters
 
 
 @dataclass(frozen=True)
 class Step:
-    """One scenario: times in ms, of one step; rates of all GPUs together."""
+    """One scenario: times of a step in ms; rates over all GPUs."""
 
     gpus: int
     batch: int
@@ -125,7 +125,7 @@ def results(benchmark: str) -> list[dict[str, Any]]:
 
 
 def measured() -> Measured:
-    """What is known of the base configuration."""
+    """The measurements of the base configuration."""
     config = settings.load(Config, BASE)
     counted = model_costs.costs(config)
     loader = next(line for line in results("loader") if line["workers"] == 2)

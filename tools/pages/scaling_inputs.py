@@ -1,4 +1,4 @@
-"""Sizes of JPEG files, a checkpoint and the start: what `tools/pages/scaling.py` wants to know.
+"""Sizes of JPEG files and a checkpoint, and the time to start: inputs of `tools/pages/scaling.py`.
 
     python tools/pages/scaling_inputs.py datasets/coco/train2017
 
@@ -23,7 +23,7 @@ import torch
 
 from virtex.build.model import build_objective
 from virtex.build.optimizer import build_optimizer
-from virtex.checkpoints import file as checkpoint
+from virtex.checkpoints.file import save
 from virtex.config import loading as settings
 from virtex.config.schema import Config
 
@@ -85,7 +85,7 @@ def _save_times() -> dict[str, Any]:
             start = time.perf_counter()
             copied = copy.deepcopy(state)
             middle = time.perf_counter()
-            checkpoint.save(path, copied)
+            save(path, copied)
             copies.append(middle - start)
             writes.append(time.perf_counter() - middle)
         size = path.stat().st_size

@@ -30,9 +30,8 @@ from virtex.distributed.world import World
 from virtex.errors import UserError
 from virtex.tasks import find_task
 from virtex.tasks.base import Encoder, Task
-from virtex.text.categories import Categories
 from virtex.text.tokenizer import Tokenizer
-from virtex.text.vocabulary import Vocabulary
+from virtex.text.vocabulary import Categories, Vocabulary
 
 
 class ReportedRecords(WholeSplit, Protocol):

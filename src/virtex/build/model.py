@@ -12,13 +12,11 @@ from virtex.models.backbone import Backbone
 from virtex.models.decoder import DecoderSettings
 from virtex.models.modes import SizesAlone
 from virtex.models.networks import fetch_weights, load_pretrained, network
-from virtex.models.state_dict import model_weights
-from virtex.models.upstream import current_names
+from virtex.models.state_dict import current_names, model_weights
 from virtex.tasks import find_task
 from virtex.tasks.base import Masking, Objective, SamplePredictor, TaskSettings
-from virtex.text.categories import Categories
 from virtex.text.tokenizer import Tokenizer
-from virtex.text.vocabulary import Vocabulary, check_categories, check_tokenizer
+from virtex.text.vocabulary import Categories, Vocabulary, check_categories, check_tokenizer
 
 
 def build_backbone(config: Config, *, weights_follow: bool = False) -> Backbone:

@@ -1,4 +1,4 @@
-"""Saving beside the training: the loop waits for a copy in memory, not for the disk."""
+"""Saving in the background: the training loop waits for a copy in memory, not for the disk."""
 
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -7,14 +7,14 @@ from typing import Any
 
 from torch import Tensor
 
-from virtex.checkpoints import file as checkpoint
+from virtex.checkpoints.file import State, save
 
 
 class BackgroundSaver:
     """Writes one checkpoint at a time in a thread of its own.
 
-    What goes wrong there is raised by the next call of any method here. A process that ends
-    otherwise waits until the file is whole.
+    An error in the thread is raised by the next call of any method. The exit of the process waits
+    until the file is complete.
     """
 
     def __init__(self) -> None:
@@ -22,20 +22,20 @@ class BackgroundSaver:
         self._saving: tuple[Path, Future[None]] | None = None
         self._saved: list[Path] = []
 
-    def save(self, path: Path, state: checkpoint.State) -> None:
-        """Begin to write a copy of `state` as it is now; waits for the save before."""
+    def save(self, path: Path, state: State) -> None:
+        """Start to write a copy of `state` as it is now; waits for the previous save."""
         self.finish()
-        self._saving = path, self._thread.submit(checkpoint.save, path, snapshot(state))
+        self._saving = path, self._thread.submit(save, path, snapshot(state))
 
     def finished(self) -> list[Path]:
-        """The checkpoints that were written since the last call."""
+        """The checkpoints written since the last call."""
         if self._saving is not None and self._saving[1].done():
             self.finish()
         saved, self._saved = self._saved, []
         return saved
 
     def finish(self) -> None:
-        """Return when all is written."""
+        """Return when everything is written."""
         if self._saving is None:
             return
         (path, future), self._saving = self._saving, None
@@ -46,7 +46,7 @@ class BackgroundSaver:
 def snapshot(state: Mapping[str, Any]) -> dict[str, Any]:
     """A copy of `state` on the CPU that later steps do not change.
 
-    Tensors that are one in `state`, under several names, are one in the copy.
+    A tensor that `state` holds under several names is one tensor in the copy.
     """
     copies: dict[object, Tensor] = {}
 

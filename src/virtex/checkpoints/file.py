@@ -1,6 +1,6 @@
-"""Checkpoints: files of tensors and plain values that are whole or not there.
+"""Checkpoint files of tensors and plain values, written atomically.
 
-A file is written under a temporary name in the same directory, flushed to the disk and renamed.
+A file is written under a temporary name in the same directory, flushed to disk and renamed.
 """
 
 import os
@@ -49,7 +49,7 @@ class DamagedCheckpoint(UserError):
 
 
 def checkpoint_path(directory: Path, iteration: int) -> Path:
-    """Where the checkpoint after `iteration` steps lies."""
+    """The path of the checkpoint after `iteration` steps."""
     return directory / f"checkpoint_{iteration}.pth"
 
 
@@ -66,10 +66,10 @@ def checkpoints(directory: Path) -> list[Path]:
 
 
 def save(path: Path, state: State) -> None:
-    """Write `state` to `path`: a reader finds the whole file, or the one before it.
+    """Write `state` to `path` atomically: a reader finds the complete file, or the previous one.
 
-    What was written is read back and its checksums are compared, before it takes its name. Raises
-    `RunError` if any of that fails, for a full disk say; `path` is then as it was.
+    The file is read back and its checksums are compared before it is renamed. Raises `RunError` if
+    any of that fails, for instance on a full disk; `path` is then unchanged.
     """
     foreign = next(_foreign(state), None)
     assert foreign is None, f"{foreign} could be saved but not loaded"
@@ -79,7 +79,7 @@ def save(path: Path, state: State) -> None:
             torch.save(dict(state), file)
             file.flush()
             os.fsync(file.fileno())
-            # From the disk, not from memory, where the system lets us.
+            # Read back from the disk, not from the page cache, where the system allows it.
             if hasattr(os, "posix_fadvise"):
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         check_sums(temporary)
@@ -89,15 +89,15 @@ def save(path: Path, state: State) -> None:
     except (OSError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         temporary.unlink(missing_ok=True)
         raise RunError(
-            f"could not save {path}: {error}; checkpoints saved before are untouched. Make room or "
-            "mend the directory, then go on with --resume-from latest"
+            f"could not save {path}: {error}; earlier checkpoints are intact. Free disk space or "
+            "repair the directory, then continue with --resume-from latest"
         ) from error
 
 
 def load(path: Path) -> dict[str, Any]:
     """Read a checkpoint onto the CPU, as tensors and plain values only.
 
-    Raises `UserError` if there is no such file, and `DamagedCheckpoint` if it cannot be read whole.
+    Raises `UserError` if there is no such file, and `DamagedCheckpoint` if it is not intact.
     """
     check_local(path)
     if path.is_dir():
@@ -105,18 +105,18 @@ def load(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"no checkpoint at {path}")
     if not os.access(path, os.R_OK):
-        raise UserError(f"{path} may not be read by this user; change its permissions")
+        raise UserError(f"{path}: no read permission; change its permissions")
     try:
         _check_memory(path, inspect(path))
         check_sums(path)
         with warnings.catch_warnings():
-            # What matters is whether it can be read, which shows.
+            # Whether the file can be read is checked anyway.
             warnings.filterwarnings("ignore", message="Detected pickle protocol")
             state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise DamagedCheckpoint(
-            f"{path} is not a checkpoint of tensors and plain values; it was not opened further, "
-            "as such a file could run code. If you trust it, save its weights alone with the "
+            f"{path} is not a checkpoint of tensors and plain values; it was not loaded, as "
+            "such a file could run code. If you trust it, save its weights alone with the "
             "program that wrote it"
         ) from error
     except _DAMAGE as error:
@@ -125,16 +125,16 @@ def load(path: Path) -> dict[str, Any]:
         ) from error
     if not isinstance(state, dict):
         kind = type(state).__name__
-        raise DamagedCheckpoint(f"{path} holds a {kind}, not a checkpoint's mapping")
+        raise DamagedCheckpoint(f"{path} holds a {kind} instead of a mapping")
     return state
 
 
 def newest_readable(
     directory: Path, *, before: int | None = None, after: int = -1
 ) -> tuple[Path, dict[str, Any], list[Path]] | None:
-    """The newest whole checkpoint, its state, and the damaged ones that are newer than it.
+    """The newest intact checkpoint, its state, and the damaged ones that are newer.
 
-    Only iterations below `before` and above `after` count. None where there is no whole one.
+    Only iterations below `before` and above `after` count. None if no checkpoint is intact.
     """
     damaged: list[Path] = []
     for path in reversed(checkpoints(directory)):
@@ -150,16 +150,16 @@ def newest_readable(
 
 
 def remove_partial_files(directory: Path) -> None:
-    """Delete what saves that were killed have left behind."""
+    """Delete the temporary files of saves that were killed."""
     for path in directory.glob(f".checkpoint_*{_TEMPORARY}"):
         path.unlink()
 
 
 @dataclass(frozen=True)
 class Retention:
-    """Which checkpoints of a run are kept: the `recent` newest, all where it is None.
+    """Which checkpoints of a run are kept: the `recent` newest, or all if that is None.
 
-    With a `milestone`, also the first one at or after each of its multiples, where checkpoints are
+    With a `milestone`, also the first one at or after each of its multiples, given checkpoints
     `interval` iterations apart, and all up to iteration `untouched`.
     """
 
@@ -169,7 +169,7 @@ class Retention:
     untouched: int = -1
 
     def keeps(self, iteration: int) -> bool:
-        """Whether a checkpoint is kept although it is not among the newest."""
+        """Whether a checkpoint is kept even though it is not among the newest."""
         if self.milestone is None:
             return False
         if iteration <= self.untouched:
@@ -189,17 +189,17 @@ def remove_old(directory: Path, retention: Retention) -> None:
 
 
 def _check_memory(path: Path, needed: int) -> None:
-    """Raise `UserError` where the tensors of a checkpoint would not fit into memory."""
+    """Raise `UserError` if the tensors of a checkpoint would not fit into memory."""
     free = _free_memory()
     if free is not None and needed > free:
         raise UserError(
-            f"the tensors of {path} take {needed / 2**30:.1f} GiB of memory, and "
+            f"the tensors of {path} take {needed / 2**30:.1f} GiB of memory, but only "
             f"{free / 2**30:.1f} GiB are free; use a machine with more, or end other programs"
         )
 
 
 def _free_memory() -> int | None:
-    """Bytes that this machine can give to a program; None where it does not tell."""
+    """Bytes of available memory; None if the system does not report them."""
     try:
         figures = Path("/proc/meminfo").read_text(encoding="ascii")
     except OSError:  # not Linux
@@ -209,12 +209,12 @@ def _free_memory() -> int | None:
 
 
 def _reason(error: BaseException) -> str:
-    """One line of an error, without what torch adds to its own."""
+    """The first line of an error; torch adds more to its own."""
     return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
 def _foreign(value: object, name: str = "state") -> Iterator[str]:
-    """The names of what is neither a tensor nor a plain value."""
+    """The names of values that are neither tensors nor plain values."""
     if isinstance(value, dict):
         for key, inner in value.items():
             yield from _foreign(key, f"a key of {name}")

@@ -1,9 +1,9 @@
-"""What a checkpoint's file says of itself, checked before torch reads it; nothing is built or run.
+"""Inspection of a checkpoint file before torch reads it; nothing is built or run.
 
-torch's restricted reader runs no code, but it calls some constructors with whatever sizes a file
-names, and takes views, shared values and compressed records as they come. Here the file must be
-one that `torch.save` writes of tensors and plain values: afterwards reading it takes no more memory
-than it is long. The pickle is followed symbolically; a tensor is only its sizes.
+torch's restricted reader runs no code, but it calls some constructors with any sizes that the file
+names, and accepts any views, shared values and compressed records. Here the file must be one that
+`torch.save` writes for tensors and plain values, so that reading it takes no more memory than the
+file is long. The pickle is followed symbolically; of a tensor only the sizes are computed.
 """
 
 import io
@@ -24,11 +24,11 @@ _LEGACY_MAGIC, _LEGACY_PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 
 
 def inspect(path: Path) -> int:
-    """How many bytes the tensors of a checkpoint take, after a look at all of it.
+    """Inspect a checkpoint completely; returns how many bytes its tensors take.
 
     Raises `pickle.UnpicklingError` for a file that asks for anything but tensors and plain values,
     and `ValueError`, `LookupError`, `zipfile.BadZipFile` or `struct.error` for one that is damaged,
-    or made to take more memory or time than its length tells.
+    or made to take more memory or time than its length suggests.
     """
     with path.open("rb") as file:
         start = file.read(len(_ZIP_START))
@@ -38,10 +38,10 @@ def inspect(path: Path) -> int:
 
 
 def check_sums(path: Path) -> None:
-    """Raise `zipfile.BadZipFile` where a record of an inspected file is not what was written.
+    """Raise `zipfile.BadZipFile` if a record of an inspected file has been altered.
 
-    torch itself ignores the checksums that it writes: altered weights would load without a word.
-    Its format before 1.6 has none.
+    torch itself ignores the checksums that it writes: altered weights would load silently. Its
+    format before 1.6 has none.
     """
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
@@ -58,7 +58,7 @@ def _zip(file: BinaryIO) -> int:
         folder = next(iter(records)).partition("/")[0]
         pickled = records[f"{folder}/data.pkl"]
         if pickled.file_size > _MOST_PICKLED_BYTES:
-            raise ValueError(f"its values besides tensors are {pickled.file_size >> 20} MB")
+            raise ValueError(f"its values other than tensors take {pickled.file_size >> 20} MB")
         unpickler = SymbolicUnpickler()
         unpickler.values(io.BytesIO(archive.read(pickled)))
     for key, size in unpickler.storages.items():
@@ -69,14 +69,14 @@ def _zip(file: BinaryIO) -> int:
 
 
 def _check_directory(file: BinaryIO) -> None:
-    """Refuse a list of records that is too long to be read, or that two readers could mistake."""
+    """Reject a list of records that is too long, or that two readers could read differently."""
     length = file.seek(0, io.SEEK_END)
     end = length - 22
     file.seek(max(0, end))
     signature, _, _, _, records, size, start, comment = struct.unpack("<4s4H2IH", file.read(22))
     if signature != b"PK\x05\x06" or comment:
         raise zipfile.BadZipFile("the archive's end is missing")
-    # torch gives the figures once more in 64 bits: 56 bytes, and 20 that say where those are.
+    # torch repeats the figures in 64 bits: 56 bytes, and 20 that locate them.
     file.seek(max(0, end - 20 - 56))
     wide = file.read(56)
     if wide.startswith(b"PK\x06\x06"):
@@ -89,13 +89,13 @@ def _check_directory(file: BinaryIO) -> None:
 
 
 def _check_records(archive: zipfile.ZipFile) -> None:
-    """Refuse records that are compressed, lie in one another, or go by one name."""
+    """Reject records that are compressed, overlap, or share a name."""
     records = sorted(archive.infolist(), key=lambda record: record.header_offset)
     if not records:
         raise zipfile.BadZipFile("an archive without records")
     folder = records[0].filename.partition("/")[0] + "/"
     if len({record.filename.casefold() for record in records}) < len(records):
-        raise zipfile.BadZipFile("two records of one name")
+        raise zipfile.BadZipFile("two records have the same name")
     end = 0
     for record in records:
         if not record.filename.startswith(folder):
@@ -103,10 +103,10 @@ def _check_records(archive: zipfile.ZipFile) -> None:
         if record.compress_type != zipfile.ZIP_STORED or record.file_size != record.compress_size:
             raise zipfile.BadZipFile(f"the record {record.filename!r} is compressed")
         if record.header_offset < end:
-            raise zipfile.BadZipFile(f"the record {record.filename!r} lies inside another")
+            raise zipfile.BadZipFile(f"the record {record.filename!r} overlaps another")
         end = record.header_offset + _LOCAL_HEADER + len(record.filename) + record.file_size
     if end > archive.start_dir:
-        raise zipfile.BadZipFile("a record goes on into the list of records")
+        raise zipfile.BadZipFile("a record overlaps the list of records")
 
 
 def _legacy(file: BinaryIO) -> int:
@@ -122,7 +122,7 @@ def _legacy(file: BinaryIO) -> int:
     read(pickles)
     keys = read(pickles)
     if not isinstance(keys, list) or sorted(map(str, keys)) != sorted(unpickler.storages):
-        raise ValueError("its list of tensors does not fit its tensors")
+        raise ValueError("its list of tensors does not match its tensors")
     taken = sum(unpickler.storages.values())
     if pickles.tell() + 8 * len(keys) + taken > length:
         raise ValueError(f"tensors of {taken} bytes in a file of {length}")

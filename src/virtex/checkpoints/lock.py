@@ -1,4 +1,4 @@
-"""A lock on a run's directory: two jobs that write into it would spoil each other's files."""
+"""A lock on a run's directory: two jobs that write to it would corrupt each other's files."""
 
 import fcntl
 import os
@@ -15,11 +15,11 @@ LOCK = ".lock"
 
 @contextmanager
 def locked(directory: Path) -> Iterator[str | None]:
-    """Hold the lock of `directory`, which is made. It ends with the process, however that ends.
+    """Hold the lock of `directory`, which is created. It is released however the process ends.
 
-    Gives a warning where the file system has no locks. Raises `UserError` that names the
-    holder, and where the directory cannot be written to. After an error nothing is left of a
-    directory that was made here and holds nothing else.
+    Yields a warning if the file system has no locks. Raises `UserError` that names the holder, and
+    if the directory is not writable. After an error, a directory that was created here is removed
+    unless it holds other files.
     """
     made = not directory.exists()
     path = directory / LOCK
@@ -28,24 +28,24 @@ def locked(directory: Path) -> Iterator[str | None]:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:
         raise UserError(
-            f"could not make or lock {directory}: {error}; mend the directory, or give another "
+            f"could not create or lock {directory}: {error}; repair the directory, or give another "
             "--serialization-dir"
         ) from error
     warning = None
     try:
         try:
-            # Of the process, not of the open file, which loader workers share and may outlive.
+            # Locks the process, not the open file, which loader workers share and may outlive.
             fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):
             holder = os.read(descriptor, 200).decode(errors="replace").strip()
             raise UserError(
-                f"another job is writing into {directory}: {holder or 'unknown'}. Wait for its "
-                "end, or give another --serialization-dir"
+                f"another job is writing to {directory}: {holder or 'unknown'}. Wait until it "
+                "ends, or give another --serialization-dir"
             ) from None
         except OSError as error:
             warning = (
                 f"the file system of {directory} has no locks ({error.strerror}): make sure that "
-                "no other job writes into it"
+                "no other job writes to it"
             )
         else:
             os.ftruncate(descriptor, 0)

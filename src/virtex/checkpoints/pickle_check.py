@@ -1,8 +1,8 @@
-"""A pickle of tensors and plain values, followed step by step without building anything.
+"""Symbolic unpickling of tensors and plain values, without building anything.
 
-Pickle is a program for a small machine with a stack. Only the steps that `torch.save` writes are
-known here, and only the names below; anything else is an `UnpicklingError`. A tensor is no more
-than its sizes, checked against its storage.
+A pickle is a program for a small stack machine. Only the opcodes that `torch.save` writes are
+known here, and only the names below; anything else is an `UnpicklingError`. Of a tensor only the
+sizes are kept, checked against its storage.
 """
 
 import pickle
@@ -60,10 +60,10 @@ class _Tensor:
 
 
 class SymbolicUnpickler:
-    """Follows pickles one after another; `storages` has the bytes of each storage by its key.
+    """Follows pickles one after another; `storages` maps each storage's key to its bytes.
 
-    `values` raises `pickle.UnpicklingError` for what is no tensor or plain value, `ValueError` or
-    `LookupError` for what does not fit together or has no end in sight.
+    `values` raises `pickle.UnpicklingError` for anything but tensors and plain values, `ValueError`
+    or `LookupError` for what is inconsistent or too large.
     """
 
     def __init__(self) -> None:
@@ -75,16 +75,16 @@ class SymbolicUnpickler:
         self._memo: dict[int, Any] = {}
 
     def values(self, file: BinaryIO) -> object:
-        """The next pickle of the file, with mappings, lists and tuples as such."""
+        """The value of the file's next pickle; mappings, lists and tuples are built."""
         self._stack, self._below, self._memo = [], [], {}
         for step, argument, _ in pickletools.genops(file):
             self._steps += 1
             if self._steps > _MOST_STEPS:
-                raise ValueError("it holds too many values besides the tensors' own")
+                raise ValueError("it holds too many values other than tensors")
             if step.name == "STOP":
                 break
             if step.name not in _STEPS:
-                raise pickle.UnpicklingError(f"a step {step.name}")
+                raise pickle.UnpicklingError(f"the opcode {step.name}")
             _STEPS[step.name](self, argument)
         value: object = self._stack.pop()
         _check_extent(value, 0, {})
@@ -106,7 +106,7 @@ class SymbolicUnpickler:
 
     def _last(self, count: int) -> list[Any]:
         if len(self._stack) < count:
-            raise ValueError("fewer values than are taken")
+            raise ValueError("it takes more values from the stack than there are")
         items = self._stack[-count:]
         del self._stack[-count:]
         return items
@@ -117,7 +117,7 @@ class SymbolicUnpickler:
     def _append(self, items: list[Any]) -> None:
         target = self._stack[-1]
         if type(target) is not list:
-            raise ValueError("values are appended to no list")
+            raise ValueError("values are appended to something other than a list")
         target.extend(items)
 
     def _set(self, items: list[Any]) -> None:
@@ -138,13 +138,13 @@ class SymbolicUnpickler:
                 element_bytes = _ELEMENT_BYTES[name]
                 size = elements * element_bytes
             case _:
-                raise pickle.UnpicklingError("something else than a tensor's storage")
+                raise pickle.UnpicklingError("something other than a tensor's storage")
         if elements < 0 or self.storages.setdefault(key, size) != size:
-            raise ValueError("two sizes of one storage, or a negative one")
+            raise ValueError("a storage has two sizes, or a negative one")
         self._push(_Storage(size, element_bytes))
 
     def _attributes(self, _: object) -> None:
-        """State dicts bring their versions as an attribute; more would change what they are."""
+        """State dicts have their versions as an attribute; no other attribute is allowed."""
         attributes, target = self._stack.pop(), self._stack[-1]
         if type(target) is not dict or type(attributes) is not dict:
             raise pickle.UnpicklingError("attributes of an object")
@@ -154,7 +154,7 @@ class SymbolicUnpickler:
     def _call(self, _: object) -> None:
         arguments, called = self._stack.pop(), self._stack.pop()
         if not isinstance(called, _Name) or type(arguments) is not tuple:
-            raise pickle.UnpicklingError("a call of something else than a name")
+            raise pickle.UnpicklingError("a call of something other than a name")
         self._push(self._result(called.text, arguments))
 
     def _result(self, name: str, arguments: tuple[Any, ...]) -> object:
@@ -162,7 +162,7 @@ class SymbolicUnpickler:
             case (_Storage() as storage, int(start), tuple(size), tuple(stride), *_) if (
                 name in _TENSOR
             ):
-                self._hooks += arguments[5:]  # these, and what else sets a tensor's inner state
+                self._hooks += arguments[5:]  # hooks, and whatever else sets a tensor's inner state
                 return _tensor(storage, storage.element_bytes, start, size, stride)
             case (
                 _Storage() as storage,
@@ -202,13 +202,13 @@ def _plain(name: str, arguments: tuple[Any, ...]) -> object:
 
 def _fill(target: object, pairs: Any) -> dict[Any, Any]:
     if type(target) is not dict:
-        raise ValueError("values are set in no mapping")
+        raise ValueError("values are set in something other than a mapping")
     for key, value in pairs:
-        # Other keys can be made to have one hash, so that filling a mapping takes for ever.
+        # Other keys can be made to collide, so that filling a mapping takes for ever.
         if not isinstance(key, str | int | None) or (
             isinstance(key, int) and key >> 63 not in (0, -1)
         ):
-            raise ValueError(f"a key of the kind {type(key).__name__}")
+            raise ValueError(f"a key of type {type(key).__name__}")
         target[key] = value
     return target
 
@@ -221,28 +221,28 @@ def _tensor(
     stride: tuple[Any, ...],
 ) -> _Tensor:
     if not all(type(number) is int and number >= 0 for number in (start, *size, *stride)):
-        raise ValueError("sizes of a tensor that are no whole numbers")
+        raise ValueError("sizes of a tensor that are not whole numbers")
     elements, end = 1, start + 1
     for count, step in zip(size, stride, strict=True):
         elements *= count
         end += (count - 1) * step
     held = storage.bytes // element_bytes
-    # A few bytes can be seen as a tensor without end: strides of 0.
+    # With strides of 0, a few bytes can be a tensor of any size.
     if elements and (end > held or elements > held):
         raise ValueError(f"a tensor of {elements} values in a storage of {held}")
     return _Tensor()
 
 
 def _check_extent(value: object, depth: int, known: dict[int, tuple[int, int]]) -> tuple[int, int]:
-    """How many values a value is when all that is shared is written out, and how deep it is."""
+    """The number of values with shared ones counted each time, and the depth of nesting."""
     if not isinstance(value, dict | list | tuple):
         if isinstance(value, _Name | _Storage):
-            raise pickle.UnpicklingError("a name where a value should be")
+            raise pickle.UnpicklingError("a name instead of a value")
         return 1, 0
     values, height = known.get(id(value), (1, 0))
     if id(value) not in known:
         if depth >= _DEEPEST:
-            raise ValueError("its values are nested too deeply, or hold themselves")
+            raise ValueError("its values are nested too deeply, or contain themselves")
         for inner in value.values() if isinstance(value, dict) else value:
             inner_values, inner_height = _check_extent(inner, depth + 1, known)
             values, height = values + inner_values, max(height, 1 + inner_height)
@@ -253,7 +253,7 @@ def _check_extent(value: object, depth: int, known: dict[int, tuple[int, int]]) 
 
 
 def _ignore(machine: SymbolicUnpickler, argument: object) -> None:
-    """The version of pickle, which says nothing that the steps do not."""
+    """Skip the pickle version, which adds nothing to the opcodes."""
 
 
 _Step = Callable[[SymbolicUnpickler, Any], None]

@@ -11,20 +11,23 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from virtex import __version__
+from virtex._version import __version__
 from virtex.checkpoints import file as checkpoint
 from virtex.config import loading as settings
 from virtex.config.schema import EARLIER_RUN, Config
 from virtex.data.contents import Contents, differences, from_plain
 from virtex.errors import UserError
 from virtex.models.modes import materialise
-from virtex.models.sharing import completed, contradictions
-from virtex.models.state_dict import misfits, model_weights
-from virtex.models.upstream import current_names
+from virtex.models.state_dict import (
+    current_names,
+    fill_tied_keys,
+    model_weights,
+    state_dict_mismatches,
+    tied_conflicts,
+)
 from virtex.optim.lookahead import AnyOptimizer, Lookahead
-from virtex.text.categories import Categories
 from virtex.text.tokenizer import Tokenizer
-from virtex.text.vocabulary import Vocabulary
+from virtex.text.vocabulary import Categories, Vocabulary
 
 _SHAPES_OF_THE_OPTIMIZER = {
     "OPTIM.OPTIMIZER_NAME",
@@ -109,11 +112,11 @@ def load_weights(module: nn.Module, saved: Checkpoint, per_token: str) -> None:
     another shape, for another vocabulary, or held twice with different values.
     """
     own = module.state_dict()
-    weights = completed(module, saved.weights)
+    weights = fill_tied_keys(module, saved.weights)
     lines = [
         *_other_vocabulary(own, weights, per_token),
-        *contradictions(module, weights),
-        *misfits(own, weights),
+        *tied_conflicts(module, weights),
+        *state_dict_mismatches(own, weights),
     ]
     if lines:
         raise UserError(

@@ -154,20 +154,20 @@ def _run(arguments: argparse.Namespace) -> int:
         )
     job = checked_job(arguments, processes=machine_processes * arguments.num_machines)
 
-    from virtex.distributed.launch import Machines, launch
+    from virtex.distributed.launch import LaunchConfig, launch
     from virtex.training.run import pretrain
 
     return launch(
         pretrain,
         job,
-        Machines(
+        LaunchConfig(
             processes=machine_processes,
             count=arguments.num_machines,
             rank=arguments.machine_rank,
             url=arguments.dist_url,
             max_restarts=arguments.max_restarts,
-            meeting=arguments.meet_within,
-            stuck=job.limits.stuck,
+            rendezvous_timeout=arguments.meet_within,
+            watchdog_timeout=job.timeouts.watchdog_timeout,
         ),
     )
 
@@ -179,19 +179,19 @@ def checked_job(arguments: argparse.Namespace, *, processes: int) -> "Job":
     """
     from virtex.config import loading as settings
     from virtex.config.schema import Config, check_processes
-    from virtex.distributed.environment import find_place
+    from virtex.distributed.environment import read_environment
 
     config = settings.load(Config, arguments.config, arguments.config_override)
-    place = find_place()
-    if place.size > 1 or place.agent:
-        processes = place.size
+    process = read_environment()
+    if process.size > 1 or process.agent:
+        processes = process.size
     check_processes(config, processes)
     directory = arguments.serialization_dir
     if directory is None:
         directory = Path("runs") / arguments.config.stem
 
     from virtex.distributed.debugging import this_terminal
-    from virtex.distributed.world import Limits
+    from virtex.distributed.world import Timeouts
     from virtex.training.setup import Job, check
 
     debug_rank = arguments.debug_rank
@@ -209,7 +209,7 @@ def checked_job(arguments: argparse.Namespace, *, processes: int) -> "Job":
         checkpoint_every=arguments.checkpoint_every,
         keep_recent=arguments.keep_recent,
         log_every=arguments.log_every,
-        limits=Limits(arguments.meet_within, patience * arguments.stuck_after),
+        timeouts=Timeouts(arguments.meet_within, patience * arguments.stuck_after),
         accept_changed_data=arguments.accept_changed_data,
         preflight_only=arguments.preflight,
         debug_rank=debug_rank,
@@ -217,7 +217,7 @@ def checked_job(arguments: argparse.Namespace, *, processes: int) -> "Job":
     )
     # srun may show each process its own GPU alone.
     gpus = arguments.num_gpus_per_machine
-    check(job, gpus_per_machine=min(gpus, 1) if place.size > 1 else gpus)
+    check(job, gpus_per_machine=min(gpus, 1) if process.size > 1 else gpus)
     return job
 
 

@@ -98,7 +98,7 @@ def run(arguments: argparse.Namespace) -> int:
         seeds=arguments.seeds,
     )
     try:
-        sweeping.claim(arguments.directory, config)
+        sweeping.reserve(arguments.directory, config)
         if arguments.slurm is not None:
             several = how.num_gpus_per_machine > 1 and how.num_machines == 1
             own_port = several and not any("--dist-url" in f for f in arguments.pretrain_flags)

@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Write the trees; returns the exit status. Raises UserError for impossible values."""
     from virtex.synthetic.coco_tree import write_coco_tree
     from virtex.synthetic.imagefolder_tree import write_imagefolder_tree
-    from virtex.synthetic.publishing import published
+    from virtex.synthetic.publishing import atomic_directory
     from virtex.synthetic.trees import Amount, Drawing, check_amount, check_classes
     from virtex.synthetic.voc_tree import write_voc_tree
 
@@ -74,7 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
         for name, value in vars(arguments).items()
         if name not in ("output", "overwrite")
     }
-    with published(arguments.output, arguments.overwrite, options) as root:
+    with atomic_directory(arguments.output, arguments.overwrite, options) as root:
         for tree in trees:
             write, amount = work[tree]
             write(root, drawing, amount, _reporter(tree, amount.train + amount.val))

@@ -1,4 +1,4 @@
-"""Where a decoder looks in the image for each word of a caption, as the VirTex paper shows."""
+"""The image regions that a decoder attends to for each word, as shown in the VirTex paper."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,12 +9,21 @@ from torch import Tensor
 from virtex.errors import UserError
 from virtex.models.decoder import TransformerDecoder
 from virtex.text.tokenizer import Tokenizer
-from virtex.text.words import split_words
+
+_WORD_START = "▁"
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word, and the positions of its pieces among the tokens."""
+
+    text: str
+    positions: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class WordAttention:
-    """The words of a caption, and for each the map of each head: (words, heads, h, w).
+    """The words of a caption and, for each word, the map of each head: (words, heads, h, w).
 
     A map is ≥ 0 and sums to 1 over the h·w positions of the grid.
     """
@@ -37,20 +46,36 @@ def word_attention(
     caption's, without [SOS] and [EOS]. A piece's map is that of the token before it, whose output
     predicts the piece; a word's map is the mean of its pieces'.
 
-    Raises `UserError` for a layer that there is not, and for more tokens than there are positions.
+    Raises `UserError` for a layer that does not exist, and for more tokens than positions.
     """
     _check(textual, tokens, layer)
     words = split_words(tokenizer, tokens)
     read = torch.tensor([[tokenizer.sos_index, *tokens[:-1]]], device=grid.device)  # (1, T)
     lengths = torch.tensor([read.shape[1]], device=grid.device)
     projected = textual.project(grid.unsqueeze(0))
-    weights = textual.cross_attention(projected, read, lengths)[0, layer]  # (heads, T, S)
-    maps = [weights[:, list(word.places)].mean(dim=1) for word in words]  # each (heads, S)
+    weights = textual.cross_attention_weights(projected, read, lengths)[0, layer]  # (heads, T, S)
+    maps = [weights[:, list(word.positions)].mean(dim=1) for word in words]  # each (heads, S)
     stacked = torch.stack(maps) if maps else weights.new_empty(0, *weights[:, 0].shape)
     return WordAttention(
         words=tuple(word.text for word in words),
         maps=stacked.view(*stacked.shape[:2], *grid.shape[1:]),
     )
+
+
+def split_words(tokenizer: Tokenizer, ids: Sequence[int]) -> list[Word]:
+    """The words of `tokenizer.decode(ids)` in order; no word contains special or unknown tokens.
+
+    The first piece starts a word, and so does each piece with a leading ▁.
+    """
+    groups: list[list[int]] = []
+    for position, index in enumerate(ids):
+        if index in tokenizer.special_ids:
+            continue
+        if not groups or tokenizer.token(index).startswith(_WORD_START):
+            groups.append([])
+        groups[-1].append(position)
+    words = [Word(tokenizer.decode([ids[p] for p in group]), tuple(group)) for group in groups]
+    return [word for word in words if word.text]  # a lone ▁ is not a word
 
 
 def _check(textual: TransformerDecoder, tokens: Sequence[int], layer: int) -> None:

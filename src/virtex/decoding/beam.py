@@ -1,22 +1,22 @@
-"""Beam search with a decoder's memory.
+"""Beam search with a decoder's cache.
 
-Semantics of the published system: every beam offers its two best continuations; a token does not
-directly repeat the one before it; a beam that has ended goes on with [EOS] at no cost; scores are
-sums of log-probabilities without length normalisation.
+Semantics of the published system: every beam proposes its two best continuations; a token does not
+directly repeat the one before it; a finished beam continues with [EOS] at no cost; scores are sums
+of log-probabilities without length normalisation.
 """
 
 import torch
 from torch import Tensor
 
-from virtex.decoding.hypotheses import Hypotheses, M, NextToken, log_probabilities
+from virtex.decoding.hypotheses import C, Hypotheses, NextToken, log_probabilities
 
 CONTINUATIONS = 2
-"""How many next tokens each beam offers at a step."""
+"""How many next tokens each beam proposes at a step."""
 
 
 def beam_search(
-    next_token: NextToken[M],
-    memory: M,
+    next_token: NextToken[C],
+    cache: C,
     *,
     images: int,
     beam_size: int,
@@ -27,27 +27,27 @@ def beam_search(
 ) -> Hypotheses:
     """The `beam_size` hypotheses that survive a beam search, of at most `max_tokens` tokens.
 
-    `memory` is that of `images` rows before the first token. Ends when every beam has ended.
+    `cache` is that of `images` rows before the first token. Ends when every beam has ended.
     """
     start = torch.full((images,), sos_index, device=device)
-    logits, memory = next_token(start, memory)
+    logits, cache = next_token(start, cache)
     scores, newest = log_probabilities(logits).topk(beam_size)  # (B, beams)
     first_row = torch.arange(images, device=device).unsqueeze(1) * beam_size
-    memory = memory.select(torch.arange(images, device=device).repeat_interleave(beam_size))
+    cache = cache.select(torch.arange(images, device=device).repeat_interleave(beam_size))
     tokens = newest.unsqueeze(-1)
 
     for _ in range(max_tokens - 1):
         if bool((newest == eos_index).all()):
             break
-        logits, memory = next_token(newest.flatten(), memory)
+        logits, cache = next_token(newest.flatten(), cache)
         step = _continuations(log_probabilities(logits), newest.flatten(), eos_index)
         step_scores, candidates = step.topk(CONTINUATIONS)  # (B·beams, 2)
         totals = scores.view(-1, 1) + step_scores
         scores, chosen = totals.view(images, -1).topk(beam_size)
-        parents = first_row + chosen // CONTINUATIONS  # (B, beams), rows of the memory
+        parents = first_row + chosen // CONTINUATIONS  # (B, beams), rows of the cache
         newest = candidates.view(images, -1).gather(1, chosen)
         tokens = torch.cat((tokens.flatten(0, 1)[parents], newest.unsqueeze(-1)), dim=-1)
-        memory = memory.select(parents.flatten())
+        cache = cache.select(parents.flatten())
     return Hypotheses(tokens, scores)
 
 

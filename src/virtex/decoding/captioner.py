@@ -19,7 +19,7 @@ from virtex.text.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class BeamSearch:
-    """The likeliest captions that a search with `beam_size` (≥ 1) beams finds."""
+    """The most probable captions that a search with `beam_size` (≥ 1) beams finds."""
 
     beam_size: int
 
@@ -30,8 +30,11 @@ class BeamSearch:
 
 @dataclass(frozen=True)
 class NucleusSampling:
-    """`samples` (≥ 1) captions drawn at random, each token from the likeliest that together have
-    probability `nucleus_size` in (0, 1]; a function of `seed` (≥ 0) and the image's key."""
+    """`samples` (≥ 1) random captions, a function of `seed` (≥ 0) and the image's key.
+
+    Each token is drawn from the most probable ones that together have probability `nucleus_size`
+    in (0, 1].
+    """
 
     nucleus_size: float
     samples: int
@@ -40,11 +43,11 @@ class NucleusSampling:
     def __post_init__(self) -> None:
         if not 0 < self.nucleus_size <= 1:
             raise UserError(
-                f"a nucleus size of {self.nucleus_size} is no share of the probability; "
-                "give a number above 0 and at most 1"
+                f"a nucleus size of {self.nucleus_size} is not a probability; give a "
+                "number above 0 and at most 1"
             )
         if self.samples < 1:
-            raise UserError(f"{self.samples} samples hold no caption; give at least 1")
+            raise UserError(f"{self.samples} samples give no caption; give at least 1")
         if self.seed < 0:
             raise UserError(f"the seed {self.seed} is negative; give a whole number from 0")
 
@@ -67,10 +70,10 @@ class Caption:
 
 @dataclass(frozen=True)
 class Captioner:
-    """Captions by a strategy, of at most `max_tokens` tokens after [SOS].
+    """Captions found by a strategy, of at most `max_tokens` tokens after [SOS].
 
-    Raises `UserError` for a `max_tokens` that is below one or beyond the positions of the head, and
-    for more beams than tokens in the head's vocabulary.
+    Raises `UserError` for a `max_tokens` below one or above the positions of the head, and for more
+    beams than tokens in the head's vocabulary.
     """
 
     visual: Backbone
@@ -96,14 +99,14 @@ class Captioner:
     def caption(self, images: Tensor, keys: Sequence[int] | None = None) -> list[list[Caption]]:
         """All captions of each image that the strategy finds, best first.
 
-        `images` is (B, 3, H, W) uint8 on the model's device. `keys` are B whole numbers (≥ 0) that
-        name the images to sampling: the same key, the same random numbers; 0 … B-1 if None.
+        `images` is (B, 3, H, W) uint8 on the model's device. `keys` are B whole numbers (≥ 0), 0 …
+        B-1 if None: images with the same key are sampled with the same random numbers.
 
-        The modules run in evaluation mode, and are left in the mode in which they came.
+        The modules run in evaluation mode and are returned to their mode afterwards.
         """
         keys = range(len(images)) if keys is None else keys
         if len(keys) != len(images):
-            raise UserError(f"{len(keys)} keys for {len(images)} images; give one an image")
+            raise UserError(f"{len(keys)} keys for {len(images)} images; give one for each image")
         with evaluating(self.visual, self.textual):
             found = self._decode(images, keys)
         return [
@@ -112,9 +115,9 @@ class Captioner:
         ]
 
     def attention(self, image: Tensor, tokens: Sequence[int], *, layer: int = -1) -> WordAttention:
-        """Where the head looks for each word of a caption of one image, (3, H, W) uint8.
+        """The attention of the head for each word of a caption of one image, (3, H, W) uint8.
 
-        `tokens` are those of a `Caption`; `layer` and errors as of `word_attention`. Modes as in
+        `tokens` are those of a `Caption`; `layer` and errors as for `word_attention`. Modes as in
         `caption`.
         """
         with evaluating(self.visual, self.textual):
@@ -122,12 +125,12 @@ class Captioner:
             return word_attention(self.textual, self.tokenizer, grid[0], tokens, layer=layer)
 
     def _decode(self, images: Tensor, keys: Sequence[int]) -> Hypotheses:
-        memory = self.textual.begin(self.visual(images))
+        cache = self.textual.prefill(self.visual(images))
         match self.strategy:
             case BeamSearch(beam_size):
                 return beam_search(
-                    self.textual.step,
-                    memory,
+                    self.textual.decode_step,
+                    cache,
                     images=len(images),
                     beam_size=beam_size,
                     max_tokens=self.max_tokens,
@@ -138,8 +141,8 @@ class Captioner:
             case NucleusSampling(nucleus_size, samples, seed):
                 uniforms = draw_uniforms(seed, keys, samples=samples, max_tokens=self.max_tokens)
                 return nucleus_sampling(
-                    self.textual.step,
-                    memory,
+                    self.textual.decode_step,
+                    cache,
                     uniforms=uniforms.to(images.device),
                     nucleus_size=nucleus_size,
                     sos_index=self.tokenizer.sos_index,
@@ -150,5 +153,5 @@ class Captioner:
 
     def _caption(self, tokens: list[int], score: float) -> Caption:
         eos = self.tokenizer.eos_index
-        said = tokens[: tokens.index(eos)] if eos in tokens else tokens
-        return Caption(self.tokenizer.decode(said), score, tuple(said))
+        kept = tokens[: tokens.index(eos)] if eos in tokens else tokens
+        return Caption(self.tokenizer.decode(kept), score, tuple(kept))

@@ -1,4 +1,4 @@
-"""What every decoding takes and gives: a step function with its memory, and ranked hypotheses."""
+"""The interface of a decoding strategy: a step function with its cache, and ranked hypotheses."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,17 +8,17 @@ import torch
 from torch import Tensor
 
 
-class Memory(Protocol):
-    """What a step function remembers of the tokens so far, a row a hypothesis."""
+class Cache(Protocol):
+    """The state of a step function after the tokens so far, one row per hypothesis."""
 
     def select(self, rows: Tensor) -> Self:
-        """The memory of the rows `rows` (int64), in that order."""
+        """The cache of the rows `rows` (int64), in that order."""
 
 
-M = TypeVar("M", bound=Memory)
+C = TypeVar("C", bound=Cache)
 
-NextToken = Callable[[Tensor, M], tuple[Tensor, M]]
-"""(N,) int64 newest tokens and the memory before them to logits (N, V) and the longer memory."""
+NextToken = Callable[[Tensor, C], tuple[Tensor, C]]
+"""Maps newest tokens (N,) int64 and the cache before them to logits (N, V) and the longer cache."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
-"""Nucleus sampling with a decoder's memory (Holtzman et al., 2020, section 3.1).
+"""Nucleus sampling with a decoder's cache (Holtzman et al., 2020, section 3.1).
 
-Each token is drawn from the nucleus: the fewest likeliest tokens whose probability together reaches
-a given size, renormalised. The random numbers are an argument; `draw_uniforms` makes them.
+Each token is drawn from the nucleus: the smallest set of the most probable tokens whose total
+probability reaches a given size, renormalised. The random numbers are an argument; see
+`draw_uniforms`.
 """
 
 from collections.abc import Sequence
@@ -10,40 +11,40 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from virtex.decoding.hypotheses import Hypotheses, M, NextToken, log_probabilities
+from virtex.decoding.hypotheses import C, Hypotheses, NextToken, log_probabilities
 
 _SAMPLING_STREAM = 2
 
 
 def nucleus_sampling(
-    next_token: NextToken[M],
-    memory: M,
+    next_token: NextToken[C],
+    cache: C,
     *,
     uniforms: Tensor,
     nucleus_size: float,
     sos_index: int,
     eos_index: int,
 ) -> Hypotheses:
-    """As many hypotheses of each image, of at most as many tokens, as there are random numbers.
+    """Hypotheses of each image, as many and as long at most as there are random numbers.
 
     `uniforms` is (B, samples, max_tokens), in [0, 1), on the decoder's device; float64 resolves the
-    rarest tokens. `nucleus_size` is in (0, 1]; 1 samples from the whole distribution. `memory` is
+    rarest tokens. `nucleus_size` is in (0, 1]; 1 samples from the whole distribution. `cache` is
     that of B rows before the first token. A score sums the model's own log-probabilities, not the
     nucleus's. Ends when every hypothesis has ended.
     """
     images, samples, _ = uniforms.shape
     start = torch.full((images,), sos_index, device=uniforms.device)
-    logits, memory = next_token(start, memory)
+    logits, cache = next_token(start, cache)
     newest, scores = _draw(logits, uniforms[:, :, 0], nucleus_size)  # (B, samples)
     newest, scores = newest.flatten(), scores.flatten()
-    memory = memory.select(torch.arange(images, device=start.device).repeat_interleave(samples))
+    cache = cache.select(torch.arange(images, device=start.device).repeat_interleave(samples))
     tokens = [newest]
 
     for uniform in uniforms.flatten(0, 1)[:, 1:].unbind(1):
         ended = newest == eos_index
         if bool(ended.all()):
             break
-        logits, memory = next_token(newest, memory)
+        logits, cache = next_token(newest, cache)
         drawn, costs = _draw(logits, uniform.unsqueeze(1), nucleus_size)
         newest = drawn.squeeze(1).masked_fill(ended, eos_index)
         scores = scores + costs.squeeze(1).masked_fill(ended, 0.0)
@@ -55,11 +56,10 @@ def nucleus_sampling(
 
 
 def draw_uniforms(seed: int, keys: Sequence[int], *, samples: int, max_tokens: int) -> Tensor:
-    """Random numbers for images with these keys, of 64 bits: (B, samples, max_tokens) float64 in
-    [0, 1).
+    """Random numbers (B, samples, max_tokens) float64 in [0, 1) for images with these 64-bit keys.
 
-    A number is a function of the seed, its image's key, its sample and its token alone, so that it
-    depends neither on the other images nor on how many samples or tokens are asked for.
+    A number is a function of the seed, its image's key, its sample and its token alone, so it
+    depends neither on the other images nor on how many samples or tokens are requested.
     """
     uniforms = np.empty((len(keys), samples, max_tokens))
     for image, key in enumerate(keys):

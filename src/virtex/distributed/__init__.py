@@ -1,1 +1,1 @@
-"""Processes: starting, connecting, watching and stopping them."""
+"""The processes of a job: starting, connecting, watching and stopping them."""

@@ -1,4 +1,4 @@
-"""A debugger on one process of several, while the others wait for it."""
+"""A debugger on one process of a job, while the others wait for it."""
 
 import pdb
 import sys
@@ -11,7 +11,7 @@ from virtex.errors import UserError
 
 
 def this_terminal() -> Path:
-    """The terminal that this process reads from; raises `UserError` where it is none."""
+    """The terminal that this process reads from; raises `UserError` if there is none."""
     import os
 
     try:
@@ -25,10 +25,10 @@ def this_terminal() -> Path:
 
 @contextmanager
 def debugger(terminal: Path, *, here: bool) -> Iterator[None]:
-    """In this context `breakpoint()` opens pdb on `terminal`, as an error does; elsewhere nothing.
+    """Open pdb on `terminal` at each `breakpoint()` and after an error in this context.
 
-    `here` says whether this is the process to debug. Processes that were started by an agent have
-    no standard input of their own.
+    `here` is true in the process to debug; in the others `breakpoint()` does nothing. Processes
+    that an agent started have no standard input of their own, hence `terminal`.
     """
     before = sys.breakpointhook
     if not here:

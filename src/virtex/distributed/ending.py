@@ -1,4 +1,4 @@
-"""The last moments of a process: what could hold them up does not."""
+"""The exit of a process: nothing that could delay it does so for long."""
 
 import atexit
 import faulthandler
@@ -7,22 +7,23 @@ import os
 import signal
 from typing import NoReturn
 
-from virtex.distributed.environment import Place
+from virtex.distributed.environment import ProcessInfo
 
 
-def end_in(seconds: float, place: Place) -> None:
-    """Let the exit of a process with others take no longer than so many seconds, once it begins.
+def limit_exit_time(seconds: float, process: ProcessInfo) -> None:
+    """Limit how long the exit of a process of a larger job may take, once it begins.
 
-    Python waits for its children, and torch for the other processes. What is left after the
-    time is printed. A process without others may be somebody's interpreter: it is left alone.
+    Python waits for its children, and torch for the other processes. After `seconds` the stacks
+    are printed and the process ends. A job of one process may be an interactive interpreter, so
+    it has no limit.
     """
-    if place.size > 1 or place.agent:
+    if process.size > 1 or process.agent:
         atexit.register(faulthandler.dump_traceback_later, seconds, exit=True)
     atexit.register(_kill_at_exit)
 
 
 def exit_now(status: int) -> NoReturn:
-    """End this process at once, from any of its threads, and its loader workers."""
+    """End this process and its loader workers at once; may be called from any thread."""
     try:
         kill_children()
     finally:
@@ -30,13 +31,13 @@ def exit_now(status: int) -> NoReturn:
 
 
 def _kill_at_exit() -> None:
-    # torch would raise an error for the end of a loader worker.
+    # torch would raise an error when a loader worker ends.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     kill_children()
 
 
 def kill_children() -> None:
-    """Kill what multiprocessing would only send SIGTERM, and then wait for."""
+    """Kill the daemon children, which multiprocessing would only send SIGTERM and then wait for."""
     for child in multiprocessing.active_children():
         if child.daemon:
             child.kill()

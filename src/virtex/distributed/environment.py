@@ -1,4 +1,4 @@
-"""Which of the job's processes this one is, as torchrun or SLURM's srun tell in the environment."""
+"""Rank, world size and rendezvous address, read from the variables that torchrun or srun set."""
 
 import os
 import re
@@ -14,12 +14,12 @@ _LAST_PORT = 2**16 - 1
 
 
 @dataclass(frozen=True)
-class Place:
-    """One process among `size`, and where the first of them can be reached.
+class ProcessInfo:
+    """One process among `size`, and the address at which rank 0 can be reached.
 
-    `attempt` counts how often the job's processes were started anew. With an `agent` (torchrun's
-    or our own of its kind) this process is its child; `agent_serves` says that it also serves the
-    store at `host`:`port`, by which the processes find each other.
+    `attempt` counts the restarts of the job. With an `agent` (torchrun's, or our own) this process
+    is its child; with `agent_serves` the agent also serves the store at `host`:`port`, through
+    which the processes find each other.
     """
 
     rank: int = 0
@@ -32,29 +32,29 @@ class Place:
     agent_serves: bool = False
 
 
-def find_place(environment: Mapping[str, str] = os.environ) -> Place:
-    """The place that the environment tells; a job of one process where it tells none.
+def read_environment(environment: Mapping[str, str] = os.environ) -> ProcessInfo:
+    """This process as the environment describes it; a job of one process if nothing is set.
 
-    Raises `UserError` where a variable is missing or is no number.
+    Raises `UserError` if a variable is missing or is not a number.
     """
     if "WORLD_SIZE" in environment:
         return _by_torchrun(environment)
-    # What srun sets for each task, and the shell of sbatch or salloc lacks.
+    # srun sets these for each task; the shell of sbatch or salloc lacks them.
     if "SLURM_PROCID" in environment and _number(environment, "SLURM_STEP_NUM_TASKS", "1") > 1:
         return _by_srun(environment)
-    return Place()
+    return ProcessInfo()
 
 
-def _by_torchrun(environment: Mapping[str, str]) -> Place:
+def _by_torchrun(environment: Mapping[str, str]) -> ProcessInfo:
     size = _number(environment, "WORLD_SIZE", least=1)
     agent = "TORCHELASTIC_RUN_ID" in environment
     if size == 1:
-        return Place(
+        return ProcessInfo(
             local_rank=_number(environment, "LOCAL_RANK", "0"),
             attempt=_number(environment, "TORCHELASTIC_RESTART_COUNT", "0"),
             agent=agent,
         )
-    return Place(
+    return ProcessInfo(
         rank=_number(environment, "RANK", most=size - 1),
         size=size,
         local_rank=_number(environment, "LOCAL_RANK", "0"),
@@ -66,14 +66,14 @@ def _by_torchrun(environment: Mapping[str, str]) -> Place:
     )
 
 
-def _by_srun(environment: Mapping[str, str]) -> Place:
+def _by_srun(environment: Mapping[str, str]) -> ProcessInfo:
     job = _number(environment, "SLURM_JOB_ID", "0")
     step = _number(environment, "SLURM_STEP_ID", "0")
     size = _number(environment, "SLURM_STEP_NUM_TASKS")
-    # The same for all tasks of a step, and another for the next job on the same machine.
+    # The same for all tasks of a step, but different for the next job on the same machine.
     port = str(20000 + (job * 16 + step) % 12000)
     nodes = environment.get("SLURM_STEP_NODELIST") or _text(environment, "SLURM_JOB_NODELIST")
-    return Place(
+    return ProcessInfo(
         rank=_number(environment, "SLURM_PROCID", most=size - 1),
         size=size,
         local_rank=_number(environment, "SLURM_LOCALID"),
@@ -84,11 +84,14 @@ def _by_srun(environment: Mapping[str, str]) -> Place:
 
 
 def wait_for(host: str, port: int, seconds: float, stopping: Callable[[], bool]) -> bool:
-    """Whether something listens at `host`:`port` within `seconds`; raises `Stopped`."""
+    """Whether a server starts to listen at `host`:`port` within `seconds`.
+
+    Raises `Stopped` as soon as `stopping` returns true.
+    """
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if stopping():
-            raise Stopped(f"stopped by a signal while {host}:{port} was waited for")
+            raise Stopped(f"stopped by a signal while waiting for {host}:{port}")
         try:
             with socket.create_connection((host, port), timeout=5):
                 return True
@@ -98,7 +101,7 @@ def wait_for(host: str, port: int, seconds: float, stopping: Callable[[], bool])
 
 
 def first_host(nodes: str) -> str:
-    """The first host of SLURM's short form, such as `gpu[07-09,12],login` → `gpu07`."""
+    """The first host of a SLURM node list, such as `gpu[07-09,12],login` → `gpu07`."""
     first = re.match(r"(?:[^,\[\]]|\[[^\]]*\])+", nodes)
     if first is None:
         raise UserError(f"SLURM_STEP_NODELIST is {nodes!r}; expected names such as gpu[01-04]")
@@ -109,7 +112,7 @@ def _text(environment: Mapping[str, str], name: str) -> str:
     value = environment.get(name)
     if not value:
         raise UserError(
-            f"the environment has no {name}; start the processes by torchrun, by srun, or by "
+            f"the environment has no {name}; start the processes with torchrun, srun or "
             "--num-gpus-per-machine"
         )
     return value

@@ -1,4 +1,4 @@
-"""The first failure of a job, as its processes tell it to each other and to their agent."""
+"""The first failure of a job, as its processes report it to each other and to their agent."""
 
 import json
 import os
@@ -13,40 +13,40 @@ import torch.distributed as dist
 from virtex.errors import UserError
 
 _LONGEST = 2000
-"""Characters of a message that are told to others."""
+"""The most characters of a message that others receive."""
 
 
 @dataclass(frozen=True)
 class Failure:
-    """Which process failed, on which machine, what it was doing and what was wrong."""
+    """A process that failed: its machine, what it was doing (`phase`) and the error's message."""
 
     rank: int
     machine: str
-    where: str
+    phase: str
     message: str
 
     def __str__(self) -> str:
-        return f"rank {self.rank} on {self.machine} failed ({self.where}): {self.message}"
+        return f"rank {self.rank} on {self.machine} failed ({self.phase}): {self.message}"
 
 
-def failure_here(rank: int, where: str, error: BaseException) -> Failure:
+def local_failure(rank: int, phase: str, error: BaseException) -> Failure:
     """The failure of this process."""
     message = str(error)
     if not isinstance(error, UserError):
         message = f"{type(error).__name__}: {message}" if message else type(error).__name__
-    return Failure(rank, socket.gethostname(), where, message[:_LONGEST])
+    return Failure(rank, socket.gethostname(), phase, message[:_LONGEST])
 
 
-def is_of_the_connection(error: BaseException) -> bool:
-    """Whether it says that other processes are lost, and so nothing about this one."""
+def is_connection_error(error: BaseException) -> bool:
+    """Whether an error only says that the connection to other processes is lost."""
     if isinstance(error, dist.DistError):
         return True
     words = ("Connection closed by peer", "Connection reset", "Broken pipe", "gloo")
     return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
 
 
-def tell_agent(message: str) -> None:
-    """Leave the message where torchrun's agent looks for it, to name the first that failed."""
+def report_to_agent(message: str) -> None:
+    """Write the message to the file in which torchrun's agent looks for the first failure."""
     path = os.environ.get("TORCHELASTIC_ERROR_FILE")
     if path is None or Path(path).exists():
         return

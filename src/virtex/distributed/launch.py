@@ -1,6 +1,6 @@
-"""Starting a job's processes on this machine, under torchrun's agent inside this process.
+"""Start a job's processes on this machine, with torchrun's agent inside this process.
 
-When a process dies, the agent ends the others, or starts all of them anew.
+When a process dies, the agent ends the others, or restarts all of them.
 """
 
 import logging
@@ -14,26 +14,26 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from virtex.distributed.environment import find_place, wait_for
+from virtex.distributed.environment import read_environment, wait_for
 from virtex.distributed.rank_process import RankProcesses
 from virtex.distributed.signals import SIGNALS, STOPPED, Stopped, StopRequest, stop_requests
-from virtex.distributed.stopped_children import stopped_children_ended
+from virtex.distributed.stopped_children import killing_stopped_children
 from virtex.errors import RunError
 
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.launcher.api import LaunchConfig
+    from torch.distributed.launcher.api import LaunchConfig as AgentConfig
 
 A = TypeVar("A")
 
 
 @dataclass(frozen=True)
-class Machines:
+class LaunchConfig:
     """`count` machines with `processes` each; this one is number `rank`.
 
-    `url` is `tcp://host:port` of the first. All processes are started anew when one dies, at most
-    `max_restarts` times. Machines wait `meeting` seconds for each other. A process that is stopped
-    for `stuck` seconds is killed.
+    `url` is `tcp://host:port` of the first machine. When a process dies, all are restarted, at most
+    `max_restarts` times. Machines wait `rendezvous_timeout` seconds for each other. A process that
+    a signal has stopped for `watchdog_timeout` seconds is killed.
     """
 
     processes: int = 1
@@ -41,8 +41,8 @@ class Machines:
     rank: int = 0
     url: str = "tcp://127.0.0.1:23456"
     max_restarts: int = 0
-    meeting: float = 300.0
-    stuck: float = 900.0
+    rendezvous_timeout: float = 300.0
+    watchdog_timeout: float = 900.0
 
     @property
     def endpoint(self) -> str:
@@ -50,44 +50,43 @@ class Machines:
         return self.url.removeprefix("tcp://")
 
 
-def launch(function: Callable[[A], int], argument: A, machines: Machines) -> int:
-    """Call `function` in each of this machine's processes; its largest return value.
+def launch(function: Callable[[A], int], argument: A, machines: LaunchConfig) -> int:
+    """Call `function` in each of this machine's processes; returns the largest of their results.
 
-    Where torchrun or srun has started this process, and for a single one, it is called here. With
-    several machines each must run the same command with its own `machines.rank`. SIGTERM and
-    SIGUSR1 go to the processes, which say what becomes of them. Raises `RunError` for a process
-    that was killed.
+    A job of one process, and a process that torchrun or srun has started, calls it directly. With
+    several machines, each must run the same command with its own `machines.rank`. SIGTERM and
+    SIGUSR1 are forwarded to the processes. Raises `RunError` if a process was killed.
     """
     alone = machines.processes * machines.count == 1 and machines.max_restarts == 0
-    if alone or "WORLD_SIZE" in os.environ or find_place().size > 1:
+    if alone or "WORLD_SIZE" in os.environ or read_environment().size > 1:
         return function(argument)
     with stop_requests() as request:
         if machines.rank > 0:
-            _wait_for_the_first(machines, request)
+            _wait_for_first_machine(machines, request)
         if request:
             raise Stopped("stopped by a signal before any process was started")
         return _under_agent(function, argument, machines, request)
 
 
-def _wait_for_the_first(machines: Machines, request: StopRequest) -> None:
+def _wait_for_first_machine(machines: LaunchConfig, request: StopRequest) -> None:
     host, port = machines.endpoint.rsplit(":", 1)
-    if not wait_for(host, int(port), machines.meeting, lambda: bool(request)):
+    if not wait_for(host, int(port), machines.rendezvous_timeout, lambda: bool(request)):
         raise RunError(
-            f"machine {machines.rank} could not reach the first at {machines.url} within "
-            f"{machines.meeting:.0f} s. Check that the command runs there with --machine-rank 0, "
-            "and that no firewall lies between"
+            f"machine {machines.rank} could not reach the first machine at {machines.url} within "
+            f"{machines.rendezvous_timeout:.0f} s. Check that the command runs there with "
+            "--machine-rank 0, and that no firewall blocks the port"
         )
 
 
 def _under_agent(
-    function: Callable[[A], int], argument: A, machines: Machines, request: StopRequest
+    function: Callable[[A], int], argument: A, machines: LaunchConfig, request: StopRequest
 ) -> int:
     import torch.distributed as dist
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import elastic_launch
 
-    # Each of torch's modules has given its logger a level of its own.
+    # Each of torch's modules sets the level of its own logger.
     for name in list(logging.root.manager.loggerDict):
         if name.startswith("torch.distributed.elastic"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
@@ -95,11 +94,11 @@ def _under_agent(
         directory = Path(stack.enter_context(TemporaryDirectory(prefix="virtex-agent-")))
         ranks = RankProcesses(directory, function, argument)
         stack.enter_context(_forwarded_signals(request, ranks))
-        stack.enter_context(stopped_children_ended(machines.stuck))
+        stack.enter_context(killing_stopped_children(machines.watchdog_timeout))
         try:
-            # The words are for whoever lists the processes.
+            # The arguments only show in lists of processes.
             program = (str(ranks.program), *sys.argv[1:])
-            elastic_launch(_config(machines, directory), sys.executable)(*program)
+            elastic_launch(_agent_config(machines, directory), sys.executable)(*program)
         except ChildFailedError as error:
             return _failed(error, request)
         except SignalException as error:
@@ -107,29 +106,29 @@ def _under_agent(
                 raise KeyboardInterrupt from error
             return 128 + int(error.sigval)
         except dist.DistError as error:
-            raise RunError(_unmet(machines, ranks, error)) from error
+            raise RunError(_rendezvous_error(machines, ranks, error)) from error
         return max(ranks.statuses)
 
 
-def _config(machines: Machines, directory: Path) -> "LaunchConfig":
+def _agent_config(machines: LaunchConfig, directory: Path) -> "AgentConfig":
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
-    from torch.distributed.launcher.api import LaunchConfig
+    from torch.distributed.launcher.api import LaunchConfig as AgentConfig
 
     handled: dict[str, Any] = {}
-    if "signals_to_handle" in LaunchConfig.__dataclass_fields__:
+    if "signals_to_handle" in AgentConfig.__dataclass_fields__:
         numbers = (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
-        # What nohup, or a shell for its background, has let this process ignore stays ignored.
+        # Signals that nohup or a background shell made this process ignore stay ignored.
         names = [one.name for one in numbers if signal.getsignal(one) != signal.SIG_IGN]
         handled["signals_to_handle"] = ",".join(names)
-    return LaunchConfig(
+    return AgentConfig(
         min_nodes=machines.count,
         max_nodes=machines.count,
         nproc_per_node=machines.processes,
-        # The machines find each other by this name; torch would draw another on each of them.
+        # The machines find each other by this name; torch would draw a different one on each.
         run_id="virtex",
         rdzv_backend="static",
         rdzv_endpoint=machines.endpoint,
-        rdzv_configs={"rank": machines.rank, "timeout": int(machines.meeting)},
+        rdzv_configs={"rank": machines.rank, "timeout": int(machines.rendezvous_timeout)},
         max_restarts=machines.max_restarts,
         monitor_interval=0.5,
         logs_specs=DefaultLogsSpecs(log_dir=str(directory / "logs")),
@@ -138,35 +137,35 @@ def _config(machines: Machines, directory: Path) -> "LaunchConfig":
 
 
 def _failed(error: "ChildFailedError", request: StopRequest) -> int:
-    """The status of the process that failed first; raises `RunError` where it was killed."""
+    """The status of the process that failed first; raises `RunError` if it was killed."""
     rank, failure = error.get_first_failure()
     if failure.exitcode >= 0:
         return int(failure.exitcode)
-    if request:  # the signal came before the processes could take note of it
+    if request:  # the signal came before the processes could handle it
         return STOPPED
     name = signal.Signals(-failure.exitcode).name
     raise RunError(
-        f"rank {rank} (process {failure.pid}) was ended by {name}, and so were the others"
-        + (": mostly for lack of memory" if name == "SIGKILL" else "")
-        + ". What was saved is whole: go on with --resume-from latest, or let --max-restarts "
-        "do so"
+        f"rank {rank} (process {failure.pid}) was killed by {name}, and the others were ended"
+        + (": the usual reason is too little memory" if name == "SIGKILL" else "")
+        + ". The saved checkpoints are intact: continue with --resume-from latest, or let "
+        "--max-restarts do so"
     ) from error
 
 
-def _unmet(machines: Machines, ranks: RankProcesses, error: Exception) -> str:
-    """What to say where the machines cannot meet, or can do so no longer."""
-    said = str(error).splitlines()[0][:200]
-    if ranks.begun and machines.rank > 0:
+def _rendezvous_error(machines: LaunchConfig, ranks: RankProcesses, error: Exception) -> str:
+    """The message for machines that cannot connect, or have lost their connection."""
+    reason = str(error).splitlines()[0][:200]
+    if ranks.started and machines.rank > 0:
         return (
             f"machine {machines.rank} of {machines.count} lost the first machine after the start: "
-            f"the command there has ended, or {machines.url} cannot be reached any more ({said}). "
-            "Its own message says why it ended. What was saved is whole: start the command on all "
-            "machines again, with --resume-from latest"
+            f"the command there has ended, or {machines.url} is no longer reachable ({reason}). "
+            "Its own message says why it ended. The saved checkpoints are intact: start the "
+            "command again on all machines, with --resume-from latest"
         )
     return (
-        f"machine {machines.rank} of {machines.count} could not meet the others at "
-        f"{machines.url}: {said}. The first machine must listen there, on a port that is free and "
-        "open to the others: see --dist-url"
+        f"machine {machines.rank} of {machines.count} could not join the others at "
+        f"{machines.url}: {reason}. The first machine must listen there, on a port that is free "
+        "and open to the others: see --dist-url"
     )
 
 
@@ -177,7 +176,7 @@ def _forwarded_signals(request: StopRequest, ranks: RankProcesses) -> Iterator[N
         ranks.send(number)
 
     before = {number: signal.signal(number, forward) for number in SIGNALS}
-    if request.signal is not None:  # it came before
+    if request.signal is not None:  # it came earlier
         ranks.send(request.signal)
     try:
         yield

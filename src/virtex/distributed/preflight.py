@@ -1,6 +1,6 @@
-"""Before a job of many processes starts: can all of them work, and are they alike?
+"""Checks before a job of several processes starts: can each of them work, and do they agree?
 
-Each process tells facts about itself; all of them hear all, so that all come to the same verdict.
+Each process sends a report of itself to all others, so that all come to the same result.
 """
 
 import hashlib
@@ -15,8 +15,8 @@ from pathlib import Path
 
 import torch
 
-from virtex import __version__
-from virtex.distributed.shared_memory import free_shared_memory, too_little
+from virtex._version import __version__
+from virtex.distributed.shared_memory import free_shared_memory, shared_memory_advice
 from virtex.distributed.world import World
 
 _PROBE = 2**20
@@ -24,8 +24,8 @@ _PROBE = 2**20
 
 
 @dataclass(frozen=True)
-class Needs:
-    """What a process needs: bytes of disk, where it saves, and of shared memory for its loader."""
+class Requirements:
+    """Bytes of disk that a process requires where it saves, and of shared memory for its loader."""
 
     directory: Path
     disk: int
@@ -33,13 +33,13 @@ class Needs:
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What a process tells of itself; `alike` must be the same on all, by name."""
+class ProcessReport:
+    """What a process reports of itself; the named values of `must_match` must be equal on all."""
 
     machine: str
     device: str
-    alike: Mapping[str, str]
-    needs: Needs
+    must_match: Mapping[str, str]
+    requirements: Requirements
     free_disk: int
     free_shared_memory: int | None
     writable: bool
@@ -47,8 +47,10 @@ class Facts:
     megabytes_per_second: float
 
 
-def facts(world: World, alike: Mapping[str, str], needs: Needs) -> Facts:
-    """The facts of this process; all processes must come here together."""
+def inspect_process(
+    world: World, must_match: Mapping[str, str], requirements: Requirements
+) -> ProcessReport:
+    """The report of this process; all processes must call this together."""
     right, speed = _all_reduce(world)
     ours = {
         "virtex": __version__,
@@ -56,71 +58,76 @@ def facts(world: World, alike: Mapping[str, str], needs: Needs) -> Facts:
         "torch": str(torch.__version__),
         "python": platform.python_version(),
     }
-    # Of a new run the directory is not there yet.
-    place = next(path for path in (needs.directory, *needs.directory.parents) if path.exists())
+    # The directory of a new run does not exist yet.
+    existing = next(
+        path for path in (requirements.directory, *requirements.directory.parents) if path.exists()
+    )
     device = torch.cuda.get_device_name(world.device) if world.device.type == "cuda" else "CPU"
-    return Facts(
+    return ProcessReport(
         machine=socket.gethostname(),
         device=device,
-        alike={**ours, **alike},
-        needs=needs,
-        free_disk=shutil.disk_usage(place).free,
+        must_match={**ours, **must_match},
+        requirements=requirements,
+        free_disk=shutil.disk_usage(existing).free,
         free_shared_memory=free_shared_memory(),
-        writable=os.access(place, os.W_OK | os.X_OK),
+        writable=os.access(existing, os.W_OK | os.X_OK),
         sum_is_right=right,
         megabytes_per_second=speed,
     )
 
 
-def verdicts(all_facts: Sequence[Facts]) -> list[list[str]]:
-    """For each process what is wrong with it, in words; an empty list where nothing is."""
+def find_problems(reports: Sequence[ProcessReport]) -> list[list[str]]:
+    """The problems of each process as messages; an empty list for a process without any."""
     together: dict[str, int] = {}
-    for one in all_facts:
-        together[one.machine] = together.get(one.machine, 0) + one.needs.shared_memory
-    return [_verdict(rank, one, all_facts[0], together) for rank, one in enumerate(all_facts)]
+    for report in reports:
+        shared_memory = report.requirements.shared_memory
+        together[report.machine] = together.get(report.machine, 0) + shared_memory
+    return [_problems(rank, report, reports[0], together) for rank, report in enumerate(reports)]
 
 
-def _verdict(rank: int, one: Facts, first: Facts, together: Mapping[str, int]) -> list[str]:
+def _problems(
+    rank: int, report: ProcessReport, first: ProcessReport, together: Mapping[str, int]
+) -> list[str]:
     found = [
-        f"{name} is {value}, of rank 0 it is {first.alike.get(name)}"
-        for name, value in one.alike.items()
-        if value != first.alike.get(name)
+        f"{name} is {value}, but {first.must_match.get(name)} on rank 0"
+        for name, value in report.must_match.items()
+        if value != first.must_match.get(name)
     ]
-    if not one.sum_is_right:
-        found.append("the sum over all processes came out wrong: its network or GPU is at fault")
+    if not report.sum_is_right:
+        found.append("its sum over all processes is wrong: the network or its GPU is at fault")
     # Rank 0 alone saves; the others write a log.
-    if not one.writable:
-        found.append(f"{one.needs.directory} may not be written to")
-    if rank == 0 and one.free_disk < one.needs.disk:
+    if not report.writable:
+        found.append(f"{report.requirements.directory} is not writable")
+    if rank == 0 and report.free_disk < report.requirements.disk:
         found.append(
-            f"{one.needs.directory} has {_gb(one.free_disk)} free, two checkpoints take "
-            f"{_gb(one.needs.disk)}"
+            f"{report.requirements.directory} has {_gb(report.free_disk)} free, but two "
+            f"checkpoints take {_gb(report.requirements.disk)}"
         )
-    shared = one.free_shared_memory
-    if shared is not None and shared < together[one.machine]:
-        found.append(too_little(together[one.machine], shared))
+    shared = report.free_shared_memory
+    if shared is not None and shared < together[report.machine]:
+        found.append(shared_memory_advice(together[report.machine], shared))
     return found
 
 
-def report(all_facts: Sequence[Facts], found: Sequence[Sequence[str]]) -> list[str]:
-    """A line for each process, and one for each thing that is wrong with it."""
+def report_lines(reports: Sequence[ProcessReport], problems: Sequence[Sequence[str]]) -> list[str]:
+    """A line for each process, followed by a line for each of its problems."""
     lines = []
-    for rank, (one, wrong) in enumerate(zip(all_facts, found, strict=True)):
-        speed = f", all-reduce {one.megabytes_per_second:.0f} MB/s" if len(all_facts) > 1 else ""
-        shared = one.free_shared_memory
+    for rank, (report, found) in enumerate(zip(reports, problems, strict=True)):
+        speed = f", all-reduce {report.megabytes_per_second:.0f} MB/s" if len(reports) > 1 else ""
+        shared = report.free_shared_memory
         memory = "" if shared is None else f", shared memory {_gb(shared)} free"
         lines.append(
-            f"rank {rank} on {one.machine} ({one.device}): {'NOT READY' if wrong else 'ready'}; "
-            f"disk {_gb(one.free_disk)} free{memory}{speed}"
+            f"rank {rank} on {report.machine} ({report.device}): "
+            f"{'NOT READY' if found else 'ready'}; disk {_gb(report.free_disk)} free{memory}{speed}"
         )
-        lines += [f"  {line}" for line in wrong]
+        lines += [f"  {line}" for line in found]
     return lines
 
 
 def _all_reduce(world: World) -> tuple[bool, float]:
-    """Whether a sum over all processes is right, and megabytes of it a second."""
+    """Whether a sum over all processes is right, and its speed in MB/s."""
     tensor = torch.full((_PROBE,), float(world.rank + 1), device=world.device)
-    world.sum(torch.ones(1, device=world.device))  # connections are made at first use
+    world.sum(torch.ones(1, device=world.device))  # connections are made on first use
     start = time.perf_counter()
     world.sum(tensor)
     right = bool((tensor == world.size * (world.size + 1) / 2).all())

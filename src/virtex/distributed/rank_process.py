@@ -1,9 +1,9 @@
-"""The processes that our agent starts on its machine: how they are called and what they answer.
+"""The processes that our agent starts on its machine: how they are called and what they return.
 
-Convention: a directory of the agent's holds the call, and for each process a file with its id, once
-it takes note of signals, and one with the status that it returned. They are plain programs, as
-under torchrun: what multiprocessing starts would share semaphores with the agent, which waits for
-ever for a process that was killed while it waited for one of them.
+Convention: a directory of the agent holds the call and, for each process, a file with its id, as
+soon as it handles signals, and one with the status that it returned. They are plain programs, as
+under torchrun: processes of multiprocessing would share semaphores with the agent, which would
+wait for ever for a process that was killed while it waited for one of them.
 """
 
 import os
@@ -24,7 +24,7 @@ A = TypeVar("A")
 _PROGRAM = """
 import os, signal, sys
 
-# An interrupt ends the process without a traceback until it is ready for one.
+# Until the process is ready, an interrupt ends it without a traceback.
 signal.signal(signal.SIGINT, signal.SIG_DFL)
 sys.path[:] = {path!r}
 from virtex.distributed.rank_process import main
@@ -34,7 +34,7 @@ main({directory!r}, {agent})
 
 
 class RankProcesses:
-    """The agent's side: `directory` is empty and its own."""
+    """The agent's side; `directory` is empty and used for nothing else."""
 
     def __init__(self, directory: Path, function: Callable[[A], int], argument: A) -> None:
         self._directory = directory
@@ -44,17 +44,17 @@ class RankProcesses:
         self.program.write_text(text, encoding="utf-8")
 
     @property
-    def begun(self) -> bool:
-        """Whether any process has been there."""
+    def started(self) -> bool:
+        """Whether any process has started."""
         return bool(self._numbers("process"))
 
     @property
     def statuses(self) -> list[int]:
-        """What the processes have returned that did."""
+        """The statuses of the processes that have returned."""
         return self._numbers("status")
 
     def send(self, number: int) -> None:
-        """Send a signal to every process, also to those that are not ready for it yet."""
+        """Send a signal to every process; those that are not ready yet receive it later."""
         _write(self._directory / "signal", number)
         for pid in self._numbers("process"):
             with suppress(ProcessLookupError):  # it may have ended meanwhile
@@ -67,7 +67,7 @@ class RankProcesses:
 def main(name: str, agent: int) -> None:
     """The process's side: call the function; exits with 0 if it returns."""
     directory, rank = Path(name), os.environ["LOCAL_RANK"]
-    (directory / f"status_{rank}").unlink(missing_ok=True)  # of an attempt before
+    (directory / f"status_{rank}").unlink(missing_ok=True)  # of an earlier attempt
     with stop_requests() as request:
         request.parent = agent
         _write(directory / f"process_{rank}", os.getpid())
@@ -81,7 +81,7 @@ def main(name: str, agent: int) -> None:
 def _reporting(function: Callable[[A], int], argument: A) -> int:
     """Call `function`; an error for the user becomes a message, and ends the process.
 
-    The agent's own report is silenced: it would show a user's mistake with torch's traceback.
+    The agent's own report is silenced, as it would show a user's mistake with torch's traceback.
     """
     try:
         return function(argument)
@@ -89,7 +89,7 @@ def _reporting(function: Callable[[A], int], argument: A) -> int:
         print(f"virtex: error: {error}", file=sys.stderr)
         status = error.exit_status
     except KeyboardInterrupt:
-        status = 128 + signal.SIGINT  # of which the agent tells
+        status = 128 + signal.SIGINT  # which the agent reports
     sys.stdout.flush()
     sys.stderr.flush()
     # Not sys.exit: other threads and the group's destruction may wait for the others.
@@ -98,7 +98,7 @@ def _reporting(function: Callable[[A], int], argument: A) -> int:
 
 
 def _write(path: Path, number: int) -> None:
-    """Write a file that is there whole or not at all."""
+    """Write a file atomically."""
     partial = path.with_name(f".{path.name}")
     partial.write_text(str(number), encoding="ascii")
     partial.replace(path)

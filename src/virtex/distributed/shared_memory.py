@@ -1,4 +1,4 @@
-"""Shared memory, in which loader workers hand over batches: containers have little of it."""
+"""Shared memory, through which loader workers pass batches; containers often have little of it."""
 
 import errno
 import shutil
@@ -10,7 +10,7 @@ from virtex.errors import RunError, UserError
 
 SHARED_MEMORY = Path("/dev/shm")
 _LEAST = 2**20
-"""Bytes that are free where it is not full."""
+"""With fewer free bytes it counts as full."""
 _WORDS = (
     "unable to write to file </torch_",
     "unable to resize file </torch_",
@@ -22,31 +22,31 @@ _WORDS = (
 
 
 def free_shared_memory() -> int | None:
-    """Bytes; None on a system without the directory."""
+    """Free bytes of shared memory; None on a system without `/dev/shm`."""
     return shutil.disk_usage(SHARED_MEMORY).free if SHARED_MEMORY.is_dir() else None
 
 
-def too_little(needed: int, free: int) -> str:
-    """The message for a machine whose processes need so many bytes together."""
-    short = f", {_mb(needed - free)} too little" if free < needed else ""
+def shared_memory_advice(needed: int, free: int) -> str:
+    """The message for a machine whose processes together need `needed` bytes."""
+    missing = f", {_mb(needed - free)} less than needed" if free < needed else ""
     return (
-        f"{SHARED_MEMORY} (shared memory) has {_mb(free)} free{short}: the loader workers of this "
-        f"machine hold up to {_mb(needed)} of batches, beside the annotations. Use fewer "
+        f"{SHARED_MEMORY} (shared memory) has {_mb(free)} free{missing}: the loader workers of "
+        f"this machine hold up to {_mb(needed)} of batches, besides the annotations. Use fewer "
         "--cpu-workers (0 needs none for batches), a smaller OPTIM.BATCH_SIZE, or more shared "
-        "memory (of a container: --shm-size or --ipc=host)"
+        "memory (in a container: --shm-size or --ipc=host)"
     )
 
 
 @contextmanager
-def lack_of_shared_memory_as_error(needed: int) -> Iterator[None]:
-    """Turn the errors for shared memory that cannot be had into a RunError that says what to do."""
+def translate_shared_memory_errors(needed: int) -> Iterator[None]:
+    """Turn errors for lack of shared memory into a RunError that says what to do."""
     try:
         yield
     except (RuntimeError, OSError, UserError) as error:
         if not _is_lack(error):
             raise
         reason = str(error).splitlines()[0]
-        advice = too_little(needed, free_shared_memory() or 0)
+        advice = shared_memory_advice(needed, free_shared_memory() or 0)
         raise RunError(f"{advice}\n({reason})") from error
 
 
@@ -54,7 +54,7 @@ def _is_lack(error: Exception) -> bool:
     text = str(error).lower()
     if any(word in text for word in _WORDS):
         return True
-    # Of a semaphore that could not be made; a file of the run's would be on another disk.
+    # From a semaphore that could not be created; an error for a file of the run has its name.
     full = isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None
     free = free_shared_memory()
     return full and free is not None and free < _LEAST

@@ -1,4 +1,4 @@
-"""Requests to stop: SIGTERM, and SIGUSR1, which SLURM is asked to send before time is up."""
+"""Requests to stop: SIGTERM, and SIGUSR1, which SLURM can send shortly before the time limit."""
 
 import multiprocessing
 import os
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from virtex.errors import UserError
 
 STOPPED = 75
-"""The exit status of a run that was asked to stop, and saved where it was: start it again.
+"""The exit status of a run that was asked to stop and saved its state, so that it can be resumed.
 
 EX_TEMPFAIL of sysexits.h.
 """
@@ -18,7 +18,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
 
 class Stopped(UserError):
-    """A request to stop came, and all that was computed is saved."""
+    """A request to stop was received; nothing that was computed is lost."""
 
     exit_status = STOPPED
 
@@ -32,7 +32,7 @@ class StopRequest:
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
         parent = multiprocessing.parent_process()
-        # What multiprocessing starts learns whose child it is; others see it while it lives.
+        # Children of multiprocessing know their parent; others can only ask while it lives.
         found = os.getppid() if parent is None else parent.pid
         assert found is not None
         self.parent = found
@@ -41,13 +41,13 @@ class StopRequest:
         return self.signal is not None
 
     def note(self, number: int, _: object = None) -> None:
-        """A signal's handler: the work goes on to a place where it can be left."""
+        """Handle a signal: the work continues to a point at which it can stop."""
         self.signal = signal.Signals(number)
 
 
 @contextmanager
 def stop_requests() -> Iterator[StopRequest]:
-    """In this context the signals only make a note; within another, in the same one.
+    """Record signals in a `StopRequest` instead of ending the process; nested contexts share it.
 
     Only for a process's main thread.
     """

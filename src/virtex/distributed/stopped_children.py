@@ -1,4 +1,4 @@
-"""An agent's watch over its processes: one that a signal has stopped cannot notice that itself."""
+"""An agent's watch over its processes: a process stopped by a signal cannot notice that itself."""
 
 import os
 import signal
@@ -11,14 +11,14 @@ from pathlib import Path
 
 
 @contextmanager
-def stopped_children_ended(limit_seconds: float) -> Iterator[None]:
-    """In this context kill children that are stopped for longer than the limit, and say so.
+def killing_stopped_children(limit_seconds: float) -> Iterator[None]:
+    """Kill children that a signal has stopped for longer than the limit, with a message.
 
-    The stopped process of another machine ends these processes, not that one or its agent. Only
-    where `/proc` tells of children.
+    Needs `/proc`, and does nothing without it. Where the stopped process is on another machine, the
+    watchdogs of the processes here end them; it is for its own agent to kill that one.
     """
     ended = threading.Event()
-    # Of the main thread, which starts the processes.
+    # Children of the main thread, which starts the processes.
     children = Path(f"/proc/self/task/{threading.get_native_id()}/children")
 
     def watch() -> None:
@@ -43,14 +43,14 @@ def stopped_children_ended(limit_seconds: float) -> Iterator[None]:
 def _end(pid: int, seconds: float) -> None:
     print(
         f"virtex: error: process {pid} has been stopped by a signal for {seconds:.0f} s "
-        "(--stuck-after), so it is killed",
+        "(limit: --stuck-after) and is killed",
         file=sys.stderr,
         flush=True,
     )
     try:
         os.kill(pid, signal.SIGKILL)
     except ProcessLookupError:
-        return  # it has ended meanwhile
+        return  # it has ended in the meantime
 
 
 def _numbers(children: Path) -> list[int]:
@@ -61,7 +61,7 @@ def _numbers(children: Path) -> list[int]:
 
 
 def _is_stopped(pid: int) -> bool:
-    """Whether its state is T; one under a debugger has another, t."""
+    """Whether the process is in state T; one under a debugger is in state t."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:

@@ -1,8 +1,8 @@
-"""What the processes exchange of their gradients: how many bytes, and for how long.
+"""The exchange of gradients between processes: bytes and seconds per step.
 
 Both come from DistributedDataParallel, which measures the first ten steps and then every hundredth.
-A hook of ours would run in threads of the backend, and a loader worker that is forked at the moment
-in which such a thread enters or leaves Python can hang (CPython 3.11, `PyOS_AfterFork_Child`).
+A communication hook would run in threads of the backend, and a loader worker that is forked at the
+moment when such a thread enters or leaves Python can hang (CPython 3.11, `PyOS_AfterFork_Child`).
 """
 
 from collections.abc import Callable, Mapping
@@ -15,13 +15,13 @@ from torch.nn.parallel import DistributedDataParallel
 
 @dataclass
 class Traffic:
-    """The exchange of the network that `watch` was given; `measured` has torch's figures, in ns."""
+    """The exchange of the network given to `watch`; `measured` returns torch's figures, in ns."""
 
     bytes_per_step: int = 0
     measured: Callable[[], Mapping[str, Any]] = dict
 
     def watch(self, parallel: nn.Module) -> None:
-        """Follow the exchanges of `parallel`, if it is distributed, from now on."""
+        """Measure the exchanges of `parallel` from now on, if it is distributed."""
         if isinstance(parallel, DistributedDataParallel):
             self.measured = parallel._get_ddp_logging_data
             trained = [p for p in parallel.parameters() if p.requires_grad]
@@ -29,5 +29,5 @@ class Traffic:
 
     @property
     def seconds_per_step(self) -> float:
-        """In which any gradient was under way, mostly beside the backward pass; a mean."""
+        """Mean seconds in which gradients were exchanged, most of them during the backward pass."""
         return float(self.measured().get("avg_backward_comm_time", 0)) / 1e9

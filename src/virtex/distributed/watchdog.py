@@ -1,8 +1,8 @@
-"""Signs of life: where each process is, so that a job that is stuck ends and says who was where.
+"""The watchdog: ends a process that is stuck and reports the phase of every process.
 
-Each process tells the store, every few seconds, what it does and for how long. One that does the
-same for longer than the limit prints what all of them do and ends itself; its agent ends the rest.
-One that fails tells so as well, and the others end: without an agent nobody else would see to that.
+Each process writes its phase, and since when it is in it, to the store every few seconds. One that
+stays in a phase for longer than the limit prints the phases of all and ends; its agent ends the
+rest. One that fails writes that too, and the others end, even without an agent.
 """
 
 import faulthandler
@@ -21,43 +21,43 @@ from pathlib import Path
 from torch._C._distributed_c10d import Store
 
 from virtex.distributed.ending import exit_now
-from virtex.distributed.failures import Failure, failure_here, is_of_the_connection, tell_agent
+from virtex.distributed.failures import Failure, is_connection_error, local_failure, report_to_agent
 
 STUCK = 1
 """The exit status of a process that was stuck."""
 
-_PATIENCE = 3.0
-"""Seconds that a process which is stuck waits for what others have told."""
-_LOOK_SECONDS = 0.5
-"""How often a process looks whether another has failed."""
+_STORE_SECONDS = 3.0
+"""How many seconds a stuck process waits for an answer of the store."""
+_POLL_SECONDS = 0.5
+"""The interval at which a process checks whether another has failed."""
 _UNWIND_SECONDS = 8.0
-"""How long a process may go on after the failure of another, to end by itself."""
+"""How long a process may take to end by itself after the failure of another."""
 _FAILED = "failed"
 _NO_STORE = "the store, which rank 0 or its agent serves, does not answer"
 
 
 @dataclass(frozen=True)
 class Beat:
-    """What a process does, since how many seconds, told when by its machine's clock."""
+    """The phase of a process, for how many seconds, and when it was sent by its machine's clock."""
 
-    where: str
+    phase: str
     seconds: float
-    told: float
+    sent: float
     machine: str
 
     def line(self, rank: int, now: float, interval: float) -> str:
-        """For a person; a process that tells nothing any more is stopped or gone."""
-        silent = now - self.told
-        text = f"rank {rank} on {self.machine}: {self.where}, for {self.seconds:.0f} s"
-        return text if silent < 4 * interval else f"{text}; no sign of life for {silent:.0f} s"
+        """A line for the user; a process that no longer sends beats is stopped or gone."""
+        silent = now - self.sent
+        text = f"rank {rank} on {self.machine}: {self.phase}, for {self.seconds:.0f} s"
+        return text if silent < 4 * interval else f"{text}; nothing heard for {silent:.0f} s"
 
 
-class Heartbeat:
-    """Tells where this process is, and ends it when it is stuck.
+class Watchdog:
+    """Publishes the phase of this process, and ends the process when it is stuck.
 
-    `store` is a connection of its own; without one there is one process. `limit_seconds` is how
-    long it may be in one place; infinity watches nothing. `log` gets the report. `orphaned` is
-    called when `parent` is this process's parent no longer.
+    `store` is a connection used for nothing else; None for a job of one process. `limit_seconds` is
+    how long one phase may last; infinity means for ever. `log` is the file to which a stuck process
+    appends its report. `orphaned` is called when `parent` is no longer this process's parent.
     """
 
     def __init__(self, rank: int, size: int, store: Store | None, limit_seconds: float) -> None:
@@ -67,115 +67,115 @@ class Heartbeat:
         self.log: Path | None = None
         self._store = store
         self.interval = min(5.0, limit_seconds / 8)
-        self._place = ("starting", time.monotonic())
+        self._phase = ("starting", time.monotonic())
         self._ended = threading.Event()
         self.parent = os.getppid()
         self.orphaned: Callable[[], None] = lambda: None
         self._failed = threading.Event()
         self.failure: Failure | None = None
-        # Two threads, as the store may not answer, and whoever is stuck must end all the same.
-        self._threads = [threading.Thread(target=self._watch, name="heartbeat", daemon=True)]
+        # Two threads: a stuck process must end even if the store does not answer.
+        self._threads = [threading.Thread(target=self._watch, name="watchdog", daemon=True)]
         if store is not None:
-            self._threads.append(threading.Thread(target=self._talk, name="store", daemon=True))
+            self._threads.append(threading.Thread(target=self._exchange, name="store", daemon=True))
         for thread in self._threads:
             thread.start()
 
     @property
-    def where(self) -> str:
-        """What this process does."""
-        return self._place[0]
+    def phase(self) -> str:
+        """What this process is doing."""
+        return self._phase[0]
 
-    def at(self, where: str) -> None:
-        """Say what this process does from now on."""
-        self._place = (where, time.monotonic())
+    def report(self, phase: str) -> None:
+        """Report that this process enters a phase."""
+        self._phase = (phase, time.monotonic())
 
     def announce(self, error: BaseException) -> None:
-        """Tell the other processes, and the agent, that this one fails; the first failure counts.
+        """Report to the other processes and the agent that this one fails; the first report counts.
 
-        An error that only says that others are lost is none of this process.
+        An error that only says that others are lost is not a failure of this process.
         """
-        if self.size > 1 and is_of_the_connection(error):
+        if self.size > 1 and is_connection_error(error):
             return
-        failure = failure_here(self.rank, self.where, error)
-        tell_agent(str(failure))
+        failure = local_failure(self.rank, self.phase, error)
+        report_to_agent(str(failure))
         store = self._store
         if store is not None:
             text = json.dumps(asdict(failure))
             _in_time(lambda: store.compare_set(_FAILED, "", text))
 
-    def others_failure(self, seconds: float) -> Failure | None:
-        """The failure of another process, if one is told within `seconds`."""
+    def wait_for_failure(self, seconds: float) -> Failure | None:
+        """The failure of another process, if one is reported within `seconds`."""
         self._failed.wait(seconds)
         return self.failure
 
     def stop(self) -> None:
-        """Watch no longer."""
+        """Stop watching."""
         self._ended.set()
         for thread in self._threads:
-            thread.join(_PATIENCE)
+            thread.join(_STORE_SECONDS)
 
     def _watch(self) -> None:
         while not self._ended.wait(self.interval):
-            where, since = self._place
+            phase, since = self._phase
             seconds = time.monotonic() - since
             if os.getppid() != self.parent:
                 self.parent = os.getppid()
                 self.orphaned()
             if seconds > self.limit_seconds:
-                self._give_up(where, seconds)
+                self._give_up(phase, seconds)
 
-    def _talk(self) -> None:
-        told = -math.inf
-        while self._store is not None and not self._ended.wait(min(_LOOK_SECONDS, self.interval)):
+    def _exchange(self) -> None:
+        sent = -math.inf
+        while self._store is not None and not self._ended.wait(min(_POLL_SECONDS, self.interval)):
             try:
-                if time.monotonic() - told >= self.interval:
-                    told = time.monotonic()
-                    self._tell(self._store)
-                self._look(self._store)
+                if time.monotonic() - sent >= self.interval:
+                    sent = time.monotonic()
+                    self._send(self._store)
+                self._check_for_failure(self._store)
             except RuntimeError:
-                # Rank 0 or its agent is gone, and the store with it: nobody can be told.
+                # Rank 0 or its agent is gone, and the store with it: nobody can be reached.
                 self._store = None
             if self.failure is not None:
-                self._follow(self.failure)
+                self._end_after(self.failure)
                 return
 
-    def _tell(self, store: Store) -> None:
-        where, since = self._place
+    def _send(self, store: Store) -> None:
+        phase, since = self._phase
         seconds = time.monotonic() - since
-        beat = Beat(where, seconds, time.time(), socket.gethostname())
+        beat = Beat(phase, seconds, time.time(), socket.gethostname())
         store.set(_key(self.rank), json.dumps(asdict(beat)))
 
-    def _look(self, store: Store) -> None:
+    def _check_for_failure(self, store: Store) -> None:
         if store.check([_FAILED]):
             failure = Failure(**json.loads(store.get(_FAILED)))
             if failure.rank != self.rank:
                 self.failure = failure
                 self._failed.set()
 
-    def _follow(self, failure: Failure) -> None:
+    def _end_after(self, failure: Failure) -> None:
         """End this process after the failure of another, unless it soon ends by itself.
 
-        It does not where it waits for the other by way of a GPU, for instance.
+        A process that waits for the other on a GPU, for instance, does not end by itself.
         """
         if self._ended.wait(_UNWIND_SECONDS):
             return
-        text = f"virtex: error: {failure}\nSo rank {self.rank} ends too ({self.where})."
-        tell_agent(text)
+        text = f"virtex: error: {failure}\nRank {self.rank} ends too ({self.phase})."
+        report_to_agent(text)
         try:
             print(text, file=sys.stderr, flush=True)
         finally:
             exit_now(1)
 
-    def _give_up(self, where: str, seconds: float) -> None:
-        # What is told here may get stuck too: in a store or on a disk that does not answer.
-        patience = threading.Timer(2 * _PATIENCE, os._exit, (STUCK,))
-        patience.daemon = True
-        patience.start()
+    def _give_up(self, phase: str, seconds: float) -> None:
+        # The report may get stuck too, in a store or on a disk that does not answer.
+        deadline = threading.Timer(2 * _STORE_SECONDS, os._exit, (STUCK,))
+        deadline.daemon = True
+        deadline.start()
         text = (
             f"virtex: error: rank {self.rank} has been stuck for {seconds:.0f} s (limit "
-            f"{self.limit_seconds:.0f} s, --stuck-after): {where}\n"
+            f"{self.limit_seconds:.0f} s, --stuck-after): {phase}\n"
         )
-        text += "".join(f"  {line}\n" for line in self._others_in_time())
+        text += "".join(f"  {line}\n" for line in self._beats_in_time())
         try:
             print(text, end="", file=sys.stderr, flush=True)
             if self.log is not None:
@@ -184,17 +184,17 @@ class Heartbeat:
                     file.flush()
                     faulthandler.dump_traceback(file)
         finally:
-            # The main thread is in a call that does not come back.
+            # The main thread is in a call that does not return.
             exit_now(STUCK)
 
-    def _others_in_time(self) -> list[str]:
+    def _beats_in_time(self) -> list[str]:
         lines: list[str] = []
         if self.size == 1:
             return lines
-        _in_time(lambda: lines.extend(self._others()))
+        _in_time(lambda: lines.extend(self._beats()))
         return lines or [_NO_STORE]
 
-    def _others(self) -> list[str]:
+    def _beats(self) -> list[str]:
         if self._store is None:
             return [_NO_STORE]
         lines: list[str] = []
@@ -205,22 +205,22 @@ class Heartbeat:
             except RuntimeError:
                 return [*lines, _NO_STORE]
             if beat is None:
-                lines.append(f"rank {rank}: has told nothing yet")
+                lines.append(f"rank {rank}: has not reported yet")
             else:
                 lines.append(beat.line(rank, time.time(), self.interval))
         return lines
 
 
 def ask_to_stop() -> None:
-    """Send this process the signal that asks it to save and end."""
+    """Send this process the signal that asks it to save and stop."""
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _in_time(ask: Callable[[], object]) -> None:
-    """Call what asks the store, and return when it has answered, or soon if it does not."""
-    asking = threading.Thread(target=ask, daemon=True)
-    asking.start()
-    asking.join(_PATIENCE)
+def _in_time(request: Callable[[], object]) -> None:
+    """Send a request to the store; return after the answer, or soon if there is none."""
+    thread = threading.Thread(target=request, daemon=True)
+    thread.start()
+    thread.join(_STORE_SECONDS)
 
 
 def _key(rank: int) -> str:

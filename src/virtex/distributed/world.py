@@ -1,4 +1,4 @@
-"""Processes and devices: who am I, how many are we, and sums over all of us."""
+"""The world of a job: this process's rank and device, and collectives over all processes."""
 
 import socket
 import time
@@ -14,29 +14,29 @@ import torch.distributed as dist
 from torch import Tensor
 from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
 
-from virtex.distributed.ending import end_in
-from virtex.distributed.environment import Place, wait_for
-from virtex.distributed.failures import failure_here, is_of_the_connection, tell_agent
+from virtex.distributed.ending import limit_exit_time
+from virtex.distributed.environment import ProcessInfo, wait_for
+from virtex.distributed.failures import is_connection_error, local_failure, report_to_agent
 from virtex.distributed.signals import Stopped
-from virtex.distributed.watchdog import Heartbeat, ask_to_stop
+from virtex.distributed.watchdog import Watchdog, ask_to_stop
 from virtex.errors import RunError, UserError
 
 A = TypeVar("A")
 
 _AGENT_SECONDS = 3.0
-"""By when an agent has noticed that a process ended."""
+"""The time after which an agent has noticed that a process ended."""
 _READING_SECONDS = 1.5
-"""By when the other processes have read that one failed."""
+"""The time after which the other processes have read that one failed."""
 _EXIT_SECONDS = 5.0
-"""How long the end of a process that failed may take: it may wait for others, or for a disk."""
+"""How long the exit of a failed process may take; it may wait for others, or for a disk."""
 
 
 @dataclass(frozen=True)
-class Limits:
-    """How long, in seconds, a process waits for the others to come, and may be stuck later."""
+class Timeouts:
+    """Seconds that a process waits for the others to join, and that it may later be stuck."""
 
-    meeting: float = 300.0
-    stuck: float = 900.0
+    rendezvous_timeout: float = 300.0
+    watchdog_timeout: float = 900.0
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class World:
         return self.rank == 0
 
     def sum(self, tensor: Tensor) -> Tensor:
-        """The sum of all processes' tensors, on each of them; `tensor` is overwritten."""
+        """The sum of `tensor` over all processes, on each of them; `tensor` is overwritten."""
         if self.size > 1:
             dist.all_reduce(tensor)
         return tensor
@@ -69,7 +69,7 @@ class World:
                 dist.broadcast(tensor, src=0)
 
     def from_main(self, make: Callable[[], A]) -> A:
-        """What `make` gives on rank 0, where alone it is called, on each process; picklable."""
+        """The result of `make`, called on rank 0 alone, on every process; it must be picklable."""
         if self.size == 1:
             return make()
         held: list[Any] = [make() if self.main else None]
@@ -78,7 +78,7 @@ class World:
         return made
 
     def gather(self, value: A) -> list[A]:
-        """The values of all processes, in order of their ranks, on each of them; picklable."""
+        """The values of all processes by rank, on each of them; they must be picklable."""
         if self.size == 1:
             return [value]
         values: list[Any] = [None] * self.size
@@ -86,115 +86,117 @@ class World:
         return values
 
     def wait(self) -> None:
-        """Return when every process has come here."""
+        """Return when every process has called this."""
         if self.size > 1:
             dist.barrier()
 
 
 @contextmanager
 def connect(
-    place: Place,
+    process: ProcessInfo,
     *,
     gpus: bool,
-    limits: Limits,
+    timeouts: Timeouts,
     stopping: Callable[[], bool] = lambda: False,
     parent: int | None = None,
-) -> Iterator[tuple[World, Heartbeat]]:
-    """The world that this process has a place in, and what watches that nobody is stuck in it.
+) -> Iterator[tuple[World, Watchdog]]:
+    """Join the other processes; gives the world and the watchdog of this process.
 
     `parent` is the process id of its agent, which may have ended; by default that of its parent.
 
-    Raises `RunError` that names the processes that did not come, or the address that cannot be
-    reached, and one in place of torch's error when the others are lost later; `Stopped` where
-    `stopping` while others are waited for.
+    Raises `RunError` that names the processes that did not join, or the address that cannot be
+    reached; `RunError` in place of torch's error when the others are lost later; `Stopped` if
+    `stopping` returns true before all have joined.
     """
     device = torch.device("cpu")
     if gpus:
         # srun may show each process its own GPU alone.
-        device = torch.device("cuda", place.local_rank if torch.cuda.device_count() > 1 else 0)
+        device = torch.device("cuda", process.local_rank if torch.cuda.device_count() > 1 else 0)
         torch.cuda.set_device(device)
-    world = World(rank=place.rank, size=place.size, device=device)
-    watched = None
-    if place.size > 1:
+    world = World(rank=process.rank, size=process.size, device=device)
+    store = None
+    if process.size > 1:
         try:
-            watched = _join(place, device, limits, stopping)
+            store = _join(process, device, timeouts, stopping)
         except dist.DistError as error:
             raise RunError(
-                f"rank {place.rank} lost rank 0 or its agent at {place.host}:{place.port} while "
-                f"the processes met: {_first_line(error)}. See what the first machine says"
+                f"rank {process.rank} lost rank 0 or its agent at {process.host}:{process.port} "
+                f"while joining: {_first_line(error)}. See the output of the first machine"
             ) from error
-    heartbeat = Heartbeat(place.rank, place.size, watched, limits.stuck)
-    if place.agent:
-        # Without its agent nobody ends or restarts the job: it is left where it can go on.
-        heartbeat.orphaned = ask_to_stop
+    watchdog = Watchdog(process.rank, process.size, store, timeouts.watchdog_timeout)
+    if process.agent:
+        # Nobody ends or restarts a job without its agent, so it saves and stops.
+        watchdog.orphaned = ask_to_stop
         if parent is not None:
-            heartbeat.parent = parent
+            watchdog.parent = parent
     try:
-        with _failures_shared(place, heartbeat):
-            yield world, heartbeat
+        with _shared_failures(process, watchdog):
+            yield world, watchdog
     finally:
-        heartbeat.stop()
-    # After an error the others would see the end of the connection before that of the process.
-    if place.size > 1:
+        watchdog.stop()
+    # Not after an error: the others would see the lost connection before its cause.
+    if process.size > 1:
         dist.destroy_process_group()
 
 
 @contextmanager
-def _failures_shared(place: Place, heartbeat: Heartbeat) -> Iterator[None]:
-    """Tell the others of an error in this context; in place of one of theirs, raise that."""
+def _shared_failures(process: ProcessInfo, watchdog: Watchdog) -> Iterator[None]:
+    """Report an error in this context to the others; raise theirs if it was the cause."""
     try:
         yield
     except (Exception, KeyboardInterrupt) as error:
-        end_in(_EXIT_SECONDS, place)
-        if place.size > 1 and is_of_the_connection(error):
-            raise RunError(_lost(place, heartbeat, error)) from error
-        heartbeat.announce(error)
-        if place.size > 1:
-            # So that the others can read it: the store may end with this process, or its agent.
+        limit_exit_time(_EXIT_SECONDS, process)
+        if process.size > 1 and is_connection_error(error):
+            raise RunError(_lost(process, watchdog, error)) from error
+        watchdog.announce(error)
+        if process.size > 1:
+            # So that the others can read it: the store may end with this process or its agent.
             time.sleep(_READING_SECONDS)
         if isinstance(error, UserError | OSError | KeyboardInterrupt):
             raise
         traceback.print_exc()
-        failure = failure_here(place.rank, heartbeat.where, error)
+        failure = local_failure(process.rank, watchdog.phase, error)
         raise RunError(
-            f"{failure}. The traceback is above. What was saved is whole: continue with "
+            f"{failure}. The traceback is above. The saved checkpoints are intact: continue with "
             "--resume-from latest"
         ) from error
 
 
-def _lost(place: Place, heartbeat: Heartbeat, error: BaseException) -> str:
+def _lost(process: ProcessInfo, watchdog: Watchdog, error: BaseException) -> str:
     begun = time.monotonic()
-    failure = heartbeat.others_failure(_AGENT_SECONDS)
-    if place.agent:
-        # So that it sees first which process is at fault, and not this one.
+    failure = watchdog.wait_for_failure(_AGENT_SECONDS)
+    if process.agent:
+        # So that the agent sees the process at fault end before this one.
         time.sleep(max(0.0, begun + _AGENT_SECONDS - time.monotonic()))
     if failure is None:
-        text = f"rank {place.rank} lost the other processes ({heartbeat.where}): "
+        text = f"rank {process.rank} lost the other processes ({watchdog.phase}): "
         text += _first_line(error)
     else:
-        text = f"{failure}\nSo rank {place.rank} ends too ({heartbeat.where})."
-    tell_agent(text)
+        text = f"{failure}\nRank {process.rank} ends too ({watchdog.phase})."
+    report_to_agent(text)
     return text
 
 
 def _join(
-    place: Place, device: torch.device, limits: Limits, stopping: Callable[[], bool]
+    process: ProcessInfo, device: torch.device, timeouts: Timeouts, stopping: Callable[[], bool]
 ) -> Store:
-    """Join the others, as soon as all are there; what the heartbeat tells and reads."""
-    store = _meet(place, limits.meeting, stopping)
+    """Join the process group, once all are there; returns the watchdogs' store."""
+    store = _rendezvous(process, timeouts.rendezvous_timeout, stopping)
     gpus = device.type == "cuda"
-    # Sums of tensors on the CPU, such as of the wish to stop, need gloo beside NCCL.
+    # Sums of tensors on the CPU, such as requests to stop, need gloo beside NCCL.
     dist.init_process_group(
         "cpu:gloo,cuda:nccl" if gpus else "gloo",
         store=store,
-        rank=place.rank,
-        world_size=place.size,
-        # The heartbeat comes first, and knows more.
-        timeout=timedelta(seconds=min(limits.stuck, 10**6) + 60),
+        rank=process.rank,
+        world_size=process.size,
+        # Longer than the watchdog's, whose report says more.
+        timeout=timedelta(seconds=min(timeouts.watchdog_timeout, 10**6) + 60),
         device_id=device if gpus else None,
     )
-    # A connection of its own: the other may be in a call that does not come back.
-    return PrefixStore(f"beats/{place.attempt}", _client(place, limits.meeting, stopping))
+    # A second connection, as the first may be in a call that does not return.
+    return PrefixStore(
+        f"beats/{process.attempt}", _client(process, timeouts.rendezvous_timeout, stopping)
+    )
 
 
 def check_gpus(gpus_per_machine: int) -> None:
@@ -207,51 +209,54 @@ def check_gpus(gpus_per_machine: int) -> None:
         )
 
 
-def _meet(place: Place, seconds: float, stopping: Callable[[], bool]) -> Store:
-    """The store of this attempt, once all processes have come to it."""
+def _rendezvous(process: ProcessInfo, seconds: float, stopping: Callable[[], bool]) -> Store:
+    """The store of this attempt, once all processes have joined."""
     deadline = time.monotonic() + seconds
-    # Processes of an attempt before may still be about.
-    store = PrefixStore(f"virtex/{place.attempt}", _client(place, seconds, stopping, serve=True))
-    store.set(f"came/{place.rank}", socket.gethostname())
-    keys = [f"came/{rank}" for rank in range(place.size)]
+    # Processes of an earlier attempt may still be running.
+    store = PrefixStore(
+        f"virtex/{process.attempt}", _client(process, seconds, stopping, serve=True)
+    )
+    store.set(f"joined/{process.rank}", socket.gethostname())
+    keys = [f"joined/{rank}" for rank in range(process.size)]
     while not store.check(keys):
         if stopping():
-            raise Stopped(f"rank {place.rank} was stopped by a signal while it waited for others")
+            raise Stopped(f"rank {process.rank} was stopped by a signal while waiting for others")
         if time.monotonic() > deadline:
-            missing = [key.removeprefix("came/") for key in keys if not store.check([key])]
+            missing = [key.removeprefix("joined/") for key in keys if not store.check([key])]
             raise RunError(
-                f"{len(missing)} of {place.size} processes have not come within {seconds:.0f} s: "
+                f"{len(missing)} of {process.size} processes did not join within {seconds:.0f} s: "
                 f"rank {', '.join(missing[:8])}. Each machine must run the same command, with its "
-                f"own --machine-rank, and reach {place.host}:{place.port} (waited for by rank "
-                f"{place.rank} on {socket.gethostname()})"
+                f"own --machine-rank, and reach {process.host}:{process.port} (rank {process.rank} "
+                f"on {socket.gethostname()} waited for them)"
             )
         time.sleep(0.05)
     return store
 
 
 def _client(
-    place: Place, seconds: float, stopping: Callable[[], bool], *, serve: bool = False
+    process: ProcessInfo, seconds: float, stopping: Callable[[], bool], *, serve: bool = False
 ) -> Store:
     """A connection to the store, which rank 0 serves unless the agent does."""
-    serve = serve and place.rank == 0 and not place.agent_serves
-    address = f"{place.host}:{place.port}"
-    if not serve and not wait_for(place.host, place.port, seconds, stopping):
+    serve = serve and process.rank == 0 and not process.agent_serves
+    address = f"{process.host}:{process.port}"
+    if not serve and not wait_for(process.host, process.port, seconds, stopping):
         raise RunError(
-            f"rank {place.rank} on {socket.gethostname()} could not reach rank 0 at {address} "
-            f"within {seconds:.0f} s. Check that it runs there, and that no firewall lies between"
+            f"rank {process.rank} on {socket.gethostname()} could not reach rank 0 at {address} "
+            f"within {seconds:.0f} s. Check that it runs there, and that no firewall blocks the "
+            "port"
         )
     try:
         return TCPStore(
-            place.host,
-            place.port,
+            process.host,
+            process.port,
             is_master=serve,
             timeout=timedelta(seconds=seconds),
             wait_for_workers=False,
         )
     except RuntimeError as error:
         raise RunError(
-            f"rank {place.rank} cannot {'listen at' if serve else 'use'} {address}: "
-            f"{_first_line(error)}. Another program may use the port: give another --dist-url "
+            f"rank {process.rank} cannot {'listen at' if serve else 'use'} {address}: "
+            f"{_first_line(error)}. Another program may be using the port: give another --dist-url "
             "(MASTER_PORT under torchrun and srun)"
         ) from error
 

@@ -1,1 +1,1 @@
-"""How good features and captions are."""
+"""The quality of features and captions."""

@@ -1,4 +1,4 @@
-"""Images to pooled features of a frozen backbone."""
+"""Pooled features of images from a frozen backbone."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ _BATCH = 100
 
 def center_crops(pictures: Sequence[Picture], size: int) -> Tensor:
     """(N, 3, size, size) uint8 RGB: shorter side to `size`, then the middle square."""
-    unused = np.random.default_rng(0)  # these two transforms draw nothing
+    unused = np.random.default_rng(0)  # these two transforms use no randomness
     resize, crop = SmallestResize(size), CenterCrop(size)
     images = [crop(resize(Augmented(read_image(p)), unused), unused).image for p in pictures]
     return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)

@@ -1,4 +1,4 @@
-"""How well a linear classifier does on frozen features."""
+"""The accuracy of a linear classifier on frozen features."""
 
 import torch
 import torch.nn.functional as F
@@ -11,14 +11,14 @@ _ITERATIONS = 200
 def linear_probe_accuracy(
     train: Tensor, train_labels: Tensor, test: Tensor, test_labels: Tensor
 ) -> float:
-    """Share of `test` that multinomial logistic regression, fitted on `train`, gets right.
+    """Accuracy on `test` of multinomial logistic regression fitted on `train`.
 
     Features are (N, C) float, labels (N,) int64 from 0. Each feature is standardised by the
-    training set; the fit is full-batch LBFGS with a small L2 penalty, from zero, so it has no
-    randomness.
+    training set; the fit is full-batch LBFGS with a small L2 penalty, from zero, so it is
+    deterministic.
     """
     mean, std = train.double().mean(0), train.double().std(0)
-    # A feature that never varies says nothing; it would become 0 / 0.
+    # A constant feature would become 0 / 0.
     std = torch.where(std > 0, std, torch.ones_like(std))
     inputs, held_out = ((x.double() - mean) / std for x in (train, test))
     classes = int(train_labels.max()) + 1

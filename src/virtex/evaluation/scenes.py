@@ -1,4 +1,4 @@
-"""Judging a model on scenes: whether captions are true of their pictures, whether features help."""
+"""Evaluation on synthetic scenes: are captions true of their images, and do features help?"""
 
 import json
 from collections.abc import Sequence
@@ -25,9 +25,9 @@ _BATCH = 50
 
 @dataclass(frozen=True)
 class CaptionedScene:
-    """A held-out scene, the caption that the model gives it, and whether that is so.
+    """A held-out scene, the model's caption for it, and whether the caption is true.
 
-    `true`: every stated shape and colour is in the picture; `true_in_pairs`: each together.
+    `true`: every stated shape and colour is in the image; `true_in_pairs`: so is every stated pair.
     """
 
     path: str
@@ -40,7 +40,7 @@ class CaptionedScene:
 
 @dataclass(frozen=True)
 class Features:
-    """Accuracy of a linear classifier of shapes on two backbones' features."""
+    """Accuracies of linear classifiers of shapes on the features of two backbones."""
 
     pretrained: float
     random: float
@@ -103,10 +103,10 @@ def compare_features(pretrained: Pretrained, scenes: Path) -> Features:
 def write_report(
     captioned: Sequence[CaptionedScene] | None, features: Features, output: Path
 ) -> str:
-    """Write `results.json` and, of captioned scenes, `captions.jsonl` and `captions.png`; the table
-    for the console.
+    """Write `results.json` and, for captioned scenes, `captions.jsonl` and `captions.png`; returns
+    the table for the console.
 
-    In the picture a caption is marked as wrong unless each shape has the colour stated.
+    In `captions.png` a caption is marked as wrong unless each shape has the colour stated.
     """
     output.mkdir(parents=True, exist_ok=True)
     results: dict[str, float] = {}
@@ -118,7 +118,7 @@ def write_report(
         results |= {"scenes": len(captioned), "true": true, "true_in_pairs": in_pairs}
         rows += [
             (f"captions of {len(captioned)} held-out scenes", ""),
-            ("  every stated shape and colour is in the picture", f"{true:.1%}"),
+            ("  every stated shape and colour is in the image", f"{true:.1%}"),
             ("  … and each shape has the colour stated", f"{in_pairs:.1%}"),
         ]
     results |= {f"linear_classifier_{name}": value for name, value in asdict(features).items()}
@@ -135,6 +135,6 @@ def _write_captions(captioned: Sequence[CaptionedScene], output: Path) -> None:
     lines = [json.dumps(asdict(scene)) for scene in captioned]
     (output / "captions.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     shown = captioned[:ON_SHEET]
-    pictures = [center_crops([Path(scene.path)], 64)[0].permute(1, 2, 0).numpy() for scene in shown]
+    crops = [center_crops([Path(scene.path)], 64)[0].permute(1, 2, 0).numpy() for scene in shown]
     texts = [f"{'' if scene.true_in_pairs else 'WRONG: '}{scene.caption}" for scene in shown]
-    Image.fromarray(contact_sheet(pictures, texts, columns=6)).save(output / "captions.png")
+    Image.fromarray(contact_sheet(crops, texts, columns=6)).save(output / "captions.png")

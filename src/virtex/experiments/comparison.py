@@ -1,6 +1,6 @@
-"""Comparing runs: what is equal but for the seed is one group, with mean and deviation.
+"""Comparison of runs: those that differ only in the seed form a group with mean and deviation.
 
-A metric is a name of `scalars.jsonl`, whose last value counts, or of a `results.json`: `true` in
+A metric is a name in `scalars.jsonl`, whose last value counts, or in a `results.json`: `true` in
 the run's directory, `report/true` in its folder `report`.
 """
 
@@ -23,12 +23,12 @@ from virtex.training.scalars import SCALARS, is_number, last_scalars
 SEED = "RANDOM_SEED"
 _MANIFEST = "DATA.SUBSET_MANIFEST"
 _RESULTS = "results.json"
-_FEW = 4  # components of a loss that are shown unasked
+_FEW = 4  # more components of a loss are shown only on request
 
 
 @dataclass(frozen=True)
 class RunSummary:
-    """What a run was to do, how far it is, and its numbers; `notes` are for a person."""
+    """The settings of a run, its progress and its numbers; `notes` are messages for the user."""
 
     directory: Path
     settings: dict[str, object]
@@ -44,14 +44,14 @@ class RunSummary:
 
     @property
     def iterations(self) -> int:
-        """How many it was to do."""
+        """The number of iterations configured."""
         iterations = self.settings["OPTIM.NUM_ITERATIONS"]
         assert isinstance(iterations, int)
         return iterations
 
     @property
     def group_key(self) -> dict[str, object]:
-        """The settings but for the seed."""
+        """The settings except the seed."""
         return {key: value for key, value in self.settings.items() if key != SEED}
 
 
@@ -59,7 +59,7 @@ class RunSummary:
 class Statistic:
     """A metric of a group: the runs' values, their mean, and the sample standard deviation.
 
-    `deviation` is None for one value. Both are NaN where a value is not finite.
+    `deviation` is None for one value. Both are NaN if a value is not finite.
     """
 
     values: tuple[float, ...]
@@ -69,13 +69,13 @@ class Statistic:
 
 @dataclass(frozen=True)
 class Group:
-    """Runs of equal settings but for the seed; `settings` are those in which groups differ."""
+    """Runs that differ only in the seed; `settings` are those in which groups differ."""
 
     settings: dict[str, object]
     runs: tuple[RunSummary, ...]
 
     def statistic(self, metric: str) -> Statistic | None:
-        """Over those runs that have the metric; None if none has."""
+        """The statistic over the runs that have the metric; None if none has."""
         values = tuple(run.numbers[metric] for run in self.runs if metric in run.numbers)
         if not values:
             return None
@@ -87,19 +87,19 @@ class Group:
 
 
 def read_run(directory: Path) -> RunSummary:
-    """What the files of a run's directory say; raises UserError if it is none."""
+    """Summarise the files of a run's directory; raises UserError if it is not one."""
     if not (directory / CONFIG).is_file():
-        raise UserError(f"{directory} is no run of virtex pretrain: {_why_not(directory)}")
+        raise UserError(f"{directory} is not a run of virtex pretrain: {_why_not(directory)}")
     flat = settings.flat(settings.load(Config, directory / CONFIG, context=EARLIER_RUN))
     if flat[_MANIFEST] is not None:
-        # Runs of several seeds may be given a file each; what they share is the size.
+        # Each seed may have its own file; only the size is the same.
         flat[_MANIFEST] = _manifest_size(directory, flat[_MANIFEST])
     last = last_scalars(directory / SCALARS)
     notes = []
     if last.unreadable is not None:
         notes.append(
-            f"{directory / SCALARS}: line {last.unreadable} cannot be read; it and what follows "
-            "are left out"
+            f"{directory / SCALARS}: line {last.unreadable} cannot be read; it and later "
+            "lines are ignored"
         )
     results = _results(directory / _RESULTS, "")
     for path in sorted(directory.glob(f"*/{_RESULTS}")):
@@ -108,7 +108,7 @@ def read_run(directory: Path) -> RunSummary:
 
 
 def group(runs: Sequence[RunSummary]) -> list[Group]:
-    """The groups in the order of the settings in which they differ.
+    """Group the runs; groups are sorted by the settings in which they differ.
 
     Raises UserError for a directory that is given twice.
     """
@@ -129,10 +129,10 @@ def group(runs: Sequence[RunSummary]) -> list[Group]:
     return sorted(groups, key=lambda each: [_order(value) for value in each.settings.values()])
 
 
-def telling_keys(groups: Sequence[Group]) -> list[str]:
-    """As few settings as tell all groups apart, those with the shortest values.
+def distinguishing_settings(groups: Sequence[Group]) -> list[str]:
+    """A minimal set of settings that distinguishes all groups, with the shortest values.
 
-    The others of a group's settings follow from these, as far as these groups go.
+    Among these groups, the other settings follow from them.
     """
 
     def width(key: str) -> int:
@@ -141,26 +141,26 @@ def telling_keys(groups: Sequence[Group]) -> list[str]:
     keys = list(groups[0].settings)
     for key in sorted(keys, key=width, reverse=True):
         others = [other for other in keys if other != key]
-        told = {json.dumps([each.settings[other] for other in others]) for each in groups}
-        if len(told) == len(groups):
+        distinct = {json.dumps([each.settings[other] for other in others]) for each in groups}
+        if len(distinct) == len(groups):
             keys = others
     return keys
 
 
-def choose_metrics(runs: Sequence[RunSummary], asked_for: Sequence[str]) -> list[str]:
-    """The names asked for, or else validation losses and results, as far as any run has them.
+def choose_metrics(runs: Sequence[RunSummary], requested: Sequence[str]) -> list[str]:
+    """The requested metrics, or by default the validation losses and results of any run.
 
-    Components of the loss are left out where there is one, or where there are many.
+    By default, components of the loss are omitted if there is only one or there are many.
     Raises UserError for a name that no run has.
     """
     known = list(dict.fromkeys(name for run in runs for name in run.numbers))
-    for name in asked_for:
+    for name in requested:
         if name not in known:
             near = difflib.get_close_matches(name, known, cutoff=0.4)
             hint = f"did you mean {' or '.join(map(repr, near))}?" if near else _those(known)
             raise UserError(f"--metric {name}: none of the runs has it; {hint}")
-    if asked_for:
-        return list(dict.fromkeys(asked_for))
+    if requested:
+        return list(dict.fromkeys(requested))
     scalars = dict.fromkeys(name for run in runs for name in run.scalars)
     total = [name for name in scalars if name == "val/loss"]
     parts = [name for name in scalars if name.startswith("val/") and name not in total]
@@ -169,11 +169,11 @@ def choose_metrics(runs: Sequence[RunSummary], asked_for: Sequence[str]) -> list
 
 
 def notes(groups: Sequence[Group]) -> list[str]:
-    """What a person should know of the runs, a line each: unfinished ones, repeated seeds."""
+    """Notes on the runs for the user, a line each: unfinished runs, repeated seeds."""
     lines = [note for each in groups for run in each.runs for note in run.notes]
     lines += [
-        f"{run.directory} is at iteration {run.iteration} of {run.iterations}; its numbers are of "
-        "an unfinished run"
+        f"{run.directory} is at iteration {run.iteration} of {run.iterations}; its numbers are "
+        "those of an unfinished run"
         for each in groups
         for run in each.runs
         if run.iteration < run.iterations
@@ -187,7 +187,7 @@ def notes(groups: Sequence[Group]) -> list[str]:
 
 
 def short_names(keys: Sequence[str], among: Iterable[str]) -> dict[str, str]:
-    """The shortest end of each key that no other key among the settings ends with."""
+    """The shortest suffix of each key that no other key among the settings has."""
     ends = Counter(end for key in among for end in _ends(key))
     return {key: next(end for end in _ends(key) if ends[end] == 1) for key in keys}
 
@@ -204,7 +204,7 @@ def _why_not(directory: Path) -> str:
     if not directory.is_dir():
         return "it is a file"
     if any(directory.glob(f"*/{CONFIG}")):
-        return f"it holds no {CONFIG}, but directories that do; name those, such as {directory}/*/"
+        return f"it holds no {CONFIG}, but its subdirectories do; name those: {directory}/*/"
     return f"it holds no {CONFIG}"
 
 
@@ -216,7 +216,7 @@ def _manifest_size(directory: Path, given: object) -> object:
 
 
 def _results(path: Path, prefix: str) -> dict[str, float]:
-    """The numbers of a file by name; other values are passed over."""
+    """The numbers of a file by name; other values are ignored."""
     if not path.exists():
         return {}
     try:
@@ -224,7 +224,7 @@ def _results(path: Path, prefix: str) -> dict[str, float]:
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not JSON ({error}); write it again, or remove it") from error
     if not isinstance(content, dict):
-        raise UserError(f"{path} holds no JSON object of names and numbers; remove it")
+        raise UserError(f"{path} does not hold a JSON object of names and numbers; remove it")
     return {prefix + name: value for name, value in content.items() if is_number(value)}
 
 

@@ -1,8 +1,8 @@
-"""What each task of a job that `virtex slurm` submits does on its node: one process of a run.
+"""A task of a job that `virtex slurm` submits: one process of a run on its node.
 
-submitit starts it, and tells it by a signal that the job's time is nearly over or that the job must
-make room. The signal is passed on to `virtex pretrain` as SIGTERM. A run that then ends with status
-`STOPPED` has saved its state; the job is queued again, and goes on from there.
+submitit starts it, and sends a signal when the job's time is nearly over or the job is preempted.
+The signal is passed on to `virtex pretrain` as SIGTERM. A run that then ends with status `STOPPED`
+has saved its state; the job is requeued and resumes from there.
 """
 
 import os
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PretrainTask:
-    """The command of one process; strings alone, so that any node can unpickle it.
+    """The command of one process, as strings only, so that any node can unpickle it.
 
-    `begun` is a file that is there as soon as there is something for `again` to go on from.
+    `begun` is a file that exists as soon as there is a run that the command `again` can resume.
     """
 
     first: tuple[str, ...]
@@ -32,24 +32,24 @@ class PretrainTask:
     restarted: bool = False
 
     def checkpoint(self) -> "DelayedSubmission":
-        """What submitit starts in place of this after it has queued the job again."""
+        """The task that submitit starts instead of this one after it has requeued the job."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(replace(self, restarted=True))
 
     def __call__(self) -> int:
-        """The exit status of the command; under SLURM a failed one is that of this process too."""
+        """The exit status of the command; under SLURM this process exits with it if it failed."""
         from submitit import JobEnvironment
 
         job = JobEnvironment()
-        # SLURM also starts jobs again by itself, after a node has failed or for a preemption.
+        # SLURM also requeues jobs itself, after a node failure or a preemption.
         restarted = self.restarted or int(os.environ.get("SLURM_RESTART_COUNT", "0")) > 0
         command = self.again if restarted and Path(self.begun).exists() else self.first
         queue_again = signal.getsignal(_preemption())
         status, received = _run(command, os.environ | _launch_variables(job.cluster))
         if status == STOPPED and _preemption() in received and callable(queue_again):
-            # submitit's own: in process 0 it ends this process, in the others it returns. Not after
-            # SIGTERM alone, which is how SLURM cancels a job.
+            # submitit's handler ends process 0, and returns in the others. Not after SIGTERM alone,
+            # which is how SLURM cancels a job.
             queue_again(_preemption(), None)
         if status not in (0, STOPPED) and job.cluster == "slurm":
             raise SystemExit(status)
@@ -57,12 +57,12 @@ class PretrainTask:
 
 
 def _preemption() -> signal.Signals:
-    """The signal by which submitit says that the job must stop; it is set in the same way there."""
+    """The signal by which submitit asks the job to stop; submitit reads the same variable."""
     return signal.Signals[f"SIG{os.environ.get('SUBMITIT_PREEMPT_SIGNAL', 'USR2')}"]
 
 
 def _run(command: tuple[str, ...], environment: dict[str, str]) -> tuple[int, set[int]]:
-    """The exit status of a command, as a shell tells it, and the signals that came meanwhile."""
+    """The exit status of a command, as in a shell, and the signals received in the meantime."""
     received: set[int] = set()
     process: subprocess.Popen[bytes] | None = None
 
@@ -74,8 +74,8 @@ def _run(command: tuple[str, ...], environment: dict[str, str]) -> tuple[int, se
 
     signals = (signal.SIGTERM, _preemption())
     before = {number: signal.signal(number, pass_on) for number in signals}
-    # SLURM may send the signal to all processes of a job. The command inherits that it is blocked,
-    # so that it gets SIGTERM alone.
+    # SLURM may send the signal to all processes of a job. The command inherits the blocked signal,
+    # so that it receives SIGTERM only.
     signal.pthread_sigmask(signal.SIG_BLOCK, {_preemption()})
     try:
         with subprocess.Popen(command, env=environment) as process:
@@ -90,7 +90,7 @@ def _run(command: tuple[str, ...], environment: dict[str, str]) -> tuple[int, se
 
 
 def _launch_variables(cluster: str) -> dict[str, str]:
-    """What tells the processes of a run about each other, where srun does not: torchrun's names."""
+    """torchrun's variables for the processes of a run, which srun would set on a cluster."""
     processes = os.environ.get("SUBMITIT_LOCAL_NTASKS", "1")
     if cluster != "local" or processes == "1":
         return {}

@@ -1,7 +1,7 @@
 """Sweeps: one configuration, trained on several percentages of the images with several seeds.
 
-The directory of a sweep holds `sweep.yaml`, the settings that its runs share, and a directory of
-each run, `percentage_10_seed_0`.
+The directory of a sweep holds `sweep.yaml`, the settings that its runs share, and a directory for
+each run, such as `percentage_10_seed_0`.
 """
 
 import shlex
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from virtex.checkpoints import file as checkpoint
+from virtex.checkpoints.file import checkpoint_path
 from virtex.checkpoints.run_directory import LATEST, holds_run
 from virtex.config import loading as settings
 from virtex.config.schema import EARLIER_RUN, Config
@@ -21,7 +21,7 @@ VARIED = {"DATA.USE_PERCENTAGE": "--percentages", "RANDOM_SEED": "--seeds"}
 
 @dataclass(frozen=True)
 class SweepRun:
-    """One run of a sweep, in `directory`; `last` is the checkpoint that it ends with."""
+    """One run of a sweep, in `directory`; `last` is its final checkpoint."""
 
     percentage: float
     seed: int
@@ -35,12 +35,12 @@ class SweepRun:
 
     @property
     def arguments(self) -> list[str]:
-        """What follows `virtex pretrain` for this run as it stands: it begins or goes on."""
-        begun = holds_run(self.directory)
+        """The arguments of `virtex pretrain` that start this run, or resume it if it exists."""
+        started = holds_run(self.directory)
         return [
             *("--config", str(self.directory.parent / SHARED)),
             *("--serialization-dir", str(self.directory)),
-            *(("--resume-from", LATEST) if begun else ()),
+            *(("--resume-from", LATEST) if started else ()),
             *("--config-override", *_varied(self.percentage, self.seed)),
         ]
 
@@ -55,34 +55,36 @@ def plan(
 ) -> tuple[Config, list[SweepRun]]:
     """The first run's settings, and all runs: every percentage with the first seed, and so on.
 
-    Raises UserError for repeated figures, and for settings that any of the runs would refuse.
+    Raises UserError for repeated values, and for settings that any of the runs would reject.
     """
     _check_different("--percentages", [percentage_text(value) for value in percentages])
     _check_different("--seeds", [str(seed) for seed in seeds])
     for key, flag in VARIED.items():
         if key in overrides[::2]:
-            raise UserError(f"--config-override sets {key}, which {flag} says; remove it")
+            raise UserError(f"--config-override sets {key}, which {flag} sets too; remove it")
     configs, runs = [], []
     for seed in seeds:
         for percentage in percentages:
             own = settings.load(Config, config, [*overrides, *_varied(percentage, seed)])
             run = directory / f"percentage_{percentage_text(percentage)}_seed_{seed}"
-            last = checkpoint.checkpoint_path(run, own.optim.num_iterations)
+            last = checkpoint_path(run, own.optim.num_iterations)
             configs.append(own)
             runs.append(SweepRun(percentage, seed, run, last))
     return configs[0], runs
 
 
-def claim(directory: Path, config: Config) -> None:
-    """Make the directory a sweep's by writing `sweep.yaml`, which its runs take settings from.
+def reserve(directory: Path, config: Config) -> None:
+    """Reserve the directory for a sweep by writing `sweep.yaml`, the configuration of its runs.
 
     Raises UserError if it holds a run, or a sweep whose settings differ in more than percentage
-    and seed, so that a sweep may grow but is never mixed.
+    and seed: a sweep may grow but is never mixed with another.
     """
     if directory.exists() and not directory.is_dir():
         raise UserError(f"--directory {directory} is a file; give a directory")
     if holds_run(directory):
-        raise UserError(f"--directory {directory} holds a run; give one for the sweep alone")
+        raise UserError(
+            f"--directory {directory} holds a run; give a directory for the sweep alone"
+        )
     path = directory / SHARED
     if not path.exists():
         directory.mkdir(parents=True, exist_ok=True)
@@ -110,10 +112,10 @@ def slurm_script(
     working_directory: Path,
     own_port: bool,
 ) -> str:
-    """A bash script whose array task i does the i-th run: as a sweep of one, which knows how far
-    the run is.
+    """A bash script whose array task i does the i-th run, as a sweep of one run, which can resume.
 
-    `flags` are for `virtex pretrain`. With `own_port` runs on one machine do not meet each other.
+    `flags` are for `virtex pretrain`. With `own_port`, each run has its own rendezvous port, so
+    that runs on one machine do not collide.
     """
     directory = runs[0].directory.parent
     command = [
@@ -126,7 +128,7 @@ def slurm_script(
 #!/usr/bin/env bash
 #SBATCH --job-name=virtex-sweep
 #SBATCH --array=0-{len(runs) - 1}
-# One task is one run. Submitted again, it passes over what is done and goes on with the rest.
+# One task is one run. Submit the script again to continue the runs that are not finished.
 set -euo pipefail
 task=${{SLURM_ARRAY_TASK_ID:?is not set: submit this script with sbatch}}
 percentages=({" ".join(percentages)})
@@ -139,7 +141,7 @@ exec {shlex.join(command)} \\
 
 
 def percentage_text(percentage: float) -> str:
-    """As short as it reads back the same: 10 for 10.0."""
+    """The shortest text with the same value: 10 for 10.0."""
     return repr(percentage).removesuffix(".0")
 
 

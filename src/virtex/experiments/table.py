@@ -6,7 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from virtex.experiments.comparison import SEED, Group, Statistic, short_names, telling_keys
+from virtex.experiments.comparison import (
+    SEED,
+    Group,
+    Statistic,
+    distinguishing_settings,
+    short_names,
+)
 
 _DIGITS = 4
 _GAP = "  "
@@ -14,10 +20,10 @@ _NONE = "—"
 
 
 def table(groups: Sequence[Group], metrics: Sequence[str], width: int) -> str:
-    """Aligned text: a line for each group, or a column, whichever is cut into fewer parts.
+    """A text table with a line or a column for each group, whichever splits into fewer parts.
 
-    A part is `width` characters wide, or has a single column of values. Settings that follow from
-    the others are only named, below.
+    A part is at most `width` characters wide, or has a single column of values. Settings that
+    follow from the others are only named below the table.
     """
     heads = _heads(groups)
     values = [_Column(name, [_cell(group, name) for group in groups]) for name in metrics]
@@ -32,8 +38,8 @@ def table(groups: Sequence[Group], metrics: Sequence[str], width: int) -> str:
     return "\n\n".join([*parts, *_also(groups)])
 
 
-def plain(groups: Sequence[Group], metrics: Sequence[str]) -> list[dict[str, Any]]:
-    """The groups as JSON has them; null where a number is not finite or there is no deviation."""
+def as_plain_values(groups: Sequence[Group], metrics: Sequence[str]) -> list[dict[str, Any]]:
+    """The groups as values for JSON; None for a number that is not finite or does not exist."""
     return [
         {
             "settings": group.settings,
@@ -48,7 +54,7 @@ def plain(groups: Sequence[Group], metrics: Sequence[str]) -> list[dict[str, Any
 
 
 def statistic_texts(statistic: Statistic) -> tuple[str, str]:
-    """Mean and deviation, rounded to the fourth digit of the mean; counts that agree in full."""
+    """Mean and deviation, rounded to four digits of the mean; equal counts are not rounded."""
     mean, deviation = statistic.mean, statistic.deviation
     if all(isinstance(value, int) for value in statistic.values) and not deviation:
         return str(statistic.values[0]), _NONE if deviation is None else "0"
@@ -63,7 +69,7 @@ def _deviation_text(deviation: float | None, decimals: int) -> str:
     if deviation is None:
         return _NONE
     text = f"{deviation:.{decimals}f}"
-    # One that is too small for these decimals is not nothing.
+    # A small deviation must not be rounded to zero.
     return f"{deviation:.1g}" if deviation and not float(text) else text
 
 
@@ -75,14 +81,14 @@ class _Cell:
 
 @dataclass(frozen=True)
 class _Column:
-    """Cells below a name, which may be none; numbers stand on the right, with their ± in line."""
+    """Cells below an optional name; numbers are right-aligned, with their ± below each other."""
 
     name: str
     cells: Sequence[_Cell]
     left: bool = False
 
     def lines(self) -> list[str]:
-        """All of equal width."""
+        """The lines of the column, padded to equal width."""
         after = max((len(cell.deviation) for cell in self.cells), default=0)
         texts = [self.name] if self.name else []
         texts += [
@@ -106,8 +112,8 @@ def _parts(heads: Sequence[_Column], values: Sequence[_Column], width: int) -> l
 
 
 def _heads(groups: Sequence[Group]) -> list[_Column]:
-    """What is said of every group before its metrics."""
-    keys = telling_keys(groups)
+    """The columns before the metrics: settings, number of runs, iterations."""
+    keys = distinguishing_settings(groups)
     names = short_names(keys, groups[0].runs[0].settings)
     heads = [_setting_column(names[key], [group.settings[key] for group in groups]) for key in keys]
     heads.append(_Column("runs", [_Cell(str(len(group.runs))) for group in groups]))
@@ -116,10 +122,10 @@ def _heads(groups: Sequence[Group]) -> list[_Column]:
 
 
 def _also(groups: Sequence[Group]) -> list[str]:
-    """A line that names the settings which differ but have no column."""
-    told = telling_keys(groups)
-    untold = [key for key in groups[0].settings if key not in told]
-    return [f"these runs differ in {', '.join(untold)} too"] if untold else []
+    """A line that names the settings that differ but have no column."""
+    shown = distinguishing_settings(groups)
+    others = [key for key in groups[0].settings if key not in shown]
+    return [f"these runs also differ in {', '.join(others)}"] if others else []
 
 
 def _setting_column(name: str, values: Sequence[object]) -> _Column:

@@ -1,1 +1,1 @@
-"""Weights in the formats of other programs."""
+"""Conversion of weights for other programs."""

@@ -1,25 +1,24 @@
-"""The backbone as torchvision's network of its name, for programs that know nothing of virtex."""
+"""The backbone as a plain torchvision network, for programs that do not use virtex."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from virtex.errors import UserError
 from virtex.models.networks import Network, backbone_weights
-from virtex.models.state_dict import misfits, model_weights
-from virtex.models.upstream import current_names
+from virtex.models.state_dict import current_names, model_weights, state_dict_mismatches
 
 
 def load_backbone(into: Network, state: Mapping[Any, Any], source: str) -> None:
     """Load the backbone of a checkpoint's `state`, of any file that `virtex.load` reads, or weights
     under torchvision's names; mutates the network.
 
-    Raises `UserError` that names what is missing, left over or of another shape.
+    Raises `UserError` that names missing keys, unexpected keys and size mismatches.
     """
     weights = backbone_weights(into, current_names(model_weights(state)))
-    lines = misfits(into.cnn.state_dict(), weights)
+    lines = state_dict_mismatches(into.cnn.state_dict(), weights)
     if lines:
         raise UserError(
-            f"the backbone in {source} does not fit {into.name}; take the entry of its name:\n"
+            f"the backbone in {source} does not fit {into.name}; use the entry for its network:\n"
             + "\n".join(lines)
         )
     into.cnn.load_state_dict(weights)

@@ -193,8 +193,8 @@ def load(
     checkpoint of ours, both replace what it holds. `max_pixels` and `max_image_mb` (2^20 bytes)
     limit the image files that the model reads.
 
-    Raises `UserError` where the file cannot be read, where weights are missing, left over or of
-    another shape, and where the vocabulary does not fit them.
+    Raises `UserError` where the file cannot be read, where keys are missing or
+    unexpected or sizes mismatch, and where the vocabulary does not fit them.
     """
     path = Path(path)
     checkpoint = read(path)

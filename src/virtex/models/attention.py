@@ -16,7 +16,7 @@ KeysValues = tuple[Tensor, Tensor]
 class Attention(nn.Module):
     """Multi-head attention over D = `width`, with the parameters of `nn.MultiheadAttention`.
 
-    Its projections can be called apart, so that a decoder can keep keys and values.
+    Its projections can be called separately, so that a decoder can cache keys and values.
     """
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
@@ -39,31 +39,31 @@ class Attention(nn.Module):
         return self._split(F.linear(x, self.in_proj_weight[:width], self.in_proj_bias[:width]))
 
     def keys_values(self, x: Tensor) -> KeysValues:
-        """(B, S, D) to keys and values."""
+        """Keys and values of (B, S, D)."""
         width = x.shape[-1]
         both = F.linear(x, self.in_proj_weight[width:], self.in_proj_bias[width:])
         key, value = both.chunk(2, dim=-1)
         return self._split(key), self._split(value)
 
-    def attend(self, query: Tensor, memory: KeysValues, mask: Tensor | None = None) -> Tensor:
-        """(B, heads, T, D / heads) over a memory of S positions to (B, T, D).
+    def attend(self, query: Tensor, keys_values: KeysValues, mask: Tensor | None = None) -> Tensor:
+        """(B, heads, T, D / heads) over the keys and values of S positions to (B, T, D).
 
-        `mask` is bool, broadcast to (B, heads, T, S): True where a query may look.
+        `mask` is bool, broadcast to (B, heads, T, S): True where a query may attend.
         """
         if self.training and self.dropout.p > 0:
-            key, value = memory
+            key, value = keys_values
             mixed = self.dropout(self.weights(query, key, mask)) @ value
         else:
-            mixed = F.scaled_dot_product_attention(query, *memory, attn_mask=mask)
+            mixed = F.scaled_dot_product_attention(query, *keys_values, attn_mask=mask)
         mixed = mixed.transpose(1, 2).flatten(2)
         output: Tensor = self.out_proj(mixed)
         return output
 
     def weights(self, query: Tensor, key: Tensor, mask: Tensor | None = None) -> Tensor:
-        """How much each query takes from each of S positions, as `attend` without dropout.
+        """The attention weights of each query over S positions, before any dropout.
 
-        (B, heads, T, D / heads) and (B, heads, S, D / heads) to (B, heads, T, S), ≥ 0, rows of sum
-        1.
+        (B, heads, T, D / heads) and (B, heads, S, D / heads) to (B, heads, T, S), ≥ 0, whose rows
+        sum to 1.
         """
         products = query @ key.transpose(-2, -1) / math.sqrt(query.shape[-1])
         if mask is not None:
@@ -75,7 +75,7 @@ class Attention(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    """Self-attention, attention over the grid, feed-forward; each with dropout and a residual.
+    """Self-attention, cross-attention to the grid, feed-forward; each with dropout and a residual.
 
     `norm_first` puts layer norm before each part (pre-norm) instead of after the sum (post-norm).
     """
@@ -96,33 +96,33 @@ class DecoderLayer(nn.Module):
 
     def forward(self, x: Tensor, grid: Tensor, mask: Tensor) -> Tensor:
         """All tokens: x (B, T, D), projected grid (B, S, D), mask as in `Attention.attend`."""
-        return self._all_tokens(x, mask, lambda y: self._over_grid(y, grid))
+        return self._all_tokens(x, mask, lambda y: self._cross_attention(y, grid))
 
-    def cross_attention(self, x: Tensor, grid: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """What `forward` gives, and the weights of the grid at each token (B, heads, T, S)."""
+    def forward_with_weights(self, x: Tensor, grid: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """The output of `forward`, and the cross-attention weights (B, heads, T, S)."""
         weights: list[Tensor] = []
 
-        def over_grid(y: Tensor) -> Tensor:
+        def cross_attention(y: Tensor) -> Tensor:
             query = self.multihead_attn.queries(y)
             key, _ = self.multihead_attn.keys_values(grid)
             weights.append(self.multihead_attn.weights(query, key))
-            return self._over_grid(y, grid)
+            return self._cross_attention(y, grid)
 
-        x = self._all_tokens(x, mask, over_grid)
+        x = self._all_tokens(x, mask, cross_attention)
         return x, weights[0]
 
-    def step(
+    def decode_step(
         self, x: Tensor, text: KeysValues | None, grid: KeysValues
     ) -> tuple[Tensor, KeysValues]:
-        """One token a row: x (N, 1, D), where the N rows are B images times N / B beams.
+        """One token per row: x (N, 1, D), where the N rows are N / B beams of each of B images.
 
-        `text` holds keys and values of the N rows so far (None at the first token), `grid` those
-        of the B images. Gives the new x and the longer `text`.
+        `text` holds the cached keys and values of the N rows (None at the first token), `grid`
+        those of the B images. Returns the new x, and `text` with the new token appended.
         """
         images = grid[0].shape[0]
         longer: list[KeysValues] = []
 
-        def over_text(y: Tensor) -> Tensor:
+        def self_attention(y: Tensor) -> Tensor:
             query, key, value = self.self_attn.queries_keys_values(y)
             if text is not None:
                 key = torch.cat((text[0], key), dim=2)
@@ -130,38 +130,40 @@ class DecoderLayer(nn.Module):
             longer.append((key, value))
             return self.self_attn.attend(query, (key, value))
 
-        def over_grid(y: Tensor) -> Tensor:
-            # The beams of an image are so many queries to its one set of keys and values.
+        def cross_attention(y: Tensor) -> Tensor:
+            # The beams of an image are queries to the same keys and values.
             query = self.multihead_attn.queries(y.view(images, -1, y.shape[-1]))
             return self.multihead_attn.attend(query, grid).view_as(y)
 
-        x = self._residuals(x, over_text, over_grid)
+        x = self._residuals(x, self_attention, cross_attention)
         return x, longer[0]
 
-    def _all_tokens(self, x: Tensor, mask: Tensor, over_grid: Callable[[Tensor], Tensor]) -> Tensor:
-        def over_text(y: Tensor) -> Tensor:
+    def _all_tokens(
+        self, x: Tensor, mask: Tensor, cross_attention: Callable[[Tensor], Tensor]
+    ) -> Tensor:
+        def self_attention(y: Tensor) -> Tensor:
             query, key, value = self.self_attn.queries_keys_values(y)
             return self.self_attn.attend(query, (key, value), mask)
 
-        return self._residuals(x, over_text, over_grid)
+        return self._residuals(x, self_attention, cross_attention)
 
-    def _over_grid(self, x: Tensor, grid: Tensor) -> Tensor:
-        memory = self.multihead_attn.keys_values(grid)
-        return self.multihead_attn.attend(self.multihead_attn.queries(x), memory)
+    def _cross_attention(self, x: Tensor, grid: Tensor) -> Tensor:
+        keys_values = self.multihead_attn.keys_values(grid)
+        return self.multihead_attn.attend(self.multihead_attn.queries(x), keys_values)
 
     def _residuals(
         self,
         x: Tensor,
-        over_text: Callable[[Tensor], Tensor],
-        over_grid: Callable[[Tensor], Tensor],
+        self_attention: Callable[[Tensor], Tensor],
+        cross_attention: Callable[[Tensor], Tensor],
     ) -> Tensor:
         if self.norm_first:
-            x = x + self.dropout(over_text(self.norm1(x)))
-            x = x + self.dropout(over_grid(self.norm2(x)))
+            x = x + self.dropout(self_attention(self.norm1(x)))
+            x = x + self.dropout(cross_attention(self.norm2(x)))
             x = x + self.dropout(self._feedforward(self.norm3(x)))
         else:
-            x = self.norm1(x + self.dropout(over_text(x)))
-            x = self.norm2(x + self.dropout(over_grid(x)))
+            x = self.norm1(x + self.dropout(self_attention(x)))
+            x = self.norm2(x + self.dropout(cross_attention(x)))
             x = self.norm3(x + self.dropout(self._feedforward(x)))
         return x
 

@@ -11,9 +11,9 @@ from virtex.models.networks import Grid
 class Backbone(nn.Module):
     """Images to a grid of features.
 
-    `cnn` and `grid`, which takes the features from it, are those of a `Network`. `mean` and `std`
-    are per RGB channel for pixels in [0, 1]. A frozen backbone takes no gradient and keeps its
-    batch-norm statistics. `channels_last` chooses the memory layout of the convolutions: it changes
+    `cnn` and `grid`, which computes its features, are those of a `Network`. `mean` and `std` are
+    per RGB channel for pixels in [0, 1]. A frozen backbone has no gradients and keeps its
+    batch-norm statistics. `channels_last` sets the memory layout of the convolutions, which affects
     speed and rounding.
     """
 
@@ -39,7 +39,7 @@ class Backbone(nn.Module):
         if frozen:
             self.requires_grad_(False)
             self.train(False)
-        # Of pixels in 0..255, so that a uint8 image is normalised in one pass.
+        # For pixels in 0..255, so that a uint8 image is normalised in one pass.
         self.register_buffer("pixel_mean", _per_channel(mean), persistent=False)
         self.register_buffer("pixel_std", _per_channel(std), persistent=False)
 

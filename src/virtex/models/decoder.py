@@ -1,7 +1,7 @@
 """The textual head: a transformer decoder over a visual grid (VirTex, section 3.2).
 
-Two ways to the same logits: `forward` for all tokens at once, and `begin` + `step` for one token a
-time with a memory of keys and values that is passed in and out.
+Two ways to the same logits: `forward` for all tokens at once, and `prefill` + `decode_step` for one
+token at a time with a cache of keys and values that is passed in and out.
 """
 
 from dataclasses import dataclass, replace
@@ -15,19 +15,19 @@ from virtex.models.dropout import KeyedDropout
 
 
 @dataclass(frozen=True)
-class DecoderMemory:
-    """What decoding has computed so far, per layer.
+class KVCache:
+    """The keys and values of each layer during decoding.
 
-    `grid`: keys and values of B images; `text`: those of the B·beams rows, None before the first
-    token; `length`: number of tokens so far.
+    `grid`: those of B images; `text`: those of the B·beams rows, None before the first token;
+    `length`: the number of tokens so far.
     """
 
     grid: tuple[KeysValues, ...]
     text: tuple[KeysValues | None, ...]
     length: int = 0
 
-    def select(self, rows: Tensor) -> "DecoderMemory":
-        """The memory whose row i is this one's row `rows[i]` (int64); images stay as they are."""
+    def select(self, rows: Tensor) -> "KVCache":
+        """The cache whose row i is this one's row `rows[i]` (int64); images stay as they are."""
         text = tuple(None if kv is None else (kv[0][rows], kv[1][rows]) for kv in self.text)
         return replace(self, text=text)
 
@@ -77,8 +77,8 @@ class Transformer(nn.Module):
 class TransformerDecoder(nn.Module):
     """Logits at each position of a caption, given an image's grid.
 
-    With a causal mask it predicts the next token from those before it; with another it sees all
-    tokens, and predicts the one at each position.
+    With a causal mask it attends to earlier tokens only and predicts the next one; with any other
+    it attends to all tokens and predicts the token at each position.
 
     `visual_projection` is linear from C to D, `output` linear from D to V (see `tied_output`). Two
     decoders that differ only in their `transformer` may share the other three parts.
@@ -119,43 +119,43 @@ class TransformerDecoder(nn.Module):
         logits: Tensor = self.output(self.transformer.norm(x))
         return logits
 
-    def cross_attention(self, projected: Tensor, tokens: Tensor, lengths: Tensor) -> Tensor:
-        """Weights of the S = h·w grid positions at each token of each of L layers.
+    def cross_attention_weights(self, projected: Tensor, tokens: Tensor, lengths: Tensor) -> Tensor:
+        """Weights over the S = h·w grid positions at each token of each of L layers.
 
         Each token attends to those before it. `lengths` (B,) int64 counts the tokens of a row that
-        are not padding. Gives (B, L, heads, T, S) with rows of sum 1, and of zeros at padding.
-        Dropout, in training mode, disturbs the layers before, not the weights themselves.
+        are not padding. (B, L, heads, T, S) whose rows sum to 1, and are zero at padding. In
+        training mode dropout affects the preceding layers, not the weights themselves.
         """
         mask = causal_mask(lengths, tokens.shape[1])
         x = self.embedding(tokens)
         weights = []
         for layer in self.transformer.layers:
-            x, over_grid = _decoder_layer(layer).cross_attention(x, projected, mask)
-            weights.append(over_grid)
+            x, of_layer = _decoder_layer(layer).forward_with_weights(x, projected, mask)
+            weights.append(of_layer)
         padding = torch.arange(tokens.shape[1], device=tokens.device) >= lengths.unsqueeze(1)
         return torch.stack(weights, dim=1).masked_fill(padding[:, None, None, :, None], 0.0)
 
-    def begin(self, grid: Tensor) -> DecoderMemory:
-        """The memory before the first token, for the images of a grid (B, C, h, w)."""
+    def prefill(self, grid: Tensor) -> KVCache:
+        """The cache before the first token, for the images of a grid (B, C, h, w)."""
         projected = self.project(grid)
         layers = [_decoder_layer(layer) for layer in self.transformer.layers]
         keys_values = tuple(layer.multihead_attn.keys_values(projected) for layer in layers)
-        return DecoderMemory(grid=keys_values, text=(None,) * len(layers))
+        return KVCache(grid=keys_values, text=(None,) * len(layers))
 
-    def step(self, tokens: Tensor, memory: DecoderMemory) -> tuple[Tensor, DecoderMemory]:
-        """Logits (N, V) after one more token a row, (N,) int64, and the longer memory.
+    def decode_step(self, tokens: Tensor, cache: KVCache) -> tuple[Tensor, KVCache]:
+        """Logits (N, V) after one more token per row, (N,) int64, and the longer cache.
 
-        The rows of an image's beams stand together: N is the number of images times that of beams.
+        The rows of an image's beams are adjacent: N is the number of images times that of beams.
         """
-        x = self.embedding(tokens.unsqueeze(1), first_position=memory.length)
+        x = self.embedding(tokens.unsqueeze(1), first_position=cache.length)
         text = []
-        for layer, over_text, over_grid in zip(
-            self.transformer.layers, memory.text, memory.grid, strict=True
+        for layer, of_text, of_grid in zip(
+            self.transformer.layers, cache.text, cache.grid, strict=True
         ):
-            x, longer = _decoder_layer(layer).step(x, over_text, over_grid)
+            x, longer = _decoder_layer(layer).decode_step(x, of_text, of_grid)
             text.append(longer)
         logits: Tensor = self.output(self.transformer.norm(x.squeeze(1)))
-        return logits, replace(memory, text=tuple(text), length=memory.length + 1)
+        return logits, replace(cache, text=tuple(text), length=cache.length + 1)
 
 
 def padding_mask(lengths: Tensor, positions: int) -> Tensor:
@@ -220,7 +220,7 @@ def decoder_pair(settings: DecoderSettings) -> tuple[TransformerDecoder, Transfo
 
 
 def tied_output(embedding: TokenEmbedding) -> nn.Linear:
-    """The output layer D to V whose weight is the word embedding; its bias is its own."""
+    """The output layer D to V that shares the word embedding's weight and has its own bias."""
     vocab_size, width = embedding.words.weight.shape
     output = nn.Linear(width, vocab_size)
     output.weight = embedding.words.weight
@@ -228,7 +228,7 @@ def tied_output(embedding: TokenEmbedding) -> nn.Linear:
 
 
 def initialise(module: nn.Module, std: float) -> None:
-    """Draw weights from N(0, `std`), in linear, embedding and attention parts; biases are zero."""
+    """Draw the weights of linear, embedding and attention modules from N(0, `std`); zero biases."""
     for part in module.modules():
         match part:
             case nn.Linear():
@@ -239,7 +239,7 @@ def initialise(module: nn.Module, std: float) -> None:
                 nn.init.zeros_(part.in_proj_bias)
             case nn.Embedding():
                 nn.init.normal_(part.weight, std=std)
-    # Last, as the output layer draws the tied weight anew.
+    # Last, as initialising the output layer redraws the tied weight.
     for part in module.modules():
         if isinstance(part, nn.Embedding) and part.padding_idx is not None:
             with torch.no_grad():

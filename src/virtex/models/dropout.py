@@ -1,20 +1,20 @@
 """Dropout (Srivastava et al., 2014) that depends on the example, not on where it is computed.
 
-A mask is a function of the example's key, of which of the model's dropouts it is, and of the
-position in the tensor: the same in a batch of any size, padded to any length, in any process.
+A mask is a function of the example's key, of the module's number among the model's dropouts, and of
+the position in the tensor: the same in a batch of any size, padded to any length, in any process.
 """
 
 import torch
 from torch import Tensor, nn
 
-_STEP = -1640531527  # 2³² / golden ratio, as int32: neighbours in a row lie far apart
+_STEP = -1640531527  # 2³² / golden ratio, as int32: spreads neighbouring positions
 
 
 class KeyedDropout(nn.Module):
     """In training, zeroes each element with probability `p` and scales the others by 1 / (1 − p).
 
-    The first axis is that of the examples whose keys `draw_dropout` set. One such module may stand
-    in several places: each call has a mask of its own.
+    The first axis is that of the examples whose keys `draw_dropout` set. A module may be used
+    several times in a model: each call has its own mask.
     """
 
     def __init__(self, p: float) -> None:
@@ -24,7 +24,7 @@ class KeyedDropout(nn.Module):
         self._calls = 0
 
     def set_keys(self, keys: Tensor) -> None:
-        """Draw the following masks by `keys`, (B,) int32."""
+        """Draw the following masks with `keys`, (B,) int32."""
         self.keys = keys
         self._calls = 0
 
@@ -32,14 +32,14 @@ class KeyedDropout(nn.Module):
         """(B, …) to the same."""
         if not self.training or self.p == 0:
             return x
-        assert self.keys is not None, "draw_dropout comes before the forward pass"
+        assert self.keys is not None, "call draw_dropout before the forward pass"
         keys = _mixed(self.keys + self._calls)
         self._calls += 1
         return torch.where(keep_mask(keys, x.shape, self.p), x * (1 / (1 - self.p)), 0.0)
 
 
 def draw_dropout(module: nn.Module, keys: Tensor) -> None:
-    """Let the masks of all dropouts of `module` follow from `keys`, (B,) int64, from now on."""
+    """Set the keys, (B,) int64, from which all dropouts of `module` draw their masks."""
     keys = _mixed(_mixed(keys.to(torch.int32)) ^ (keys >> 32).to(torch.int32))
     dropouts = [part for part in module.modules() if isinstance(part, KeyedDropout)]
     for number, part in enumerate(dropouts):
@@ -47,9 +47,9 @@ def draw_dropout(module: nn.Module, keys: Tensor) -> None:
 
 
 def keep_mask(keys: Tensor, shape: torch.Size, p: float) -> Tensor:
-    """Which elements stay, bool (B, …) of `shape`, each with probability 1 − `p`.
+    """The mask of elements to keep, bool (B, …) of `shape`, each with probability 1 − `p`.
 
-    Element (b, i, j, …) depends on `keys[b]`, int32, i, j, … alone.
+    Element (b, i, j, …) is a function of `keys[b]`, int32, i, j, … alone.
     """
     bits = keys
     for size in shape[1:]:
@@ -59,10 +59,10 @@ def keep_mask(keys: Tensor, shape: torch.Size, p: float) -> Tensor:
 
 
 def _mixed(bits: Tensor) -> Tensor:
-    """A bijection of int32 in which each bit of the input flips about half of the output's.
+    """A bijection of int32 in which each input bit flips about half of the output bits.
 
-    Two rounds of xor with a shift and multiplication, the constants found by Wellons (2018).
-    Int32 wraps, and its shift to the right repeats the sign, which the masks take away.
+    Two rounds of xor-shift and multiplication, with the constants found by Wellons (2018). Int32
+    wraps, and its right shift repeats the sign, which the masks remove.
     """
     bits = bits ^ ((bits >> 16) & 0xFFFF)
     bits.mul_(0x7FEB352D)

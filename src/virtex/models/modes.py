@@ -1,4 +1,4 @@
-"""Modes for a while: evaluation, and modules without memory."""
+"""Temporary modes: evaluation, and building modules without memory."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -11,7 +11,7 @@ from torch.overrides import TorchFunctionMode
 
 @contextmanager
 def evaluating(*modules: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; each module is left in the mode in which it came."""
+    """Run in evaluation mode without gradients, and restore each module's mode afterwards."""
     training = [module.training for module in modules]
     for module in modules:
         module.eval()
@@ -45,10 +45,10 @@ def materialise(module: nn.Module) -> None:
 
 
 class SizesAlone(TorchFunctionMode):
-    """In this context modules are built without memory for their parameters, on the meta device.
+    """Build modules on the meta device in this context, without memory for their parameters.
 
-    Other tensors stay what they are: torchvision computes the widths of a RegNet with some, which
-    `torch.device("meta")` makes impossible.
+    Other tensors are unaffected: torchvision computes the widths of a RegNet with some, which
+    `torch.device("meta")` would make impossible.
     """
 
     def __torch_function__(

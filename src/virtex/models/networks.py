@@ -1,7 +1,7 @@
-"""Torchvision's networks as backbones: which there are, how each is built, and their weights.
+"""Torchvision's networks as backbones: their names, construction and weights.
 
-A family is a design whose networks give their grid of features in the same way. Modules keep
-torchvision's names; of the classifier only the linear layer is taken away.
+A family is a design whose networks compute their grid of features in the same way. Modules keep
+torchvision's names; of the classifier only the linear layer is removed.
 """
 
 import difflib
@@ -19,20 +19,20 @@ from torch import Tensor, nn
 from torchvision.models import vision_transformer
 
 from virtex.errors import UserError
-from virtex.models.state_dict import misfits, model_weights
+from virtex.models.state_dict import model_weights, state_dict_mismatches
 
 State = Mapping[str, Any]
 Grid = Callable[[Any, Tensor], Tensor]
-"""A network and normalised images (B, 3, H, W) to the grid of its last stage (B, C, h, w)."""
+"""Maps a network and normalised images (B, 3, H, W) to the grid of its last stage (B, C, h, w)."""
 
 
 @dataclass(frozen=True)
 class Family:
-    """What networks of one design have in common.
+    """The common properties of networks of one design.
 
-    `names` are patterns of torchvision's names, `options` those of `network`'s arguments that
-    torchvision's builders take, `classifier` the linear layer at the end. `adapt` turns weights
-    that torchvision also reads into the network's own.
+    `names` are patterns of torchvision's names, `options` the arguments of `network` that
+    torchvision's builders take, `classifier` the linear layer at the end. `adapt` converts weights
+    that torchvision can also read into the network's own.
     """
 
     names: tuple[str, ...]
@@ -52,12 +52,12 @@ class Network:
 
     @property
     def grid(self) -> Grid:
-        """How images become features."""
+        """The function that computes features from images."""
         return self.family.grid
 
 
 def residual_grid(cnn: Any, images: Tensor) -> Tensor:
-    """Of ResNets (He et al., 2015) and what has their stages; 1/32 of the images' size."""
+    """The grid of ResNets (He et al., 2015) and similar networks; 1/32 of the images' size."""
     x = cnn.maxpool(cnn.relu(cnn.bn1(cnn.conv1(images))))
     grid: Tensor = cnn.layer4(cnn.layer3(cnn.layer2(cnn.layer1(x))))
     return grid
@@ -69,17 +69,17 @@ def _regnet_grid(cnn: Any, images: Tensor) -> Tensor:
 
 
 def _convnext_grid(cnn: Any, images: Tensor) -> Tensor:
-    """With the norm that torchvision counts to the classifier.
+    """The grid of a ConvNeXt, including the norm that torchvision makes part of the classifier.
 
-    The stages end in a residual sum, whose scale nothing bounds, and the textual head begins with a
-    linear layer. The authors too normalise each position where the grid is used (Liu et al., 2022).
+    The stages end in a residual sum of unbounded scale, and the textual head begins with a linear
+    layer. The authors also normalise each position where the grid is used (Liu et al., 2022).
     """
     grid: Tensor = cnn.classifier[0](cnn.features(images))
     return grid
 
 
 def _patch_grid(cnn: Any, images: Tensor) -> Tensor:
-    """The encoded patches, where the class token has been attended to and is left out."""
+    """The encoded patches of a vision transformer, without its class token."""
     side = cnn.image_size
     assert images.shape[2:] == (side, side), f"built for images of {side} pixels a side"
     patches = cnn.conv_proj(images)  # (B, D, h, w)
@@ -90,7 +90,7 @@ def _patch_grid(cnn: Any, images: Tensor) -> Tensor:
 
 
 def _patch_weights(cnn: Any, weights: State) -> State:
-    """With today's names, and positions that are interpolated to the network's image size."""
+    """Weights under current names, with positions interpolated to the network's image size."""
     today = {
         name.replace(".mlp.linear_1.", ".mlp.0.").replace(".mlp.linear_2.", ".mlp.3."): value
         for name, value in weights.items()
@@ -124,21 +124,21 @@ FAMILIES = (
 
 
 def network_names(family: Family | None = None) -> list[str]:
-    """Names of the networks that `network` builds, or of those of one family."""
+    """Names of the networks that `network` builds, or of one family's."""
     patterns = [name for known in FAMILIES if family in (None, known) for name in known.names]
-    # Of classification: networks of other tasks and quantized ones stand in modules of their own.
+    # For classification: networks for other tasks and quantized ones are in separate modules.
     names: list[str] = torchvision.models.list_models(torchvision.models, include=patterns)
     return names
 
 
 def check_network(name: str, image_size: int) -> None:
-    """Raise `UserError` if `network` would refuse the name or the image's size."""
+    """Raise `UserError` if `network` would reject the name or the image size."""
     family = _family(name)
     side = int(name.rpartition("_")[2]) if "image_size" in family.options else 1  # of a patch
     if image_size % side:
         raise UserError(
-            f"DATA.IMAGE_CROP_SIZE is {image_size}, which does not divide into the patches of "
-            f"{name}, {side} pixels a side; choose a multiple of {side}, such as "
+            f"DATA.IMAGE_CROP_SIZE is {image_size}, which is not a multiple of the patch size "
+            f"of {name}, {side} pixels; choose a multiple of {side}, such as "
             f"{image_size + side - image_size % side}, or another MODEL.VISUAL.NAME"
         )
 
@@ -148,11 +148,11 @@ def network(
 ) -> Network:
     """A torchvision network, freshly initialised from torch's random state.
 
-    `image_size` is in pixels a side; only vision transformers depend on it. `zero_init_residual`
-    lets every residual branch start at zero (Goyal et al., 2017), in ResNets alone.
+    `image_size` is the side in pixels; only vision transformers depend on it. With
+    `zero_init_residual` every residual branch of a ResNet starts at zero (Goyal et al., 2017).
 
     Raises `UserError` if the name is unknown, if `feature_size` is not the number of channels of
-    the grid, or if the image does not divide into a vision transformer's patches.
+    the grid, or if the image size is not a multiple of a vision transformer's patch size.
     """
     check_network(name, image_size)
     family = _family(name)
@@ -172,10 +172,10 @@ def network(
 
 
 def fetch_weights(name: str) -> Path:
-    """The file of torchvision's ImageNet weights, in torch's cache, where it is put if missing.
+    """The file of torchvision's ImageNet weights in torch's cache, downloaded if missing.
 
-    IMAGENET1K_V1 as published with the network, or torchvision's default where that does not exist.
-    Raises `UserError` if the file is neither there nor can be fetched.
+    IMAGENET1K_V1 as published with the network, or torchvision's default if that does not exist.
+    Raises `UserError` if the download fails.
     """
     url = _weights_url(name, torchvision.models.get_model_weights(name).__members__)
     path = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
@@ -186,10 +186,10 @@ def fetch_weights(name: str) -> Path:
         # The name ends in the first digits of the content's SHA-256.
         digits = path.stem.rpartition("-")[2]
         torch.hub.download_url_to_file(url, str(path), digits)
-    # A connection that fails, one that ends too early, and another content than expected.
+    # The connection fails or ends too early, or the content is not the expected one.
     except (OSError, HTTPException, RuntimeError) as error:
         raise UserError(
-            f"MODEL.VISUAL.PRETRAINED: torchvision's weights of {name} could not be fetched "
+            f"MODEL.VISUAL.PRETRAINED: torchvision's weights of {name} could not be downloaded "
             f"({error}); put {path.name} (from {url}) into {path.parent}, or set "
             "MODEL.VISUAL.PRETRAINED to the path of a local file, or to false"
         ) from error
@@ -199,10 +199,10 @@ def fetch_weights(name: str) -> Path:
 def load_pretrained(into: Network, state: State, source: str) -> None:
     """Load `backbone_weights` of `state`; mutates the network.
 
-    Raises `UserError` that names what is missing, left over or of another shape.
+    Raises `UserError` that names missing keys, unexpected keys and size mismatches.
     """
     weights = backbone_weights(into, state)
-    lines = misfits(into.cnn.state_dict(), weights)
+    lines = state_dict_mismatches(into.cnn.state_dict(), weights)
     if lines:
         raise UserError(
             f"MODEL.VISUAL.PRETRAINED: the weights of {source} do not fit {into.name}; name a file "
@@ -212,11 +212,11 @@ def load_pretrained(into: Network, state: State, source: str) -> None:
 
 
 def backbone_weights(of: Network, state: State) -> dict[str, Any]:
-    """The weights in `state` for a network, those of torchvision or of a checkpoint of virtex.
+    """The weights in `state` for a network: torchvision's, or a virtex checkpoint's.
 
-    `state` holds the network's own names, or those below `visual.cnn`, bare or under `model`. A
-    classifier and all that is beside the backbone are ignored. A vision transformer's positions are
-    interpolated to its image size.
+    `state` holds the network's own names, or those below `visual.cnn`, bare or under `model`. The
+    classifier and everything outside the backbone are ignored. A vision transformer's positions
+    are interpolated to its image size.
     """
     classifier = f"{of.family.classifier}."
     weights = {
@@ -225,7 +225,7 @@ def backbone_weights(of: Network, state: State) -> dict[str, Any]:
         if not name.startswith(classifier)
     }
     own = of.cnn.state_dict()
-    # Files of old versions lack the counters, which no computation here depends on.
+    # Files of old versions lack the counters, which no computation depends on.
     counters = {name: own[name] for name in own if name.endswith(".num_batches_tracked")}
     return counters | dict(of.family.adapt(of.cnn, weights))
 
@@ -238,23 +238,23 @@ def _family(name: str) -> Family:
     near = difflib.get_close_matches(name, names, n=1)
     hint = f"; did you mean 'torchvision::{near[0]}'?" if near else "."
     raise UserError(
-        f"MODEL.VISUAL.NAME is 'torchvision::{name}', which is no backbone{hint} "
-        f"Those that work: {', '.join(names)}"
+        f"MODEL.VISUAL.NAME is 'torchvision::{name}', an unknown backbone{hint} "
+        f"Supported: {', '.join(names)}"
     )
 
 
 def _weights_url(name: str, choices: Mapping[str, Any]) -> str:
     if not choices:
         raise UserError(
-            f"MODEL.VISUAL.PRETRAINED: torchvision has no weights of {name}; set it to the path of "
-            "a local file, or to false"
+            f"MODEL.VISUAL.PRETRAINED: torchvision has no weights for {name}; set it to the path "
+            "of a local file, or to false"
         )
     url: str = choices.get("IMAGENET1K_V1", choices.get("DEFAULT")).url
     return url
 
 
 def _backbone_of(weights: State) -> State:
-    """The part below `visual.cnn`, or all where there is no such part."""
+    """The part below `visual.cnn`, or everything if there is no such part."""
     prefix = "visual.cnn."
     below = {
         name.removeprefix(prefix): value

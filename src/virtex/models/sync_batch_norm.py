@@ -1,6 +1,6 @@
-"""Batch norm whose statistics are those of all processes' images, on any device.
+"""Batch norm with statistics over the images of all processes, on any device.
 
-torch's own runs on GPUs alone; this one is for the CPU, and is the slow and plain reference.
+torch's own runs on GPUs only; this one is for the CPU, and is a slow and simple reference.
 """
 
 from typing import Any
@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 
 def synchronise_batch_norm(module: nn.Module, device: torch.device) -> nn.Module:
-    """`module` with every batch norm taken over all processes; parameters and names stay.
+    """Replace every batch norm in `module` by one over all processes; parameters and names stay.
 
-    `device` is where it will run. Needs a process group.
+    `device` is the one on which it will run. Needs a process group.
     """
     if device.type == "cuda":
         convert = nn.SyncBatchNorm.convert_sync_batchnorm
@@ -47,14 +47,14 @@ class SyncBatchNorm(nn.Module):
         self.train(replaced.training)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to the same; in training every process must come here."""
+        """(B, C, H, W) to the same; in training all processes must call this together."""
         if not self.training:
             return F.batch_norm(
                 *(x, self.running_mean, self.running_var, self.weight, self.bias), eps=self.eps
             )
         wide = x.to(self.weight.dtype)
         size = wide.new_tensor([x.numel() // x.shape[1]])
-        # The mean first, then the squares about it: the difference of two large sums loses digits.
+        # The mean first, then squared deviations: a difference of two large sums loses digits.
         sums = _sum_over_processes(torch.cat((wide.sum(dim=(0, 2, 3)), size)))
         count = sums[-1].detach()
         mean = sums[:-1] / count

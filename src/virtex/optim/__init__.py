@@ -1,1 +1,1 @@
-"""What moves the weights: parameter groups, learning-rate schedules, Lookahead."""
+"""Optimization: parameter groups, learning-rate schedules, Lookahead."""

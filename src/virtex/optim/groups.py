@@ -1,4 +1,4 @@
-"""At most four parameter groups: visual or textual, with weight decay or without."""
+"""Parameter groups: visual or textual, with weight decay or without."""
 
 import re
 from typing import TypedDict
@@ -23,7 +23,7 @@ def parameter_groups(
 
     Those below `visual` learn at `visual_lr`, the rest at `textual_lr`. A parameter whose name
     matches the regular expression `no_decay` from its start has no weight decay. Empty groups are
-    left out.
+    omitted.
     """
     exempt = re.compile(no_decay)
     groups: dict[str, ParameterGroup] = {}

@@ -1,4 +1,4 @@
-"""Lookahead (Zhang et al., 2019): every few steps the weights return part of the way they went."""
+"""Lookahead (Zhang et al., 2019): every few steps the weights go back part of the way."""
 
 from typing import Any
 
@@ -27,7 +27,7 @@ class Lookahead:
 
     @torch.no_grad()
     def step(self) -> None:
-        """One step of the wrapped optimizer, and the look back where one is due."""
+        """Step the wrapped optimizer; every `steps` calls, update the slow weights."""
         self.optimizer.step()
         self.counter = (self.counter + 1) % self.steps
         if self.counter == 0:
@@ -49,11 +49,11 @@ class Lookahead:
 
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over a state of `state_dict`.
+        """Load a state of `state_dict`.
 
-        Raises `ValueError`, before anything is changed, if it is of parameters of other shapes.
+        Raises `ValueError`, before anything is changed, if shapes of the slow weights differ.
         """
-        # Copying would broadcast a smaller tensor without a word, and torch checks no shapes.
+        # Copying would broadcast a smaller tensor silently, and torch checks no shapes.
         if [saved.shape for saved in state["slow"]] != [slow.shape for slow in self.slow]:
             raise ValueError("the slow weights' shapes are not those of the optimizer's parameters")
         self.optimizer.load_state_dict(state["optimizer"])
@@ -65,4 +65,4 @@ class Lookahead:
         return [p for group in self.optimizer.param_groups for p in group["params"]]
 
 
-AnyOptimizer = torch.optim.Optimizer | Lookahead
+AnyOptimizer = Optimizer | Lookahead

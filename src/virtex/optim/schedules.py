@@ -1,6 +1,6 @@
-"""Learning-rate schedules: functions from the number of steps taken to a factor of the peak rate.
+"""Learning-rate schedules: functions from the number of steps to a factor of the peak rate.
 
-Linear warm-up from 0 comes first; the decays run from its end to the end of the run.
+Each begins with a linear warm-up from 0; decays last from its end to the end of the run.
 """
 
 import math
@@ -11,12 +11,12 @@ Schedule = Callable[[int], float]
 
 
 def constant(warmup_steps: int) -> Schedule:
-    """1 after the warm-up."""
+    """Constant at 1 after the warm-up."""
     return lambda step: _warmup(step, warmup_steps, 1.0)
 
 
 def linear(warmup_steps: int, total_steps: int) -> Schedule:
-    """From 1 straight to 0 at `total_steps`."""
+    """Linear decay from 1 to 0 at `total_steps`."""
 
     def factor(step: int) -> float:
         return _warmup(step, warmup_steps, 1.0 - _progress(step, warmup_steps, total_steps))
@@ -25,7 +25,7 @@ def linear(warmup_steps: int, total_steps: int) -> Schedule:
 
 
 def cosine(warmup_steps: int, total_steps: int) -> Schedule:
-    """From 1 to 0 at `total_steps` along half a cosine wave (Loshchilov and Hutter, 2017)."""
+    """Decay from 1 to 0 at `total_steps` along half a cosine (Loshchilov and Hutter, 2017)."""
 
     def factor(step: int) -> float:
         progress = _progress(step, warmup_steps, total_steps)

@@ -1,4 +1,4 @@
-"""Where a captioner looks for each word: a picture of panels, as in the VirTex paper."""
+"""Panels of the attention for each word of a caption, as in the VirTex paper."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,25 +14,25 @@ Pixels = npt.NDArray[np.uint8]
 Maps = npt.NDArray[np.floating]
 
 PANEL, HEAD_PANEL = 192, 112
-"""Longer side of a panel's picture in pixels: of all heads together, and of each head."""
+"""Longer side of a panel's image in pixels: for the mean of all heads, and for each head."""
 
 _MARGIN, _GAP = 16, 8
-_ABOVE = 22  # of a panel, for its title
-_LINE = 1.4  # in sizes of its letters
-_HEADING, _TITLE, _NOTE = 20, 14, 11  # sizes of letters
+_ABOVE = 22  # each panel, for its title
+_LINE = 1.4  # in font sizes
+_HEADING, _TITLE, _NOTE = 20, 14, 11  # font sizes
 _LABEL_WIDTH = 56
 _DIMMED = 0.45
-"""Light of the image where the map is zero; it is full at the peak."""
+"""Brightness of the image where the map is zero; it is full at the peak."""
 _OPAQUE = 0.6
-"""Share of the colour at the peak, so that what is there can still be seen."""
+"""Opacity of the colour at the peak, so that the image stays visible there."""
 _BRIGHTEST = 220
-"""Of 255 colours; the last ones are nearly white."""
+"""The last colour used of 256; the ones after it are nearly white."""
 _GREY = "dimgrey"
 
 
 @dataclass(frozen=True)
 class _Panel:
-    picture: Pixels
+    image: Pixels
     title: str = ""
     note: str = ""
 
@@ -44,12 +44,12 @@ _Row = tuple[str, Sequence[_Panel | None]]
 def attention_panels(
     image: Pixels, words: Sequence[str], maps: Maps, *, heads: bool = False, columns: int = 6
 ) -> Pixels:
-    """A picture (H', W', 3) uint8: the image, then for each word the image under its map.
+    """A sheet (H', W', 3) uint8: the image, then for each word the image under its map.
 
-    `image` is (H, W, 3) uint8 RGB; `maps` is (words, heads, h, w) ≥ 0 over the whole image. Shown
-    is the mean of all heads, in rows of `columns` panels; with `heads`, a row of the mean is
-    followed by a row for each head. The brightest colour of a panel is its own map's maximum, which
-    stands beside the word; so colours of two panels are not to be compared.
+    `image` is (H, W, 3) uint8 RGB; `maps` is (words, heads, h, w) ≥ 0 over the whole image. The
+    panels show the mean of all heads, in rows of `columns`; with `heads`, a row of means is
+    followed by a row for each head. The brightest colour of a panel is the maximum of its own map,
+    which is written beside the word, so colours of two panels are not comparable.
     """
     side = HEAD_PANEL if heads else PANEL
     photo = _resized(image, side)
@@ -69,20 +69,20 @@ def attention_panels(
     else:
         rows = [("", mean[first : first + columns]) for first in range(0, len(mean), columns)]
     legend = (
-        f"A panel is brightest where one of {maps.shape[2]} x {maps.shape[3]} places has the share "
-        "of attention that stands beside the word."
+        f"A panel is brightest where one of {maps.shape[2]} x {maps.shape[3]} positions has the "
+        "share of attention that is written beside the word."
     )
     return _compose(" ".join(words), legend, rows)
 
 
 def overlay(image: Pixels, grid: Maps) -> Pixels:
-    """The image (H, W, 3), grey and dimmed, under a map (h, w) as smooth heat from 0 to its peak.
+    """The image (H, W, 3), grey and dimmed, under a map (h, w) as a smooth heat map.
 
-    A map that is the same everywhere is the same colour everywhere; one of zeros shows none.
+    Colours run from 0 to the map's peak; a map of zeros shows none.
     """
     height, width = image.shape[:2]
     smooth = cv2.resize(grid.astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC)
-    smooth = smooth.clip(min=0.0)  # bicubic curves swing below
+    smooth = smooth.clip(min=0.0)  # bicubic interpolation undershoots
     peak = float(smooth.max())
     heat = smooth / peak if peak > 0 else smooth
     colors = cv2.applyColorMap(np.rint(_BRIGHTEST * heat).astype(np.uint8), cv2.COLORMAP_INFERNO)
@@ -102,10 +102,10 @@ def _resized(image: Pixels, side: int) -> Pixels:
 
 
 def _compose(caption: str, legend: str, rows: Sequence[_Row]) -> Pixels:
-    """The heading, the legend, then the rows, each panel under its title; all panels are alike."""
+    """The heading, the legend, then the rows; all panels have the same size."""
     title, note, heading = (choose_font(caption, size) for size in (_TITLE, _NOTE, _HEADING))
     panel = next(panel for _, panels in rows for panel in panels if panel is not None)
-    across, down = panel.picture.shape[1] + _GAP, _ABOVE + panel.picture.shape[0] + _GAP
+    across, down = panel.image.shape[1] + _GAP, _ABOVE + panel.image.shape[0] + _GAP
     left = _MARGIN + (_LABEL_WIDTH if any(label for label, _ in rows) else 0)
     width = left + max(len(panels) for _, panels in rows) * across - _GAP + _MARGIN
     text = [
@@ -121,7 +121,7 @@ def _compose(caption: str, legend: str, rows: Sequence[_Row]) -> Pixels:
         y += round(_LINE * font.size)
     for row, (label, panels) in enumerate(rows):
         y = top + row * down
-        middle = y + _ABOVE + panel.picture.shape[0] // 2
+        middle = y + _ABOVE + panel.image.shape[0] // 2
         draw.text((_MARGIN, middle), label, fill=_GREY, font=title, anchor="lm")
         for column, each in enumerate(panels):
             if each is not None:
@@ -135,9 +135,9 @@ def _place(
     x, y = corner
     title, note = fonts
     draw = ImageDraw.Draw(sheet)
-    width = panel.picture.shape[1]
+    width = panel.image.shape[1]
     baseline = y + _TITLE + 2
     draw.text((x + width, baseline), panel.note, fill=_GREY, font=note, anchor="rs")
     word = fit(panel.title, title, width - round(note.getlength(panel.note)) - _GAP)
     draw.text((x, baseline), word, fill="black", font=title, anchor="ls")
-    sheet.paste(Image.fromarray(panel.picture), (x, y + _ABOVE))
+    sheet.paste(Image.fromarray(panel.image), (x, y + _ABOVE))

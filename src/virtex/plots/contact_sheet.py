@@ -1,4 +1,4 @@
-"""One picture of many: images in a grid, each with its caption below."""
+"""Contact sheets: images in a grid, each with its caption below."""
 
 from collections.abc import Sequence
 
@@ -18,8 +18,8 @@ _MARGIN = 8
 def contact_sheet(
     images: Sequence[np.ndarray], captions: Sequence[str], columns: int = 4
 ) -> np.ndarray:
-    """(H, W, 3) uint8 sheet of (h, w, 3) uint8 RGB images with a caption each; captions are cut
-    after four lines."""
+    """An (H, W, 3) uint8 sheet of (h, w, 3) uint8 RGB images, each with a caption of up to four
+    lines."""
     rows = -(-len(images) // columns)
     width, height = TILE + _MARGIN, TILE + _LINE * _LINES + _MARGIN
     sheet = Image.new("RGB", (columns * width + _MARGIN, rows * height + _MARGIN), "white")

@@ -1,4 +1,4 @@
-"""Letters on pictures: a font that has them, and lines that fit a width in pixels."""
+"""Text on images: a font that has its letters, and lines that fit a width in pixels."""
 
 import unicodedata
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from PIL import ImageFont
 
 Font = ImageFont.FreeTypeFont
 
-# Fonts of many alphabets, as Linux, macOS and Windows name them.
+# Fonts with many alphabets, by their names on Linux, macOS and Windows.
 _WIDE_FONTS = (
     "DejaVuSans.ttf",
     "NotoSans-Regular.ttf",
@@ -20,10 +20,10 @@ _NO_CHARACTER = "\U0010ffff"
 
 
 def choose_font(text: str, size: int) -> Font:
-    """The font of `size` pixels that has most letters of a text.
+    """The font of `size` pixels that has the most letters of a text.
 
-    Pillow's own comes first, so that plain English looks the same on every machine; it has no
-    accents. Then come fonts that the machine may have.
+    Pillow's own font is preferred, so that plain English looks the same on every machine; it has no
+    accents. Fonts that the machine may have follow.
     """
     own = ImageFont.load_default(size=size)
     assert isinstance(own, Font)
@@ -33,7 +33,7 @@ def choose_font(text: str, size: int) -> Font:
 
 
 def legible(text: str, font: Font) -> str:
-    """The text in letters that the font has: é may become e, what has no likeness becomes ?."""
+    """The text in letters that the font has: é may become e; other missing letters become ?."""
     return "".join(_drawable(letter, font) for letter in unicodedata.normalize("NFC", text))
 
 
@@ -48,7 +48,7 @@ def fit(text: str, font: Font, width: int) -> str:
 
 
 def wrap(text: str, font: Font, width: int) -> list[str]:
-    """The legible text in lines of at most `width` pixels; only a word that is wider is broken."""
+    """The legible text in lines of at most `width` pixels; only wider words are broken."""
     lines: list[str] = []
     for word in legible(text, font).split():
         longer = f"{lines[-1]} {word}" if lines else ""
@@ -72,7 +72,7 @@ def _broken(word: str, font: Font, width: int) -> list[str]:
 
 def _wide_fonts(size: int) -> Iterator[Font]:
     for name in _WIDE_FONTS:
-        with suppress(OSError):  # this machine has none of the name
+        with suppress(OSError):  # not on this machine
             yield ImageFont.truetype(name, size)
 
 

@@ -1,7 +1,7 @@
-"""Scenes as a COCO tree: captions to pretrain on, and instances with boxes to judge captions by.
+"""Scenes as a COCO tree: captions to pretrain on, and instances with boxes to evaluate captions.
 
 Beyond COCO's keys an image has `background` and an instance has `shape`, `color`, `texture`, `size`
-and `count` (how many in the picture look like it).
+and `count` (how many objects in the image look like it).
 """
 
 import json
@@ -12,10 +12,10 @@ from virtex.errors import UserError
 from virtex.synthetic.composing import compose, scene_random
 from virtex.synthetic.scenes import Object, Scene
 from virtex.synthetic.sentences import captions
-from virtex.synthetic.trees import Advance, Amount, Drawing, write_json, write_picture
+from virtex.synthetic.trees import Advance, Amount, Drawing, write_image, write_json
 from virtex.synthetic.words import SHAPES
 
-_FIRST_IDS = {"train": 1, "val": 500_001}  # an id says which split it is of, in trees of any size
+_FIRST_IDS = {"train": 1, "val": 500_001}  # ids of the splits never overlap
 _INFO = {"description": "virtex scenes: drawn pictures with true captions", "version": "1"}
 
 Json = dict[str, Any]
@@ -40,7 +40,7 @@ def _write_split(
         random = scene_random(drawing.seed, split, index)
         scene = compose(random, drawing.max_objects)
         image = _image(_FIRST_IDS[split] + index, scene, drawing.side)
-        write_picture(folder / image["file_name"], scene, drawing.side)
+        write_image(folder / image["file_name"], scene, drawing.side)
         images.append(image)
         for caption in captions(scene, random):
             sentences.append(
@@ -93,7 +93,7 @@ def _instance(item: Object, scene: Scene, side: int) -> Json:
 
 
 def read_objects(instances: Path) -> dict[int, list[tuple[str, str]]]:
-    """The (colour, shape) pairs of every image by its id, one for each object; read from a file.
+    """Read the (colour, shape) pair of each object, by image id.
 
     Raises UserError for a file that is missing or was not written for scenes.
     """

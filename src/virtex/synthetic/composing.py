@@ -1,4 +1,4 @@
-"""Chance: which scene belongs to (seed, split, index).
+"""Random scenes: the scene of each (seed, split, index).
 
 Python's `random.Random` rather than numpy's generators: their streams may change between versions.
 """
@@ -20,7 +20,7 @@ from virtex.synthetic.words import (
 )
 
 _ALONE = 0.7  # chance of one object
-_DIFFERENT = 0.2  # chance of two different ones; the rest is two or three that look alike
+_DIFFERENT = 0.2  # chance of two different ones; otherwise two or three look the same
 _LARGEST_IN_COMPANY = 0.46  # two of these fit beside each other
 _SIZE_WEIGHTS = (1, 2, 5)
 _TEXTURE_WEIGHTS = (6, 1, 1)
@@ -60,7 +60,7 @@ def _look(random: Random, shape: Shape | None) -> Look:
 
 
 def _look_unlike(random: Random, other: Look) -> Look:
-    """Another shape and another colour, so that no word fits both objects by accident."""
+    """A look with another shape and colour, so that no word fits both objects by accident."""
     look = _look(random, random.choice([shape for shape in SHAPES if shape != other.shape]))
     return replace(look, color=random.choice([color for color in COLORS if color != other.color]))
 
@@ -70,7 +70,7 @@ def _turn(random: Random) -> int:
 
 
 def _object(random: Random, look: Look, largest: float) -> Object:
-    """An object in the middle of the picture."""
+    """An object in the middle of the image."""
     low, high = DIAMETERS[look.size]
     return Object(
         look=look,

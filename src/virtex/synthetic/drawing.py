@@ -1,4 +1,4 @@
-"""From a scene to pixels.
+"""Rendering of scenes.
 
 Shapes are filled at SUPERSAMPLES times the resolution and averaged with integers, so that edges are
 smooth and no machine rounds differently.
@@ -29,7 +29,7 @@ _Integers = npt.NDArray[np.int32]
 
 
 def draw(scene: Scene, side: int) -> Pixels:
-    """The picture: uint8 (side, side, 3), RGB."""
+    """The rendered scene: uint8 (side, side, 3), RGB."""
     canvas = _draw_background(scene.background, side)
     for item in scene.objects:
         _draw_object(canvas, item)

@@ -1,9 +1,9 @@
-"""Scenes as an ImageFolder tree: one object each, its class is its shape and only that."""
+"""Scenes as an ImageFolder tree: one object each, whose shape is the class."""
 
 from pathlib import Path
 
 from virtex.synthetic.composing import compose, scene_random
-from virtex.synthetic.trees import Advance, Amount, Drawing, write_picture
+from virtex.synthetic.trees import Advance, Amount, Drawing, write_image
 from virtex.synthetic.words import SHAPES
 
 
@@ -17,5 +17,5 @@ def write_imagefolder_tree(root: Path, drawing: Drawing, amount: Amount, advance
             shape = SHAPES[index % len(SHAPES)]
             random = scene_random(drawing.seed, f"imagefolder {split}", index)
             scene = compose(random, max_objects=1, shape=shape)
-            write_picture(folder / shape / f"{index:06d}.jpg", scene, drawing.side)
+            write_image(folder / shape / f"{index:06d}.jpg", scene, drawing.side)
             advance()

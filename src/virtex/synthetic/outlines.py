@@ -60,7 +60,7 @@ def _turn(point: Point, quarters: int) -> Point:
 def outline(shape: Shape, degrees: int) -> tuple[Point, ...]:
     """The shape turned clockwise about the origin; its box is centred there, its longer side is 1.
 
-    Coordinates are rounded to 1e-6, which hides what one machine's sine differs from another's.
+    Coordinates are rounded to 1e-6, which hides differences between machines' sines.
     """
     sine, cosine = math.sin(math.radians(degrees)), math.cos(math.radians(degrees))
     turned = [(x * cosine - y * sine, x * sine + y * cosine) for x, y in _upright(shape)]
@@ -79,7 +79,7 @@ def extent(shape: Shape, degrees: int) -> tuple[float, float]:
 
 
 def polygon_area(points: tuple[Point, ...]) -> float:
-    """Area inside a closed polygon (shoelace), holes of a keyhole polygon left out."""
+    """Area inside a closed polygon (shoelace), without the holes of a keyhole polygon."""
     following = (*points[1:], points[0])
     pairs = zip(points, following, strict=True)
     return abs(sum(ax * by - bx * ay for (ax, ay), (bx, by) in pairs)) / 2

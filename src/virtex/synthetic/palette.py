@@ -1,4 +1,4 @@
-"""What the words for colours look like."""
+"""The RGB values of colour words."""
 
 from random import Random
 
@@ -27,13 +27,13 @@ _SHADE_PERCENT = 32
 
 
 def tint(rgb: RGB, random: Random) -> RGB:
-    """A colour near this one, as no two things have exactly the same."""
+    """A random colour close to this one."""
     red, green, blue = (min(255, max(0, c + random.randint(-_TINT, _TINT))) for c in rgb)
     return red, green, blue
 
 
 def shade(rgb: RGB) -> RGB:
-    """The second colour of a texture: darker, or lighter where it cannot be darker."""
+    """The second colour of a texture: darker, or lighter if the first is very dark."""
     toward = 255 if max(rgb) < 100 else 0
     red, green, blue = (c + (toward - c) * _SHADE_PERCENT // 100 for c in rgb)
     return red, green, blue

@@ -1,4 +1,4 @@
-"""Where the objects of a scene stand: inside the picture, apart, and plainly beside or above."""
+"""Positions of a scene's objects: inside the image, apart, and clearly beside or above."""
 
 from dataclasses import replace
 from random import Random
@@ -6,15 +6,15 @@ from random import Random
 from virtex.synthetic.outlines import Point
 from virtex.synthetic.scenes import Object
 
-MARGIN = 0.02  # free strip along the picture's edges
+MARGIN = 0.02  # free strip along the image's edges
 GAP = 0.03  # least distance of two boxes along the axis that tells them apart
 _SLOPE = 0.4  # most that one of two stands off the other's axis, over their distance along it
 
 
 def place(random: Random, objects: list[Object]) -> tuple[Object, ...]:
-    """The objects (one, two or three) moved to random places.
+    """The objects (one, two or three) moved to random positions.
 
-    Two stand beside or above each other, three in three of the picture's quarters. The longer sides
+    Two are beside or above each other, three in three of the image's quarters. The longer sides
     of two boxes and GAP must fit between the margins; of three, each must fit in a quarter.
     """
     match objects:
@@ -49,7 +49,7 @@ def _anywhere(random: Random, item: Object) -> Point:
 
 
 def _in_quarter(random: Random, item: Object, corner: Point) -> Point:
-    """A place in the quarter whose left upper corner is given."""
+    """A position in the quarter whose upper left corner is given."""
     low, high = MARGIN, 0.5 - GAP / 2
     x, y = (
         random.uniform(

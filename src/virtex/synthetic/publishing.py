@@ -1,6 +1,6 @@
-"""Writing a directory as a whole: beside its place first, then renamed into it.
+"""Directories that are written atomically: under a temporary name first, then renamed.
 
-The file LISTING in it names all that was written, by which a later run knows it for its own.
+The file LISTING names everything that was written, so that a later run recognises its own output.
 """
 
 import json
@@ -17,21 +17,23 @@ LISTING = "scenes.json"
 
 
 @contextmanager
-def published(output: Path, overwrite: bool, options: Mapping[str, object]) -> Iterator[Path]:
-    """A new directory to write into; it becomes `output` when the block ends well.
+def atomic_directory(
+    output: Path, overwrite: bool, options: Mapping[str, object]
+) -> Iterator[Path]:
+    """A new directory to write to, which is renamed to `output` when the block succeeds.
 
-    If the block is interrupted `output` stays as it was. A directory that holds anything is only
-    replaced with `overwrite`, and if every file in it was listed by the run that made it. `options`
-    are kept in the listing. Raises UserError, before the block, for a place that cannot be taken.
+    If the block fails, `output` is unchanged. A directory that is not empty is replaced only with
+    `overwrite`, and only if every file in it was listed by the run that wrote it. `options` are
+    stored in the listing. Raises UserError before the block if `output` cannot be written.
     """
     output = output.resolve()
-    _check_place(output, overwrite)
+    _check_output(output, overwrite)
     partial = output.with_name(f".{output.name}.partial-{os.getpid()}")
     try:
         partial.mkdir(parents=True)
         yield partial
         write_json(partial / LISTING, {"options": options, "files": sorted(_files(partial))})
-        _check_place(output, overwrite)  # drawing takes a while
+        _check_output(output, overwrite)  # drawing takes a while
         _move(partial, output)
     except OSError as error:
         raise UserError(f"cannot write {output}: {error}") from error
@@ -40,12 +42,12 @@ def published(output: Path, overwrite: bool, options: Mapping[str, object]) -> I
 
 
 def _files(root: Path) -> set[str]:
-    """Everything in a directory but directories, as relative paths."""
+    """The relative paths of everything in a directory except directories."""
     found = (path for path in root.rglob("*") if path.is_symlink() or not path.is_dir())
     return {path.relative_to(root).as_posix() for path in found}
 
 
-def _check_place(output: Path, overwrite: bool) -> None:
+def _check_output(output: Path, overwrite: bool) -> None:
     if output.is_dir():
         if not any(output.iterdir()):
             return
@@ -56,7 +58,7 @@ def _check_place(output: Path, overwrite: bool) -> None:
             )
         _check_own(output)
     elif output.exists():
-        raise UserError(f"{output} is not a directory; choose another place")
+        raise UserError(f"{output} is not a directory; choose another path")
 
 
 def _check_own(output: Path) -> None:
@@ -69,7 +71,7 @@ def _check_own(output: Path) -> None:
 
 
 def _listed(output: Path) -> set[str]:
-    """What an earlier run wrote there; nothing if its listing is missing or damaged."""
+    """The files of an earlier run's listing; empty if that is missing or damaged."""
     try:
         return set(json.loads((output / LISTING).read_text(encoding="ascii"))["files"])
     except (FileNotFoundError, ValueError, KeyError, TypeError):
@@ -77,7 +79,7 @@ def _listed(output: Path) -> set[str]:
 
 
 def _move(partial: Path, output: Path) -> None:
-    """Killed between the two renames it leaves the former tree beside the place, whole."""
+    """If killed between the two renames, the former tree is kept intact under another name."""
     if not output.exists():
         partial.rename(output)
         return

@@ -1,7 +1,7 @@
-"""What a caption states, and whether that is in a picture: the judge of generated captions.
+"""Evaluation of generated captions: what a caption states, and whether it is true of an image.
 
-It reads any text, also one that no scene's author would write: a colour belongs to the shape right
-after it ("red circle"), to the background before that word, and else to nothing.
+Any text can be read: a colour belongs to the shape right after it ("red circle"), to the background
+before that word, and otherwise to nothing.
 """
 
 from collections.abc import Iterable
@@ -27,7 +27,7 @@ def stated_shapes(caption: str) -> list[Shape]:
 
 
 def stated_colors(caption: str) -> list[Color]:
-    """Every colour that is named, in order, but for the background's."""
+    """Every colour that is named, in order, except the background's."""
     return [
         _COLOR_OF[word]
         for word, following in _followed(caption)
@@ -36,7 +36,7 @@ def stated_colors(caption: str) -> list[Color]:
 
 
 def stated_pairs(caption: str) -> list[tuple[Color, Shape]]:
-    """Every colour with the shape that it stands before, in order."""
+    """Every colour with the shape right after it, in order."""
     return [
         (_COLOR_OF[word], _SHAPE_OF[following])
         for word, following in _followed(caption)
@@ -50,10 +50,10 @@ def stated_backdrops(caption: str) -> list[str]:
 
 
 def is_true(caption: str, objects: Iterable[tuple[str, str]]) -> bool:
-    """Whether every stated shape and colour is in the picture, whichever shape has which colour.
+    """Whether every stated shape and colour is in the image, in whatever combination.
 
-    `objects` are the picture's (colour, shape) pairs. A caption that names no shape or no colour
-    says nothing that could be judged: false. The background is not judged.
+    `objects` are the image's (colour, shape) pairs. False for a caption that names no shape or no
+    colour. The background is ignored.
     """
     pairs = list(objects)
     shapes, colors = stated_shapes(caption), stated_colors(caption)

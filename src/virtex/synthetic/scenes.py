@@ -1,4 +1,4 @@
-"""The value that everything else works on: what is in a picture, and where."""
+"""A scene as a value: the objects in an image and their positions."""
 
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -20,7 +20,7 @@ class Box(NamedTuple):
 
 @dataclass(frozen=True)
 class Look:
-    """What a caption can say of one object."""
+    """The properties of an object that a caption can state."""
 
     shape: Shape
     color: Color
@@ -52,7 +52,7 @@ class Object:
 
     @property
     def polygon(self) -> tuple[Point, ...]:
-        """The outline where it stands in the unit square."""
+        """The outline at its position in the unit square."""
         x, y = self.center
         return tuple(
             (x + px * self.diameter, y + py * self.diameter)
@@ -61,7 +61,7 @@ class Object:
 
     @property
     def area(self) -> float:
-        """What the shape covers of the unit square."""
+        """The area of the shape in the unit square."""
         return polygon_area(outline(self.look.shape, self.degrees)) * self.diameter**2
 
 
@@ -76,7 +76,7 @@ class Background:
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture's content: one object, two different ones, or two or three that look alike."""
+    """An image's content: one object, two different ones, or two or three that look the same."""
 
     objects: tuple[Object, ...]
     background: Background
@@ -90,7 +90,7 @@ class Scene:
         return tuple(counts.items())
 
     def mirrored(self) -> "Scene":
-        """The same scene with left and right exchanged (its clouds stay where they were)."""
+        """The same scene with left and right exchanged (its clouds stay in place)."""
         return replace(self, objects=tuple(_mirrored(item) for item in self.objects))
 
 

@@ -1,8 +1,8 @@
-"""What one may truly say of a scene: five captions, each worded differently.
+"""True captions of a scene: five of them, each worded differently.
 
-Captions are lower-case words with single spaces and no punctuation. A colour always stands right
-before its shape ("a large red circle", "three striped blue stars") or before "background". Left,
-right, top and bottom are of two objects to each other: they stay true when a picture is cropped.
+Captions are lower-case words with single spaces and no punctuation. A colour is always right before
+its shape ("a large red circle", "three striped blue stars") or before "background". Left, right,
+top and bottom relate two objects to each other, so they stay true when an image is cropped.
 """
 
 from collections.abc import Callable
@@ -36,7 +36,7 @@ def captions(scene: Scene, random: Random) -> tuple[str, ...]:
 
 
 def _adjectives(look: Look, random: Random) -> str:
-    """Size and texture with a space after each: only by chance, only if they can be told."""
+    """Size and texture with a space after each: only sometimes, and only if they are distinct."""
     words: list[str] = []
     if look.size != "medium" and random.random() < _ADJECTIVE_CHANCE:
         words.append(look.size)
@@ -85,7 +85,7 @@ def _of_two(scene: Scene, single: _Phrase) -> list[str]:
             f"{single(before)} at the top and {single(after)} at the bottom",
         ]
         near = "near"
-    # Read from left to right or from the top: an order by chance could not be learnt.
+    # In reading order, as a random order could not be learnt.
     sentences += [
         f"{single(before)} and {single(after)}",
         f"there is {single(before)} and {single(after)}",
@@ -96,7 +96,7 @@ def _of_two(scene: Scene, single: _Phrase) -> list[str]:
 
 
 def are_beside(objects: tuple[Object, ...]) -> bool:
-    """Whether two objects stand beside each other rather than one above the other."""
+    """Whether two objects are beside each other rather than one above the other."""
     first, second = objects
     across, down = (abs(a - b) for a, b in zip(first.center, second.center, strict=True))
     return across > down

@@ -1,4 +1,4 @@
-"""Where an object shows its second colour: stripes or dots, as polygons that the shape cuts off."""
+"""The stripes or dots of an object's second colour, as polygons clipped by its shape."""
 
 import math
 from typing import assert_never
@@ -14,7 +14,7 @@ _REACH = 0.75  # from the middle of an object, in diameters: beyond its farthest
 
 
 def texture_polygons(item: Object) -> list[tuple[Point, ...]]:
-    """Polygons in the unit square that cover the object's box and some more."""
+    """Polygons in the unit square that cover the object's box and more."""
     match item.look.texture:
         case "plain":
             return []
@@ -24,11 +24,11 @@ def texture_polygons(item: Object) -> list[tuple[Point, ...]]:
             polygons = _dots()
         case _:
             assert_never(item.look.texture)
-    return [_stand(polygon, item) for polygon in polygons]
+    return [_placed(polygon, item) for polygon in polygons]
 
 
 def _stripes() -> list[tuple[Point, ...]]:
-    """Upright bands, as wide as the bands that they leave, one of them in the middle."""
+    """Upright bands as wide as the gaps between them, one of them in the middle."""
     period = 1 / _STRIPES
     middles = [index * period for index in range(-_STRIPES, _STRIPES + 1)]
     return [
@@ -55,8 +55,8 @@ def _dots() -> list[tuple[Point, ...]]:
     return [tuple((x + px, y + py) for px, py in dot) for x in places for y in places]
 
 
-def _stand(polygon: tuple[Point, ...], item: Object) -> tuple[Point, ...]:
-    """The polygon turned by the object's grain, in the object's size and place."""
+def _placed(polygon: tuple[Point, ...], item: Object) -> tuple[Point, ...]:
+    """The polygon turned by the object's grain, with the object's size and position."""
     sine, cosine = math.sin(math.radians(item.grain)), math.cos(math.radians(item.grain))
     x, y = item.center
     return tuple(

@@ -1,4 +1,4 @@
-"""What the trees of files share: how much to draw, the splits' names, a picture, a JSON file."""
+"""Shared parts of the file trees: options, limits, writing images and JSON."""
 
 import json
 from collections.abc import Callable
@@ -11,15 +11,15 @@ from virtex.synthetic.scenes import Scene
 from virtex.synthetic.words import MAX_OBJECTS, SHAPES
 
 Advance = Callable[[], None]
-"""Called once for every picture written."""
+"""Called once for every image written."""
 
 SMALLEST_SIDE, LARGEST_SIDE = 32, 1024
-_MOST_PICTURES = 499_999  # beyond, file names would not have the digits that readers expect
+_MOST_IMAGES = 499_999  # beyond, file names would not have the digits that readers expect
 
 
 @dataclass(frozen=True)
 class Amount:
-    """How many pictures for training and how many held-out ones."""
+    """How many images for training and how many held-out ones."""
 
     train: int
     val: int
@@ -27,20 +27,20 @@ class Amount:
 
 @dataclass(frozen=True)
 class Drawing:
-    """How scenes are made: the seed, the picture's side in pixels, the most objects in one."""
+    """How scenes are drawn: the seed, the image's side in pixels, the most objects in a scene."""
 
     seed: int
     side: int
     max_objects: int
 
     def __post_init__(self) -> None:
-        """Raises UserError for a value that no picture can have."""
+        """Raise UserError for an invalid value."""
         if self.seed < 0:
             raise UserError(f"the seed is {self.seed}; it must be 0 or more")
         if not SMALLEST_SIDE <= self.side <= LARGEST_SIDE:
             raise UserError(
-                f"the pictures' side is {self.side} pixels; it must be {SMALLEST_SIDE} (below, "
-                f"shapes cannot be told apart) to {LARGEST_SIDE}"
+                f"the images' side is {self.side} pixels; it must be {SMALLEST_SIDE} (below, "
+                f"shapes cannot be distinguished) to {LARGEST_SIDE}"
             )
         if not 1 <= self.max_objects <= MAX_OBJECTS:
             raise UserError(
@@ -49,20 +49,20 @@ class Drawing:
 
 
 def check_amount(amount: Amount, what: str, least: int = 1) -> None:
-    """Raises UserError for numbers of pictures that make no tree; `what` names it."""
+    """Raise UserError for invalid numbers of images in a tree, which `what` names."""
     for split, count in (("training", amount.train), ("held-out", amount.val)):
-        if not least <= count <= _MOST_PICTURES:
+        if not least <= count <= _MOST_IMAGES:
             raise UserError(
-                f"{count} {split} pictures for {what}; it must be {least} to {_MOST_PICTURES}"
+                f"{count} {split} images for {what}; it must be {least} to {_MOST_IMAGES}"
             )
 
 
 def check_classes(amount: Amount, what: str) -> None:
-    """Like check_amount, with at least one picture for every shape."""
+    """As `check_amount`, with at least one image for every shape."""
     check_amount(amount, what, least=len(SHAPES))
 
 
-def write_picture(path: Path, scene: Scene, side: int) -> None:
+def write_image(path: Path, scene: Scene, side: int) -> None:
     """Draw a scene into a JPEG file."""
     path.write_bytes(encode_jpeg(draw(scene, side)))
 

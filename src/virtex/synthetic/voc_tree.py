@@ -1,6 +1,6 @@
-"""Scenes as a VOC2007 tree: several objects in a picture, the classes are the shapes.
+"""Scenes as a VOC2007 tree: several objects in an image, whose shapes are the classes.
 
-As in VOC a class's file says for every picture 1 (holds it), -1 (does not) or 0 (only a difficult
+As in VOC, the file of a class has for every image 1 (present), -1 (absent) or 0 (only a difficult
 one, here: a very small one).
 """
 
@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 from virtex.synthetic.composing import compose, scene_random
 from virtex.synthetic.scenes import Object, Scene
-from virtex.synthetic.trees import Advance, Amount, Drawing, write_picture
+from virtex.synthetic.trees import Advance, Amount, Drawing, write_image
 from virtex.synthetic.words import SHAPES, Shape
 
 _FIRST_NUMBERS = {"trainval": 1, "test": 500_001}
@@ -29,7 +29,7 @@ def write_voc_tree(root: Path, drawing: Drawing, amount: Amount, advance: Advanc
         for index in range(count):
             name = f"{_FIRST_NUMBERS[split] + index:06d}"
             scene = compose(scene_random(drawing.seed, f"voc {split}", index), drawing.max_objects)
-            write_picture(voc / "JPEGImages" / f"{name}.jpg", scene, drawing.side)
+            write_image(voc / "JPEGImages" / f"{name}.jpg", scene, drawing.side)
             annotation = ElementTree.tostring(_annotation(name, scene, drawing.side))
             (voc / "Annotations" / f"{name}.xml").write_bytes(annotation + b"\n")
             labels[name] = {shape: _label(scene, shape) for shape in SHAPES}

@@ -1,4 +1,4 @@
-"""What a scene can consist of, by name; the captions use exactly these words."""
+"""The vocabulary of scenes; the captions use exactly these words."""
 
 from typing import Literal, get_args
 
@@ -22,8 +22,8 @@ PLURALS: dict[Shape, str] = {
     "cross": "crosses",
     "ring": "rings",
 }
-# The longer side of an object's box over the picture's side; between the ranges lies what no one
-# could call with certainty.
+# The longer side of an object's box over the image's side; sizes between the ranges would be
+# ambiguous.
 DIAMETERS: dict[Size, tuple[float, float]] = {
     "small": (0.30, 0.34),
     "medium": (0.37, 0.42),

@@ -21,8 +21,8 @@ from virtex.data.transforms import Augmented
 from virtex.decoding.captioner import Strategy
 from virtex.models.backbone import Backbone
 from virtex.models.decoder import DecoderSettings, TransformerDecoder
-from virtex.text.categories import Categories
 from virtex.text.tokenizer import Tokenizer
+from virtex.text.vocabulary import Categories
 
 Batch = Mapping[str, Tensor]
 """`image` (B, 3, H, W) uint8 RGB, `image_id` and `dropout_key` (B,) int64; the task's own tensors.

@@ -34,8 +34,8 @@ from virtex.tasks.caption_tokens import (
     image_example,
     padded,
 )
-from virtex.text.categories import BACKGROUND, Categories
 from virtex.text.tokenizer import Tokenizer
+from virtex.text.vocabulary import BACKGROUND, Categories
 
 _SHOWN = 5
 

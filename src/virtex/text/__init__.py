@@ -1,5 +1,4 @@
-"""Text: captions in their normal form, and the vocabulary that turns them into token ids.
+"""Text: captions in their normal form, and the vocabulary that maps them to token ids.
 
-Convention: a caption is normalised first, then everything else happens to it. Only the tokenizer
-knows SentencePiece.
+Convention: a caption is normalised before anything else. Only the tokenizer uses SentencePiece.
 """

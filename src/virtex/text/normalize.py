@@ -1,4 +1,4 @@
-"""The normal form of a caption, and what mirroring its picture does to its words."""
+"""The normal form of a caption, and the change of its words when the image is mirrored."""
 
 import re
 import unicodedata
@@ -9,8 +9,8 @@ _LEFT_OR_RIGHT = re.compile(r"\b(?:left|right)\b")
 def normalize_caption(text: str) -> str:
     """The caption in lower case, NFKD, without combining marks; idempotent.
 
-    Decomposing comes before lower-casing, because some compatibility characters (ᴬ, ℌ) decompose
-    into capitals, which the other order, that of the published code, would keep.
+    Decomposition comes before lower-casing, because some compatibility characters (ᴬ, ℌ) decompose
+    into capitals, which the opposite order, that of the published code, would keep.
     """
     lowered = unicodedata.normalize("NFKD", text).lower()
     return "".join(character for character in lowered if not unicodedata.combining(character))

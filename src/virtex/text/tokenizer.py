@@ -1,4 +1,4 @@
-"""Captions to token ids and back, by SentencePiece byte-pair encoding.
+"""Conversion between captions and token ids, by SentencePiece byte-pair encoding.
 
 Convention: id 0 is `<unk>` and also padding; `[SOS]`, `[EOS]` and `[MASK]` are control symbols,
 which no text can produce.
@@ -50,7 +50,7 @@ def train(captions: Iterable[str], vocab_size: int) -> bytes:
             eos_id=-1,
             pad_id=-1,
             control_symbols=list(CONTROL_SYMBOLS),
-            # Longer sentences would be left out without a word.
+            # Longer sentences would be skipped silently.
             max_sentence_length=_MAX_SENTENCE_BYTES,
             num_threads=1,
             minloglevel=2,
@@ -81,7 +81,7 @@ class Tokenizer:
     """One vocabulary: text to ids and ids to text; can be pickled, for loader workers."""
 
     def __init__(self, model_bytes: bytes, source: str) -> None:
-        """`source` is how messages name the model. Raises UserError where it is none of ours."""
+        """`source` names the model in messages. Raises UserError for a model that is not ours."""
         self._source = source
         self.model_bytes = model_bytes
         self._processor = _processor(model_bytes, source)
@@ -97,14 +97,15 @@ class Tokenizer:
 
     @classmethod
     def from_file(cls, path: Path) -> "Tokenizer":
-        """The tokenizer of a `.model` file; raises UserError where it is none."""
+        """The tokenizer of a `.model` file; raises UserError if it is not one."""
         check_local(path)
         try:
             with path.open("rb") as file:
                 return cls(file.read(_MOST_BYTES + 1), str(path))
         except OSError as error:
             raise UserError(
-                f"cannot read the vocabulary {path}: {error.strerror}; `virtex tokenizer` makes one"
+                f"cannot read the vocabulary {path}: {error.strerror}; "
+                "create one with `virtex tokenizer`"
             ) from error
 
     @classmethod
@@ -118,7 +119,7 @@ class Tokenizer:
         return ids
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of token ids (each 0 … V-1), leaving out control symbols and unknown tokens."""
+        """The text of token ids (each 0 … V-1), without control symbols and unknown tokens."""
         text: str = self._processor.decode([int(i) for i in ids if int(i) not in self.special_ids])
         return text
 
@@ -147,9 +148,11 @@ class Tokenizer:
 
 def _processor(model_bytes: bytes, source: str) -> sentencepiece.SentencePieceProcessor:
     if len(model_bytes) > _MOST_BYTES:
-        raise UserError(f"{source} is larger than {_MOST_BYTES >> 20} MB, which no vocabulary is")
+        raise UserError(
+            f"{source} is larger than {_MOST_BYTES >> 20} MB, so it is not a vocabulary"
+        )
     processor = sentencepiece.SentencePieceProcessor()
-    # A file that was cut between two pieces still parses, as another kind of model: look first.
+    # A file that is cut between two pieces still parses, as another kind of model: check first.
     complete = {_TRAINER_FIELD, _NORMALIZER_FIELD} <= _fields(model_bytes)
     try:
         if complete and processor.LoadFromSerializedProto(model_bytes):
@@ -158,11 +161,11 @@ def _processor(model_bytes: bytes, source: str) -> sentencepiece.SentencePiecePr
             return processor
     except (RuntimeError, UnicodeDecodeError) as error:
         raise UserError(f"{source} is not a SentencePiece model: {error}") from error
-    raise UserError(f"{source} is not a complete SentencePiece model: is the file cut short?")
+    raise UserError(f"{source} is not a complete SentencePiece model: is the file truncated?")
 
 
 def _fields(message: bytes) -> set[int]:
-    """The field numbers of a serialized protocol buffer, up to where it cannot be a model's."""
+    """The field numbers of a serialized protocol buffer, up to the first invalid field."""
     fields = set()
     position = 0
     while position < len(message):

@@ -1,8 +1,29 @@
-"""The vocabulary's figures in a configuration must be those of the vocabulary itself."""
+"""What a model's output indices mean: tokens or object categories; checked against the settings."""
+
+from dataclasses import dataclass
 
 from virtex.errors import UserError
-from virtex.text.categories import Categories
 from virtex.text.tokenizer import Tokenizer
+
+BACKGROUND = 0
+"""The index of no category; also pads short rows of labels."""
+
+
+@dataclass(frozen=True)
+class Categories:
+    """The names of the object categories 1, 2, … in the order of the annotations."""
+
+    names: tuple[str, ...]
+
+    @property
+    def vocab_size(self) -> int:
+        """The number of indices: the background's and the categories'."""
+        return 1 + len(self.names)
+
+    def name(self, index: int) -> str:
+        """The name of an index, 0 … `vocab_size` - 1."""
+        return "background" if index == BACKGROUND else self.names[index - 1]
+
 
 Vocabulary = Tokenizer | Categories
 
@@ -17,7 +38,7 @@ def check_tokenizer(
     eos_index: int,
     mask_index: int,
 ) -> None:
-    """Raise UserError, with every disagreement and both its sides, unless all figures agree."""
+    """Raise UserError with every setting that differs from the tokenizer, and both values."""
     pairs = {
         "DATA.VOCAB_SIZE": (vocab_size, tokenizer.vocab_size),
         "DATA.UNK_INDEX": (unk_index, tokenizer.unk_index),
@@ -26,22 +47,22 @@ def check_tokenizer(
         "DATA.MASK_INDEX": (mask_index, tokenizer.mask_index),
     }
     wrong = [
-        f"{key} is {configured}, the file's is {actual}"
+        f"{key} is {configured}, but the file's is {actual}"
         for key, (configured, actual) in pairs.items()
         if configured != actual
     ]
     if wrong:
         raise UserError(
             f"the configuration does not fit the vocabulary {source}: {'; '.join(wrong)}."
-            " Set the file's figures, or name the vocabulary that was meant in DATA.TOKENIZER_MODEL"
+            " Set the file's values, or name the intended vocabulary in DATA.TOKENIZER_MODEL"
         )
 
 
 def check_categories(categories: Categories, *, source: str, vocab_size: int) -> None:
-    """Raise UserError unless `vocab_size` counts the categories and the background."""
+    """Raise UserError unless `vocab_size` is the number of categories plus the background."""
     if vocab_size != categories.vocab_size:
         raise UserError(
             f"DATA.VOCAB_SIZE is {vocab_size}, but there are {len(categories.names)} categories "
-            f"{source}, which make {categories.vocab_size} with the background; set "
+            f"{source}, so {categories.vocab_size} with the background; set "
             f"DATA.VOCAB_SIZE {categories.vocab_size}"
         )

@@ -1,7 +1,7 @@
-"""The record of a run: console and log file, `scalars.jsonl`, TensorBoard.
+"""The logs of a run: console, log file, `scalars.jsonl` and TensorBoard.
 
-A line of `scalars.jsonl` is one JSON object with `iteration` and named numbers. What repeats
-exactly in a repeated run and what does not (times) stand on lines of their own.
+A line of `scalars.jsonl` is a JSON object with `iteration` and named numbers. Numbers that a
+repeated run reproduces exactly and numbers that it does not (times) are on separate lines.
 """
 
 import json
@@ -17,11 +17,11 @@ from virtex.files import whole_file
 from virtex.training.scalars import SCALARS
 
 
-class Journal:
-    """Writes the record of one process; only the `main` process writes more than its log file.
+class RunLogger:
+    """Writes the logs of one process; only rank 0 writes more than its log file.
 
-    A run that goes on after iteration `first` - 1 drops the scalars of later iterations, which an
-    interrupted run may have left: they come again.
+    A run that resumes after iteration `first` - 1 first drops the scalars of later iterations,
+    which an interrupted run may have written, as they will be logged again.
     """
 
     def __init__(self, directory: Path, *, rank: int, first: int) -> None:
@@ -35,27 +35,27 @@ class Journal:
             self._scalars = (directory / SCALARS).open("a", encoding="utf-8")
             self._board = SummaryWriter(str(directory), purge_step=first)
 
-    def say(self, message: str) -> None:
-        """A line for the person who watches."""
+    def info(self, message: str) -> None:
+        """Log a message."""
         self.logger.info(message)
 
-    def warn(self, message: str) -> None:
-        """A line for the person who should do something."""
+    def warning(self, message: str) -> None:
+        """Log a warning, which asks the user to do something."""
         self.logger.warning(message)
 
-    def warn_once(self, message: str) -> None:
-        """A warning that is not repeated, with the number of different ones so far."""
+    def warning_once(self, message: str) -> None:
+        """Log a warning unless it was logged before, with the number of different ones so far."""
         if message not in self._warned:
             self._warned.add(message)
-            self.warn(f"{message} ({len(self._warned)} so far)")
+            self.warning(f"{message} ({len(self._warned)} so far)")
 
-    def record(self, message: str) -> None:
-        """A line for the log file alone, such as an error that the console shows anyway."""
+    def log_error(self, message: str) -> None:
+        """Write an error to the log file alone, as the console shows it anyway."""
         line = self.logger.makeRecord("virtex", logging.ERROR, "", 0, message, (), None)
         self._to_file.handle(line)
 
-    def scalars(self, iteration: int, values: Mapping[str, float]) -> None:
-        """Named numbers of an iteration, such as `train/loss`."""
+    def log_scalars(self, iteration: int, values: Mapping[str, float]) -> None:
+        """Log named numbers of an iteration, such as `train/loss`."""
         if self._scalars is None or self._board is None:
             return
         self._scalars.write(json.dumps({"iteration": iteration, **values}) + "\n")
@@ -63,15 +63,15 @@ class Journal:
         for name, value in values.items():
             self._board.add_scalar(name, value, iteration)
 
-    def page(self, iteration: int, name: str, picture: np.ndarray, text: str) -> None:
-        """A picture, (H, W, 3) uint8, and a Markdown text beside it."""
+    def log_images(self, iteration: int, name: str, sheet: np.ndarray, text: str) -> None:
+        """Log a sheet of images, (H, W, 3) uint8, and a Markdown text beside it to TensorBoard."""
         if self._board is None:
             return
-        self._board.add_image(name, picture, iteration, dataformats="HWC")
+        self._board.add_image(name, sheet, iteration, dataformats="HWC")
         self._board.add_text(name, text, iteration)
 
     def close(self) -> None:
-        """Finish the files."""
+        """Close the files."""
         if self._scalars is not None:
             self._scalars.close()
         if self._board is not None:
@@ -105,7 +105,7 @@ def _drop_later_scalars(path: Path, first: int) -> None:
         try:
             iteration = json.loads(line)["iteration"]
         except (ValueError, KeyError, TypeError, RecursionError):
-            break  # what a killed run or a power failure left; nothing after it can be trusted
+            break  # left by a killed run or a power failure; nothing after it can be trusted
         if iteration < first and line.endswith("\n"):
             kept.append(line)
     with whole_file(path) as file:

@@ -1,4 +1,4 @@
-"""The error of a run whose process has too little memory: what to try, with values."""
+"""The error of a process that runs out of memory: what to try, with values."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,18 +18,18 @@ _WORDS = (
 
 
 @contextmanager
-def lack_of_memory_as_error(config: Config, world: World) -> Iterator[None]:
-    """Turn the errors for memory that cannot be had into a RunError that says what to try."""
+def translate_memory_errors(config: Config, world: World) -> Iterator[None]:
+    """Turn out-of-memory errors into a RunError that says what to try."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        if not is_lack_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         raise RunError(_advice(config, world, error)) from error
 
 
-def is_lack_of_memory(error: RuntimeError | MemoryError) -> bool:
-    """Whether memory was asked for in vain, of a GPU or of the machine."""
+def is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
+    """Whether an allocation failed, on a GPU or in the machine's memory."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return any(word in str(error) for word in _WORDS)
@@ -46,7 +46,7 @@ def _advice(config: Config, world: World, error: RuntimeError | MemoryError) -> 
             f"in {parts} parts of {rows // parts}, with the same gradient"
         )
     if not config.amp:
-        tries.append("AMP true (now false): bfloat16 or float16 where the device computes in it")
+        tries.append("AMP true (now false): bfloat16 or float16 if the device supports it")
     smaller = batch // 2 // (world.size * accumulate) * world.size * accumulate
     if smaller:
         tries.append(
@@ -59,5 +59,6 @@ def _advice(config: Config, world: World, error: RuntimeError | MemoryError) -> 
     return (
         f"out of memory on {world.device}: {first}\nTry, in this order:\n"
         + "".join(f"  {line}\n" for line in tries)
-        + "What was saved is whole: continue with --resume-from latest and --config-override."
+        + "The saved checkpoints are intact: continue with --resume-from latest and "
+        "--config-override."
     )

@@ -1,4 +1,4 @@
-"""Which floating-point type the forward pass uses on which device, and why."""
+"""The floating-point type of the forward pass on each device, and the reason for it."""
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class Precision:
         )
 
     def gradient_scaler(self) -> torch.amp.GradScaler:
-        """A loss scaler, active for float16 alone: the other types reach as far down as float32."""
+        """A loss scaler, active for float16 only: the other types have the range of float32."""
         return torch.amp.GradScaler(self.device_type, enabled=self.dtype is torch.float16)
 
     def __str__(self) -> str:
@@ -29,7 +29,7 @@ class Precision:
 
 
 def choose_precision(amp: bool, device: torch.device) -> Precision:
-    """bfloat16 where the device computes in it, else float16 on CUDA, else float32."""
+    """bfloat16 if the device supports it, else float16 on CUDA, else float32."""
     kind = device.type
     if not amp:
         return Precision(torch.float32, kind, "AMP is false")

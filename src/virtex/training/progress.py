@@ -1,4 +1,4 @@
-"""How fast a run goes and how long it still takes, as scalars and as lines for the console."""
+"""The speed and remaining time of a run, as scalars and as lines for the console."""
 
 from collections.abc import Mapping
 from datetime import timedelta
@@ -8,7 +8,7 @@ from virtex.training.loop import Step
 
 
 class Meter:
-    """Adds up steps since its last restart; rates are means over them."""
+    """Accumulates steps since its last restart; rates are means over them."""
 
     def __init__(self, processes: int, traffic: Traffic) -> None:
         self.processes = processes
@@ -16,7 +16,7 @@ class Meter:
         self.restart()
 
     def restart(self) -> None:
-        """Begin a new interval."""
+        """Start a new interval."""
         self.steps = 0
         self.images = 0
         self.seconds = 0.0
@@ -35,10 +35,11 @@ class Meter:
         return self.seconds / self.steps
 
     def speed(self, memory_gb: float) -> dict[str, float]:
-        """Images a second over all processes, the share of time spent waiting for data, memory.
+        """Images per second over all processes, share of time spent waiting for data, memory.
 
-        Of several processes also megabytes of gradients a step, and the share of the time in which
-        any were under way in the steps that torch measures, mostly beside the backward pass.
+        With several processes also megabytes of gradients per step, and the share of the time in
+        which gradients were exchanged in the steps that torch measures, most of it during the
+        backward pass.
         """
         speed = {
             "speed/images_per_second": self.processes * self.images / self.seconds,
@@ -52,7 +53,7 @@ class Meter:
 
 
 def training_scalars(step: Step, losses: Mapping[str, float]) -> dict[str, float]:
-    """What repeats in a repeated run: losses, gradient norm, learning rates."""
+    """The numbers that a repeated run reproduces: losses, gradient norm, learning rates."""
     scalars = {"train/loss": sum(losses.values())}
     scalars |= {f"train/{name}": value for name, value in losses.items()}
     scalars["train/gradient_norm"] = float(step.gradient_norm)
@@ -66,7 +67,7 @@ def progress_line(
     speed: Mapping[str, float],
     step_seconds: float,
 ) -> str:
-    """One line: how far, losses, rate, remaining time, share of waiting for data, memory."""
+    """One line: iteration, losses, rate, remaining time, share of waiting for data, memory."""
     remaining = timedelta(seconds=round((last - iteration) * step_seconds))
     return (
         f"iteration {iteration:>{len(str(last))}}/{last}  "
@@ -86,7 +87,7 @@ def _exchange(speed: Mapping[str, float]) -> str:
 
 
 def losses_text(losses: Mapping[str, float]) -> str:
-    """The sum of the losses and, where there are several, each of them."""
+    """The sum of the losses and, if there are several, each of them."""
     total = f"loss {sum(losses.values()):.4f}"
     if len(losses) == 1:
         return total

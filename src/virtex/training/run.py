@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from virtex import __version__
+from virtex._version import __version__
 from virtex.build.data import (
     PretrainingData,
     open_data,
@@ -33,19 +33,19 @@ from virtex.config import loading as settings
 from virtex.data import subset_manifest
 from virtex.data.loader import lost_workers_as_errors
 from virtex.distributed.debugging import debugger
-from virtex.distributed.environment import find_place
-from virtex.distributed.shared_memory import lack_of_shared_memory_as_error
+from virtex.distributed.environment import read_environment
+from virtex.distributed.shared_memory import translate_shared_memory_errors
 from virtex.distributed.signals import STOPPED, StopRequest, stop_requests
 from virtex.distributed.traffic import Traffic
-from virtex.distributed.watchdog import Heartbeat
+from virtex.distributed.watchdog import Watchdog
 from virtex.distributed.world import World, connect
 from virtex.errors import RunError, UserError
 from virtex.files import whole_file
 from virtex.plots.contact_sheet import contact_sheet
 from virtex.tasks.base import Batch, Objective
-from virtex.training.logger import Journal
+from virtex.training.logger import RunLogger
 from virtex.training.loop import Step, TrainState, optimize, validate
-from virtex.training.out_of_memory import lack_of_memory_as_error
+from virtex.training.out_of_memory import translate_memory_errors
 from virtex.training.progress import Meter, losses_text, progress_line, training_scalars
 from virtex.training.setup import (
     Job,
@@ -66,7 +66,7 @@ class Run:
 
     job: Job
     world: World
-    heartbeat: Heartbeat
+    watchdog: Watchdog
     request: StopRequest
     data: PretrainingData
     state: TrainState
@@ -80,38 +80,38 @@ def pretrain(job: Job) -> int:
 
     `STOPPED` where a signal asked to stop: what was reached is saved.
     """
-    place = find_place()
+    process = read_environment()
     with ExitStack() as stack:
         stack.enter_context(_failures_of_files(job.directory))
         request = stack.enter_context(stop_requests())
         connection = connect(
-            place,
+            process,
             gpus=job.gpus,
-            limits=job.limits,
+            timeouts=job.timeouts,
             stopping=lambda: bool(request),
             parent=request.parent,
         )
-        world, heartbeat = stack.enter_context(connection)
+        world, watchdog = stack.enter_context(connection)
         if job.terminal is not None:
             # Before the others hear of an error, and end.
-            stack.enter_context(debugger(job.terminal, here=place.rank == job.debug_rank))
+            stack.enter_context(debugger(job.terminal, here=process.rank == job.debug_rank))
         shared_memory = shared_memory_needed(job, world)
-        stack.enter_context(lack_of_shared_memory_as_error(shared_memory))
-        heartbeat.at("reading the annotations")
+        stack.enter_context(translate_shared_memory_errors(shared_memory))
+        watchdog.report("reading the annotations")
         data = open_data(job.config)
         warning = None
         if world.main and not job.preflight_only:
             warning = stack.enter_context(locked(job.directory))
-        heartbeat.at("reading the checkpoint")
-        start = world.from_main(lambda: start_or_refusal(job, data, place.attempt))
+        watchdog.report("reading the checkpoint")
+        start = world.from_main(lambda: start_or_refusal(job, data, process.attempt))
         if isinstance(start, UserError):
             return _refused(start, world)
-        heartbeat.at("building the model")
-        with lack_of_memory_as_error(job.config, world):
+        watchdog.report("building the model")
+        with translate_memory_errors(job.config, world):
             state = begin(job, world, start)
         fresh = start.state is None
         start = start.without_state()  # it is as large as model and optimizer
-        heartbeat.at("preflight")
+        watchdog.report("preflight")
         notes = preflight(job, world, data, state)
         if job.preflight_only:
             if world.main:
@@ -121,7 +121,7 @@ def pretrain(job: Job) -> int:
         run = Run(
             job=job,
             world=world,
-            heartbeat=heartbeat,
+            watchdog=watchdog,
             request=request,
             data=data,
             state=state,
@@ -158,35 +158,35 @@ def _failures_of_files(directory: Path) -> Iterator[None]:
 
 
 def _record(run: Run, start: Start, cautions: list[str], notes: list[str]) -> int:
-    """Train, with a journal that also gets the error that ends the run."""
+    """Train, with a logger that also gets the error that ends the run."""
     job, world = run.job, run.world
     first = start.iteration + 1
-    with closing(Journal(job.directory, rank=world.rank, first=first)) as journal:
-        run.heartbeat.log = job.directory / f"log_rank{world.rank}.txt"
+    with closing(RunLogger(job.directory, rank=world.rank, first=first)) as logger:
+        run.watchdog.log = job.directory / f"log_rank{world.rank}.txt"
         try:
             for line in cautions:
-                journal.warn(line)
-            _introduce(run, journal, start)
+                logger.warning(line)
+            _introduce(run, logger, start)
             for line in notes:
-                journal.say(line)
+                logger.info(line)
             with (
-                lack_of_shared_memory_as_error(run.shared_memory),
+                translate_shared_memory_errors(run.shared_memory),
                 lost_workers_as_errors(),
-                lack_of_memory_as_error(job.config, world),
+                translate_memory_errors(job.config, world),
             ):
-                status = _train(run, journal, start)
+                status = _train(run, logger, start)
             run.saver.finish()
-            _tell_saved(run, journal)
+            _tell_saved(run, logger)
             for line in run.data.fetched:
-                journal.say(line)
+                logger.info(line)
             if status == 0:
                 # No process has succeeded before the last checkpoint is there.
-                run.heartbeat.at("waiting until the last checkpoint is saved")
+                run.watchdog.report("waiting until the last checkpoint is saved")
                 run.world.wait()
         except (Exception, KeyboardInterrupt) as error:
             # First, as what follows may take long.
-            run.heartbeat.announce(error)
-            journal.record(str(error) if isinstance(error, UserError) else traceback.format_exc())
+            run.watchdog.announce(error)
+            logger.log_error(str(error) if isinstance(error, UserError) else traceback.format_exc())
             raise
         finally:
             # What is being written when something else fails becomes whole.
@@ -195,15 +195,15 @@ def _record(run: Run, start: Start, cautions: list[str], notes: list[str]) -> in
         return status
 
 
-def _train(run: Run, journal: Journal, start: Start) -> int:
+def _train(run: Run, logger: RunLogger, start: Start) -> int:
     """Train up to the last iteration, or until a signal asks to stop; returns the exit status."""
     job, last = run.job, run.job.config.optim.num_iterations
     if start.validation_due:
-        if not _validate(run, journal, start.iteration):
-            return _stop(run, journal, start.iteration)
+        if not _validate(run, logger, start.iteration):
+            return _stop(run, logger, start.iteration)
         _save(run, start.iteration, validated=True)
     if start.iteration >= last:
-        journal.say(f"all {last} iterations are done already; OPTIM.NUM_ITERATIONS sets more")
+        logger.info(f"all {last} iterations are done already; OPTIM.NUM_ITERATIONS sets more")
     if job.debug_rank is not None:
         breakpoint()  # of the process that was asked for; the others pass
     traffic = Traffic()
@@ -211,22 +211,22 @@ def _train(run: Run, journal: Journal, start: Start) -> int:
     meter = Meter(run.world.size, traffic)
     validated = start.iteration
     # Closed, or else an error would hold on to the loader's workers.
-    with closing(_steps(run, journal, start.iteration + 1)) as steps:
+    with closing(_steps(run, logger, start.iteration + 1)) as steps:
         for step in steps:
             meter.add(step)
-            _tell_step(run, journal, meter, step)
+            _tell_step(run, logger, meter, step)
             due = step.iteration == last or _is_due(job.checkpoint_every, validated, step.iteration)
-            run.heartbeat.at(f"iteration {step.iteration}, asking whether to stop")
+            run.watchdog.report(f"iteration {step.iteration}, asking whether to stop")
             if run.world.any(bool(run.request)):
                 _save(run, step.iteration, validated=not due)
-                return _stop(run, journal, step.iteration)
+                return _stop(run, logger, step.iteration)
             # Weights that give no finite gradient may be bad already: wait for a step that is
             # applied.
             if due and (step.applied or step.iteration == last):
-                finished = _validate(run, journal, step.iteration)
+                finished = _validate(run, logger, step.iteration)
                 _save(run, step.iteration, validated=finished)
                 if not finished:
-                    return _stop(run, journal, step.iteration)
+                    return _stop(run, logger, step.iteration)
                 validated = step.iteration
     return 0
 
@@ -236,33 +236,33 @@ def _is_due(every: int, validated: int, iteration: int) -> bool:
     return iteration // every > validated // every
 
 
-def _stop(run: Run, journal: Journal, iteration: int) -> int:
+def _stop(run: Run, logger: RunLogger, iteration: int) -> int:
     """Leave the run where it can be resumed."""
-    run.heartbeat.at(f"iteration {iteration}, saving before the stop")
+    run.watchdog.report(f"iteration {iteration}, saving before the stop")
     run.saver.finish()
-    _tell_saved(run, journal)
+    _tell_saved(run, logger)
     # The others must not end first: an agent would take that for the end of the job.
     run.world.wait()
     name = run.request.signal.name if run.request.signal is not None else "a signal elsewhere"
-    journal.say(f"stopped by {name} after iteration {iteration}; go on with --resume-from latest")
+    logger.info(f"stopped by {name} after iteration {iteration}; go on with --resume-from latest")
     return STOPPED
 
 
-def _steps(run: Run, journal: Journal, first: int) -> Generator[Step, None, None]:
+def _steps(run: Run, logger: RunLogger, first: int) -> Generator[Step, None, None]:
     config = run.job.config
     batches = training_batches(
         *(config, run.data, run.world),
         workers=run.job.workers,
         first=first,
-        on_bad_image=journal.warn_once,
-        say=journal.say,
-        reached=run.heartbeat.at,
+        on_bad_image=logger.warning_once,
+        say=logger.info,
+        reached=run.watchdog.report,
         stopping=lambda: bool(run.request),
     )
     with closing(batches):
         yield from optimize(
             run.state,
-            _reported(batches, run.heartbeat, first),
+            _reported(batches, run.watchdog, first),
             clip_grad_norm=config.optim.clip_grad_norm,
             max_nonfinite_steps=config.optim.max_nonfinite_steps,
             seed=config.random_seed,
@@ -273,41 +273,41 @@ def _steps(run: Run, journal: Journal, first: int) -> Generator[Step, None, None
         )
 
 
-def _reported(batches: Iterator[Batch], heartbeat: Heartbeat, first: int) -> Iterator[Batch]:
+def _reported(batches: Iterator[Batch], watchdog: Watchdog, first: int) -> Iterator[Batch]:
     """`batches`, with the phase of each iteration reported around them."""
     for iteration in count(first):
-        heartbeat.at(f"iteration {iteration}, waiting for data")
+        watchdog.report(f"iteration {iteration}, waiting for data")
         batch = next(batches)
-        heartbeat.at(f"iteration {iteration}, training step")
+        watchdog.report(f"iteration {iteration}, training step")
         yield batch
 
 
-def _tell_step(run: Run, journal: Journal, meter: Meter, step: Step) -> None:
+def _tell_step(run: Run, logger: RunLogger, meter: Meter, step: Step) -> None:
     last = run.job.config.optim.num_iterations
     if not step.applied:
-        journal.warn(f"iteration {step.iteration}: gradient not finite, step not applied")
+        logger.warning(f"iteration {step.iteration}: gradient not finite, step not applied")
     if step.iteration % run.job.log_every == 0 or step.iteration == last:
-        _tell_progress(run, journal, meter, step)
-    _tell_saved(run, journal)
+        _tell_progress(run, logger, meter, step)
+    _tell_saved(run, logger)
 
 
-def _tell_progress(run: Run, journal: Journal, meter: Meter, step: Step) -> None:
+def _tell_progress(run: Run, logger: RunLogger, meter: Meter, step: Step) -> None:
     losses = _mean_over_processes(step.losses, run.world)
     speed = meter.speed(_memory_gb(run.world))
     last = run.job.config.optim.num_iterations
-    journal.scalars(step.iteration, training_scalars(step, losses))
-    journal.scalars(step.iteration, speed)
-    journal.say(progress_line(step.iteration, last, losses, speed, meter.step_seconds))
+    logger.log_scalars(step.iteration, training_scalars(step, losses))
+    logger.log_scalars(step.iteration, speed)
+    logger.info(progress_line(step.iteration, last, losses, speed, meter.step_seconds))
     meter.restart()
 
 
-def _tell_saved(run: Run, journal: Journal) -> None:
+def _tell_saved(run: Run, logger: RunLogger) -> None:
     for path in run.saver.finished():
-        journal.say(f"saved {path}")
+        logger.info(f"saved {path}")
         checkpoint.remove_old(run.job.directory, run.retention)
 
 
-def _validate(run: Run, journal: Journal, iteration: int) -> bool:
+def _validate(run: Run, logger: RunLogger, iteration: int) -> bool:
     """Validate, and write down what came out; False where a request to stop came first."""
     objective = run.state.objective
 
@@ -315,12 +315,12 @@ def _validate(run: Run, journal: Journal, iteration: int) -> bool:
         for batch in validation_batches(
             *(run.job.config, run.data, run.world),
             workers=run.job.workers,
-            on_bad_image=journal.warn_once,
+            on_bad_image=logger.warning_once,
         ):
-            run.heartbeat.at(f"validation after iteration {iteration}")
+            run.watchdog.report(f"validation after iteration {iteration}")
             yield batch
 
-    run.heartbeat.at(f"validation after iteration {iteration}")
+    run.watchdog.report(f"validation after iteration {iteration}")
     # The statistics that are saved, and so judged, are those of the first process.
     run.world.broadcast(list(objective.buffers()))
     with closing(watched()) as batches:
@@ -334,17 +334,17 @@ def _validate(run: Run, journal: Journal, iteration: int) -> bool:
     if means is None:
         return False
     if not means:
-        journal.warn(f"validation after iteration {iteration}: no item to predict, so no loss")
+        logger.warning(f"validation after iteration {iteration}: no item to predict, so no loss")
         return True
     scalars = {"val/loss": sum(means.values())} | {f"val/{k}": v for k, v in means.items()}
-    journal.scalars(iteration, scalars)
-    journal.say(f"validation after iteration {iteration}: {losses_text(means)}")
+    logger.log_scalars(iteration, scalars)
+    logger.info(f"validation after iteration {iteration}: {losses_text(means)}")
     if run.world.main:
-        _show_samples(run, journal, iteration)
+        _show_samples(run, logger, iteration)
     return True
 
 
-def _show_samples(run: Run, journal: Journal, iteration: int) -> None:
+def _show_samples(run: Run, logger: RunLogger, iteration: int) -> None:
     batch = validation_samples(run.data, SAMPLES)
     if batch is None:
         return
@@ -353,14 +353,14 @@ def _show_samples(run: Run, journal: Journal, iteration: int) -> None:
     pictures = [image.permute(1, 2, 0).numpy() for image in batch["image"]]
     sheet = contact_sheet(pictures, [sample.prediction for sample in samples])
     rows = "\n".join(f"| {sample.prediction} | {sample.target} |" for sample in samples)
-    journal.page(iteration, "val/samples", sheet, f"| predicted | given |\n|---|---|\n{rows}")
+    logger.log_images(iteration, "val/samples", sheet, f"| predicted | given |\n|---|---|\n{rows}")
 
 
 def _save(run: Run, iteration: int, *, validated: bool) -> None:
     """Begin to save, on the main process."""
     if not run.world.main:
         return
-    run.heartbeat.at(f"iteration {iteration}, copying what is saved")
+    run.watchdog.report(f"iteration {iteration}, copying what is saved")
     weights = run.state.objective.state_dict()
     broken = [name for name, value in weights.items() if not bool(value.isfinite().all())]
     if broken:
@@ -391,7 +391,7 @@ def _prepare_directory(run: Run, *, save_weights: bool) -> None:
     # Without a shared file system every machine needs a place for its log.
     job.directory.mkdir(parents=True, exist_ok=True)
     if run.world.main:
-        run.heartbeat.at("taking fingerprints of the data")
+        run.watchdog.report("taking fingerprints of the data")
         _ = run.data.contents  # kept, for all checkpoints
         checkpoint.remove_partial_files(job.directory)
         with whole_file(job.directory / directory.CONFIG) as file:
@@ -405,21 +405,21 @@ def _prepare_directory(run: Run, *, save_weights: bool) -> None:
     run.world.wait()
 
 
-def _introduce(run: Run, journal: Journal, start: Start) -> None:
+def _introduce(run: Run, logger: RunLogger, start: Start) -> None:
     job, world = run.job, run.world
     parameters = sum(p.numel() for p in run.state.objective.parameters())
-    journal.say(f"run directory: {job.directory}")
-    journal.say(
+    logger.info(f"run directory: {job.directory}")
+    logger.info(
         f"device: {world.device}, {world.size} process(es), precision: {run.state.precision}"
     )
-    journal.say(f"checkpoints: {_kept(run.retention)}")
-    journal.say(f"model: {job.config.model.name}, {parameters / 1e6:.1f} M parameters")
+    logger.info(f"checkpoints: {_kept(run.retention)}")
+    logger.info(f"model: {job.config.model.name}, {parameters / 1e6:.1f} M parameters")
     for line in run.data.report:
-        journal.say(line)
+        logger.info(line)
     for line in start.notes:
-        journal.say(line)
+        logger.info(line)
     for line in start.cautions:
-        journal.warn(line)
+        logger.warning(line)
 
 
 def _kept(retention: checkpoint.Retention) -> str:

@@ -1,4 +1,4 @@
-"""`scalars.jsonl`: the numbers of a run, a JSON object a line, `iteration` and named numbers."""
+"""`scalars.jsonl`: the numbers of a run, a JSON object with `iteration` and numbers per line."""
 
 import json
 from dataclasses import dataclass, field
@@ -9,9 +9,9 @@ SCALARS = "scalars.jsonl"
 
 @dataclass
 class LastScalars:
-    """The last value of every name, and the last iteration; 0 where there is none.
+    """The last value of every name, and the last iteration (0 if there is none).
 
-    `unreadable` is the number of the first line that cannot be read, after which nothing counts.
+    `unreadable` is the number of the first line that cannot be read; later lines are ignored.
     """
 
     iteration: int = 0
@@ -20,7 +20,7 @@ class LastScalars:
 
 
 def last_scalars(path: Path) -> LastScalars:
-    """What `path` says of the latest state of its run; the run may be writing to it."""
+    """The latest numbers in `path`, to which the run may still be writing."""
     last = LastScalars()
     if not path.exists():
         return last
@@ -48,5 +48,5 @@ def _parsed(line: str) -> dict[str, float] | None:
 
 
 def is_number(value: object) -> bool:
-    """Whether a value of a JSON file is a number that can be computed with as a float."""
+    """Whether a value of a JSON file is a number that fits a float."""
     return type(value) is float or (type(value) is int and abs(value) < 2**63)

@@ -22,10 +22,15 @@ from virtex.checkpoints.state import (
 )
 from virtex.config.schema import Config
 from virtex.data import subset_manifest
-from virtex.distributed.environment import find_place
-from virtex.distributed.preflight import Needs, facts, report, verdicts
-from virtex.distributed.shared_memory import free_shared_memory, too_little
-from virtex.distributed.world import Limits, World, check_gpus
+from virtex.distributed.environment import read_environment
+from virtex.distributed.preflight import (
+    Requirements,
+    find_problems,
+    inspect_process,
+    report_lines,
+)
+from virtex.distributed.shared_memory import free_shared_memory, shared_memory_advice
+from virtex.distributed.world import Timeouts, World, check_gpus
 from virtex.errors import RunError, UserError
 from virtex.models.sync_batch_norm import synchronise_batch_norm
 from virtex.tasks.base import WEIGHT_PER_TOKEN, Objective
@@ -58,7 +63,7 @@ class Job:
     checkpoint_every: int
     keep_recent: int | None
     log_every: int
-    limits: Limits = field(default_factory=Limits)
+    timeouts: Timeouts = field(default_factory=Timeouts)
     accept_changed_data: bool = False
     preflight_only: bool = False
     debug_rank: int | None = None
@@ -77,7 +82,7 @@ def retention(job: Job, start: Start) -> file.Retention:
 def check(job: Job, *, gpus_per_machine: int) -> None:
     """Raise `UserError` for what can be seen to be wrong before any process is started."""
     check_gpus(gpus_per_machine)
-    started_anew = find_place().attempt > 0
+    started_anew = read_environment().attempt > 0
     if job.resume_from is None and not job.preflight_only and not started_anew:
         directory.check_free(job.directory)
     elif job.resume_from not in (None, directory.LATEST) and not Path(job.resume_from).is_file():
@@ -152,16 +157,17 @@ def preflight(job: Job, world: World, data: PretrainingData, state: TrainState) 
 
     Raises `UserError` with the same lines where one is not ready.
     """
-    alike = {
+    must_match = {
         "configuration": _digest(job.config.model_dump_json().encode()),
         "training data": data.training.fingerprint[:12],
         "validation data": data.validation.fingerprint[:12],
         "precision": str(state.precision),
     }
-    needs = Needs(job.directory, _checkpoint_bytes(state.objective), _loader_bytes(job, world))
-    told = world.gather(facts(world, alike, needs))
-    found = verdicts(told)
-    lines = report(told, found)
+    checkpoint_bytes = _checkpoint_bytes(state.objective)
+    requirements = Requirements(job.directory, checkpoint_bytes, _loader_bytes(job, world))
+    reports = world.gather(inspect_process(world, must_match, requirements))
+    found = find_problems(reports)
+    lines = report_lines(reports, found)
     if any(found):
         text = "not all processes are ready, so nothing was started:\n" + "\n".join(lines)
         raise UserError(text if world.main else f"rank {world.rank}: see what rank 0 says")
@@ -186,7 +192,9 @@ def shared_memory_needed(job: Job, world: World) -> int:
     together = sum(size for name, size in world.gather((machine, needed)) if name == machine)
     free = free_shared_memory()
     lines = world.gather(
-        None if free is None or together <= free else f"{machine}: {too_little(together, free)}"
+        None
+        if free is None or together <= free
+        else f"{machine}: {shared_memory_advice(together, free)}"
     )
     wrong = list(dict.fromkeys(line for line in lines if line is not None))
     if wrong:

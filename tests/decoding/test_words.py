@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from virtex.decoding.attention import Word, split_words
 from virtex.text.tokenizer import Tokenizer, train
-from virtex.text.words import Word, split_words
 
 CAPTIONS = ["a red circle", "two green squares", "a triangle left of a red square", "grey stars"]
 TOKENIZER = Tokenizer.from_bytes(train(CAPTIONS, 45))
@@ -19,11 +19,11 @@ def test_words_are_those_of_the_decoded_text(tokens):
 
 @given(ids)
 def test_every_piece_is_in_one_word_and_no_special_token_is(tokens):
-    places = [place for word in split_words(TOKENIZER, tokens) for place in word.places]
-    assert places == sorted(set(places))
-    left_out = {tokens[place] for place in set(range(len(tokens))) - set(places)}
+    positions = [position for word in split_words(TOKENIZER, tokens) for position in word.positions]
+    assert positions == sorted(set(positions))
+    left_out = {tokens[position] for position in set(range(len(tokens))) - set(positions)}
     assert left_out <= {0, 1, 2, 3, PIECES["▁"]}
-    assert not {tokens[place] for place in places} & {0, 1, 2, 3}
+    assert not {tokens[position] for position in positions} & {0, 1, 2, 3}
 
 
 @pytest.mark.parametrize(
