@@ -10,7 +10,7 @@ RUN := runs/quickstart
 help:
 	@echo "make quickstart   install, then train on drawn scenes and show what was learnt (minutes)"
 	@echo "make test         install, then run all tests with coverage"
-	@echo "make lint types   check style and types"
+	@echo "make lint types   check style, imports and types"
 	@echo "make clean        remove the environment and the quickstart's run"
 
 # The environment is made anew only when pyproject.toml changes.
@@ -29,6 +29,7 @@ test: $(VENV)/installed
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 
 types: $(VENV)/installed
 	$(BIN)/mypy
