@@ -6,7 +6,7 @@ The reference is one run of 20 iterations in peace, on as many CPU processes (1 
 drawn scenes in shards, with dropout, augmentation, a loader worker each, Lookahead in the middle of
 its cycle and a checkpoint every 5 iterations. A trial starts the same job under one of several
 launchers, does one thing to it at a random moment, and watches: it must end or recover by itself
-within `HUNG_SECONDS` and leave no process and no shared memory. Then what was damaged is mended,
+within `HUNG_SECONDS` and leave no process and no shared memory. Then the fault is undone,
 the run is continued by `--resume-from latest`, and the weights, the optimizer's state and the
 losses of all iterations must be the reference's bit for bit. A line and a line of JSON for each
 trial, the latter appended to a file; `--write` makes docs/faults.md of that. Linux only; some kinds
