@@ -152,7 +152,8 @@ def section(
             "",
             "Trials that did not behave as expected:" + (failed or " none."),
             "",
-            f"{len(before)} trials were repeated after a fix; the repetition counts:{failures(before)}",
+            f"{len(before)} trials were repeated after a fix; the table counts the repetition:"
+            + failures(before),
             "",
         ]
     )
