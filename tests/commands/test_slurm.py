@@ -154,4 +154,4 @@ def test_what_sbatch_says_is_passed_on(slurm, capsys):
 def test_without_submitit_the_error_names_what_to_install(slurm, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "submitit", None)
     assert slurm("--dry-run") == 2
-    assert "pip install 'virtex[slurm]'" in capsys.readouterr().err
+    assert "pip install 'virtex-pretraining[slurm]'" in capsys.readouterr().err

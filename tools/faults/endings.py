@@ -41,7 +41,7 @@ def fail_in_step(error: str) -> Kind:
     memory = error == "memory"
     return Kind(
         "out of memory in a step" if memory else "exception in a step",
-        "The same; the message says what to try."
+        "The same; the message says which settings to try."
         if memory
         else f"The job ends within {_STEP_SECONDS:.0f} s and names rank and error, or restarts.",
         inject,
@@ -161,34 +161,34 @@ ENDINGS = {
         ),
         Kind(
             "kill -9 of all main processes",
-            f"The loader workers end by themselves within {WORKERS_END_SECONDS:.0f} s.",
+            f"The loader workers exit by themselves within {WORKERS_END_SECONDS:.0f} s.",
             kill_main_processes,
             within=10,
         ),
         Kind(
             "SIGTERM, at once SIGKILL",
-            "What was saved is whole.",
+            "Whatever was saved is intact.",
             terminate_and_kill,
             moments=("iteration", "save", "last save"),
             within=10,
         ),
         Kind(
             "SIGSTOP of a loader worker",
-            "After `--stuck-after` (15 s here) the process that waits for it says so; the job ends "
-            "or starts anew. After the last save the job ends all the same.",
+            "After `--watchdog-timeout` (15 s here) the process that waits for it reports it; the "
+            "job ends or restarts. After the last save the job ends normally.",
             stop_worker,
             prepare=lambda trial: setattr(trial, "flags", ("--stuck-after", "15")),
             moments=("iteration", "last save"),
         ),
         Kind(
             "kill -9 of rank 0 after the last save",
-            "The job ends, or starts anew and finds nothing left to do.",
+            "The job ends, or restarts and finds nothing to do.",
             send_to_rank(signal.SIGKILL, 0),
             moments=("last save",),
         ),
         Kind(
             "kill -9 of the first machine",
-            "The second ends, and says that the first was lost, not that it could not be reached.",
+            "The second ends, and reports that the first was lost, not that it is unreachable.",
             kill_first_machine,
             never=NEVER + "|see --dist-url|could not join",
             first=3,
@@ -196,7 +196,7 @@ ENDINGS = {
         ),
         Kind(
             "shared memory full",
-            "The job ends, and says what is too small and what to do.",
+            "The job ends, and the message says what is too small and what to do.",
             fill_shared_memory,
             prepare=with_little_shared_memory,
             says="/dev/shm.*--shm-size",
@@ -204,7 +204,7 @@ ENDINGS = {
         ),
         Kind(
             "shard removed between stop and resume",
-            "Resuming is refused with status 2 on every process, until they are back.",
+            "Resuming is refused with status 2 on every process until the shard is back.",
             remove_a_shard,
             first=6,
             says="--accept-changed-data",

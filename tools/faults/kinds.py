@@ -324,7 +324,7 @@ KINDS = {
         ),
         Kind(
             "SIGUSR1 to the job",
-            "As SIGTERM; torchrun itself has no use for it, so there all processes get it.",
+            "As SIGTERM. torchrun does not pass it on, so there it is sent to all processes.",
             send_to_job(signal.SIGUSR1, agents_alone=False),
             moments=ANY,
             stops=True,
@@ -332,7 +332,7 @@ KINDS = {
         ),
         Kind(
             "kill -9 of rank 0",
-            "The job ends, or starts anew from the newest checkpoint (`--max-restarts`).",
+            "The job ends, or restarts from the newest checkpoint (`--max-restarts`).",
             send_to_rank(signal.SIGKILL, 0),
             moments=ANY,
         ),
@@ -344,7 +344,7 @@ KINDS = {
         ),
         Kind(
             "kill -9 of an agent",
-            "Its processes notice, save and end by themselves, and so does the other machine.",
+            "Its processes notice, save and exit by themselves, and so does the other machine.",
             kill_agent,
             moments=ANY,
             last=6,
@@ -352,21 +352,21 @@ KINDS = {
         ),
         Kind(
             "kill -9 of a loader worker",
-            "As of a rank; the error says what a lost worker mostly means.",
+            "As for a rank; the error message gives the usual cause of a lost worker.",
             kill_worker,
             says="A worker that was killed mostly means too little",
         ),
         Kind(
             "SIGSTOP of a rank",
-            "After `--stuck-after` (15 s here) another says which rank is where; the job ends or "
-            "starts anew.",
+            "After `--watchdog-timeout` (15 s here) another rank reports where each rank is; the "
+            "job ends or restarts.",
             send_to_rank(signal.SIGSTOP, None),
             prepare=lambda trial: setattr(trial, "flags", ("--stuck-after", "15")),
             says="has been stuck for",
         ),
         Kind(
             "full disk",
-            "The next save fails and says so; older checkpoints stay whole, and the job ends.",
+            "The next save fails with a message; older checkpoints stay intact, and the job ends.",
             fill_disk,
             prepare=mount,
             moments=("iteration", "save"),
@@ -388,25 +388,25 @@ KINDS = {
         ),
         Kind(
             "newest checkpoint cut",
-            "It is found to be damaged, and the run goes on from the one before.",
+            "The damage is detected, and the run continues from the one before.",
             cut_newest,
             first=11,
         ),
         Kind(
             "bit of the newest checkpoint flipped",
-            "The same, unless the bit is in a place without meaning.",
+            "The same, unless the bit carries no information.",
             flip_bit_of_newest,
             first=11,
         ),
         Kind(
             "left-over partial file",
-            "It is removed, and the run goes on from the newest checkpoint.",
+            "It is removed, and the run continues from the newest checkpoint.",
             leave_partial_file,
             moments=("save",),
         ),
         Kind(
             "pictures in shards damaged",
-            "The job ends when it meets one, and names shard and member.",
+            "The job ends when it reads one, and names shard and member.",
             spoil_pictures,
             moments=("start", "iteration"),
             last=8,
@@ -414,7 +414,7 @@ KINDS = {
         ),
         Kind(
             "shard cut",
-            "The job ends when it meets the lost part, and names the shard.",
+            "The job ends when it reads the missing part, and names the shard.",
             cut_shard,
             moments=("start", "iteration"),
             last=8,
@@ -422,7 +422,7 @@ KINDS = {
         ),
         Kind(
             "slow store with errors",
-            "Requests are made again; the job goes on, and nothing changes.",
+            "Requests are retried; the job continues, and nothing changes.",
             take_store_away,
             prepare=serve,
             moments=("start", "iteration"),
@@ -430,7 +430,7 @@ KINDS = {
         ),
         Kind(
             "second job in the directory",
-            "It is refused, and the first is not disturbed.",
+            "It is refused, and the first one is not disturbed.",
             start_second,
             unharmed=True,
         ),

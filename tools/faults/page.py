@@ -10,64 +10,71 @@ from tools.faults.jobs import HUNG_SECONDS, LAUNCHERS, MORE_LAUNCHERS, Launcher
 from tools.faults.kinds import KINDS, Kind
 
 Record = dict[str, Any]
-HEAD = """# Faults in training, and what became of the run
+HEAD = """# What faults do to a training job
 
 ## First round
 
-{trials} times a job of two processes was started, one thing was done to it at a random moment,
-and it was watched: it has to end by itself or go on by itself within {hung} s. Then what was
-damaged was mended and the run gone on with by `--resume-from latest`. In the end the weights, the
-optimizer's state and all lines of losses must be those of a run in peace, bit for bit. Everything
-is drawn from a seed: the order of the faults (each at least twice), the launcher ({launchers})
-and the moment (in the start-up, after an iteration, inside a save).
+{trials} times, a job of two processes was started and one fault was injected at a random moment.
+The job then had to end or to recover by itself within {hung} s. After that the fault was undone and
+the run resumed with `--resume-from latest`. The final weights, the optimizer's state and every
+logged loss must equal those of an undisturbed run, bit for bit. Everything is drawn from a seed:
+the order of the faults (each at least twice), the launcher ({launchers})
+and the moment (during start-up, after an iteration, inside a save).
 
-Two CPU processes with a loader worker each, on one machine of two cores that did other work at
-the same time, which the seconds show; they count from the fault until nothing of the job is alive
-or, after a restart, the first new iteration. *Two machines* are two agents of one process each.
-Twenty iterations of a RegNet on drawn scenes in shards, with dropout, augmentation, Lookahead, a
-validation and a checkpoint every 5. Made by `python -m tools.faults.trials --write` from
-`benchmarks/results/faults.jsonl`, which has a line for each trial.
+The job runs two CPU processes with one loader worker each, on a machine of two cores that did other
+work at the same time, which the seconds show. Seconds count from the fault until no process of the
+job is alive or, after a restart, until the first new iteration. *2 machines* are two agents with
+one process each. The run is twenty iterations of a RegNet on drawn scenes in shards, with dropout,
+augmentation, Lookahead, and a validation and a checkpoint every 5 iterations. This page is written
+by `python -m tools.faults.trials --write` from `benchmarks/results/faults.jsonl`, which has a line
+for each trial.
 """
 HEAD_2 = """## Second round
 
-Another {trials} trials, of jobs of 1 to 3 processes ({launchers}),
-each compared with a run in peace of as many processes. A job must besides leave no process and no
-file in shared memory, and print no traceback of `multiprocessing`. From
+Another {trials} trials, with jobs of 1 to 3 processes ({launchers}),
+each compared with an undisturbed run of as many processes. In addition, a job must leave no process
+and no file in shared memory behind, and must print no traceback of `multiprocessing`. From
 `benchmarks/results/faults_2.jsonl`.
 """
 
 
-FOUND = """What these found, and what was mended: the agent of a process that a signal had stopped
-waited for it for ever, where the process was another machine's. A loader worker that died before
-torch had noted its number was missed for 600 s. Where the last checkpoint could not be saved, the
-other machine had already ended with status 0, and a restart would have waited for it in vain. A
-process whose agent ended during the start-up did not notice (seen in the code, not in a trial).
-The second jobs had been started so late that the first had come to its end: it is held now
-meanwhile. And where the stopped rank 0 serves the store, no other rank can know what it does;
-that the store does not answer is then what is said.
+FOUND = """These trials found the following defects, which have been fixed:
+- The agent waited forever for a process that a signal had stopped, if that process belonged to
+  another machine.
+- A loader worker that died before torch had noted its process id went unnoticed for 600 s.
+- Where the last checkpoint could not be saved, the other machine had already ended with status 0,
+  and a restart would have waited for it in vain.
+- A process whose agent ended during start-up did not notice (seen in the code, not in a trial).
+- The trial itself started the second job so late that the first had finished. The first job is now
+  paused meanwhile.
+- Where the stopped rank 0 serves the store, no other rank can know what it was doing. The error
+  message now says that the store does not answer.
 """
 
 
 FOUND_2 = """What the second round found:
-- Before any fault was done to it, a run waited in a validation for a loader worker that hung in
-  CPython's fork, while a thread of gloo was leaving Python. The callback that ran in that thread
-  was removed. That trial was ended by hand, is not counted and was repeated. Trials up to 22 ran
-  before that change.
-- After SIGINT under torchrun the console has a traceback in three trials. Two are torchrun's alone;
-  in the third our process was interrupted while it exited, in `virtex/data/shards/store.py`, beside
-  torchrun's own. A finished command ignores interrupts since then; these trials were not repeated.
-- Four semaphores stayed in shared memory after one trial, two of them half made. Other jobs ran and
-  were killed at that time; whose they are is not known.
-- Mistakes of the trials themselves: a fault removed too many shards, and jobs inherited from a
-  shell's background that SIGINT and SIGHUP are ignored. These were repeated.
+- Before any fault was injected, one run hung in a validation: it waited for a loader worker that
+  was stuck in CPython's fork, while a thread of gloo was leaving Python. The callback that ran in
+  that thread was removed. That trial was ended by hand, is not counted and was repeated. Trials up
+  to 22 ran before that change.
+- After SIGINT under torchrun the console shows a traceback in three trials. Two come from torchrun
+  alone; in the third, our process was interrupted during its exit, in
+  `virtex/data/shards/store.py`, in addition to torchrun's own. A finished command has ignored
+  interrupts since then; these trials were not repeated.
+- Four semaphores stayed in shared memory after one trial, two of them only partly created. Other
+  jobs ran and were killed at that time; it is not known which job they belong to.
+- Two mistakes were made by the trials themselves: one fault removed too many shards, and jobs
+  inherited from a shell's background that SIGINT and SIGHUP are ignored. These were repeated.
 """
 STEPS = """## An error in the third step
 
-The optimizer of the last rank raises in its third step, in every attempt: exit status and seconds
-from the error until nothing of the job is alive (with a restart, from the error of the last
-attempt), and what is left. By `python -m tools.faults.step_failures`, from
-`benchmarks/results/step_failures.jsonl`.
+The optimizer of the last rank raises an error in its third step, in every attempt. The table shows
+the exit status, the seconds from the error until no process of the job is alive (with a restart:
+from the error of the last attempt), and what remains. Written by
+`python -m tools.faults.step_failures`, from `benchmarks/results/step_failures.jsonl`.
 """
+RECORDED = {"went on": "continued", "nothing says": "the output lacks", "were left": "remained"}
+"""The wording of the records, which are kept as they are, and that of the page."""
 
 
 def step_table(records: Sequence[Mapping[str, Any]]) -> str:
@@ -79,8 +86,8 @@ def step_table(records: Sequence[Mapping[str, Any]]) -> str:
         "status": "exit status",
         "seconds": "seconds",
         "named": "rank and error named",
-        "processes": "processes left",
-        "files": "files in /dev/shm left",
+        "processes": "processes remaining",
+        "files": "files remaining in /dev/shm",
     }
     rows = [" | ".join(columns.values()), "|".join("---:" for _ in columns)]
     rows += [" | ".join(str(record[name]) for name in columns) for record in records]
@@ -128,7 +135,7 @@ def section(
     kinds: Mapping[str, Kind],
     launchers: Sequence[Launcher],
 ) -> str:
-    """What a round is, its table, and its trials with another outcome than is defined."""
+    """A round: its introduction, its table, and the trials that did not behave as expected."""
     latest = {record["trial"]: record for record in records}
     before = [record for record in records if record is not latest[record["trial"]]]
     rows = [
@@ -136,23 +143,27 @@ def section(
     ]
     names = "; ".join(launcher.name for launcher in launchers)
     failed = failures(list(latest.values()))
-    return "\n".join(
+    text = "\n".join(
         [
             head.format(trials=len(latest), launchers=names, hung=HUNG_SECONDS),
-            "| fault | what is defined to happen | trials | outcome | at most (s) | equal |",
+            "| fault | expected behaviour | trials | outcome | at most (s) | equal |",
             "|---|---|---:|---|---:|---:|",
             *rows,
             "",
-            "Trials in which something else happened than is defined:" + (failed or " none."),
+            "Trials that did not behave as expected:" + (failed or " none."),
             "",
-            f"{len(before)} trials count by their repetition, after a mend:{failures(before)}",
+            f"{len(before)} trials were repeated after a fix; the table counts the repetition:"
+            + failures(before),
             "",
         ]
     )
+    for recorded, wording in RECORDED.items():
+        text = text.replace(recorded, wording)
+    return text
 
 
 def failures(records: Sequence[Mapping[str, Any]]) -> str:
-    """A point for each of the records with a problem."""
+    """A list item for each record with a problem."""
     return "".join(
         f"\n- {record['kind']} ({record['detail']}), {record['launcher']}: {record['outcome']},"
         f" {'equal' if record['equal'] else 'NOT EQUAL'}; {'; '.join(record['problems'])}"

@@ -61,16 +61,16 @@ SOURCES = {
     "peak_tflops": "A100, dense bfloat16: NVIDIA's data sheet",
     "utilisation": "NVIDIA DeepLearningExamples, ResNet-50 v1.5, PyTorch, A100, batch 256, mixed "
     "precision: 2,470 images/s of 24.3 GFLOP",
-    "step_floor_ms": "the same page: forward takes 13 to 14 ms from 1 image to 16 (V100), a step "
-    "three times that: the time to launch the kernels",
+    "step_floor_ms": "the same page: the forward pass takes 13 to 14 ms for 1 to 16 images "
+    "(V100), and a step three times that: the time to launch the kernels",
     "gpus_per_node": "DGX A100",
     "cores_per_gpu": "DGX A100: 128 cores; cloud machines often have 12",
-    "node_link_gbit_s": "one InfiniBand HDR port a node; DGX A100 has eight",
+    "node_link_gbit_s": "one InfiniBand HDR port per node; DGX A100 has eight",
     "link_efficiency": "guess",
-    "hop_us": "guess, of a message between nodes, with NCCL's share",
+    "hop_us": "guess: one message between nodes, including NCCL's overhead",
     "gpu_mtbf_hours": "Llama 3 (2024): 419 unexpected stops in 54 days of 16,384 GPUs",
-    "disk_gb_s": "guess, of one writer to a shared file system",
-    "device_copy_gb_s": "guess, GPU to pinned host memory over PCIe 4",
+    "disk_gb_s": "guess: one writer to a shared file system",
+    "device_copy_gb_s": "guess: GPU to pinned host memory over PCIe 4",
     "requeue_seconds": "SLURM's delay before a requeued job may start, seen on a cluster of one",
 }
 
@@ -233,24 +233,24 @@ def _measured_table(known: Measured) -> str:
     model, results_file = "counted on the model", "`benchmarks/results`"
     rows = [
         ("images of the published run", f"{known.images / 1e6:.0f} M", "256 × 500,000"),
-        ("operations of an image", f"{known.gflop_per_image:.1f} GFLOP", f"{model}, 30 tokens"),
+        ("operations per image", f"{known.gflop_per_image:.1f} GFLOP", f"{model}, 30 tokens"),
         ("parameters", f"{known.parameters / 1e6:.1f} M", model),
         ("gradients of a step", f"{known.gradient_bytes / 1e6:.0f} MB", "float32"),
         (
             "loader",
-            f"{known.loader_images_per_core:.0f} images/s a core",
+            f"{known.loader_images_per_core:.0f} images/s per core",
             f"{results_file}: two workers on two cores",
         ),
         ("a COCO file", f"{known.jpeg_bytes / 1e3:.0f} kB", f"{results_file}: mean of 159"),
         (
-            "the same, short side 320, quality 90",
+            "the same at short side 320, quality 90",
             f"{known.small_jpeg_bytes / 1e3:.0f} kB",
             results_file,
         ),
         (
-            f"all {COCO_IMAGES:,} of COCO's training",
+            f"all {COCO_IMAGES:,} training images of COCO",
             f"{COCO_IMAGES * known.jpeg_bytes / 1e9:.1f} GB",
-            f"{COCO_IMAGES * known.small_jpeg_bytes / 1e9:.1f} GB as the small ones",
+            f"{COCO_IMAGES * known.small_jpeg_bytes / 1e9:.1f} GB at the small size",
         ),
         ("a decoded image", f"{known.pixel_bytes / 1e3:.0f} kB", "uint8, 3 × 224 × 224"),
         (
@@ -260,17 +260,17 @@ def _measured_table(known: Measured) -> str:
         ),
         ("writing and flushing it", f"{known.write_seconds:.1f} s", f"{results_file}, local disk"),
         (
-            "start until model and optimizer are built",
+            "start-up until model and optimizer are built",
             f"{known.start_seconds:.1f} s",
             results_file,
         ),
         (
-            "captions and ids, once a process",
+            "captions and ids, per process",
             f"{known.annotations_mb} MB",
             f"{results_file}: whole COCO",
         ),
         (
-            "a process with 4 workers, without them",
+            "a process with 4 workers, without captions",
             f"{known.process_mb} MB",
             f"{results_file}: no model",
         ),
@@ -288,9 +288,9 @@ def _assumed_table(assumed: Assumptions) -> str:
 
 def _scale_table(steps: Sequence[Step]) -> str:
     header = (
-        *("GPUs", "batch", "a GPU", "compute (ms)", "all-reduce (ms)", "not hidden (ms)"),
+        *("GPUs", "batch", "per GPU", "compute (ms)", "all-reduce (ms)", "not hidden (ms)"),
         *("step (ms)", "images/s", "efficiency", "whole run", "GPU hours"),
-        *("loader cores a GPU", "store, a node (MB/s)", "limit"),
+        *("loader cores per GPU", "store, per node (MB/s)", "limit"),
     )
     rows = [
         (
@@ -326,7 +326,7 @@ def _links_table(known: Measured, assumed: Assumptions) -> str:
 
 
 def _memory_table(steps: Sequence[Step], known: Measured) -> str:
-    header = ("images a GPU", "workers a GPU", "batches in /dev/shm (MB)", "host memory (GB)")
+    header = ("images per GPU", "workers per GPU", "batches in /dev/shm (MB)", "host memory (GB)")
     rows = []
     for local in sorted({one.batch // one.gpus for one in steps}):
         workers = math.ceil(max(one.cores for one in steps if one.batch // one.gpus == local))
@@ -341,7 +341,7 @@ def _stops_table(known: Measured, assumed: Assumptions) -> str:
     written = known.checkpoint_bytes / (assumed.disk_gb_s * 1e9)
     copied = known.checkpoint_bytes / (assumed.device_copy_gb_s * 1e9)
     restart = assumed.requeue_seconds + known.start_seconds + written
-    header = ("stopped every", "a save blocks", "best interval", "lost with it")
+    header = ("interrupted every", "a save blocks", "best interval", "time lost")
     rows = []
     counts = {f"{gpus} GPUs": assumed.gpu_mtbf_hours / gpus for gpus in (8, 64, 512)}
     for name, hours in {**counts, "without notice": 4.0}.items():
@@ -351,7 +351,7 @@ def _stops_table(known: Measured, assumed: Assumptions) -> str:
         figures = (f"{copied:.2f} s", f"{interval / 60:.0f} min", f"{lost:.2%}")
         rows.append((f"{hours:,.0f} h ({name})", *figures))
     with_notice = restart / (4.0 * 3600)
-    rows.append(("4 h (by a signal)", "–", "–", f"{with_notice:.2%}"))
+    rows.append(("4 h (with notice by a signal)", "–", "–", f"{with_notice:.2%}"))
     return _table(header, rows, last="figure")
 
 

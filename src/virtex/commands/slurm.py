@@ -125,7 +125,8 @@ def run(arguments: argparse.Namespace) -> int:
         import submitit  # noqa: F401
     except ImportError as error:
         raise UserError(
-            "virtex slurm needs submitit, which is not installed: pip install 'virtex[slurm]'"
+            "virtex slurm needs submitit, which is not installed: "
+            "pip install 'virtex-pretraining[slurm]'"
         ) from error
     cores = arguments.cpus_per_task or how.cpu_workers + 1
     parameters = _parameters(arguments, tasks, cores)

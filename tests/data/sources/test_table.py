@@ -302,5 +302,5 @@ def test_a_split_has_exactly_one_table(tmp_path):
 def test_parquet_without_its_package_names_the_extra(tmp_path, monkeypatch):
     write(tmp_path / "train.parquet", ROWS)
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(UserError, match=r"train\.parquet: .*virtex\[table\]"):
+    with pytest.raises(UserError, match=r"train\.parquet: .*virtex-pretraining\[table\]"):
         TableCaptions(str(tmp_path), "train")

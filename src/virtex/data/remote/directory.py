@@ -198,7 +198,7 @@ def _open_filesystem(root: str, protocol: str) -> Any:
         import fsspec
     except ImportError as error:
         raise UserError(
-            f"{root}: remote data need further packages: pip install 'virtex[remote]'"
+            f"{root}: remote data need further packages: pip install 'virtex-pretraining[remote]'"
         ) from error
     options: dict[str, object] = {"skip_instance_cache": True, "use_listings_cache": False}
     if protocol in HTTP:
@@ -214,7 +214,8 @@ def _open_filesystem(root: str, protocol: str) -> Any:
         filesystem = fsspec.get_filesystem_class(protocol)(**options)
     except ImportError as error:
         raise UserError(
-            f"{root}: {error}. pip install 'virtex[remote]' brings what s3:// and https:// need"
+            f"{root}: {error}. What s3:// and https:// need is installed by "
+            "pip install 'virtex-pretraining[remote]'"
         ) from error
     except ValueError as error:
         raise UserError(

@@ -171,7 +171,8 @@ def _parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         from pyarrow import parquet
     except ImportError as error:
         raise UserError(
-            f"{path}: Parquet needs a further package: pip install 'virtex[table]'"
+            f"{path}: reading Parquet needs a further package: "
+            "pip install 'virtex-pretraining[table]'"
         ) from error
     try:
         with parquet.ParquetFile(path) as file:
