@@ -25,3 +25,8 @@ def local_path(text: str) -> Path:
     if is_address(text):
         raise argparse.ArgumentTypeError(f"{text!r} is an address; {LOCAL_ONLY}")
     return Path(text)
+
+
+def add_quiet_argument(parser: argparse.ArgumentParser) -> None:
+    """`--quiet`, for commands that report their progress."""
+    parser.add_argument("--quiet", action="store_true", help="do not report progress")

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from virtex.commands.arguments import local_path, natural, positive
+from virtex.commands.arguments import add_quiet_argument, local_path, natural, positive
 from virtex.commands.checkpoint_arguments import (
     add_checkpoint_arguments,
     add_device_argument,
@@ -14,6 +14,7 @@ from virtex.commands.checkpoint_arguments import (
     load_checkpoint,
 )
 from virtex.commands.image_limit_arguments import add_image_limits, image_limits
+from virtex.commands.progress import Progress
 from virtex.errors import RunError, UserError
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="pictures at once (default: %(default)s)",
     )
     add_device_argument(parser)
+    add_quiet_argument(parser)
     parser.epilog = (
         "Files that give no picture are named on stderr and skipped, and the exit status is 1; "
         "in JSON and in tables they have an error in place of captions. A caption's score is the "
@@ -167,7 +169,17 @@ def _caption(arguments: argparse.Namespace, pictures: "list[Path | BadImage]", f
     batches = caption_pictures(
         pretrained, captioner, pictures, top=arguments.top, batch_size=arguments.batch_size
     )
-    return write_captions(batches, pictures, arguments.output, form)
+    # A live line would run into the captions where both are on one terminal.
+    quiet = arguments.quiet or (arguments.output is None and sys.stdout.isatty())
+    with Progress("captions", len(pictures), "images", quiet=quiet) as progress:
+        return write_captions(
+            batches,
+            pictures,
+            arguments.output,
+            form,
+            advance=progress.advance,
+            warn=progress.note,
+        )
 
 
 def _is_same(path: Path, output: Path) -> bool:

@@ -8,10 +8,16 @@ it by `DATA.FORMAT shards DATA.ROOT OUTPUT`.
 
 import argparse
 import os
+from functools import partial
+from typing import TYPE_CHECKING
 
-from virtex.commands.arguments import local_path, positive
+from virtex.commands.arguments import add_quiet_argument, local_path, positive
 from virtex.commands.image_limit_arguments import add_image_limits, image_limits
+from virtex.commands.progress import Progress
 from virtex.errors import UserError
+
+if TYPE_CHECKING:
+    from virtex.data.shards.pack import PackedShard
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -59,6 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="processes, each of which writes whole shards (default: one a core)",
     )
+    add_quiet_argument(parser)
 
 
 def _add_pictures(group: argparse._ArgumentGroup) -> None:
@@ -86,6 +93,15 @@ def _add_pictures(group: argparse._ArgumentGroup) -> None:
         action="store_true",
         help="copy files without looking whether they can be decoded",
     )
+
+
+def _report(progress: Progress, shard: "PackedShard") -> None:
+    for error in shard.bad:
+        progress.note(f"skipped {error}")
+    if shard.kept:
+        progress.skip(shard.summary.samples)
+    else:
+        progress.advance(shard.summary.samples)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -122,7 +138,8 @@ def run(arguments: argparse.Namespace) -> int:
         )
         for line in records.report:
             print(f"{split}: {line}")
-        done = pack(job, lambda line: print(line, flush=True))
+        with Progress(split, len(records), "images", quiet=arguments.quiet) as progress:
+            done = pack(job, partial(_report, progress))
         rate = done.samples_written / max(done.seconds, 1e-6)
         print(
             f"{split}: {done.samples:,} samples in {done.shards} shards,"
