@@ -6,14 +6,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from virtex.commands.arguments import add_quiet_argument, local_path, natural, positive
-from virtex.commands.checkpoint_arguments import (
+from virtex.commands.arguments import (
     add_checkpoint_arguments,
     add_device_argument,
+    add_image_limits,
+    add_quiet_argument,
     choose_device,
+    image_limits,
     load_checkpoint,
+    local_path,
+    non_negative_int,
+    positive_int,
 )
-from virtex.commands.image_limit_arguments import add_image_limits, image_limits
 from virtex.commands.progress import Progress
 from virtex.errors import RunError, UserError
 
@@ -47,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_output(parser)
     parser.add_argument(
         "--batch-size",
-        type=positive,
+        type=positive_int,
         default=32,
         metavar="N",
         help="pictures at once (default: %(default)s)",
@@ -64,7 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _add_decoding(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("captions (default: as the checkpoint's configuration says)")
     group.add_argument("--decoder", choices=("beam_search", "nucleus_sampling"))
-    group.add_argument("--beam-size", type=positive, metavar="N", help="of beam search")
+    group.add_argument("--beam-size", type=positive_int, metavar="N", help="of beam search")
     group.add_argument(
         "--nucleus-size",
         type=float,
@@ -73,18 +77,20 @@ def _add_decoding(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--seed",
-        type=natural,
+        type=non_negative_int,
         metavar="N",
         help="of nucleus sampling: the same seed and picture, the same captions",
     )
     group.add_argument(
         "--top",
-        type=positive,
+        type=positive_int,
         default=1,
         metavar="K",
         help="captions of each picture, best first (default: %(default)s)",
     )
-    group.add_argument("--max-length", type=positive, metavar="N", help="most tokens of a caption")
+    group.add_argument(
+        "--max-length", type=positive_int, metavar="N", help="most tokens of a caption"
+    )
 
 
 def _add_output(parser: argparse.ArgumentParser) -> None:

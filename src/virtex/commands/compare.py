@@ -38,7 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
     groups = comparison.group(runs)
     metrics = comparison.choose_metrics(runs, arguments.metric)
     if arguments.json:
-        print(json.dumps(comparison_table.plain(groups, metrics), indent=1))
+        print(json.dumps(comparison_table.as_plain_values(groups, metrics), indent=1))
     else:
         width = shutil.get_terminal_size((_WIDTH, 0)).columns
         print(comparison_table.table(groups, metrics, width))

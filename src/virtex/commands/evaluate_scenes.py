@@ -2,8 +2,12 @@
 
 import argparse
 
-from virtex.commands.arguments import add_quiet_argument, local_path
-from virtex.commands.checkpoint_arguments import add_checkpoint_arguments, load_checkpoint
+from virtex.commands.arguments import (
+    add_checkpoint_arguments,
+    add_quiet_argument,
+    load_checkpoint,
+    local_path,
+)
 from virtex.commands.progress import Progress
 
 

@@ -11,8 +11,13 @@ import os
 from functools import partial
 from typing import TYPE_CHECKING
 
-from virtex.commands.arguments import add_quiet_argument, local_path, positive
-from virtex.commands.image_limit_arguments import add_image_limits, image_limits
+from virtex.commands.arguments import (
+    add_image_limits,
+    add_quiet_argument,
+    image_limits,
+    local_path,
+    positive_int,
+)
 from virtex.commands.progress import Progress
 from virtex.errors import UserError
 
@@ -52,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--samples-per-shard",
-        type=positive,
+        type=positive_int,
         default=10000,
         metavar="N",
         help="all but the last shard hold as many (default: %(default)s)",
@@ -60,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_pictures(parser.add_argument_group("pictures"))
     parser.add_argument(
         "--workers",
-        type=positive,
+        type=positive_int,
         default=os.cpu_count(),
         metavar="N",
         help="processes, each of which writes whole shards (default: one a core)",
@@ -71,14 +76,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _add_pictures(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--short-side",
-        type=positive,
+        type=positive_int,
         metavar="PIXELS",
         help="shrink larger pictures to this shorter side, upright, as JPEG (default: copy the"
         " files' bytes)",
     )
     group.add_argument(
         "--quality",
-        type=positive,
+        type=positive_int,
         default=90,
         help="of JPEG with --short-side, 1 to 100 (default: %(default)s)",
     )

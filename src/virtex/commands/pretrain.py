@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from virtex.commands.arguments import local_path, natural, positive
+from virtex.commands.arguments import local_path, non_negative_int, positive_int
 from virtex.errors import UserError
 
 if TYPE_CHECKING:
@@ -37,21 +37,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     files.add_argument(
         "--checkpoint-every",
-        type=positive,
+        type=positive_int,
         default=2000,
         metavar="N",
         help="iterations between checkpoints, each after a validation (default: %(default)s)",
     )
     files.add_argument(
         "--keep-recent",
-        type=natural,
+        type=non_negative_int,
         metavar="N",
         help="keep only the N newest checkpoints, or all with 0 (default: the newest 3 and one "
         "every 25,000 iterations)",
     )
     files.add_argument(
         "--log-every",
-        type=positive,
+        type=positive_int,
         default=20,
         metavar="N",
         help="iterations between lines of progress (default: %(default)s)",
@@ -77,13 +77,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     machines = parser.add_argument_group("machines")
     machines.add_argument(
         "--num-gpus-per-machine",
-        type=natural,
+        type=non_negative_int,
         default=0,
         metavar="N",
         help="0 trains on the CPU (default: %(default)s)",
     )
-    machines.add_argument("--num-machines", type=positive, default=1, metavar="N")
-    machines.add_argument("--machine-rank", type=natural, default=0, metavar="N")
+    machines.add_argument("--num-machines", type=positive_int, default=1, metavar="N")
+    machines.add_argument("--machine-rank", type=non_negative_int, default=0, metavar="N")
     machines.add_argument(
         "--dist-url",
         type=_tcp_url,
@@ -93,7 +93,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     machines.add_argument(
         "--max-restarts",
-        type=natural,
+        type=non_negative_int,
         default=0,
         metavar="N",
         help="when a process dies, start all of them anew up to N times, from the newest "
@@ -101,7 +101,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     machines.add_argument(
         "--cpu-workers",
-        type=natural,
+        type=non_negative_int,
         default=0,
         metavar="N",
         help="data-loading workers of each process (default: %(default)s)",
@@ -114,14 +114,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     trouble.add_argument(
         "--meet-within",
-        type=positive,
+        type=positive_int,
         default=300,
         metavar="S",
         help="seconds until all processes must have come (default: %(default)s)",
     )
     trouble.add_argument(
         "--stuck-after",
-        type=positive,
+        type=positive_int,
         default=900,
         metavar="S",
         help="seconds in one place after which a process says which process is where, and ends "
@@ -129,7 +129,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     trouble.add_argument(
         "--debug-rank",
-        type=natural,
+        type=non_negative_int,
         metavar="R",
         help="open the debugger on process R, before the first iteration, at breakpoint() and at "
         "an error; the others wait",

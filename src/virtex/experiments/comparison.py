@@ -129,7 +129,7 @@ def group(runs: Sequence[RunSummary]) -> list[Group]:
     return sorted(groups, key=lambda each: [_order(value) for value in each.settings.values()])
 
 
-def telling_keys(groups: Sequence[Group]) -> list[str]:
+def distinguishing_settings(groups: Sequence[Group]) -> list[str]:
     """As few settings as tell all groups apart, those with the shortest values.
 
     The others of a group's settings follow from these, as far as these groups go.

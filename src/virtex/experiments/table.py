@@ -6,7 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from virtex.experiments.comparison import SEED, Group, Statistic, short_names, telling_keys
+from virtex.experiments.comparison import (
+    SEED,
+    Group,
+    Statistic,
+    distinguishing_settings,
+    short_names,
+)
 
 _DIGITS = 4
 _GAP = "  "
@@ -32,7 +38,7 @@ def table(groups: Sequence[Group], metrics: Sequence[str], width: int) -> str:
     return "\n\n".join([*parts, *_also(groups)])
 
 
-def plain(groups: Sequence[Group], metrics: Sequence[str]) -> list[dict[str, Any]]:
+def as_plain_values(groups: Sequence[Group], metrics: Sequence[str]) -> list[dict[str, Any]]:
     """The groups as JSON has them; null where a number is not finite or there is no deviation."""
     return [
         {
@@ -107,7 +113,7 @@ def _parts(heads: Sequence[_Column], values: Sequence[_Column], width: int) -> l
 
 def _heads(groups: Sequence[Group]) -> list[_Column]:
     """What is said of every group before its metrics."""
-    keys = telling_keys(groups)
+    keys = distinguishing_settings(groups)
     names = short_names(keys, groups[0].runs[0].settings)
     heads = [_setting_column(names[key], [group.settings[key] for group in groups]) for key in keys]
     heads.append(_Column("runs", [_Cell(str(len(group.runs))) for group in groups]))
@@ -117,7 +123,7 @@ def _heads(groups: Sequence[Group]) -> list[_Column]:
 
 def _also(groups: Sequence[Group]) -> list[str]:
     """A line that names the settings which differ but have no column."""
-    told = telling_keys(groups)
+    told = distinguishing_settings(groups)
     untold = [key for key in groups[0].settings if key not in told]
     return [f"these runs differ in {', '.join(untold)} too"] if untold else []
 
