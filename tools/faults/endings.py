@@ -174,10 +174,10 @@ ENDINGS = {
         ),
         Kind(
             "SIGSTOP of a loader worker",
-            "After `--stuck-after` (15 s here) the process that waits for it says so; the job ends "
-            "or starts anew. After the last save the job ends all the same.",
+            "After `--watchdog-timeout` (15 s here) the process that waits for it says so; the job "
+            "ends or starts anew. After the last save the job ends all the same.",
             stop_worker,
-            prepare=lambda trial: setattr(trial, "flags", ("--stuck-after", "15")),
+            prepare=lambda trial: setattr(trial, "flags", ("--watchdog-timeout", "15")),
             moments=("iteration", "last save"),
         ),
         Kind(

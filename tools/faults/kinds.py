@@ -358,10 +358,10 @@ KINDS = {
         ),
         Kind(
             "SIGSTOP of a rank",
-            "After `--stuck-after` (15 s here) another says which rank is where; the job ends or "
-            "starts anew.",
+            "After `--watchdog-timeout` (15 s here) another says which rank is where; the job ends "
+            "or starts anew.",
             send_to_rank(signal.SIGSTOP, None),
-            prepare=lambda trial: setattr(trial, "flags", ("--stuck-after", "15")),
+            prepare=lambda trial: setattr(trial, "flags", ("--watchdog-timeout", "15")),
             says="has been stuck for",
         ),
         Kind(

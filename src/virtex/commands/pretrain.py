@@ -13,6 +13,9 @@ from virtex.errors import UserError
 if TYPE_CHECKING:
     from virtex.training.setup import Job
 
+_RENAMED = {"--meet-within": "--rendezvous-timeout", "--stuck-after": "--watchdog-timeout"}
+"""Flags by their names of an earlier release, which are accepted and not shown."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The published flags, and those that keep a job of many processes in hand."""
@@ -113,20 +116,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="check all processes, say a verdict on each, and stop",
     )
     trouble.add_argument(
-        "--meet-within",
+        "--rendezvous-timeout",
         type=positive_int,
         default=300,
-        metavar="S",
-        help="seconds until all processes must have come (default: %(default)s)",
+        metavar="SECONDS",
+        help="how long to wait for all processes to join (default: %(default)s)",
     )
     trouble.add_argument(
-        "--stuck-after",
+        "--watchdog-timeout",
         type=positive_int,
         default=900,
-        metavar="S",
-        help="seconds in one place after which a process says which process is where, and ends "
-        "(default: %(default)s)",
+        metavar="SECONDS",
+        help="end the job when a process makes no progress for this long, and report where each "
+        "process is (default: %(default)s)",
     )
+    for earlier, flag in _RENAMED.items():
+        trouble.add_argument(
+            earlier,
+            dest=flag.removeprefix("--").replace("-", "_"),
+            type=positive_int,
+            default=argparse.SUPPRESS,
+            help=argparse.SUPPRESS,
+        )
     trouble.add_argument(
         "--debug-rank",
         type=non_negative_int,
@@ -166,7 +177,7 @@ def _run(arguments: argparse.Namespace) -> int:
             rank=arguments.machine_rank,
             url=arguments.dist_url,
             max_restarts=arguments.max_restarts,
-            meeting=arguments.meet_within,
+            meeting=arguments.rendezvous_timeout,
             stuck=job.limits.stuck,
         ),
     )
@@ -209,7 +220,7 @@ def checked_job(arguments: argparse.Namespace, *, processes: int) -> "Job":
         checkpoint_every=arguments.checkpoint_every,
         keep_recent=arguments.keep_recent,
         log_every=arguments.log_every,
-        limits=Limits(arguments.meet_within, patience * arguments.stuck_after),
+        limits=Limits(arguments.rendezvous_timeout, patience * arguments.watchdog_timeout),
         accept_changed_data=arguments.accept_changed_data,
         preflight_only=arguments.preflight,
         debug_rank=debug_rank,

@@ -43,7 +43,7 @@ def stopped_children_ended(limit_seconds: float) -> Iterator[None]:
 def _end(pid: int, seconds: float) -> None:
     print(
         f"virtex: error: process {pid} has been stopped by a signal for {seconds:.0f} s "
-        "(--stuck-after), so it is killed",
+        "(--watchdog-timeout), so it is killed",
         file=sys.stderr,
         flush=True,
     )

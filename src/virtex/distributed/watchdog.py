@@ -173,7 +173,7 @@ class Heartbeat:
         patience.start()
         text = (
             f"virtex: error: rank {self.rank} has been stuck for {seconds:.0f} s (limit "
-            f"{self.limit_seconds:.0f} s, --stuck-after): {where}\n"
+            f"{self.limit_seconds:.0f} s, --watchdog-timeout): {where}\n"
         )
         text += "".join(f"  {line}\n" for line in self._others_in_time())
         try:
