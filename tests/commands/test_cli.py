@@ -83,7 +83,7 @@ def test_an_address_is_refused_in_settings_that_are_paths(tmp_path, capsys, key)
     assert main(["config", str(config), key, ADDRESS]) == 2
     message = capsys.readouterr().err
     assert key in message
-    assert "expected a path" in message
+    assert "a path on a local" in message
 
 
 def test_an_address_is_refused_in_python(tmp_path):

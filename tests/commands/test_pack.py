@@ -59,7 +59,6 @@ def opened(output):
 def test_a_split_is_packed_and_described(coco, tmp_path, capsys):
     assert main(arguments(coco, tmp_path / "a")) == 0
     told = capsys.readouterr().out
-    assert f"{tmp_path}/a/train: 4 of 4 shards, 10 of 10 samples" in told
     assert "train: 10 samples in 4 shards, " in told
     for record in opened(tmp_path / "a"):
         expected = (coco / "train2017" / f"{record.image_id}.jpg").read_bytes()
@@ -131,9 +130,9 @@ def test_a_bad_picture_is_an_error_or_left_out_and_named(coco, tmp_path, capsys)
         assert main(arguments(coco, tmp_path / "a", "--workers", workers)) == 2
         assert f"error: cannot read the image {path}: " in capsys.readouterr().err
     assert main(arguments(coco, tmp_path / "b", "--skip-bad")) == 0
-    told = capsys.readouterr().out
-    assert f"skipped cannot read the image {path}" in told
-    assert "1 samples left out" in told
+    told = capsys.readouterr()
+    assert f"skipped cannot read the image {path}" in told.err
+    assert "1 samples left out" in told.out
     records = opened(tmp_path / "b")
     assert records.image_ids.tolist() == [0, 1, 2, 3, 5, 6, 7, 8, 9]
     assert records.report == ("00001.tar: 1 pictures cannot be read (keys 4.jpg)",)

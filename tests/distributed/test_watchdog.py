@@ -117,7 +117,9 @@ def test_a_stuck_process_ends_and_reports_the_phase_of_each(two, tmp_path):
     assert STUCK in [process.returncode for process in processes]
     # The first to end may cut the other's sum short.
     report = next(text for text in errors if "has been stuck" in text)
-    assert re.search(r"rank [01] has been stuck for \d+ s \(limit 1 s, --stuck-after\)", report)
+    assert re.search(
+        r"rank [01] has been stuck for \d+ s \(limit 1 s, --watchdog-timeout\)", report
+    )
     here = re.escape(socket.gethostname())
     assert re.search(rf"rank 0 on {here}: the sum of the gradients, for \d s", report)
     assert re.search(rf"rank 1 on {here}: reading a picture without end, for \d s", report)

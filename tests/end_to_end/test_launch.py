@@ -252,7 +252,7 @@ def test_one_process_that_is_asked_to_stop_goes_on_as_if_it_had_not_been(scenes,
 
 
 def test_a_machine_that_does_not_come_is_named_in_time(starter, run):
-    (process,) = starter.machines(run, "--meet-within", 3, ranks=[0])
+    (process,) = starter.machines(run, "--rendezvous-timeout", 3, ranks=[0])
     start = time.monotonic()
     status, _, errors = ended(process)
     assert status == 1
@@ -262,7 +262,7 @@ def test_a_machine_that_does_not_come_is_named_in_time(starter, run):
 
 
 def test_a_first_machine_that_does_not_come_is_named_in_time(starter, run):
-    (process,) = starter.machines(run, "--meet-within", 3, ranks=[1])
+    (process,) = starter.machines(run, "--rendezvous-timeout", 3, ranks=[1])
     status, _, errors = ended(process)
     assert status == 1
     assert "machine 1" in errors
@@ -272,7 +272,7 @@ def test_a_first_machine_that_does_not_come_is_named_in_time(starter, run):
 
 def test_a_task_that_does_not_come_is_named(starter, run):
     told = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
-    process = starter.start(run, "--meet-within", 2, **told, MASTER_PORT=str(free_port()))
+    process = starter.start(run, "--rendezvous-timeout", 2, **told, MASTER_PORT=str(free_port()))
     status, _, errors = ended(process)
     assert status == 1
     assert "1 of 2 processes did not join within 2 s: rank 1." in errors
@@ -284,7 +284,7 @@ def test_a_port_that_another_program_uses_is_named(starter, run):
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = other.getsockname()[1]
-        (process,) = starter.machines(run, "--meet-within", 5, ranks=[0], port=port)
+        (process,) = starter.machines(run, "--rendezvous-timeout", 5, ranks=[0], port=port)
         status, _, errors = ended(process)
         assert status == 1
         assert f"127.0.0.1:{port}" in errors

@@ -177,7 +177,7 @@ ENDINGS = {
             "After `--watchdog-timeout` (15 s here) the process that waits for it reports it; the "
             "job ends or restarts. After the last save the job ends normally.",
             stop_worker,
-            prepare=lambda trial: setattr(trial, "flags", ("--stuck-after", "15")),
+            prepare=lambda trial: setattr(trial, "flags", ("--watchdog-timeout", "15")),
             moments=("iteration", "last save"),
         ),
         Kind(

@@ -140,7 +140,7 @@ class Job:
             "--cpu-workers",
             self.loader_workers,
         ]
-        return [*words, "--meet-within", 80, *self.flags]
+        return [*words, "--rendezvous-timeout", 80, *self.flags]
 
     def _start(
         self,

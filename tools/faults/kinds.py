@@ -361,7 +361,7 @@ KINDS = {
             "After `--watchdog-timeout` (15 s here) another rank reports where each rank is; the "
             "job ends or restarts.",
             send_to_rank(signal.SIGSTOP, None),
-            prepare=lambda trial: setattr(trial, "flags", ("--stuck-after", "15")),
+            prepare=lambda trial: setattr(trial, "flags", ("--watchdog-timeout", "15")),
             says="has been stuck for",
         ),
         Kind(

@@ -5,14 +5,15 @@ import io
 from dataclasses import replace
 from pathlib import Path
 
-from virtex.commands.arguments import local_path
-from virtex.commands.checkpoint_arguments import (
+from virtex.commands.arguments import (
     add_checkpoint_arguments,
     add_device_argument,
+    add_image_limits,
     choose_device,
+    image_limits,
     load_checkpoint,
+    local_path,
 )
-from virtex.commands.image_limit_arguments import add_image_limits, image_limits
 from virtex.errors import UserError
 
 

@@ -6,14 +6,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from virtex.commands.arguments import local_path, natural, positive
-from virtex.commands.checkpoint_arguments import (
+from virtex.commands.arguments import (
     add_checkpoint_arguments,
     add_device_argument,
+    add_image_limits,
+    add_quiet_argument,
     choose_device,
+    image_limits,
     load_checkpoint,
+    local_path,
+    non_negative_int,
+    positive_int,
 )
-from virtex.commands.image_limit_arguments import add_image_limits, image_limits
+from virtex.commands.progress import Progress
 from virtex.errors import RunError, UserError
 
 if TYPE_CHECKING:
@@ -46,12 +51,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_output(parser)
     parser.add_argument(
         "--batch-size",
-        type=positive,
+        type=positive_int,
         default=32,
         metavar="N",
         help="pictures at once (default: %(default)s)",
     )
     add_device_argument(parser)
+    add_quiet_argument(parser)
     parser.epilog = (
         "Files that give no picture are named on stderr and skipped, and the exit status is 1; "
         "in JSON and in tables they have an error in place of captions. A caption's score is the "
@@ -62,7 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _add_decoding(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("captions (default: as the checkpoint's configuration says)")
     group.add_argument("--decoder", choices=("beam_search", "nucleus_sampling"))
-    group.add_argument("--beam-size", type=positive, metavar="N", help="of beam search")
+    group.add_argument("--beam-size", type=positive_int, metavar="N", help="of beam search")
     group.add_argument(
         "--nucleus-size",
         type=float,
@@ -71,18 +77,20 @@ def _add_decoding(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--seed",
-        type=natural,
+        type=non_negative_int,
         metavar="N",
         help="of nucleus sampling: the same seed and picture, the same captions",
     )
     group.add_argument(
         "--top",
-        type=positive,
+        type=positive_int,
         default=1,
         metavar="K",
         help="captions of each picture, best first (default: %(default)s)",
     )
-    group.add_argument("--max-length", type=positive, metavar="N", help="most tokens of a caption")
+    group.add_argument(
+        "--max-length", type=positive_int, metavar="N", help="most tokens of a caption"
+    )
 
 
 def _add_output(parser: argparse.ArgumentParser) -> None:
@@ -167,7 +175,17 @@ def _caption(arguments: argparse.Namespace, pictures: "list[Path | BadImage]", f
     batches = caption_pictures(
         pretrained, captioner, pictures, top=arguments.top, batch_size=arguments.batch_size
     )
-    return write_captions(batches, pictures, arguments.output, form)
+    # A live line would run into the captions where both are on one terminal.
+    quiet = arguments.quiet or (arguments.output is None and sys.stdout.isatty())
+    with Progress("captions", len(pictures), "images", quiet=quiet) as progress:
+        return write_captions(
+            batches,
+            pictures,
+            arguments.output,
+            form,
+            advance=progress.advance,
+            warn=progress.note,
+        )
 
 
 def _is_same(path: Path, output: Path) -> bool:

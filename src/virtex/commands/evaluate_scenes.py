@@ -2,8 +2,13 @@
 
 import argparse
 
-from virtex.commands.arguments import local_path
-from virtex.commands.checkpoint_arguments import add_checkpoint_arguments, load_checkpoint
+from virtex.commands.arguments import (
+    add_checkpoint_arguments,
+    add_quiet_argument,
+    load_checkpoint,
+    local_path,
+)
+from virtex.commands.progress import Progress
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--images", type=int, default=100, help="held-out scenes to caption (default: 100)"
     )
+    add_quiet_argument(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -39,7 +45,11 @@ def run(arguments: argparse.Namespace) -> int:
     pretrained = load_checkpoint(arguments)
     captioned = None
     if pretrained.can_caption:
-        captioned = caption_scenes(pretrained, arguments.scenes, arguments.images)
-    features = compare_features(pretrained, arguments.scenes)
+        with Progress("captions", arguments.images, "images", quiet=arguments.quiet) as progress:
+            captioned = caption_scenes(
+                pretrained, arguments.scenes, arguments.images, progress.advance
+            )
+    with Progress("features", None, "images", quiet=arguments.quiet) as progress:
+        features = compare_features(pretrained, arguments.scenes, progress.advance)
     print(write_report(captioned, features, arguments.output))
     return 0

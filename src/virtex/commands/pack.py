@@ -8,10 +8,21 @@ it by `DATA.FORMAT shards DATA.ROOT OUTPUT`.
 
 import argparse
 import os
+from functools import partial
+from typing import TYPE_CHECKING
 
-from virtex.commands.arguments import local_path, positive
-from virtex.commands.image_limit_arguments import add_image_limits, image_limits
+from virtex.commands.arguments import (
+    add_image_limits,
+    add_quiet_argument,
+    image_limits,
+    local_path,
+    positive_int,
+)
+from virtex.commands.progress import Progress
 from virtex.errors import UserError
+
+if TYPE_CHECKING:
+    from virtex.data.shards.pack import PackedShard
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--samples-per-shard",
-        type=positive,
+        type=positive_int,
         default=10000,
         metavar="N",
         help="all but the last shard hold as many (default: %(default)s)",
@@ -54,24 +65,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_pictures(parser.add_argument_group("pictures"))
     parser.add_argument(
         "--workers",
-        type=positive,
+        type=positive_int,
         default=os.cpu_count(),
         metavar="N",
         help="processes, each of which writes whole shards (default: one a core)",
     )
+    add_quiet_argument(parser)
 
 
 def _add_pictures(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--short-side",
-        type=positive,
+        type=positive_int,
         metavar="PIXELS",
         help="shrink larger pictures to this shorter side, upright, as JPEG (default: copy the"
         " files' bytes)",
     )
     group.add_argument(
         "--quality",
-        type=positive,
+        type=positive_int,
         default=90,
         help="of JPEG with --short-side, 1 to 100 (default: %(default)s)",
     )
@@ -86,6 +98,15 @@ def _add_pictures(group: argparse._ArgumentGroup) -> None:
         action="store_true",
         help="copy files without looking whether they can be decoded",
     )
+
+
+def _report(progress: Progress, shard: "PackedShard") -> None:
+    for error in shard.bad:
+        progress.note(f"skipped {error}")
+    if shard.kept:
+        progress.skip(shard.summary.samples)
+    else:
+        progress.advance(shard.summary.samples)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -122,7 +143,8 @@ def run(arguments: argparse.Namespace) -> int:
         )
         for line in records.report:
             print(f"{split}: {line}")
-        done = pack(job, lambda line: print(line, flush=True))
+        with Progress(split, len(records), "images", quiet=arguments.quiet) as progress:
+            done = pack(job, partial(_report, progress))
         rate = done.samples_written / max(done.seconds, 1e-6)
         print(
             f"{split}: {done.samples:,} samples in {done.shards} shards,"

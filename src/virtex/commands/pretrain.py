@@ -7,11 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from virtex.commands.arguments import local_path, natural, positive
+from virtex.commands.arguments import local_path, non_negative_int, positive_int
 from virtex.errors import UserError
 
 if TYPE_CHECKING:
     from virtex.training.setup import Job
+
+_RENAMED = {"--meet-within": "--rendezvous-timeout", "--stuck-after": "--watchdog-timeout"}
+"""Flags by their names of an earlier release, which are accepted and not shown."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,21 +40,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     files.add_argument(
         "--checkpoint-every",
-        type=positive,
+        type=positive_int,
         default=2000,
         metavar="N",
         help="iterations between checkpoints, each after a validation (default: %(default)s)",
     )
     files.add_argument(
         "--keep-recent",
-        type=natural,
+        type=non_negative_int,
         metavar="N",
         help="keep only the N newest checkpoints, or all with 0 (default: the newest 3 and one "
         "every 25,000 iterations)",
     )
     files.add_argument(
         "--log-every",
-        type=positive,
+        type=positive_int,
         default=20,
         metavar="N",
         help="iterations between lines of progress (default: %(default)s)",
@@ -77,13 +80,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     machines = parser.add_argument_group("machines")
     machines.add_argument(
         "--num-gpus-per-machine",
-        type=natural,
+        type=non_negative_int,
         default=0,
         metavar="N",
         help="0 trains on the CPU (default: %(default)s)",
     )
-    machines.add_argument("--num-machines", type=positive, default=1, metavar="N")
-    machines.add_argument("--machine-rank", type=natural, default=0, metavar="N")
+    machines.add_argument("--num-machines", type=positive_int, default=1, metavar="N")
+    machines.add_argument("--machine-rank", type=non_negative_int, default=0, metavar="N")
     machines.add_argument(
         "--dist-url",
         type=_tcp_url,
@@ -93,7 +96,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     machines.add_argument(
         "--max-restarts",
-        type=natural,
+        type=non_negative_int,
         default=0,
         metavar="N",
         help="when a process dies, start all of them anew up to N times, from the newest "
@@ -101,7 +104,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     machines.add_argument(
         "--cpu-workers",
-        type=natural,
+        type=non_negative_int,
         default=0,
         metavar="N",
         help="data-loading workers of each process (default: %(default)s)",
@@ -113,23 +116,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="check all processes, say a verdict on each, and stop",
     )
     trouble.add_argument(
-        "--meet-within",
-        type=positive,
+        "--rendezvous-timeout",
+        type=positive_int,
         default=300,
-        metavar="S",
-        help="seconds until all processes must have come (default: %(default)s)",
+        metavar="SECONDS",
+        help="how long to wait for all processes to join (default: %(default)s)",
     )
     trouble.add_argument(
-        "--stuck-after",
-        type=positive,
+        "--watchdog-timeout",
+        type=positive_int,
         default=900,
-        metavar="S",
-        help="seconds in one place after which a process says which process is where, and ends "
-        "(default: %(default)s)",
+        metavar="SECONDS",
+        help="end the job when a process makes no progress for this long, and report where each "
+        "process is (default: %(default)s)",
     )
+    for earlier, flag in _RENAMED.items():
+        trouble.add_argument(
+            earlier,
+            dest=flag.removeprefix("--").replace("-", "_"),
+            type=positive_int,
+            default=argparse.SUPPRESS,
+            help=argparse.SUPPRESS,
+        )
     trouble.add_argument(
         "--debug-rank",
-        type=natural,
+        type=non_negative_int,
         metavar="R",
         help="open the debugger on process R, before the first iteration, at breakpoint() and at "
         "an error; the others wait",
@@ -166,7 +177,7 @@ def _run(arguments: argparse.Namespace) -> int:
             rank=arguments.machine_rank,
             url=arguments.dist_url,
             max_restarts=arguments.max_restarts,
-            rendezvous_timeout=arguments.meet_within,
+            rendezvous_timeout=arguments.rendezvous_timeout,
             watchdog_timeout=job.timeouts.watchdog_timeout,
         ),
     )
@@ -209,7 +220,7 @@ def checked_job(arguments: argparse.Namespace, *, processes: int) -> "Job":
         checkpoint_every=arguments.checkpoint_every,
         keep_recent=arguments.keep_recent,
         log_every=arguments.log_every,
-        timeouts=Timeouts(arguments.meet_within, patience * arguments.stuck_after),
+        timeouts=Timeouts(arguments.rendezvous_timeout, patience * arguments.watchdog_timeout),
         accept_changed_data=arguments.accept_changed_data,
         preflight_only=arguments.preflight,
         debug_rank=debug_rank,

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from virtex.commands import pretrain
-from virtex.commands.arguments import local_path, natural, positive
+from virtex.commands.arguments import local_path, non_negative_int, positive_int
 from virtex.errors import RunError, UserError
 
 if TYPE_CHECKING:
@@ -41,39 +41,39 @@ _SITE = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the job asks for, where it is submitted to, and what it trains."""
     job = parser.add_argument_group("what the job asks for")
-    job.add_argument("--nodes", type=positive, default=1, metavar="N")
+    job.add_argument("--nodes", type=positive_int, default=1, metavar="N")
     job.add_argument(
         "--gpus-per-node",
-        type=natural,
+        type=non_negative_int,
         default=0,
         metavar="N",
         help="each with a process; 0 trains on the CPU (default: %(default)s)",
     )
     job.add_argument(
         "--tasks-per-node",
-        type=positive,
+        type=positive_int,
         metavar="N",
         help="processes of a node without GPUs (default: 1)",
     )
     job.add_argument(
         "--cpus-per-task",
-        type=positive,
+        type=positive_int,
         metavar="N",
         help="cores of a process (default: one more than --cpu-workers)",
     )
     job.add_argument(
-        "--time", type=positive, required=True, metavar="MINUTES", help="of one turn of the job"
+        "--time", type=positive_int, required=True, metavar="MINUTES", help="of one turn of the job"
     )
     job.add_argument(
         "--notice",
-        type=positive,
+        type=positive_int,
         default=120,
         metavar="SECONDS",
         help="before the time is over: save, and queue the job again (default: %(default)s)",
     )
     job.add_argument(
         "--turns",
-        type=positive,
+        type=positive_int,
         default=100,
         metavar="N",
         help="how often it may run until its time is over (default: %(default)s)",

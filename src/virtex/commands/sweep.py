@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from virtex.commands import pretrain
-from virtex.commands.arguments import local_path, natural
+from virtex.commands.arguments import local_path, non_negative_int
 from virtex.distributed.signals import STOPPED, Stopped
 from virtex.errors import RunError, UserError
 
@@ -61,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--seeds",
-        type=natural,
+        type=non_negative_int,
         nargs="+",
         default=[0],
         metavar="N",

@@ -4,13 +4,11 @@ A COCO tree to pretrain on, and an ImageFolder and a VOC2007 tree to evaluate wi
 """
 
 import argparse
-import time
-from collections.abc import Callable
 
-from virtex.commands.arguments import local_path
+from virtex.commands.arguments import add_quiet_argument, local_path
+from virtex.commands.progress import Progress
 
 TREES = ("coco", "imagefolder", "voc")
-_REPORTS = 10  # lines of progress for a tree
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--overwrite", action="store_true", help="replace the scenes that an earlier run wrote"
     )
+    add_quiet_argument(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -72,25 +71,13 @@ def run(arguments: argparse.Namespace) -> int:
     options = {
         name: value
         for name, value in vars(arguments).items()
-        if name not in ("output", "overwrite")
+        if name not in ("output", "overwrite", "quiet")
     }
     with atomic_directory(arguments.output, arguments.overwrite, options) as root:
         for tree in trees:
             write, amount = work[tree]
-            write(root, drawing, amount, _reporter(tree, amount.train + amount.val))
+            total = amount.train + amount.val
+            with Progress(tree, total, "images", quiet=arguments.quiet) as progress:
+                write(root, drawing, amount, progress.advance)
     print(f"scenes written to {arguments.output}", flush=True)
     return 0
-
-
-def _reporter(tree: str, total: int) -> Callable[[], None]:
-    """Called for each picture of a tree, prints a line for every tenth of them."""
-    start, done = time.monotonic(), 0
-
-    def advance() -> None:
-        nonlocal done
-        done += 1
-        if done * _REPORTS // total > (done - 1) * _REPORTS // total:
-            rate = done / max(time.monotonic() - start, 1e-6)
-            print(f"{tree}: {done} of {total} pictures, {rate:.0f} a second", flush=True)
-
-    return advance

@@ -16,13 +16,12 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 
 from virtex.config import yaml12 as settings_yaml
-from virtex.config.messages import problems
+from virtex.config.messages import BASE_KEY, problems
 from virtex.errors import UserError
 from virtex.files import check_local
 
 Schema = TypeVar("Schema", bound=BaseModel)
 
-BASE_KEY = "_BASE_"
 _MOST_BYTES = 4 << 20  # of a file
 _MOST_BASES = 30
 
@@ -60,7 +59,7 @@ def load(
             json.dumps(values), strict=True, by_alias=True, by_name=False, context=context
         )
     except ValidationError as error:
-        found = problems(error, values, origins, json_schema(schema), _name(path))
+        found = problems(error, values, origins, schema, _name(path))
     if len(found) == 1:
         raise UserError(found[0])
     raise UserError("\n  ".join([f"{len(found)} problems:", *found]))

@@ -1,37 +1,38 @@
-"""What a user reads when settings do not fit their schema: one line a problem.
+"""What a user reads when settings do not fit their schema: one line for each problem.
 
-The words come from the schema's JSON form and from the value, never from the validator, whose
-language is not the user's. Two conventions for checks of a schema's own: a `ValueError` gives
-what was expected of one key; a `PydanticCustomError` of type "conflict" gives `reason` and the
-`keys` that do not fit each other, dotted and relative to their section.
+A line names the key, its value, the file or override that set it, and what was expected, in
+pydantic's words. Two conventions for checks of a schema's own: a `ValueError` says what was
+expected of one key; a `PydanticCustomError` of type "conflict" has the `reason` and the `keys` that
+do not fit each other, dotted and relative to their section.
 """
 
 import difflib
 import json
-import math
+import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import get_args
 
-from pydantic import ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails, to_jsonable_python
 
 Path = tuple[str | int, ...]
-Node = Mapping[str, object]
 
-_WORDS = {
-    "integer": "a whole number",
-    "number": "a number",
-    "boolean": "true or false",
-    "string": "text",
-    "array": "a list",
-    "object": "a section of settings",
-    "null": "null",
+BASE_KEY = "_BASE_"
+"""The key that names the file below this one; every schema accepts it."""
+
+_TYPES = {
+    "bool_type": "true or false",
+    "int_type": "an integer",
+    "float_type": "a number",
+    "string_type": "a string",
+    "tuple_type": "a list",
+    "model_type": "a section of settings",
 }
-_BOUNDS = {
-    "exclusiveMinimum": "above",
-    "minimum": "at least",
-    "exclusiveMaximum": "below",
-    "maximum": "at most",
-}
+"""What YAML calls the types for which pydantic has the words of JSON."""
+
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", re.IGNORECASE)
 _SHOWN = 100  # characters of a value in a message
 _MOST_LINES = 50
 
@@ -40,212 +41,151 @@ def problems(
     error: ValidationError,
     values: Mapping[str, object],
     origins: Mapping[tuple[str, ...], str],
-    schema: Node,
+    schema: type[BaseModel],
     file: str,
 ) -> list[str]:
-    """One line for each thing that is wrong.
+    """One line for each problem.
 
-    `values` are the merged settings, `origins` say who set a path ("in a.yaml"), `schema` is the
-    JSON schema, and `file` is to blame for what nobody set.
+    `values` are the merged settings, `origins` tell who set a path ("in a.yaml"), and `file` is to
+    blame for what nobody set.
     """
-    reporter = _Reporter(values, origins, schema, file)
-    details = error.errors(include_url=False)
-    lines = [reporter.line(detail) for detail in details[:_MOST_LINES]]
-    if len(details) > _MOST_LINES:
-        lines.append(f"and {len(details) - _MOST_LINES} more")
-    return list(dict.fromkeys(lines))  # a value that is of none of two types is reported for both
+    settings = _Settings(values, origins, dict(_fields(schema, ())), file)
+    alternatives: dict[tuple[str, str], list[str]] = {}
+    for detail in error.errors(include_url=False):
+        fact, expected = settings.problem(detail)
+        conflict = expected if detail["type"] == "conflict" else ""
+        alternatives.setdefault((fact, conflict), []).append(expected)
+    # A value that may be of two types and is of neither has two errors and gets one line.
+    lines = [
+        f"{fact}; " + " or ".join([first, *(other.removeprefix("expected ") for other in others)])
+        for (fact, _), [first, *others] in alternatives.items()
+    ]
+    more = len(lines) - _MOST_LINES
+    return lines if more <= 0 else [*lines[:_MOST_LINES], f"and {more} more"]
 
 
-class _Reporter:
-    def __init__(
-        self,
-        values: Mapping[str, object],
-        origins: Mapping[tuple[str, ...], str],
-        schema: Node,
-        file: str,
-    ) -> None:
-        self._values = values
-        self._origins = origins
-        self._schema = schema
-        self._file = file
+@dataclass(frozen=True)
+class _Settings:
+    values: Mapping[str, object]
+    origins: Mapping[tuple[str, ...], str]
+    fields: Mapping[Path, FieldInfo]  # sections among them
+    file: str
 
-    def line(self, detail: ErrorDetails) -> str:
-        path = self._existing(detail["loc"])
+    def problem(self, detail: ErrorDetails) -> tuple[str, str]:
+        """The fact that is wrong, and what was expected or the remedy."""
+        path, value = self._existing(detail["loc"])
         context = detail.get("ctx", {})
         match detail["type"]:
             case "extra_forbidden":
-                return self._unknown(path)
+                return self._unknown(path, value)
             case "missing" if isinstance(detail["loc"][-1], str):
-                path = (*path, detail["loc"][-1])
-                return f"{_key(path)} is not set in {self._file}; expected {self._expected(path)}"
+                return f"{_dotted(detail['loc'])!r} is not set in {self.file}", "it is required"
             case "conflict":
-                keys = [(*path, *key.split(".")) for key in context["keys"]]
-                facts = ", ".join(self._fact(key) for key in keys)
-                return f"{facts}; {context['reason']}"
+                facts = [self._fact((*path, *key.split("."))) for key in context["keys"]]
+                return ", ".join(facts), str(context["reason"])
             case "value_error":
-                return f"{self._fact(path)}; {context['error']}"
-            case _:
-                hint = _hint(self._node(path), self._value(path))
-                return f"{self._fact(path)}; expected {self._expected(path)}{hint}"
+                return self._fact(path), str(context["error"])
+        expected = _expected(detail)
+        field = self.fields.get(path)
+        if field is not None and type(None) in get_args(field.annotation):
+            expected += " or null"
+        return self._fact(path), expected + _hint(detail["type"], value)
 
-    def _existing(self, location: Path) -> Path:
-        """The part of a validator's location that is in the values (it adds names of its own)."""
+    def _existing(self, location: Path) -> tuple[Path, object]:
+        """The part of a validator's location that is in the values, and its value.
+
+        The rest names the type that was tried, or an item that is missing.
+        """
         path: Path = ()
-        value: object = self._values
+        value: object = self.values
         for part in location:
-            if isinstance(value, dict | list) and _holds(value, part):
+            try:
                 value = value[part]  # type: ignore[index]
-                path = (*path, part)
-        return path
+            except (KeyError, IndexError, TypeError):
+                break
+            path = (*path, part)
+        return path, value
 
     def _fact(self, path: Path) -> str:
-        origin = self._origin(path)
+        # The origin of a list's item is the list's.
+        origin = self.origins.get(tuple(part for part in path if isinstance(part, str)))
         if origin is None:
-            return f"{_key(path)} is {_shown(self._node(path).get('default'))} by default"
-        return f"{_key(path)} is {_shown(self._value(path))} {origin}"
+            return f"{_dotted(path)!r} is {_shown(self.fields[path].default)} by default"
+        return f"{_dotted(path)!r} is {_shown(self._existing(path)[1])} {origin}"
 
-    def _origin(self, path: Path) -> str | None:
-        """Who set a path; for an item of a list, who set the list."""
-        named = tuple(part for part in path if isinstance(part, str))
-        return self._origins.get(named)
-
-    def _value(self, path: Path) -> object:
-        value: object = self._values
-        for part in path:
-            assert isinstance(value, dict | list)
-            value = value[part]  # type: ignore[index]
-        return value
-
-    def _node(self, path: Path) -> Node:
-        """The JSON schema of a path; empty where the schema says nothing of it."""
-        node = self._resolved(self._schema)
-        for part in path:
-            node = self._resolved(_child(node, part))
-        return node
-
-    def _resolved(self, node: Node) -> Node:
-        reference = node.get("$ref")
-        if not isinstance(reference, str):
-            return node
-        target: object = self._schema
-        for part in reference.removeprefix("#/").split("/"):
-            assert isinstance(target, Mapping)
-            target = target[part]
-        assert isinstance(target, Mapping)
-        return target
-
-    def _expected(self, path: Path) -> str:
-        return _expectation(self._node(path))
-
-    def _unknown(self, path: Path) -> str:
-        origin = self._origin(path)
-        value = self._value(path)
+    def _unknown(self, path: Path, value: object) -> tuple[str, str]:
+        origin = self.origins[path]  # type: ignore[index]
         section = path[:-1]
         while isinstance(value, dict) and len(value) == 1:
             [(key, value)] = value.items()
             path = (*path, key)
-        return f"unknown setting {_key(path)} {origin}; {self._remedy(path, section)}"
+        return f"unknown setting {_dotted(path)!r} {origin}", self._remedy(path, section)
 
     def _remedy(self, path: Path, section: Path) -> str:
         """The setting of that name in another place, else the nearest in this one, else all here.
 
         `path` is what the user wrote, `section` the part of it that exists.
         """
-        wanted = ".".join(map(str, path)).upper()[-_SHOWN:]  # comparing takes time
-        namesakes = [key for key in self._keys(self._schema, "") if _last(key) == _last(wanted)]
-        nearest = difflib.get_close_matches(wanted, namesakes, n=1, cutoff=0.0)
-        here = list(_properties(self._node(section)))
+        wanted = _dotted(path).upper()[-_SHOWN:]  # comparing takes time
+        last = wanted.rpartition(".")[2]
+        namesakes = [_dotted(known) for known in self.fields if known[-1] == last]
+        here = [str(known[-1]) for known in self.fields if known[:-1] == section]
         name = str(path[len(section)]).upper()[:_SHOWN]
-        nearest += [_dotted((*section, near)) for near in difflib.get_close_matches(name, here)]
+        nearest = [
+            *difflib.get_close_matches(wanted, namesakes, n=1, cutoff=0.0),
+            *(_dotted((*section, near)) for near in difflib.get_close_matches(name, here)),
+        ]
         if nearest:
             return f"did you mean {nearest[0]!r}?"
-        where = f" in {_key(section)}" if section else ""
-        return f"the settings{where} are {', '.join(key for key in here if key[0] != '_')}"
-
-    def _keys(self, node: Node, prefix: str) -> Iterator[str]:
-        for name, child in _properties(self._resolved(node)).items():
-            yield prefix + name
-            yield from self._keys(child, f"{prefix}{name}.")
+        where = f" in {_dotted(section)!r}" if section else ""
+        return f"the settings{where} are {', '.join(key for key in here if key != BASE_KEY)}"
 
 
-def _holds(value: dict[str, object] | list[object], part: str | int) -> bool:
-    if isinstance(value, dict):
-        return part in value
-    return isinstance(part, int) and part < len(value)
+def _fields(schema: type[BaseModel], section: Path) -> Iterator[tuple[Path, FieldInfo]]:
+    if not section:
+        yield (BASE_KEY,), FieldInfo()
+    for name, field in schema.model_fields.items():
+        path = (*section, field.alias or name)
+        yield path, field
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _fields(field.annotation, path)
 
 
-def _properties(node: Node) -> Mapping[str, Node]:
-    properties = node.get("properties", {})
-    assert isinstance(properties, Mapping)
-    return properties
+def _expected(detail: ErrorDetails) -> str:
+    match detail["type"]:
+        case "missing":
+            return f"expected at least {int(detail['loc'][-1]) + 1} items"
+        case "too_long":
+            return f"expected at most {detail['ctx']['max_length']} items"
+        case kind if kind in _TYPES:
+            return f"expected {_TYPES[kind]}"
+    bounded = re.sub(r"^Input should be (?=greater|less)", "expected a number ", detail["msg"])
+    return bounded.replace("Input should be", "expected")
 
 
-def _child(node: Node, part: str | int) -> Node:
-    if isinstance(part, str):
-        return _properties(node).get(part, {})
-    prefix = node.get("prefixItems", [])
-    assert isinstance(prefix, list)
-    child = prefix[part] if part < len(prefix) else node.get("items", {})
-    return child if isinstance(child, Mapping) else {}
-
-
-def _expectation(node: Node) -> str:
-    """What a JSON schema asks for, in words: "a number above 0 and at most 100"."""
-    match node:
-        case {"enum": list(allowed)}:
-            return "one of " + ", ".join(map(_shown, allowed))
-        case {"const": allowed}:
-            return _shown(allowed)
-        case {"anyOf": list(choices)}:
-            return " or ".join(map(_expectation, choices))
-    words = _WORDS.get(str(node.get("type")), "another value")
-    bounds = [f"{word} {_shown(node[bound])}" for bound, word in _BOUNDS.items() if bound in node]
-    sizes = [f"{node[size]}" for size in ("minItems", "maxItems") if size in node]
-    if sizes:
-        words += f" of {' to '.join(dict.fromkeys(sizes))} items"
-    return ", ".join([words, " and ".join(bounds)]) if bounds else words
-
-
-def _hint(node: Node, value: object) -> str:
+def _hint(error: str, value: object) -> str:
     """What the user probably meant, in brackets; often nothing."""
-    wanted = node.get("type")
-    if isinstance(value, float) and not math.isfinite(value):
-        return ", finite"
-    if wanted == "integer" and isinstance(value, float) and value.is_integer():
-        return f" (write {int(value)})"
-    if wanted in ("integer", "number") and isinstance(value, str) and _numeric(value):
-        return " (remove the quotes)"
-    if wanted == "string" and isinstance(value, bool | int | float):
-        return " (put it in quotes)"
-    if wanted == "string" and isinstance(value, dict):
-        section = all(key.isidentifier() for key in value)
-        return " (it is no section)" if section else " (text with a colon needs quotes)"
+    match error, value:
+        case "int_type", float() if value.is_integer():
+            return f" (write {int(value)})"
+        case "int_type" | "float_type", str() if _NUMBER.fullmatch(value):
+            return " (remove the quotes)"
+        case "string_type", bool() | int() | float():
+            return " (put it in quotes)"
+        case "string_type", dict():
+            return " (not a section; text with a colon needs quotes)"
     return ""
-
-
-def _numeric(text: str) -> bool:
-    try:
-        return math.isfinite(float(text))
-    except ValueError:
-        return False
 
 
 def _shown(value: object) -> str:
     if value is None:
         return "empty"
-    text = repr(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    plain = to_jsonable_python(value)
+    text = repr(plain) if isinstance(plain, str) else json.dumps(plain, ensure_ascii=False)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
-def _key(path: Path) -> str:
-    """`('OPTIM', 'LR_STEPS', 0)` as `'OPTIM.LR_STEPS[0]'`."""
-    return repr(_dotted(path))
-
-
 def _dotted(path: Path) -> str:
+    """`('OPTIM', 'LR_STEPS', 0)` as `OPTIM.LR_STEPS[0]`."""
     names = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
     return names.removeprefix(".")
-
-
-def _last(key: str) -> str:
-    return key.rpartition(".")[2]

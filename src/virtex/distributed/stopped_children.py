@@ -43,7 +43,7 @@ def killing_stopped_children(limit_seconds: float) -> Iterator[None]:
 def _end(pid: int, seconds: float) -> None:
     print(
         f"virtex: error: process {pid} has been stopped by a signal for {seconds:.0f} s "
-        "(limit: --stuck-after) and is killed",
+        "(limit: --watchdog-timeout) and is killed",
         file=sys.stderr,
         flush=True,
     )

@@ -173,7 +173,7 @@ class Watchdog:
         deadline.start()
         text = (
             f"virtex: error: rank {self.rank} has been stuck for {seconds:.0f} s (limit "
-            f"{self.limit_seconds:.0f} s, --stuck-after): {phase}\n"
+            f"{self.limit_seconds:.0f} s, --watchdog-timeout): {phase}\n"
         )
         text += "".join(f"  {line}\n" for line in self._beats_in_time())
         try:

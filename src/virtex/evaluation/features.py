@@ -1,6 +1,6 @@
 """Pooled features of images from a frozen backbone."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,13 +22,22 @@ def center_crops(pictures: Sequence[Picture], size: int) -> Tensor:
 
 
 @torch.inference_mode()
-def pooled_features(backbone: nn.Module, paths: Sequence[Path], size: int) -> Tensor:
+def pooled_features(
+    backbone: nn.Module,
+    paths: Sequence[Path],
+    size: int,
+    advance: Callable[[int], None] = lambda _: None,
+) -> Tensor:
     """The mean of the grid of each image, (N, C) float32 on the CPU; the backbone is on the CPU.
 
-    Runs in evaluation mode, and leaves the backbone in it.
+    Runs in evaluation mode, and leaves the backbone in it. `advance` counts images as they are
+    done.
     """
     backbone.eval()
-    parts = [backbone(images).mean(dim=(2, 3)) for images in _batches(paths, size)]
+    parts = []
+    for images in _batches(paths, size):
+        parts.append(backbone(images).mean(dim=(2, 3)))
+        advance(len(images))
     return torch.cat(parts).float()
 
 

@@ -1,7 +1,7 @@
 """Evaluation on synthetic scenes: are captions true of their images, and do features help?"""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -47,8 +47,13 @@ class Features:
     classes: int
 
 
-def caption_scenes(pretrained: Pretrained, scenes: Path, count: int) -> list[CaptionedScene]:
-    """The first `count` held-out scenes with captions; raises `UserError` if there are fewer."""
+def caption_scenes(
+    pretrained: Pretrained, scenes: Path, count: int, advance: Callable[[int], None]
+) -> list[CaptionedScene]:
+    """The first `count` held-out scenes with captions; raises `UserError` if there are fewer.
+
+    `advance` counts scenes as they are captioned.
+    """
     records = CocoCaptions(scenes, "val")
     if not 0 < count <= len(records):
         raise UserError(f"--images {count}: {scenes} holds {len(records)} held-out scenes")
@@ -73,12 +78,15 @@ def caption_scenes(pretrained: Pretrained, scenes: Path, count: int) -> list[Cap
                     true_in_pairs=is_true_in_pairs(text, truth),
                 )
             )
+        advance(len(batch))
     return captioned
 
 
-def compare_features(pretrained: Pretrained, scenes: Path) -> Features:
+def compare_features(
+    pretrained: Pretrained, scenes: Path, advance: Callable[[int], None]
+) -> Features:
     """Linear classifiers of single shapes, on the backbone and on one of the same initial weights'
-    distribution."""
+    distribution; `advance` counts images as their features are computed."""
     train = image_folder(scenes / "imagefolder" / "train")
     test = image_folder(scenes / "imagefolder" / "val")
     torch.manual_seed(pretrained.config.random_seed)
@@ -87,9 +95,9 @@ def compare_features(pretrained: Pretrained, scenes: Path) -> Features:
     def accuracy(backbone: torch.nn.Module) -> float:
         size = pretrained.config.data.image_crop_size
         return linear_probe_accuracy(
-            pooled_features(backbone, train.paths, size),
+            pooled_features(backbone, train.paths, size, advance),
             torch.tensor(train.labels),
-            pooled_features(backbone, test.paths, size),
+            pooled_features(backbone, test.paths, size, advance),
             torch.tensor(test.labels),
         )
 

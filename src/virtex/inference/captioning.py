@@ -1,7 +1,6 @@
 """Captions for picture files: read ahead, captioned in batches, written as they come."""
 
 import sys
-import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,7 +23,6 @@ from virtex.inference.results import Captioned, Form, Result, result_writer, sho
 
 _READERS = 4
 """Threads that read pictures, which is also how many whole pictures are in memory at once."""
-_REPORT_EVERY = 10.0  # seconds
 
 DecoderName = Literal["beam_search", "nucleus_sampling"]
 
@@ -110,14 +108,17 @@ def write_captions(
     pictures: Sequence[Path | BadImage],
     output: Path | None,
     form: Form,
+    *,
+    advance: Callable[[int], None],
+    warn: Callable[[str], None],
 ) -> int:
-    """Write the results of `pictures` as they come; how many are `BadImage`, each told on stderr.
+    """Write the results of `pictures` as they come; how many are `BadImage`.
 
-    They go to the end of a file, or to standard output. Raises `UserError` where the file cannot be
+    They go to the end of a file, or to standard output. `advance` counts the results of each batch,
+    `warn` names each image that was skipped. Raises `UserError` where the file cannot be
     opened, and `RunError` where it cannot be written on.
     """
-    bad = done = 0
-    reported = started = time.monotonic()
+    bad = 0
     width = max((len(shown(path_of(picture))) for picture in pictures), default=0)
     with (
         _silent_pillow(),
@@ -128,14 +129,10 @@ def write_captions(
             for result in batch:
                 if isinstance(result, BadImage):
                     bad += 1
-                    _tell(f"skipped {shown(result.path)}: {result.reason}")
+                    warn(f"skipped {shown(result.path)}: {result.reason}")
                 write(result)
             stream.flush()
-            done += len(batch)
-            if output is not None and time.monotonic() - reported > _REPORT_EVERY:
-                reported = time.monotonic()
-                rate = done / (reported - started)
-                _tell(f"{done:,} of {len(pictures):,} pictures, {rate:.1f} a second")
+            advance(len(batch))
     return bad
 
 
@@ -215,7 +212,3 @@ def _silent_pillow() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="PIL")
         yield
-
-
-def _tell(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)

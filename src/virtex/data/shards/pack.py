@@ -95,8 +95,8 @@ class Packed:
 
 
 @dataclass(frozen=True)
-class _Done:
-    """A shard that is there, or the error in place of it."""
+class PackedShard:
+    """A shard that is there: written just now, or `kept` from an earlier job."""
 
     summary: ShardSummary
     report: tuple[str, ...]
@@ -104,36 +104,30 @@ class _Done:
     kept: bool
 
 
-def pack(job: PackJob, tell: Callable[[str], None]) -> Packed:
-    """Write the shards that are not there yet, then `shards.json`; `tell` gets lines of progress.
+def pack(job: PackJob, report: Callable[[PackedShard], None]) -> Packed:
+    """Write the shards that are not there yet, then `shards.json`; `report` gets each shard.
 
     Raises UserError where the directory holds something else, and for bad images.
     """
     start = time.monotonic()
     _claim(job)
     summaries: list[ShardSummary] = []
-    report: list[str] = []
+    lines: list[str] = []
     samples = written = kept = 0
     for done in _shards_done(job):
-        for error in done.bad:
-            tell(f"skipped {error}")
+        report(done)
         summaries.append(done.summary)
-        report += [f"{done.summary.name}: {line}" for line in done.report]
+        lines += [f"{done.summary.name}: {line}" for line in done.report]
         samples += done.summary.samples
         kept += done.kept
         written += 0 if done.kept else done.summary.samples
-        rate = written / max(time.monotonic() - start, 1e-6)
-        tell(
-            f"{job.directory}: {len(summaries)} of {job.shards} shards,"
-            f" {samples:,} of {len(job.records):,} samples, {rate:.0f} images/s"
-        )
     if not samples:
         raise UserError(f"{job.directory}: no picture can be read, so there is nothing to train on")
     manifest = written_manifest(
         summaries,
         labels="captions" if job.categories is None else "categories",
         categories=job.categories,
-        report=report,
+        report=lines,
     )
     _write(job.directory, MANIFEST, manifest)
     return Packed(
@@ -187,7 +181,7 @@ def _difference(before: bytes, settings: dict[str, object]) -> str:
     return "; ".join(f"{name} was {values.get(name)}, is {now[name]}" for name in names)
 
 
-def _shards_done(job: PackJob) -> Iterator[_Done]:
+def _shards_done(job: PackJob) -> Iterator[PackedShard]:
     """The shards in order, as they are done."""
     workers = min(job.workers, job.shards)
     loader = DataLoader(
@@ -226,7 +220,7 @@ def _write(directory: Path, name: str, content: bytes) -> None:
         raise UserError(f"cannot write into {directory}: permission denied; give another OUTPUT")
 
 
-class _ShardWriting(Dataset[_Done | UserError]):
+class _ShardWriting(Dataset[PackedShard | UserError]):
     """A shard's number to the shard, in a worker process; errors come back as values."""
 
     def __init__(self, job: PackJob) -> None:
@@ -236,11 +230,11 @@ class _ShardWriting(Dataset[_Done | UserError]):
     def __len__(self) -> int:
         return self._job.shards
 
-    def __getitem__(self, shard: int) -> _Done | UserError:
+    def __getitem__(self, shard: int) -> PackedShard | UserError:
         name = self._job.name(shard)
         index = self._kept(name)
         if index is not None:
-            return _Done(summary(name, index), index.left_out, (), kept=True)
+            return PackedShard(summary(name, index), index.left_out, (), kept=True)
         path = self._job.directory / name
         try:
             index, bad = write_shard(
@@ -255,7 +249,7 @@ class _ShardWriting(Dataset[_Done | UserError]):
             return error
         except OSError as error:
             return RunError(f"cannot write {path}: {error.strerror}")
-        return _Done(summary(name, index), index.left_out, tuple(bad), kept=False)
+        return PackedShard(summary(name, index), index.left_out, tuple(bad), kept=False)
 
     def _kept(self, name: str) -> TarIndex | None:
         """The index of a shard that an earlier job finished, if the shard is what it says."""

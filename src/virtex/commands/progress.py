@@ -1,0 +1,98 @@
+"""Progress of long work: a live line on a terminal, a line every ten seconds elsewhere.
+
+It goes to standard error, so that what a command prints stays as it is. The rooms below take a
+callable, such as `Progress.advance`, and know nothing of consoles.
+"""
+
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from types import TracebackType
+from typing import Self, TextIO
+
+_LIVE_SECONDS = 0.1
+_PLAIN_SECONDS = 10.0
+
+
+class Progress:
+    """`LABEL: 20 of 100 UNITS, 5.0 UNITS/s, 0:00:16 remaining`, at most once in an interval.
+
+    Nothing is shown before the first interval is over, and a live line is erased at the end, as
+    commands print a summary of their own. With `quiet` only notes are printed.
+    """
+
+    def __init__(
+        self,
+        label: str,
+        total: int | None,
+        units: str,
+        *,
+        quiet: bool = False,
+        stream: TextIO | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._label, self._total, self._units = label, total, units
+        self._quiet, self._clock = quiet, clock
+        self._stream = sys.stderr if stream is None else stream
+        self._live = self._stream.isatty()
+        self._start = self._shown_at = clock()
+        self._done = self._skipped = 0
+        self._width = 0  # of the live line that is on the terminal
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._erase()
+
+    def advance(self, count: int = 1) -> None:
+        """Count what has just been done."""
+        self._done += count
+        now = self._clock()
+        if self._quiet or now - self._shown_at < (_LIVE_SECONDS if self._live else _PLAIN_SECONDS):
+            return
+        self._shown_at = now
+        line = self._line(now - self._start)
+        if not self._live:
+            self._write(f"{line}\n")
+            return
+        line = line[: shutil.get_terminal_size().columns - 1]
+        self._write(f"\r{line:<{self._width}}")
+        self._width = len(line)
+
+    def skip(self, count: int) -> None:
+        """Count what an earlier command had done; it says nothing of the speed."""
+        self._skipped += count
+        self.advance(count)
+
+    def note(self, text: str) -> None:
+        """Print a line that stays, even when quiet."""
+        self._erase()
+        self._write(f"{text}\n")
+
+    def _line(self, seconds: float) -> str:
+        of = "" if self._total is None else f" of {self._total:,}"
+        line = f"{self._label}: {self._done:,}{of} {self._units}"
+        rate = (self._done - self._skipped) / seconds
+        if not rate:
+            return line
+        line += f", {rate:,.1f} {self._units}/s"
+        if self._total is None:
+            return line
+        return f"{line}, {timedelta(seconds=round((self._total - self._done) / rate))} remaining"
+
+    def _erase(self) -> None:
+        if self._width:
+            self._write(f"\r{'':<{self._width}}\r")
+            self._width = 0
+
+    def _write(self, text: str) -> None:
+        self._stream.write(text)
+        self._stream.flush()
