@@ -16,6 +16,7 @@ from virtex.distributed.world import World
 TASKS = {
     "bicaptioning": (),
     "masked_lm": (),
+    "parallel_captioning": (),
     "token_classification": ("MODEL.TEXTUAL.NAME", "none"),
     "multilabel_classification": ("MODEL.TEXTUAL.NAME", "none", "DATA.VOCAB_SIZE", "7"),
 }

@@ -14,6 +14,7 @@ SHORT = ("OPTIM.NUM_ITERATIONS", "4")
 LOSSES = {
     "captioning": {"captioning_forward"},
     "masked_lm": {"masked_lm"},
+    "parallel_captioning": {"parallel_captioning"},
     "token_classification": {"classification"},
     "multilabel_classification": {"classification"},
 }

@@ -284,6 +284,7 @@ TaskName = Literal[
     "bicaptioning",
     "captioning",
     "masked_lm",
+    "parallel_captioning",
     "token_classification",
     "multilabel_classification",
 ]

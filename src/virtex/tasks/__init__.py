@@ -7,6 +7,7 @@ from virtex.tasks.base import Task
 from virtex.tasks.captioning import BICAPTIONING, CAPTIONING
 from virtex.tasks.classification import MULTILABEL_CLASSIFICATION, TOKEN_CLASSIFICATION
 from virtex.tasks.masked_lm import MASKED_LM
+from virtex.tasks.parallel_captioning import PARALLEL_CAPTIONING
 
 
 def find_task(name: TaskName) -> Task[Any, Any]:
@@ -18,6 +19,8 @@ def find_task(name: TaskName) -> Task[Any, Any]:
             return CAPTIONING
         case "masked_lm":
             return MASKED_LM
+        case "parallel_captioning":
+            return PARALLEL_CAPTIONING
         case "token_classification":
             return TOKEN_CLASSIFICATION
         case "multilabel_classification":

@@ -1,0 +1,129 @@
+"""Captioning with parallel prediction (CapPa; Tschannen et al., 2023, arXiv 2306.07915).
+
+In a share of the captions the head reads [MASK] at every position and sees all of them, so that it
+predicts every token from the image alone; in the others it predicts the next token from those
+before it, as in captioning. The same head then captions images token by token.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from virtex.data.records import Record
+from virtex.data.transforms import Augmented
+from virtex.models.backbone import Backbone
+from virtex.models.decoder import (
+    TransformerDecoder,
+    causal_mask,
+    decoder_pair,
+    padding_mask,
+)
+from virtex.models.dropout import draw_dropout
+from virtex.tasks.base import Batch, Loss, Objective, Task, TaskSettings, at_least_float32
+from virtex.tasks.caption_tokens import (
+    CaptionTokens,
+    caption_tokens,
+    image_batch,
+    image_example,
+    padded,
+)
+from virtex.tasks.captioning import caption_predictor
+from virtex.text.tokenizer import Tokenizer
+
+PARALLEL_SHARE = 0.75
+"""The share of captions that are predicted in parallel; the value of the paper, section 3."""
+
+
+@dataclass(frozen=True)
+class ParallelCaptionEncoder:
+    """A caption, drawn to be predicted in parallel with the probability `parallel_share`."""
+
+    captions: CaptionTokens
+    padding_index: int = 0
+    parallel_share: float = PARALLEL_SHARE
+
+    def encode(
+        self, record: Record, augmented: Augmented, rng: np.random.Generator
+    ) -> dict[str, object]:
+        """`image` (H, W, 3) uint8, `image_id`, `caption_tokens` (T,) int64, `parallel` bool."""
+        tokens = torch.tensor(self.captions.draw(record, augmented, rng))
+        parallel = bool(rng.random() < self.parallel_share)
+        return image_example(record, augmented) | {"caption_tokens": tokens, "parallel": parallel}
+
+    def collate(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+        """A `Batch` with `caption_tokens` (B, T), `caption_lengths` (B,) and `parallel` (B,) bool.
+
+        Tokens are int64, padded on the right to the longest caption.
+        """
+        captions = [example["caption_tokens"] for example in examples]
+        return image_batch(examples) | {
+            "caption_tokens": padded(captions, self.padding_index),
+            "caption_lengths": torch.tensor([len(caption) for caption in captions]),
+            "parallel": torch.tensor([example["parallel"] for example in examples]),
+        }
+
+
+class ParallelCaptioning(Objective):
+    """Cross-entropy of all tokens but the first, from [MASK] alone or from the tokens before."""
+
+    loss_names = ("parallel_captioning",)
+
+    def __init__(self, visual: Backbone, textual: TransformerDecoder, mask_index: int) -> None:
+        super().__init__(visual)
+        self.textual = textual
+        self.mask_index = mask_index
+
+    def num_targets(self, batch: Batch) -> dict[str, Tensor]:
+        """The tokens to predict, all but the first of each row."""
+        targets = batch["caption_tokens"][:, 1:]
+        return {"parallel_captioning": (targets != self.textual.embedding.padding_index).sum()}
+
+    def forward(self, batch: Batch) -> dict[str, Loss]:
+        """`parallel_captioning`, summed over the tokens to predict."""
+        draw_dropout(self, batch["dropout_key"])
+        projected = self.textual.project(self.visual(batch["image"]))
+        tokens, parallel = batch["caption_tokens"], batch["parallel"]
+        # The last token has no successor to predict.
+        lengths, positions = batch["caption_lengths"] - 1, tokens.shape[1] - 1
+        inside = padding_mask(lengths, positions)  # (B, 1, 1, T - 1)
+        masked = parallel[:, None] & inside.flatten(1)
+        visible = causal_mask(lengths, positions) | (inside & parallel[:, None, None, None])
+        logits = self.textual(
+            projected, tokens[:, :-1].masked_fill(masked, self.mask_index), visible
+        )
+        total = F.cross_entropy(
+            at_least_float32(logits).flatten(0, 1),
+            tokens[:, 1:].flatten(),
+            ignore_index=self.textual.embedding.padding_index,
+            reduction="sum",
+        )
+        return {"parallel_captioning": Loss(total, self.num_targets(batch)["parallel_captioning"])}
+
+
+def _encoder(
+    tokenizer: Tokenizer, settings: TaskSettings, training: bool
+) -> ParallelCaptionEncoder:
+    captions = caption_tokens(tokenizer, settings, training)
+    return ParallelCaptionEncoder(captions, settings.padding_index)
+
+
+def _objective(visual: Backbone, settings: TaskSettings) -> ParallelCaptioning:
+    textual, _ = decoder_pair(settings.decoder_settings)
+    return ParallelCaptioning(visual, textual, settings.mask_index)
+
+
+PARALLEL_CAPTIONING = Task(
+    labels="captions",
+    head="decoder",
+    encoder=_encoder,
+    objective=_objective,
+    sample_predictor=lambda objective, tokenizer, settings: caption_predictor(
+        objective.visual, objective.textual, tokenizer, settings
+    ),
+    captioning_head=lambda objective: objective.textual,
+)
