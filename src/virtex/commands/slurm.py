@@ -84,7 +84,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=positive_int,
         default=100,
         metavar="N",
-        help="maximum number of runs up to the time limit (default: %(default)s)",
+        help="number of times that the job may run up to its time limit (default: %(default)s)",
     )
     for name, (value, summary) in _SITE.items():
         job.add_argument(f"--{name}", type=_one_line, metavar=value, help=summary)

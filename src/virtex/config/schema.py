@@ -101,7 +101,7 @@ class Data(Section):
     cache_gb: float = Field(
         default=50.0,
         gt=0,
-        description="Maximum size of the fetched data to keep in CACHE_DIR, in units of 10^9 bytes.",
+        description="Maximum size of the fetched data in CACHE_DIR, in units of 10^9 bytes.",
     )
     shuffle_window: int = Field(
         default=131072,
