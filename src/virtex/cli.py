@@ -16,18 +16,18 @@ from virtex._version import __version__
 from virtex.errors import UserError
 
 COMMANDS = {
-    "pretrain": "train a visual backbone and a textual head from captions",
-    "slurm": "submit pretraining to a SLURM cluster; stopped there, it goes on by itself",
-    "sweep": "pretrain on several percentages of the images, with several seeds",
-    "compare": "print mean and deviation over seeds, for each setting of the runs given",
-    "tokenizer": "train a SentencePiece vocabulary from captions",
+    "pretrain": "pretrain a visual backbone on image captions",
+    "slurm": "submit pretraining to a SLURM cluster, with automatic requeueing",
+    "sweep": "pretrain on several fractions of the images, with several random seeds",
+    "compare": "compare runs by the mean and standard deviation of their metrics over seeds",
+    "tokenizer": "train a SentencePiece vocabulary on captions",
     "config": "print a resolved configuration, or its JSON schema",
     "pack": "pack images and captions into tar shards, for DATA.FORMAT shards",
-    "synthesize": "draw scenes with captions: data to try everything on",
-    "quickstart": "draw scenes, train on them and show what was learnt, in minutes",
-    "caption": "caption pictures",
-    "attention": "show where a model looks for each word of a caption",
-    "evaluate-scenes": "judge a checkpoint on held-out scenes: captions and features",
+    "synthesize": "generate a synthetic data set of captioned scenes",
+    "quickstart": "generate scenes, pretrain on them and evaluate the result, in minutes",
+    "caption": "generate captions for images",
+    "attention": "visualize the attention of a model for each word of a caption",
+    "evaluate-scenes": "evaluate the captions and features of a checkpoint on held-out scenes",
 }
 
 

@@ -231,7 +231,10 @@ def test_files_that_give_no_picture_are_named_and_the_others_captioned(
         (["pictures", "--continue", "--output", "old.json"], "adds to results .* JSON lines"),
         (["pictures", "--continue", "--output", "old.jsonl"], "line 1 of old.jsonl is no result"),
         (["pictures", "--continue", "--output", "mine.jsonl"], "line 2 of mine.jsonl is no result"),
-        (["pictures", "--device", "abacus"], "--device abacus: this machine has cpu"),
+        (
+            ["pictures", "--device", "abacus"],
+            "--device abacus: the devices of this machine are cpu",
+        ),
     ],
 )
 @pytest.mark.usefixtures("pictures")

@@ -103,7 +103,7 @@ def test_the_pickle_holds_nothing_that_must_be_built(slurm):
         ((), (*RUN, "--init-from", "x.pth"), "--init-from x.pth: no such file"),
         ((), (*RUN, "--serialization-dir", "old"), "old already holds a run"),
         (("--gpus-per-node", "2", "--tasks-per-node", "2"), RUN, "--tasks-per-node 2: with"),
-        (("--notice", "3600"), RUN, "--notice 3600: seconds, must be less than"),
+        (("--notice", "3600"), RUN, "--notice 3600: the notice must be shorter than --time 60"),
         (("--folder", "a.yaml"), RUN, "a.yaml is a file"),
         (("--cluster", "local", "--nodes", "2"), RUN, "--nodes 2: --cluster local"),
         (("--cluster", "debug", "--tasks-per-node", "2"), RUN, "runs one process, not 2"),
@@ -141,14 +141,14 @@ def test_a_machine_without_slurm_is_told_of_what_it_can_do(slurm, monkeypatch, c
     monkeypatch.setenv("PATH", "")
     assert slurm() == 2
     error = capsys.readouterr().err
-    assert "no sbatch on this machine" in error
+    assert "sbatch is not installed on this machine" in error
     assert "--cluster local" in error
     assert not Path("runs").exists()
 
 
 def test_what_sbatch_says_is_passed_on(slurm, capsys):
     assert slurm("--account", "wrong") == 1
-    assert "sbatch did not take the job: invalid account" in capsys.readouterr().err
+    assert "sbatch rejected the job: invalid account" in capsys.readouterr().err
 
 
 def test_without_submitit_the_error_names_what_to_install(slurm, monkeypatch, capsys):

@@ -38,7 +38,7 @@ def test_the_script_lists_every_percentage_with_every_seed(sweep, capsys):
     assert "--cpu-workers 2" in script()
     assert subprocess.run(["bash", "-n", "sweep.sh"], check=False).returncode == 0
     printed = capsys.readouterr().out
-    assert "the runs, 6 in all," in printed
+    assert "a job array of 6 tasks" in printed
     assert "sbatch sweep.sh" in printed
     assert [path.name for path in Path("runs").iterdir()] == ["sweep.yaml"]
 
@@ -119,11 +119,17 @@ def test_a_file_in_place_of_the_directory_is_refused(sweep, capsys):
             [*grid("100 50"), "--config-override", "DATA.SUBSET_MANIFEST", "subset.json"],
             "'DATA.USE_PERCENTAGE' is 50 on the command line; expected one of them",
         ),
-        ([*grid(), "--", "--serialization-dir", "x"], "--serialization-dir after -- is for"),
-        ([*grid(), "--", "--resume-from", "latest"], "--resume-from after -- is for"),
-        ([*grid(), "--", "--init-from", "x.pth"], "--init-from after -- is for"),
-        ([*grid(), "--", "--config-over", "AMP", "false"], "--config-override after -- is for"),
-        ([*grid(), "--", "--config", "b.yaml"], "--config after -- is for"),
+        (
+            [*grid(), "--", "--serialization-dir", "x"],
+            "--serialization-dir after -- is set by the sweep",
+        ),
+        ([*grid(), "--", "--resume-from", "latest"], "--resume-from after -- is set by the sweep"),
+        ([*grid(), "--", "--init-from", "x.pth"], "--init-from after -- is set by the sweep"),
+        (
+            [*grid(), "--", "--config-over", "AMP", "false"],
+            "--config-override after -- is set by the sweep",
+        ),
+        ([*grid(), "--", "--config", "b.yaml"], "--config after -- is set by the sweep"),
     ],
 )
 def test_a_mistake_is_told_before_anything_is_made(sweep, capsys, arguments, message):

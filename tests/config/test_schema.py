@@ -254,7 +254,10 @@ def test_transforms_keep_their_order() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("gaussian_blur", "'gaussian_blur' is no transform; expected one of random_resized_crop,"),
+        (
+            "gaussian_blur",
+            "'gaussian_blur' is an unknown transform; expected one of random_resized_crop,",
+        ),
         ("horizontal_flip::{'q': 1}", "has no argument 'q'; expected arguments: p"),
         ("horizontal_flip::{1: 1}", "has no argument 1; expected arguments: p"),
         ("center_crop::{'p': 1}", "center_crop has no argument 'p'; expected arguments: none"),
@@ -267,12 +270,12 @@ def test_transforms_keep_their_order() -> None:
         ("random_resized_crop::{'scale': (1, 0.5)}", "the smaller first"),
         ("random_resized_crop::{'ratio': (1, 1e999)}", "expected two numbers above 0, the smaller"),
         ("color_jitter::{'hue': 0.6}", "hue is 0.6; expected a number at least 0 and at most 0.5"),
-        ("horizontal_flip::", "'' is no literal dictionary; expected arguments such as"),
-        ("horizontal_flip::0.5", "'0.5' is no literal dictionary"),
-        ("horizontal_flip::dict(p=1)", "is no literal dictionary"),
-        ("horizontal_flip::{'p': [" + "[" * 999, "is no literal dictionary"),
-        ("horizontal_flip::" + "-" * 100_000 + "1", "is no literal dictionary"),
-        ("horizontal_flip::{[]: 1}", "is no literal dictionary"),
+        ("horizontal_flip::", "'' is not a dictionary literal; expected arguments such as"),
+        ("horizontal_flip::0.5", "'0.5' is not a dictionary literal"),
+        ("horizontal_flip::dict(p=1)", "is not a dictionary literal"),
+        ("horizontal_flip::{'p': [" + "[" * 999, "is not a dictionary literal"),
+        ("horizontal_flip::" + "-" * 100_000 + "1", "is not a dictionary literal"),
+        ("horizontal_flip::{[]: 1}", "is not a dictionary literal"),
     ],
 )
 def test_a_wrong_transform_is_refused(load, text: str, message: str) -> None:

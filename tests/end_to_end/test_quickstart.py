@@ -45,7 +45,7 @@ def test_what_is_done_is_not_done_again(directory, capfd):
     assert main(["quickstart", str(directory), *SMALL]) == 0
     assert checkpoint.stat().st_mtime_ns == before
     printed = capfd.readouterr().out
-    assert printed.count("is there already") == 3
+    assert printed.count("exists already") == 3
     assert "every stated shape and colour is in the picture" in printed
 
 

@@ -46,19 +46,20 @@ def add_checkpoint_arguments(parser: argparse.ArgumentParser) -> None:
         type=local_path,
         required=True,
         metavar="FILE",
-        help="of `virtex pretrain`, which is enough; or published weights, or a state dict",
+        help="checkpoint written by `virtex pretrain`, published weights, or a state dict",
     )
     group.add_argument(
         "--config",
         type=local_path,
         metavar="FILE",
-        help="YAML of the run; needed where the checkpoint holds weights alone",
+        help="YAML configuration of the model; required if the checkpoint holds only weights",
     )
     group.add_argument(
         "--tokenizer",
         type=local_path,
         metavar="FILE",
-        help="vocabulary of the weights (default: the checkpoint's, else DATA.TOKENIZER_MODEL)",
+        help="SentencePiece model (default: the one in the checkpoint, otherwise "
+        "DATA.TOKENIZER_MODEL)",
     )
 
 
@@ -73,7 +74,9 @@ def load_checkpoint(arguments: argparse.Namespace) -> "Pretrained":
 def add_device_argument(parser: argparse.ArgumentParser) -> None:
     """`--device`, for commands that compute on one."""
     parser.add_argument(
-        "--device", metavar="NAME", help="such as cpu or cuda:1 (default: cuda if there is one)"
+        "--device",
+        metavar="NAME",
+        help="device to run on, such as cpu or cuda:1 (default: cuda if available)",
     )
 
 
@@ -86,7 +89,7 @@ def choose_device(name: str | None) -> str:
         return "cuda" if gpus else "cpu"
     known = ["cpu", *(["cuda"] if gpus else []), *(f"cuda:{gpu}" for gpu in range(gpus))]
     if name not in known:
-        raise UserError(f"--device {name}: this machine has {', '.join(known)}")
+        raise UserError(f"--device {name}: the devices of this machine are {', '.join(known)}")
     return name
 
 
@@ -96,14 +99,14 @@ def add_image_limits(parser: "argparse.ArgumentParser | argparse._ArgumentGroup"
         "--max-pixels",
         type=positive_int,
         metavar="N",
-        help="refuse an image of more pixels, which takes up to 15 bytes each while it is read"
-        " (default: 178956970)",
+        help="reject images with more than N pixels; reading an image takes up to 15 bytes per "
+        "pixel (default: 178956970)",
     )
     parser.add_argument(
         "--max-image-mb",
         type=positive_int,
         metavar="N",
-        help="refuse an image file of more megabytes of 2^20 bytes (default: 256)",
+        help="reject image files larger than N MiB (default: 256)",
     )
 
 

@@ -1,4 +1,4 @@
-"""`virtex attention`: a picture of where a model looks for each word of a caption."""
+"""`virtex attention`: the attention of a model for each word of a caption, as an image."""
 
 import argparse
 import io
@@ -18,34 +18,38 @@ from virtex.errors import UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Which picture and caption, which model, what is shown."""
-    parser.add_argument("image", type=local_path, metavar="IMAGE", help="an image file")
+    """Add the arguments of `virtex attention`."""
+    parser.add_argument("image", type=local_path, metavar="IMAGE", help="image file to caption")
     add_checkpoint_arguments(parser)
     add_image_limits(parser.add_argument_group("image files"))
-    shown = parser.add_argument_group("what is shown")
+    shown = parser.add_argument_group("output")
     shown.add_argument(
         "--caption",
         metavar="TEXT",
-        help="a caption of your own (default: the best that beam search finds)",
+        help="caption to visualize (default: the best caption found by beam search)",
     )
     shown.add_argument(
-        "--heads", action="store_true", help="a row for each attention head below their mean"
+        "--heads",
+        action="store_true",
+        help="add a row for each attention head below the mean over heads",
     )
     shown.add_argument(
         "--layer",
         type=int,
         default=-1,
         metavar="N",
-        help="of the textual head: from 0, or from the end with -1 (default: the last)",
+        help="index of the decoder layer; negative values count from the end (default: the last "
+        "layer)",
     )
     shown.add_argument(
         "--output",
         type=local_path,
         metavar="FILE",
-        help="the PNG file to write (default: {name of IMAGE}_attention.png in this directory)",
+        help="PNG file to write (default: NAME_attention.png in the current directory, where NAME "
+        "is the name of IMAGE)",
     )
     shown.add_argument(
-        "--overwrite", action="store_true", help="replace the output where it exists"
+        "--overwrite", action="store_true", help="overwrite the output file if it exists"
     )
     add_device_argument(parser)
 
@@ -90,9 +94,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _check(image: Path, output: Path, *, overwrite: bool) -> None:
     if not image.is_file():
-        raise UserError(f"{image} is no file; name an image file")
+        raise UserError(f"{image} is not a file; name an image file")
     if output.suffix.lower() != ".png":
-        raise UserError(f"--output {output}: the picture is a PNG file; let its name end in .png")
+        raise UserError(
+            f"--output {output}: the output is a PNG file, so its name must end in .png"
+        )
     if output.is_dir():
         raise UserError(f"--output {output} is a directory; name a file in it")
     if output.exists() and not overwrite:

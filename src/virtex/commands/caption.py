@@ -1,4 +1,4 @@
-"""`virtex caption`: captions for picture files."""
+"""`virtex caption`: captions for image files."""
 
 import argparse
 import sys
@@ -37,13 +37,13 @@ _ENDINGS: dict[str, "Form"] = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Which pictures, which model, how, where to."""
+    """Add the arguments of `virtex caption`."""
     parser.add_argument(
         "paths",
         type=local_path,
         nargs="+",
         metavar="PATH",
-        help="image files, and directories: all files in them, at any depth, but hidden ones",
+        help="image files, or directories that are searched recursively; hidden files are ignored",
     )
     add_checkpoint_arguments(parser)
     add_image_limits(parser.add_argument_group("image files"))
@@ -54,42 +54,49 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=positive_int,
         default=32,
         metavar="N",
-        help="pictures at once (default: %(default)s)",
+        help="number of images per batch (default: %(default)s)",
     )
     add_device_argument(parser)
     add_quiet_argument(parser)
     parser.epilog = (
-        "Files that give no picture are named on stderr and skipped, and the exit status is 1; "
-        "in JSON and in tables they have an error in place of captions. A caption's score is the "
-        "sum of its tokens' log-probabilities: nearer to 0 is likelier."
+        "Files that cannot be read are reported on stderr and skipped, and the exit status is 1. "
+        "JSON and tables contain an error for each of them instead of captions. The score of a "
+        "caption is the sum of the log-probabilities of its tokens; higher is more likely."
     )
 
 
 def _add_decoding(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("captions (default: as the checkpoint's configuration says)")
-    group.add_argument("--decoder", choices=("beam_search", "nucleus_sampling"))
-    group.add_argument("--beam-size", type=positive_int, metavar="N", help="of beam search")
+    group = parser.add_argument_group(
+        "decoding (the defaults are those of the checkpoint's configuration)"
+    )
+    group.add_argument(
+        "--decoder", choices=("beam_search", "nucleus_sampling"), help="decoding method"
+    )
+    group.add_argument(
+        "--beam-size", type=positive_int, metavar="N", help="number of beams in beam search"
+    )
     group.add_argument(
         "--nucleus-size",
         type=float,
         metavar="P",
-        help="of nucleus sampling: probability, above 0 and at most 1, to sample from",
+        help="cumulative probability for nucleus sampling, above 0 and at most 1",
     )
     group.add_argument(
         "--seed",
         type=non_negative_int,
         metavar="N",
-        help="of nucleus sampling: the same seed and picture, the same captions",
+        help="random seed for nucleus sampling; the captions of an image depend only on the seed "
+        "and the image",
     )
     group.add_argument(
         "--top",
         type=positive_int,
         default=1,
         metavar="K",
-        help="captions of each picture, best first (default: %(default)s)",
+        help="number of captions per image, best first (default: %(default)s)",
     )
     group.add_argument(
-        "--max-length", type=positive_int, metavar="N", help="most tokens of a caption"
+        "--max-length", type=positive_int, metavar="N", help="maximum number of tokens in a caption"
     )
 
 
@@ -98,22 +105,23 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--format",
         choices=_FORMS,
-        help="lines to read; an object a line, of path and captions of text and score; a list of "
-        "these objects; or a row for each caption, with the columns path, caption, score and error "
-        "(default: as --output ends, else console)",
+        help="output format: text for reading (console), one JSON object per image with its path "
+        "and captions (jsonl), a list of these objects (json), or one row per caption with the "
+        "columns path, caption, score and error (csv, tsv); default: chosen by the suffix of "
+        "--output, otherwise console",
     )
     group.add_argument(
         "--output",
         type=local_path,
         metavar="FILE",
-        help="results, written batch by batch (default: standard output)",
+        help="file to write the results to, batch by batch (default: standard output)",
     )
     group.add_argument(
         "--continue",
         dest="go_on",
         action="store_true",
-        help="add to an --output of jsonl: pictures with captions in it are left out, by their "
-        "path as it is written; those with an error are tried again",
+        help="append to an existing --output in jsonl format: images that already have captions "
+        "are skipped, and images with an error are tried again",
     )
 
 
@@ -201,7 +209,7 @@ def _form(wanted: "Form | None", output: Path | None) -> "Form":
         endings = ", ".join(filter(None, _ENDINGS))
         raise UserError(
             f"--output {output}: results are written to files that end in {endings}; choose one "
-            "of them, or say what to write with --format"
+            "of them, or set --format"
         )
     return _ENDINGS[suffix]
 
@@ -216,5 +224,5 @@ def _check_output(output: Path | None, form: "Form", *, go_on: bool) -> None:
     if output.is_dir():
         raise UserError(f"--output {output} is a directory; name a file in it")
     if output.is_file() and not go_on:
-        remedy = "give --continue to go on with it, or" if form == "jsonl" else "remove it, or"
+        remedy = "give --continue to append to it, or" if form == "jsonl" else "remove it, or"
         raise UserError(f"{output} exists; {remedy} name another --output")

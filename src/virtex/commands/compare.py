@@ -1,4 +1,4 @@
-"""`virtex compare`: runs that are equal but for the seed, as mean ± sample standard deviation."""
+"""`virtex compare`: runs that differ only in the seed, as mean ± sample standard deviation."""
 
 import argparse
 import json
@@ -11,9 +11,9 @@ _WIDTH = 100  # where there is no terminal
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Which runs, which numbers, which form."""
+    """Add the arguments of `virtex compare`."""
     parser.add_argument(
-        "runs", type=local_path, nargs="+", metavar="RUN", help="directory of a `virtex pretrain`"
+        "runs", type=local_path, nargs="+", metavar="RUN", help="run directory of `virtex pretrain`"
     )
     parser.add_argument(
         "--metric",
@@ -21,11 +21,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="extend",
         default=[],
         metavar="NAME",
-        help="names of scalars.jsonl (their last values) or of the numbers in results.json, such "
-        "as val/loss or report/true (default: losses of validation, and all results)",
+        help="metrics to compare: scalars in scalars.jsonl, of which the last value counts, or "
+        "numbers in results.json, such as val/loss or report/true (default: the validation losses "
+        "and all results)",
     )
     parser.add_argument(
-        "--json", action="store_true", help="print all values as JSON in place of a table"
+        "--json", action="store_true", help="print all values as JSON instead of a table"
     )
 
 

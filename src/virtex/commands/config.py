@@ -1,4 +1,4 @@
-"""`virtex config`: what a run would use, before it runs."""
+"""`virtex config`: the resolved configuration of a run."""
 
 import argparse
 import json
@@ -10,16 +10,18 @@ from virtex.errors import UserError
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `virtex config`."""
     parser.add_argument(
-        "config", type=local_path, nargs="?", metavar="FILE", help="YAML of the run"
+        "config", type=local_path, nargs="?", metavar="FILE", help="YAML configuration"
     )
     parser.add_argument(
         "overrides",
         nargs="*",
         metavar="KEY VALUE",
-        help="pairs on top of the file, such as OPTIM.LR 1e-3",
+        help="settings that override the file, such as OPTIM.LR 1e-3",
     )
     parser.add_argument(
-        "--json-schema", action="store_true", help="print the JSON schema of the file, for editors"
+        "--json-schema",
+        action="store_true",
+        help="print the JSON schema of the configuration, for use in editors",
     )
 
 
@@ -31,10 +33,10 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.json_schema:
         if arguments.config is not None:
-            raise UserError("--json-schema takes no FILE; leave one of them out")
+            raise UserError("--json-schema does not take a FILE; remove one of them")
         print(json.dumps(settings.json_schema(Config), indent=2))
     elif arguments.config is None:
-        raise UserError("expected FILE, the YAML of a run, or --json-schema")
+        raise UserError("expected a FILE with the YAML configuration, or --json-schema")
     else:
         print(settings.dump(settings.load(Config, arguments.config, arguments.overrides)), end="")
     return 0

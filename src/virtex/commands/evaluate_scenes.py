@@ -1,4 +1,4 @@
-"""`virtex evaluate-scenes`: are the captions of held-out scenes true, are the features good?"""
+"""`virtex evaluate-scenes`: the accuracy of captions and features on held-out scenes."""
 
 import argparse
 
@@ -12,25 +12,28 @@ from virtex.commands.progress import Progress
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Which checkpoint, which scenes, where to."""
+    """Add the arguments of `virtex evaluate-scenes`."""
     add_checkpoint_arguments(parser)
     parser.add_argument(
         "--scenes",
         type=local_path,
         required=True,
         metavar="DIR",
-        help="what `virtex synthesize` wrote",
+        help="output directory of `virtex synthesize`",
     )
     parser.add_argument(
         "--output",
         type=local_path,
         required=True,
         metavar="DIR",
-        help="for results.json, and a captioning model's captions.jsonl and captions.png; files of "
-        "these names are replaced",
+        help="directory for results.json and, for captioning models, captions.jsonl and "
+        "captions.png; existing files of these names are overwritten",
     )
     parser.add_argument(
-        "--images", type=int, default=100, help="held-out scenes to caption (default: 100)"
+        "--images",
+        type=int,
+        default=100,
+        help="number of held-out scenes to caption (default: 100)",
     )
     add_quiet_argument(parser)
 

@@ -28,47 +28,50 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument(
-        "source", type=local_path, metavar="SOURCE", help="the data set, as DATA.ROOT would name it"
+        "source", type=local_path, metavar="SOURCE", help="root directory of the data set"
     )
     parser.add_argument(
-        "output", type=local_path, metavar="OUTPUT", help="directory to make or go on in"
+        "output",
+        type=local_path,
+        metavar="OUTPUT",
+        help="directory for the shards; packing resumes if it holds part of them",
     )
     parser.add_argument(
         "--from",
         dest="kind",
         choices=("coco", "table", "folder"),
         required=True,
-        help="what SOURCE is: a directory as COCO's, a table of image files and captions, or a"
-        " directory with train/ and val/, of images with a text file beside each",
+        help="format of SOURCE: a COCO directory, a table of image files and captions, or a"
+        " directory with train/ and val/ that hold images, each with a text file of captions",
     )
     parser.add_argument(
         "--split",
         nargs="+",
         choices=("train", "val"),
         default=["train", "val"],
-        help="which to pack (default: both)",
+        help="splits to pack (default: both)",
     )
     parser.add_argument(
         "--labels",
         choices=("captions", "categories"),
         default="captions",
-        help="what to pack of COCO's annotations: captions, or the categories of objects for"
-        " multilabel classification (default: captions)",
+        help="annotations of COCO to pack: captions, or object categories for multilabel"
+        " classification (default: captions)",
     )
     parser.add_argument(
         "--samples-per-shard",
         type=positive_int,
         default=10000,
         metavar="N",
-        help="all but the last shard hold as many (default: %(default)s)",
+        help="number of samples in each shard but the last (default: %(default)s)",
     )
-    _add_pictures(parser.add_argument_group("pictures"))
+    _add_pictures(parser.add_argument_group("images"))
     parser.add_argument(
         "--workers",
         type=positive_int,
         default=os.cpu_count(),
         metavar="N",
-        help="processes, each of which writes whole shards (default: one a core)",
+        help="number of worker processes (default: one per core)",
     )
     add_quiet_argument(parser)
 
@@ -78,25 +81,25 @@ def _add_pictures(group: argparse._ArgumentGroup) -> None:
         "--short-side",
         type=positive_int,
         metavar="PIXELS",
-        help="shrink larger pictures to this shorter side, upright, as JPEG (default: copy the"
-        " files' bytes)",
+        help="downscale larger images to this length of the shorter side and store them as JPEG"
+        " (default: copy the files unchanged)",
     )
     group.add_argument(
         "--quality",
         type=positive_int,
         default=90,
-        help="of JPEG with --short-side, 1 to 100 (default: %(default)s)",
+        help="JPEG quality for --short-side, 1 to 100 (default: %(default)s)",
     )
     group.add_argument(
         "--skip-bad",
         action="store_true",
-        help="leave out pictures that cannot be read, and name them, in place of an error",
+        help="skip images that cannot be read, and report them, instead of stopping with an error",
     )
     add_image_limits(group)
     group.add_argument(
         "--no-check",
         action="store_true",
-        help="copy files without looking whether they can be decoded",
+        help="copy files without checking that they can be decoded",
     )
 
 

@@ -18,10 +18,10 @@ _RENAMED = {"--meet-within": "--rendezvous-timeout", "--stuck-after": "--watchdo
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The published flags, and those that keep a job of many processes in hand."""
-    what = parser.add_argument_group("what to train")
+    """Add the arguments of `virtex pretrain`."""
+    what = parser.add_argument_group("configuration")
     what.add_argument(
-        "--config", type=local_path, required=True, metavar="FILE", help="YAML of the run"
+        "--config", type=local_path, required=True, metavar="FILE", help="YAML configuration"
     )
     what.add_argument(
         "--config-override",
@@ -29,91 +29,105 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="extend",
         default=[],
         metavar="KEY VALUE",
-        help="settings on top of the YAML, such as OPTIM.BATCH_SIZE 64",
+        help="settings that override the YAML file, such as OPTIM.BATCH_SIZE 64",
     )
-    files = parser.add_argument_group("files")
+    files = parser.add_argument_group("output")
     files.add_argument(
         "--serialization-dir",
         type=local_path,
         metavar="DIR",
-        help="checkpoints, logs and curves (default: runs/NAME, after the YAML file's name)",
+        help="directory for checkpoints and logs (default: runs/NAME, where NAME is the name of "
+        "the YAML file)",
     )
     files.add_argument(
         "--checkpoint-every",
         type=positive_int,
         default=2000,
         metavar="N",
-        help="iterations between checkpoints, each after a validation (default: %(default)s)",
+        help="validate and save a checkpoint every N iterations (default: %(default)s)",
     )
     files.add_argument(
         "--keep-recent",
         type=non_negative_int,
         metavar="N",
-        help="keep only the N newest checkpoints, or all with 0 (default: the newest 3 and one "
-        "every 25,000 iterations)",
+        help="keep only the N newest checkpoints, or all if N is 0 (default: keep the newest 3 "
+        "and one every 25,000 iterations)",
     )
     files.add_argument(
         "--log-every",
         type=positive_int,
         default=20,
         metavar="N",
-        help="iterations between lines of progress (default: %(default)s)",
+        help="log training progress every N iterations (default: %(default)s)",
     )
     start = parser.add_mutually_exclusive_group()
     start.add_argument(
         "--resume-from",
         type=_checkpoint,
         metavar="FILE",
-        help="go on from this checkpoint, or from the newest of the directory: latest",
+        help="resume from this checkpoint; `latest` is the newest in the serialization directory",
     )
     start.add_argument(
         "--init-from",
         type=local_path,
         metavar="FILE",
-        help="begin a new run with a checkpoint's weights",
+        help="start a new run from the weights of a checkpoint",
     )
     parser.add_argument(
         "--accept-changed-data",
         action="store_true",
-        help="resume though image ids, captions or categories are not those of the checkpoint",
+        help="resume even if the image ids, captions or categories differ from those of the "
+        "checkpoint",
     )
-    machines = parser.add_argument_group("machines")
+    machines = parser.add_argument_group("distributed training")
     machines.add_argument(
         "--num-gpus-per-machine",
         type=non_negative_int,
         default=0,
         metavar="N",
-        help="0 trains on the CPU (default: %(default)s)",
+        help="number of GPUs per machine; 0 trains on the CPU (default: %(default)s)",
     )
-    machines.add_argument("--num-machines", type=positive_int, default=1, metavar="N")
-    machines.add_argument("--machine-rank", type=non_negative_int, default=0, metavar="N")
+    machines.add_argument(
+        "--num-machines",
+        type=positive_int,
+        default=1,
+        metavar="N",
+        help="number of machines (default: %(default)s)",
+    )
+    machines.add_argument(
+        "--machine-rank",
+        type=non_negative_int,
+        default=0,
+        metavar="N",
+        help="rank of this machine, from 0 (default: %(default)s)",
+    )
     machines.add_argument(
         "--dist-url",
         type=_tcp_url,
         default="tcp://127.0.0.1:23456",
         metavar="URL",
-        help="where the first machine listens (default: %(default)s)",
+        help="address at which the machine of rank 0 listens (default: %(default)s)",
     )
     machines.add_argument(
         "--max-restarts",
         type=non_negative_int,
         default=0,
         metavar="N",
-        help="when a process dies, start all of them anew up to N times, from the newest "
-        "checkpoint (default: %(default)s, the job ends)",
+        help="restart all processes from the newest checkpoint up to N times if a process fails "
+        "(default: %(default)s)",
     )
     machines.add_argument(
         "--cpu-workers",
         type=non_negative_int,
         default=0,
         metavar="N",
-        help="data-loading workers of each process (default: %(default)s)",
+        help="number of data loader workers per process (default: %(default)s)",
     )
-    trouble = parser.add_argument_group("trouble")
+    trouble = parser.add_argument_group("diagnosis")
     trouble.add_argument(
         "--preflight",
         action="store_true",
-        help="check all processes, say a verdict on each, and stop",
+        help="check the environment of all processes, report on each of them, and exit",
     )
     trouble.add_argument(
         "--rendezvous-timeout",
@@ -142,8 +156,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--debug-rank",
         type=non_negative_int,
         metavar="R",
-        help="open the debugger on process R, before the first iteration, at breakpoint() and at "
-        "an error; the others wait",
+        help="open the debugger in the process of rank R before the first iteration, at "
+        "breakpoint() and on an error, while the other processes wait",
     )
 
 
@@ -184,7 +198,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def checked_job(arguments: argparse.Namespace, *, processes: int) -> "Job":
-    """The job that the arguments ask for, of `processes` unless others have started them.
+    """The job that the arguments describe, of `processes` unless a launcher has started them.
 
     Raises `UserError` for what can be seen to be wrong before any process is started.
     """
@@ -233,7 +247,7 @@ def checked_job(arguments: argparse.Namespace, *, processes: int) -> "Job":
 
 
 def parse(words: Sequence[str], refused: Mapping[str, str], why: str) -> argparse.Namespace:
-    """What follows `--` of another command, as this one reads it; it says itself what is wrong.
+    """The arguments that follow `--` of another command; exits for those that are invalid.
 
     Raises `UserError` with `why` for a flag of `refused`, which has each one's name and flag.
     """

@@ -1,6 +1,6 @@
-"""`virtex quickstart`: from nothing to captions of held-out scenes, command by command.
+"""`virtex quickstart`: synthetic data, pretraining and evaluation, command by command.
 
-A step whose result is there already is not run again, and an interrupted training goes on.
+A step whose result exists is not run again, and an interrupted pretraining is resumed.
 """
 
 import argparse
@@ -32,22 +32,26 @@ class _Step:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Where everything goes, and which configuration."""
+    """Add the arguments of `virtex quickstart`."""
     parser.add_argument(
-        "directory", type=local_path, help="where scenes, vocabulary and run are put"
+        "directory", type=local_path, help="directory for the scenes, the vocabulary and the run"
     )
     parser.add_argument(
-        "--config", type=local_path, default=_CONFIG, metavar="FILE", help="default: %(default)s"
+        "--config",
+        type=local_path,
+        default=_CONFIG,
+        metavar="FILE",
+        help="YAML configuration (default: %(default)s)",
     )
     parser.add_argument(
         "--config-override",
         nargs="*",
         default=[],
         metavar="KEY VALUE",
-        help="settings on top of the YAML, such as OPTIM.NUM_ITERATIONS 300",
+        help="settings that override the YAML file, such as OPTIM.NUM_ITERATIONS 300",
     )
     parser.add_argument(
-        "--train", type=int, default=12000, help="scenes to train on (default: %(default)s)"
+        "--train", type=int, default=12000, help="number of training scenes (default: %(default)s)"
     )
 
 
@@ -70,7 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
     _check_same(directory, steps)
     for step in steps[:-1]:
         if step.result.exists():
-            print(f"\n{step.title}: {step.result} is there already", flush=True)
+            print(f"\n{step.title}: {step.result} exists already", flush=True)
         else:
             _run(step)
     # The report is quick, and the person wants to see it.

@@ -1,7 +1,7 @@
-"""`virtex slurm`: submits `virtex pretrain` to a cluster; stopped for others, it goes on later.
+"""`virtex slurm`: submits `virtex pretrain` to a cluster and requeues it until it is done.
 
-SLURM starts one process for each GPU, and they find each other by what srun tells them. When the
-job's time is nearly over, or it must make room, the run is saved and the job queued again.
+SLURM starts one process for each GPU, and they find each other by the environment of srun. When the
+job reaches its time limit or is preempted, the run is saved and the job is queued again.
 """
 
 import argparse
@@ -25,84 +25,100 @@ _LAUNCH = {
     "max_restarts": "--max-restarts",
     "debug_rank": "--debug-rank",
 }
-"""Flags of `virtex pretrain` that say what SLURM decides."""
+"""Flags of `virtex pretrain` for what SLURM decides."""
 
 _SITE = {
-    "partition": "P",
-    "account": "A",
-    "qos": "Q",
-    "constraint": "FEATURES",
-    "comment": "TEXT",
-    "mem": "SIZE",
+    "partition": ("NAME", "partition to submit to"),
+    "account": ("NAME", "account to charge"),
+    "qos": ("NAME", "quality of service"),
+    "constraint": ("FEATURES", "required features of the nodes"),
+    "comment": ("TEXT", "comment on the job"),
+    "mem": ("SIZE", "memory per node, such as 64G"),
 }
-"""Flags that go to sbatch as they are."""
+"""Flags that are passed to sbatch: what stands for the value, and the help."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the job asks for, where it is submitted to, and what it trains."""
-    job = parser.add_argument_group("what the job asks for")
-    job.add_argument("--nodes", type=positive_int, default=1, metavar="N")
+    """Add the arguments of `virtex slurm`."""
+    job = parser.add_argument_group("resources")
+    job.add_argument(
+        "--nodes",
+        type=positive_int,
+        default=1,
+        metavar="N",
+        help="number of nodes (default: %(default)s)",
+    )
     job.add_argument(
         "--gpus-per-node",
         type=non_negative_int,
         default=0,
         metavar="N",
-        help="each with a process; 0 trains on the CPU (default: %(default)s)",
+        help="number of GPUs per node, with one process each; 0 trains on the CPU (default: "
+        "%(default)s)",
     )
     job.add_argument(
         "--tasks-per-node",
         type=positive_int,
         metavar="N",
-        help="processes of a node without GPUs (default: 1)",
+        help="number of processes per node when training on CPUs (default: 1)",
     )
     job.add_argument(
         "--cpus-per-task",
         type=positive_int,
         metavar="N",
-        help="cores of a process (default: one more than --cpu-workers)",
+        help="number of cores per process (default: one more than --cpu-workers)",
     )
     job.add_argument(
-        "--time", type=positive_int, required=True, metavar="MINUTES", help="of one turn of the job"
+        "--time", type=positive_int, required=True, metavar="MINUTES", help="time limit"
     )
     job.add_argument(
         "--notice",
         type=positive_int,
         default=120,
         metavar="SECONDS",
-        help="before the time is over: save, and queue the job again (default: %(default)s)",
+        help="how long before the time limit to save the run and requeue the job (default: "
+        "%(default)s)",
     )
     job.add_argument(
         "--turns",
         type=positive_int,
         default=100,
         metavar="N",
-        help="how often it may run until its time is over (default: %(default)s)",
+        help="number of times that the job may run up to its time limit (default: %(default)s)",
     )
-    for name, value in _SITE.items():
-        job.add_argument(f"--{name}", type=_one_line, metavar=value, help="as sbatch has it")
-    job.add_argument("--job-name", type=_one_line, default="virtex", metavar="NAME")
-    where = parser.add_argument_group("where to")
+    for name, (value, summary) in _SITE.items():
+        job.add_argument(f"--{name}", type=_one_line, metavar=value, help=summary)
+    job.add_argument(
+        "--job-name",
+        type=_one_line,
+        default="virtex",
+        metavar="NAME",
+        help="name of the job (default: %(default)s)",
+    )
+    where = parser.add_argument_group("submission")
     where.add_argument(
         "--folder",
         type=local_path,
         metavar="DIR",
-        help="logs and what submitit keeps; all nodes must see it (default: slurm in the run's)",
+        help="directory for logs and the files of submitit, shared by all nodes (default: slurm "
+        "in the run directory)",
     )
     target = where.add_mutually_exclusive_group()
     target.add_argument(
-        "--dry-run", action="store_true", help="submit nothing; print the script for sbatch"
+        "--dry-run", action="store_true", help="print the script for sbatch without submitting it"
     )
     target.add_argument(
         "--cluster",
         choices=("slurm", "local", "debug"),
         default="slurm",
-        help="local: as a job on this machine; debug: in this process (default: %(default)s)",
+        help="where to run the job: on the SLURM cluster, on this machine (local) or in this "
+        "process (debug) (default: %(default)s)",
     )
     parser.add_argument(
         "pretrain_arguments",
         nargs="*",
         metavar="-- ARGUMENT",
-        help="after --: the arguments of virtex pretrain",
+        help="arguments of virtex pretrain",
     )
 
 
@@ -112,7 +128,7 @@ def run(arguments: argparse.Namespace) -> int:
     how = pretrain.parse(
         arguments.pretrain_arguments,
         _LAUNCH,
-        ": SLURM starts the processes; remove it, and say --nodes and --gpus-per-node before --",
+        ": SLURM starts the processes; remove it, and give --nodes and --gpus-per-node before --",
     )
     if how.serialization_dir is None:
         how.serialization_dir = Path("runs") / how.config.stem
@@ -150,8 +166,8 @@ def _tasks_per_node(arguments: argparse.Namespace) -> int:
         )
     if arguments.notice >= arguments.time * 60:
         raise UserError(
-            f"--notice {arguments.notice}: seconds, must be less than those of --time "
-            f"{arguments.time}, {arguments.time * 60}"
+            f"--notice {arguments.notice}: the notice must be shorter than --time "
+            f"{arguments.time}, which is {arguments.time * 60} seconds"
         )
     count: int = gpus or tasks or 1
     if arguments.cluster != "slurm" and arguments.nodes > 1:
@@ -192,7 +208,7 @@ def _task(words: list[str], run_directory: Path, gpus: int) -> "PretrainTask":
 
 
 def _parameters(arguments: argparse.Namespace, tasks: int, cores: int) -> dict[str, Any]:
-    """What submitit puts into the script for sbatch."""
+    """The parameters of the sbatch script, as submitit names them."""
     site = {name: getattr(arguments, name) for name in _SITE}
     gpus = {"gpus_per_node": arguments.gpus_per_node} if arguments.gpus_per_node else {}
     return {
@@ -231,21 +247,21 @@ def _submit(
     missing = [program for program in ("sbatch", "srun") if shutil.which(program) is None]
     if missing:
         raise UserError(
-            f"no {missing[0]} on this machine; submit on one of the cluster's, or look at the job "
-            "with --dry-run, or run it here with --cluster local"
+            f"{missing[0]} is not installed on this machine; submit from a login node of the "
+            "cluster, print the script with --dry-run, or run the job here with --cluster local"
         )
     executor = SlurmExecutor(folder, max_num_timeout=turns - 1)
     executor.update_parameters(**parameters)
     try:
         job = executor.submit(task)
     except (FailedJobError, FailedSubmissionError) as error:
-        raise RunError(f"sbatch did not take the job: {error}") from error
+        raise RunError(f"sbatch rejected the job: {error}") from error
     log = shlex.quote(str(job.paths.stdout))
     print(
         f"job {job.job_id} is queued: {parameters['nodes']} nodes of "
         f"{parameters['ntasks_per_node']} processes\n"
         f"run directory: {directory}\n"
-        f"logs: {job.paths.stdout} and .err; process 0 tells the progress\n"
+        f"logs: {job.paths.stdout} and .err; process 0 logs the progress\n"
         f"watch:   squeue --jobs {job.job_id}; tail -F {log}\n"
         f"cancel:  scancel {job.job_id}"
     )
@@ -253,7 +269,7 @@ def _submit(
 
 
 def _run_here(task: "PretrainTask", folder: Path, arguments: argparse.Namespace, tasks: int) -> int:
-    """The job without a cluster, to its end; its largest exit status."""
+    """Run the job to its end without a cluster; returns the largest exit status."""
     from submitit import DebugExecutor, LocalExecutor
     from submitit.core.utils import UncompletedJobError
 
@@ -271,7 +287,7 @@ def _run_here(task: "PretrainTask", folder: Path, arguments: argparse.Namespace,
     try:
         statuses: list[int] = job.results()
     except UncompletedJobError as error:
-        raise RunError(f"the job did not come to an end: {error}") from error
+        raise RunError(f"the job did not finish: {error}") from error
     status = max(statuses)
     if status:
         print(f"status {status}; see {job.paths.stderr}", file=sys.stderr)

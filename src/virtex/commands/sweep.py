@@ -1,7 +1,7 @@
 """`virtex sweep`: one configuration on several percentages of the images, with several seeds.
 
-Each run is a `virtex pretrain` of its own. What is done is not done again, and what was begun goes
-on; a run that fails does not keep the others from theirs.
+Each run is a `virtex pretrain` of its own. Finished runs are skipped and interrupted ones are
+resumed; a run that fails does not stop the others.
 """
 
 import argparse
@@ -28,13 +28,13 @@ _OWN = {
     "resume_from": "--resume-from",
     "init_from": "--init-from",
 }
-"""Flags of `virtex pretrain` that a sweep gives itself or that do not go with going on."""
+"""Flags of `virtex pretrain` that a sweep sets, or that contradict resuming."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What to train, on how much, where to, and how."""
+    """Add the arguments of `virtex sweep`."""
     parser.add_argument(
-        "--config", type=local_path, required=True, metavar="FILE", help="YAML of a run"
+        "--config", type=local_path, required=True, metavar="FILE", help="YAML configuration"
     )
     parser.add_argument(
         "--config-override",
@@ -42,14 +42,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="extend",
         default=[],
         metavar="KEY VALUE",
-        help="settings of all runs on top of the YAML",
+        help="settings that override the YAML file in all runs",
     )
     parser.add_argument(
         "--directory",
         type=local_path,
         required=True,
         metavar="DIR",
-        help="for the runs: DIR/percentage_10_seed_0, …",
+        help="directory for the runs, such as DIR/percentage_10_seed_0",
     )
     parser.add_argument(
         "--percentages",
@@ -57,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         required=True,
         metavar="P",
-        help="percent of the training images",
+        help="percentages of the training images to use",
     )
     parser.add_argument(
         "--seeds",
@@ -65,19 +65,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[0],
         metavar="N",
-        help="random seeds, each with every percentage (default: 0)",
+        help="random seeds; every percentage is run with every seed (default: 0)",
     )
     parser.add_argument(
         "--slurm",
         type=local_path,
         metavar="FILE",
-        help="run nothing; write a script for sbatch, whose array tasks are the runs",
+        help="write an sbatch script for a job array with one task per run, and run nothing",
     )
     parser.add_argument(
         "pretrain_flags",
         nargs="*",
         metavar="-- FLAG",
-        help="after --: further flags of virtex pretrain, such as --cpu-workers 4",
+        help="further flags of virtex pretrain, such as --cpu-workers 4",
     )
 
 
@@ -88,7 +88,7 @@ def run(arguments: argparse.Namespace) -> int:
     how = pretrain.parse(
         ["--config", "_", *arguments.pretrain_flags],
         _OWN,
-        " is for virtex pretrain, but a sweep says that itself or cannot pass it on; remove it",
+        " is set by the sweep itself or not supported in a sweep; remove it",
     )
     config, runs = sweeping.plan(
         arguments.config,
@@ -121,13 +121,13 @@ def _run_all(runs: "Sequence[SweepRun]", flags: Sequence[str]) -> int:
     for number, one in enumerate(runs, start=1):
         name = one.directory.name
         if one.finished:
-            results[name] = "was done already"
+            results[name] = "already done"
             continue
         words = ["pretrain", *flags, *one.arguments]
         print(f"\n[{number}/{len(runs)}] {name}:\n$ virtex {shlex.join(words)}", flush=True)
         status = _run([sys.executable, "-m", "virtex", *words])
         if status == STOPPED:
-            raise Stopped(f"{name} was stopped and is saved; repeat the command to go on with it")
+            raise Stopped(f"{name} was stopped and saved; repeat the command to resume it")
         ended = f"status {status}" if status > 0 else f"ended by signal {-status}"
         results[name] = f"failed: {ended}" if status else "done"
         if status:
@@ -140,8 +140,8 @@ def _run_all(runs: "Sequence[SweepRun]", flags: Sequence[str]) -> int:
     sys.stdout.flush()
     if failed:
         raise RunError(
-            f"{len(failed)} of {len(runs)} runs failed, see above; mend the cause and repeat the "
-            "command: what is done is not done again"
+            f"{len(failed)} of {len(runs)} runs failed, see above; fix the cause and repeat the "
+            "command, which skips finished runs"
         )
     if len(runs) > 1:
         print(f"Compare them:  virtex compare {shlex.quote(str(directory))}/percentage_*")
@@ -172,10 +172,10 @@ def _write_script(path: Path, script: str, runs: int) -> int:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(script, encoding="utf-8")
     print(
-        f"{path} holds the runs, {runs} in all, as tasks of an array. Nothing has been started.\n"
+        f"{path} runs the sweep as a job array of {runs} tasks. Nothing has been started.\n"
         f"Submit it:  sbatch {shlex.quote(str(path))}\n"
-        "with your site's options before its name, such as --time=24:00:00 --gpus=1. Submitted\n"
-        "again, it goes on with what is not done."
+        "with your site's options before its name, such as --time=24:00:00 --gpus=1. When it is\n"
+        "submitted again, finished runs are skipped and the others are resumed."
     )
     return 0
 

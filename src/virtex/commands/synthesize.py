@@ -13,36 +13,46 @@ TREES = ("coco", "imagefolder", "voc")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument(
-        "output", type=local_path, help="directory to make; DATA.ROOT of a scenes config"
+    parser.add_argument("output", type=local_path, help="directory to create, for DATA.ROOT")
+    counts = parser.add_argument_group("number of images")
+    counts.add_argument(
+        "--train", type=int, default=8000, help="training images in the COCO tree (default: 8000)"
     )
-    counts = parser.add_argument_group("how many pictures")
-    counts.add_argument("--train", type=int, default=8000, help="in train2017 (default: 8000)")
-    counts.add_argument("--val", type=int, default=500, help="in val2017, held out (default: 500)")
+    counts.add_argument(
+        "--val", type=int, default=500, help="held-out images in the COCO tree (default: 500)"
+    )
     counts.add_argument(
         "--evaluation-train",
         type=int,
         default=1200,
-        help="to train on, in the ImageFolder and in the VOC tree (default: 1200 each)",
+        help="training images in each of the ImageFolder and VOC trees (default: 1200)",
     )
     counts.add_argument(
         "--evaluation-val",
         type=int,
         default=600,
-        help="to test on, in the ImageFolder and in the VOC tree (default: 600 each)",
-    )
-    parser.add_argument("--size", type=int, default=80, help="side in pixels (default: 80)")
-    parser.add_argument(
-        "--max-objects", type=int, default=3, help="most objects in a picture, 1 to 3 (default: 3)"
+        help="test images in each of the ImageFolder and VOC trees (default: 600)",
     )
     parser.add_argument(
-        "--seed", type=int, default=0, help="another seed gives other scenes (default: 0)"
+        "--size", type=int, default=80, help="side length of the images in pixels (default: 80)"
     )
     parser.add_argument(
-        "--only", choices=TREES, action="append", help="write only this tree; may be repeated"
+        "--max-objects",
+        type=int,
+        default=3,
+        help="maximum number of objects in an image, 1 to 3 (default: 3)",
     )
     parser.add_argument(
-        "--overwrite", action="store_true", help="replace the scenes that an earlier run wrote"
+        "--seed", type=int, default=0, help="random seed of the scenes (default: 0)"
+    )
+    parser.add_argument(
+        "--only",
+        choices=TREES,
+        action="append",
+        help="write only this tree; can be given several times",
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace the scenes of an earlier call"
     )
     add_quiet_argument(parser)
 

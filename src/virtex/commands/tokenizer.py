@@ -22,30 +22,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=local_path,
         nargs="+",
         metavar="FILE",
-        help="captions: COCO annotations (.json), a table (.csv, .tsv) or a caption a line (.txt)",
+        help="file of captions: COCO annotations (.json), a table (.csv, .tsv) or plain text with "
+        "one caption per line (.txt)",
     )
     parser.add_argument(
         "--output",
         type=local_path,
         required=True,
         metavar="FILE",
-        help="the vocabulary to write, for DATA.TOKENIZER_MODEL",
+        help="SentencePiece model to write, for DATA.TOKENIZER_MODEL",
     )
     parser.add_argument(
         "--vocab-size",
         type=int,
         default=10000,
         metavar="N",
-        help="pieces, for DATA.VOCAB_SIZE (default: %(default)s)",
+        help="size of the vocabulary, for DATA.VOCAB_SIZE (default: %(default)s)",
     )
     parser.add_argument(
         "--column",
         default="caption",
         metavar="NAME",
-        help="the captions' column in a table (default: %(default)s)",
+        help="name of the caption column in tables (default: %(default)s)",
     )
     parser.add_argument(
-        "--overwrite", action="store_true", help="replace the output where it exists"
+        "--overwrite", action="store_true", help="overwrite the output file if it exists"
     )
 
 

@@ -1,4 +1,4 @@
-"""Every knob of a pretraining run: its type, range, default, unit and reason.
+"""The settings of a pretraining run: their types, ranges, defaults and descriptions.
 
 A key in YAML is the field's name in upper case (`config.optim.clip_grad_norm` is
 `OPTIM.CLIP_GRAD_NORM`). Values are frozen. Nothing heavy is imported, so that a mistake is found
@@ -41,19 +41,26 @@ Transforms = Annotated[tuple[str, ...], parsed_by(parse_transforms)]
 
 
 class MaskedLM(Section):
-    """Which tokens of a caption masked language modelling predicts, and what stands there."""
+    """Which tokens of a caption masked language modelling predicts, and their replacements."""
 
     mask_proportion: float = Field(
-        default=0.15, gt=0, le=1, description="Share of a caption's tokens to predict, rounded up."
+        default=0.15,
+        gt=0,
+        le=1,
+        description="Fraction of the tokens of a caption to predict, rounded up.",
     )
     mask_probability: float = Field(
-        default=0.85, ge=0, le=1, description="That such a token is replaced by [MASK]."
+        default=0.85,
+        ge=0,
+        le=1,
+        description="Probability that a token to predict is replaced by [MASK].",
     )
     replace_probability: float = Field(
         default=0.10,
         ge=0,
         le=1,
-        description="That it is replaced by another token at random; else it stays.",
+        description="Probability that a token to predict is replaced by a random token; otherwise "
+        "it is kept.",
     )
 
     @model_validator(mode="after")
@@ -72,33 +79,36 @@ class MaskedLM(Section):
 
 
 class Data(Section):
-    """Images, captions, and how they become examples."""
+    """The data set and its preprocessing."""
 
     format: Literal["coco", "table", "shards"] = Field(
         default="coco",
-        description="What ROOT holds: COCO's annotations/, train2017/ and val2017/; a table of "
-        "image files and captions; or train/ and val/ with tar shards, as `virtex pack`, "
-        "WebDataset and img2dataset write them.",
+        description="Format of the data in ROOT: COCO, with annotations/, train2017/ and "
+        "val2017/; a table of image files and captions; or tar shards in train/ and val/, as "
+        "written by `virtex pack`, WebDataset and img2dataset.",
     )
     root: str = Field(
         default="datasets/coco",
         min_length=1,
-        description="Directory of the data; of shards also an address such as "
+        description="Root directory of the data; for shards also an address such as "
         "s3://bucket/directory.",
     )
     cache_dir: LocalPath | None = Field(
         default=None,
-        description="Directory for what was fetched from an address, and for indexes of shards "
-        "that cannot be written beside them; null for virtex/ in the user's cache.",
+        description="Directory for files fetched from an address, and for indexes of shards that "
+        "cannot be written beside them; null selects virtex/ in the user's cache directory.",
     )
     cache_gb: float = Field(
-        default=50.0, gt=0, description="Most 10^9 bytes of fetched data to keep there."
+        default=50.0,
+        gt=0,
+        description="Maximum size of the fetched data in CACHE_DIR, in units of 10^9 bytes.",
     )
     shuffle_window: int = Field(
         default=131072,
         ge=1,
-        description="Samples of shards that are shuffled together, in whole shards, which are "
-        "shuffled before; coco and table are shuffled as a whole.",
+        description="Number of samples of shards that are shuffled together, after the order of "
+        "the shards is shuffled; rounded to whole shards. The formats coco and table are always "
+        "shuffled globally.",
     )
     tokenizer_model: LocalPath = Field(
         default=Path("datasets/vocab/coco_10k.model"),
@@ -107,13 +117,13 @@ class Data(Section):
     vocab_size: int = Field(
         default=10000,
         ge=1,
-        description="Pieces in the vocabulary; must agree with the tokenizer's. Of multilabel "
-        "classification the categories and the background: 81 for COCO.",
+        description="Size of the vocabulary, which must match the tokenizer. For multilabel "
+        "classification it is the number of categories plus the background: 81 for COCO.",
     )
     unk_index: int = Field(
         default=0,
         ge=0,
-        description="Id of unknown pieces in the tokenizer; also fills up short captions.",
+        description="Id of unknown tokens, which is also used to pad short captions.",
     )
     sos_index: int = Field(default=1, ge=0, description="Id of [SOS], which begins a caption.")
     eos_index: int = Field(default=2, ge=0, description="Id of [EOS], which ends a caption.")
@@ -121,51 +131,56 @@ class Data(Section):
         default=3, ge=0, description="Id of [MASK], which hides a token in masked_lm."
     )
     image_crop_size: int = Field(
-        default=224, ge=32, description="Pixels a side; at least the backbone's stride, 32."
+        default=224,
+        ge=32,
+        description="Side length of the input images in pixels; at least 32, the stride of the "
+        "backbone.",
     )
     max_caption_length: int = Field(
         default=30,
         ge=3,
-        description="Tokens with [SOS] and [EOS]; the rest is cut, to bound memory and time.",
+        description="Maximum number of tokens in a caption, with [SOS] and [EOS]; longer captions "
+        "are truncated to bound memory and time.",
     )
     use_percentage: float = Field(
         default=100.0,
         gt=0,
         le=100,
-        description="Percent of the training images, to study less data; RANDOM_SEED and the "
-        "image ids alone decide which.",
+        description="Percentage of the training images to use, for studies with less data. The "
+        "choice depends only on RANDOM_SEED and the image ids.",
     )
     subset_manifest: LocalPath | None = Field(
         default=None,
-        description="The subset.json of a run, or a list of your own: train on these images, "
-        "whatever the seed.",
+        description="File that lists the images to train on, whatever the seed: the subset.json "
+        "of a run, or a list of your own.",
     )
     use_single_caption: bool = Field(
         default=False,
-        description="Only the first caption of a training image, in place of one at random.",
+        description="Use only the first caption of a training image instead of a random one.",
     )
     masked_lm: MaskedLM = MaskedLM()
     image_transform_train: Transforms = Field(
         default=("random_resized_crop", "horizontal_flip", "color_jitter", "normalize"),
-        description="In order; arguments as in \"random_resized_crop::{'scale': (0.08, 1.0)}\".",
+        description="Transforms of training images, in order. Arguments are written as in "
+        "\"random_resized_crop::{'scale': (0.08, 1.0)}\".",
     )
     image_transform_val: Transforms = Field(
         default=("smallest_resize", "center_crop", "normalize"),
-        description="In order, for validation.",
+        description="Transforms of validation images, in order.",
     )
     on_bad_image: Literal["error", "skip"] = Field(
         default="error",
-        description="An image that cannot be read stops the run, or is named and left out; "
-        "training then takes the next one in its place.",
+        description="What to do with an image that cannot be read: stop the run (error), or "
+        "report it and use the next image in its place (skip).",
     )
     max_pixels: int = Field(
         default=178_956_970,
         ge=1,
-        description="Of one image: a small file can unpack to more than the memory. Each takes "
-        "up to 15 bytes.",
+        description="Maximum number of pixels in an image, as a small file can decode to more "
+        "than fits in memory. Reading an image takes up to 15 bytes per pixel.",
     )
     max_image_mb: int = Field(
-        default=256, ge=1, description="Megabytes (2^20 bytes) of one image file, as it is stored."
+        default=256, ge=1, description="Maximum size of an image file in MiB."
     )
 
     @property
@@ -201,30 +216,34 @@ class Data(Section):
 
 
 class Visual(Section):
-    """The backbone: what pretraining is for."""
+    """The visual backbone."""
 
     name: Annotated[str, parsed_by(parse_network)] = Field(
         default="torchvision::resnet50",
-        description="Any ResNet, ResNeXt, wide ResNet, RegNet, ConvNeXt or ViT of torchvision: "
-        "`torchvision::NAME`. A ViT needs a DATA.IMAGE_CROP_SIZE that divides into its patches.",
+        description="Name of the network, `torchvision::NAME`: any ResNet, ResNeXt, wide ResNet, "
+        "RegNet, ConvNeXt or ViT of torchvision. A ViT needs a DATA.IMAGE_CROP_SIZE that is "
+        "divisible by its patch size.",
     )
     feature_size: int = Field(
         default=2048,
         ge=1,
-        description="Channels of the features: 2048, and 512 for ResNet-18 and -34; of other "
-        "families a wrong value is answered with the right one.",
+        description="Number of channels of the features: 2048, or 512 for ResNet-18 and "
+        "ResNet-34. For other families the error for a wrong value names the right one.",
     )
     pretrained: bool | LocalPath = Field(
         default=False,
-        description="Start from ImageNet weights: true for torchvision's, or the path of a file of "
-        "the network's weights or a checkpoint of virtex. A ViT's positions are interpolated to "
-        "the image size.",
+        description="Initial weights: true for the ImageNet weights of torchvision, or the path "
+        "of a file with weights of the network or of a checkpoint of virtex. The position "
+        "embeddings of a ViT are interpolated to the image size.",
     )
-    frozen: bool = Field(default=False, description="Keep its weights and statistics as they are.")
+    frozen: bool = Field(
+        default=False, description="Freeze the weights and batch norm statistics of the backbone."
+    )
     zero_init_residual: bool = Field(
         default=True,
-        description="Let every residual branch start at zero, as published. It steadies long "
-        "runs; runs of minutes learn faster without. No effect on RegNet, ConvNeXt and ViT.",
+        description="Initialize every residual branch to zero, as published. This stabilizes long "
+        "runs; runs of minutes learn faster without it. It has no effect on RegNet, ConvNeXt and "
+        "ViT.",
     )
 
     @property
@@ -239,16 +258,16 @@ class Textual(Section):
     name: Annotated[str, parsed_by(parse_architecture)] = Field(
         default="transdec_postnorm::L1_H2048_A32_F8192",
         description=(
-            "transdec_postnorm or transdec_prenorm (where layers normalise), then layers, width, "
-            "heads and feed-forward width; none for the classification tasks."
+            "Architecture: transdec_postnorm or transdec_prenorm, followed by the number of layers "
+            "(L), width (H), heads (A) and feed-forward width (F); none for classification tasks."
         ),
     )
-    dropout: float = Field(default=0.1, ge=0, lt=1, description="Probability, against overfitting.")
+    dropout: float = Field(default=0.1, ge=0, lt=1, description="Dropout probability.")
     initial_std: float = Field(
         default=0.02,
         gt=0,
         description="Standard deviation of the initial weights. The published value suits widths "
-        "of 1024 and more; a narrow head passes too little of the image on with it.",
+        "of 1024 and more; with it a narrow head propagates too little of the image.",
     )
 
     @property
@@ -262,20 +281,19 @@ class Decoder(Section):
 
     name: Literal["beam_search", "nucleus_sampling"] = Field(
         default="beam_search",
-        description="The likeliest captions, or one caption drawn at random with RANDOM_SEED.",
+        description="Decoding method: beam search for the most likely captions, or nucleus "
+        "sampling with RANDOM_SEED.",
     )
-    beam_size: int = Field(
-        default=5, ge=1, description="Captions that beam search follows at a time."
-    )
+    beam_size: int = Field(default=5, ge=1, description="Number of beams in beam search.")
     nucleus_size: float = Field(
         default=0.9,
         gt=0,
         le=1,
-        description="Probability of the likeliest tokens together, from which nucleus sampling "
-        "draws the next one.",
+        description="Cumulative probability of the most likely tokens, from which nucleus "
+        "sampling draws the next one.",
     )
     max_decoding_steps: int = Field(
-        default=30, ge=2, description="Tokens of a predicted caption, with [SOS]."
+        default=30, ge=2, description="Maximum number of tokens in a predicted caption, with [SOS]."
     )
 
 
@@ -322,62 +340,77 @@ class Model(Section):
 class Lookahead(Section):
     """Slow weights that follow the fast ones (Zhang et al. 2019, arXiv 1907.08610)."""
 
-    use: bool = Field(default=True, description="Wrap the optimizer, for a steadier course.")
+    use: bool = Field(default=True, description="Use Lookahead around the optimizer.")
     alpha: float = Field(
-        default=0.5, gt=0, le=1, description="Share of the way to the fast weights."
+        default=0.5,
+        gt=0,
+        le=1,
+        description="Step size of the slow weights towards the fast weights, as a fraction.",
     )
     steps: int = Field(
-        default=5, ge=1, description="Iterations between two moves of the slow weights."
+        default=5, ge=1, description="Number of iterations between updates of the slow weights."
     )
 
 
 class Optim(Section):
-    """How weights change."""
+    """The optimizer and its schedule."""
 
-    optimizer_name: Literal["sgd", "adamw"] = Field(default="sgd", description="The update rule.")
+    optimizer_name: Literal["sgd", "adamw"] = Field(default="sgd", description="Optimizer.")
     sgd_momentum: float = Field(
-        default=0.9, ge=0, lt=1, description="Of sgd; adamw has its own averages."
+        default=0.9, ge=0, lt=1, description="Momentum of sgd; adamw does not use it."
     )
-    weight_decay: float = Field(default=1e-4, ge=0, description="Pull of the weights towards zero.")
+    weight_decay: float = Field(default=1e-4, ge=0, description="Weight decay.")
     no_decay: Annotated[str, parsed_by(parse_pattern)] = Field(
         default=".*textual.(embedding|transformer).*(norm.*|bias)",
-        description="Regular expression: parameters whose name begins with it are not decayed.",
+        description="Regular expression for parameters without weight decay, matched at the "
+        "beginning of their names.",
     )
     clip_grad_norm: float = Field(
-        default=10.0, gt=0, description="Largest norm of all gradients; a huge value clips nothing."
+        default=10.0,
+        gt=0,
+        description="Maximum norm of the gradient over all parameters; a huge value disables "
+        "clipping.",
     )
     lookahead: Lookahead = Lookahead()
     batch_size: int = Field(
-        default=256, ge=1, description="Images an iteration, over all processes."
+        default=256, ge=1, description="Number of images per iteration, over all processes."
     )
     accumulate: int = Field(
         default=1,
         ge=1,
-        description="Parts in which a process computes its images, one after the other: less "
-        "memory, the same gradient but for batch norm, whose statistics are each part's.",
+        description="Number of microbatches into which each process splits its images, to save "
+        "memory. The gradient is the same, except that batch norm computes its statistics per "
+        "microbatch.",
     )
     cnn_lr: float = Field(default=0.2, ge=0, description="Peak learning rate of the backbone.")
-    lr: float = Field(default=1e-3, ge=0, description="Peak learning rate of all else.")
-    num_iterations: int = Field(default=500000, ge=1, description="Length of the run.")
+    lr: float = Field(default=1e-3, ge=0, description="Peak learning rate of all other parameters.")
+    num_iterations: int = Field(
+        default=500000, ge=1, description="Number of iterations of the run."
+    )
     warmup_steps: int = Field(
-        default=10000, ge=0, description="Iterations in which the rates grow from 0 to their peak."
+        default=10000,
+        ge=0,
+        description="Number of iterations in which the learning rates grow from 0 to their peak.",
     )
     lr_decay_name: Literal["none", "linear", "cosine", "multistep"] = Field(
-        default="cosine", description="How the rates fall after the warm-up."
+        default="cosine", description="Decay of the learning rates after the warm-up."
     )
     lr_steps: tuple[Annotated[int, Field(ge=1)], ...] = Field(
         default=(),
-        description="Iterations at which multistep lowers the rates; increasing, none within the "
-        "warm-up or beyond the run.",
+        description="Iterations at which multistep lowers the learning rates: in increasing "
+        "order, after the warm-up and before the end of the run.",
     )
     lr_gamma: float = Field(
-        default=0.1, gt=0, le=1, description="Factor of the rates at each LR_STEPS."
+        default=0.1,
+        gt=0,
+        le=1,
+        description="Factor by which the learning rates are multiplied at each of LR_STEPS.",
     )
     max_nonfinite_steps: int = Field(
         default=10,
         ge=1,
-        description="Iterations in a row that are left out because their gradient is not finite; "
-        "one more stops the run.",
+        description="Maximum number of consecutive iterations that are skipped because their "
+        "gradient is not finite; one more stops the run.",
     )
 
     @model_validator(mode="after")
@@ -434,26 +467,32 @@ class Config(Section):
     """A pretraining run of virtex."""
 
     random_seed: int = Field(
-        default=0, ge=0, lt=2**32, description="Of weights, order, augmentation and dropout."
+        default=0,
+        ge=0,
+        lt=2**32,
+        description="Random seed of the initial weights, the data order, augmentation and dropout.",
     )
     amp: bool = Field(
-        default=True, description="Mixed precision: bfloat16 or float16 where it is faster."
+        default=True,
+        description="Train in mixed precision, in bfloat16 or float16, where it is faster.",
     )
     cudnn_deterministic: bool = Field(
         default=False,
-        description="Only deterministic kernels of cuDNN; other operations may still differ.",
+        description="Use only deterministic cuDNN kernels; other operations may still be "
+        "nondeterministic.",
     )
     cudnn_benchmark: bool = Field(
-        default=True, description="Try cuDNN's kernels and keep the fastest."
+        default=True, description="Benchmark the cuDNN kernels and use the fastest."
     )
     sync_bn: bool = Field(
         default=False,
-        description="Batch norm's statistics over all processes; else, as published, each "
-        "process's own, and those of the first are saved.",
+        description="Synchronize batch norm statistics over all processes. Otherwise, as "
+        "published, each process has its own, and those of the first are saved.",
     )
     channels_last: bool = Field(
         default=True,
-        description="Memory layout of the backbone: faster, and changes rounding only.",
+        description="Use the channels-last memory layout in the backbone, which is faster and "
+        "changes only rounding.",
     )
     data: Data = Data()
     model: Model = Model()

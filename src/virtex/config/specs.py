@@ -139,7 +139,9 @@ def parse_transform(text: str) -> TransformSpec:
     name, separator, written = text.partition("::")
     known = _TRANSFORMS.get(name)
     if known is None:
-        raise ValueError(f"{name!r} is no transform; expected one of {', '.join(_TRANSFORMS)}")
+        raise ValueError(
+            f"{name!r} is an unknown transform; expected one of {', '.join(_TRANSFORMS)}"
+        )
     arguments: dict[str, float | tuple[float, ...]]
     arguments = {argument: allowed.default for argument, allowed in known.items()}
     for argument, value in _literal(written).items() if separator else ():
@@ -184,7 +186,7 @@ def _literal(text: str) -> dict[str, object]:
         value = None
     if not isinstance(value, dict):
         raise ValueError(
-            f"{text[:_MOST_CHARACTERS]!r} is no literal dictionary; "
+            f"{text[:_MOST_CHARACTERS]!r} is not a dictionary literal; "
             "expected arguments such as {'scale': (0.08, 1.0)}"
         )
     return value
