@@ -13,11 +13,12 @@ from virtex.config import loading as settings
 from virtex.config.schema import Config
 
 REPOSITORY = Path(__file__).parent.parent
-PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
+PAGES = [*REPOSITORY.glob("*.md"), *sorted((REPOSITORY / "docs").rglob("*.md"))]
 PUBLISHED = json.loads((REPOSITORY / "tests" / "parity" / "configs.json").read_text())
 MODELS = (REPOSITORY / "docs" / "models.md").read_text(encoding="utf-8")
 SCALING = scaling.PAGE.read_text(encoding="utf-8")
 FAILURES = (REPOSITORY / "docs" / "failures.md").read_text(encoding="utf-8")
+ARCHITECTURE = (REPOSITORY / "docs" / "architecture.md").read_text(encoding="utf-8")
 
 
 def rows(page):
@@ -43,6 +44,13 @@ def test_links_inside_the_repository_lead_somewhere(page):
     links = re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8"))
     inside = [link for link in links if "://" not in link]
     assert [link for link in inside if not (page.parent / link).exists()] == []
+
+
+def test_the_architecture_page_has_every_room():
+    package = REPOSITORY / "src" / "virtex"
+    rooms = {path.parent.name for path in package.glob("*/__init__.py")}
+    rooms |= {path.stem for path in package.glob("*.py")}
+    assert rooms - set(re.findall(r"`([a-z_]+)`", ARCHITECTURE)) == set()
 
 
 def test_the_models_page_has_every_published_config_with_its_parameters():
