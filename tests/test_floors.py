@@ -29,7 +29,7 @@ MAY_IMPORT = {
 }
 MAY_IMPORT["errors"] = MAY_IMPORT["files"] = {"errors"}
 # Arrows that go up and await a split of their modules.
-for one in ("checkpoints", "data", "training"):
+for one in ("checkpoints", "training"):
     MAY_IMPORT[one] |= {"build"}
 
 # Library → the only files that may import it.

@@ -13,11 +13,14 @@ from torch import nn
 
 from virtex.config.schema import Config, Data
 from virtex.data.contents import WholeSplit
+from virtex.data.images import OnBadImage
+from virtex.data.remote.store import open_store
 from virtex.data.shards.reader import Shards, open_shards
-from virtex.data.shards.store import cache_directory, open_store
+from virtex.data.shards.store import cache_directory
 from virtex.data.sources.coco import CocoCaptions
 from virtex.data.sources.coco_objects import CocoCategories
 from virtex.data.sources.table import TableCaptions
+from virtex.data.sources.text_folder import TextFolder
 from virtex.decoding.captioner import BeamSearch, Captioner, NucleusSampling, Strategy
 from virtex.errors import UserError
 from virtex.models.backbone import Backbone
@@ -119,6 +122,28 @@ def _of_objects(config: Config) -> Loading:
     check_vocabulary(config, categories, f"of objects in {data.root}")
     encoder = CategoryEncoder()
     return Loading(categories, training, validation, encoder, encoder)
+
+
+def source(
+    kind: Literal["coco", "table", "folder"],
+    root: str,
+    split: str,
+    *,
+    with_categories: bool,
+    skip_bad: bool,
+) -> tuple[ReportedRecords, tuple[str, ...] | None]:
+    """The records of a data set to pack, and the names of its categories if asked for.
+
+    Raises `UserError`.
+    """
+    on_bad_image: OnBadImage = "skip" if skip_bad else "error"
+    if kind == "folder":
+        return TextFolder(Path(root, split), on_bad_image), None
+    data = Data(format=kind, root=root, on_bad_image=on_bad_image)
+    if with_categories:
+        objects = category_records(data, split)
+        return objects, objects.categories
+    return caption_records(data, split), None
 
 
 def caption_records(data: Data, split: str) -> ReportedRecords:

@@ -28,6 +28,14 @@ except ImportError:  # no wheel for this machine: Pillow decodes the same pixels
 OnBadImage = Literal["error", "skip"]
 PixelArray = npt.NDArray[np.uint8]
 
+IMAGE_EXTENSIONS = frozenset(
+    (
+        *("jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "bmp", "tif", "tiff"),
+        *("jp2", "ppm", "pgm", "avif"),
+    )
+)
+"""How the names of image files end, in lower case, wherever the name is all that is known."""
+
 _JPEG_START = b"\xff\xd8\xff"
 _COMMON = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "JPEG2000", "PPM")
 # Pillow gives PostScript to Ghostscript, which executes it, and opens whatever an IPTC file holds,

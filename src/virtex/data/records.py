@@ -1,6 +1,7 @@
 """What a data set gives: records of an image and what is known of it, by position."""
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -9,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from virtex.data.images import Picture
+
+_encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,17 @@ class Record:
     picture: Picture
     captions: tuple[str, ...] = ()
     categories: tuple[int, ...] = ()
+
+
+def record_json(image_id: int, captions: Sequence[str], categories: Sequence[int] | None) -> bytes:
+    """The JSON that a shard holds of a record, equal for equal records.
+
+    `categories` is None in a data set of captions.
+    """
+    values: dict[str, object] = {"image_id": image_id, "captions": captions}
+    if categories is not None:
+        values["categories"] = categories
+    return _encode(values).encode()
 
 
 class Records(Protocol):

@@ -14,7 +14,8 @@ from moto.server import ThreadedMotoServer
 from tests.data.faulty_server import serve
 
 from virtex.data.remote.directory import Retries
-from virtex.data.remote.store import RemoteStatistics, RemoteStore
+from virtex.data.remote.store import RemoteStatistics, RemoteStore, open_store
+from virtex.data.shards.store import LocalStore
 from virtex.errors import RunError, UserError
 
 MIB = 1 << 20
@@ -459,3 +460,10 @@ def test_pauses_grow_spread_and_repeat():
         assert longest / 2 <= pause <= longest
     assert pauses == [retries.pause(attempt, "s3://a") for attempt in (1, 2, 3, 4)]
     assert retries.pause(1, "s3://b") != pauses[0]
+
+
+def test_a_path_is_read_where_it_lies_and_an_address_through_the_cache(tmp_path):
+    local = open_store(str(tmp_path), cache_dir=tmp_path, cache_gb=1)
+    assert isinstance(local, LocalStore)
+    assert local.root == str(tmp_path)
+    assert isinstance(open_store("s3://bucket/a", cache_dir=tmp_path, cache_gb=1), RemoteStore)

@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.data.tars import tar
 
+from virtex.data.plain_text import NotTextError
 from virtex.data.shards import sample_text
 from virtex.data.shards.store import MemoryStore
 from virtex.data.shards.tar_index import ROW, TarIndex, index_tar, read_index
 from virtex.data.shards.tar_members import TarStream, tar_members
-from virtex.data.sources.plain_text import NotTextError
 from virtex.errors import UserError
 
 

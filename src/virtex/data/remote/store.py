@@ -21,6 +21,7 @@ import numpy as np
 
 from virtex.data.remote.cache import CachedFile, FileCache
 from virtex.data.remote.directory import HTTP, PART, RemoteDirectory, Retries, UnreachableError
+from virtex.data.shards.store import LocalStore, Store
 from virtex.data.shared_strings import shared
 from virtex.errors import RunError, UserError
 
@@ -215,6 +216,16 @@ class RemoteStore:
         if content.digest not in (None, sha256.hexdigest(), f"{crc32:08x}"):
             raise _MismatchError
         self._count("files")
+
+
+def open_store(root: str, *, cache_dir: Path, cache_gb: float) -> Store:
+    """Open the directory `root`, a path or an address such as `s3://bucket/directory`.
+
+    Files from an address are kept in `cache_dir`, up to `cache_gb` (10^9 bytes).
+    """
+    if "://" not in root:
+        return LocalStore(root)
+    return RemoteStore(root, cache_dir=cache_dir, cache_bytes=int(cache_gb * 1e9))
 
 
 @dataclass(frozen=True)

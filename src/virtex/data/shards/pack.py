@@ -8,15 +8,13 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import cv2
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from virtex.build.data import ReportedRecords, caption_records, category_records
-from virtex.config.schema import Data
-from virtex.data.images import DEFAULT_LIMITS, BadImage, ImageLimits, OnBadImage
+from virtex.data.images import DEFAULT_LIMITS, BadImage, ImageLimits
 from virtex.data.records import Records
 from virtex.data.shards.manifest import (
     MANIFEST,
@@ -28,7 +26,6 @@ from virtex.data.shards.manifest import (
 from virtex.data.shards.store import LocalStore
 from virtex.data.shards.tar_index import SUFFIX, TarIndex, read_index
 from virtex.data.shards.writer import Packing, write_shard
-from virtex.data.sources.text_folder import TextFolder
 from virtex.errors import RunError, UserError
 
 SETTINGS = "pack.json"
@@ -60,25 +57,6 @@ class PackJob:
     def name(self, shard: int) -> str:
         """The name of a tar file; names sort as numbers do."""
         return f"{shard:0{max(5, len(str(self.shards - 1)))}}.tar"
-
-
-def source(
-    kind: Literal["coco", "table", "folder"],
-    root: str,
-    split: str,
-    *,
-    with_categories: bool,
-    skip_bad: bool,
-) -> tuple[ReportedRecords, tuple[str, ...] | None]:
-    """The records of a data set, and the categories' names if asked for; raises UserError."""
-    on_bad_image: OnBadImage = "skip" if skip_bad else "error"
-    if kind == "folder":
-        return TextFolder(Path(root, split), on_bad_image), None
-    data = Data(format=kind, root=root, on_bad_image=on_bad_image)
-    if with_categories:
-        objects = category_records(data, split)
-        return objects, objects.categories
-    return caption_records(data, split), None
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,9 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from virtex.data.content_rows import CONTENT_ROW
+from virtex.data.contents import CONTENT_ROW
 from virtex.data.images import BadImage, OnBadImage
+from virtex.data.plain_text import CONVERT, NotTextError
 from virtex.data.records import Record
 from virtex.data.shards import sample_text
 from virtex.data.shards.indexing import manifest_and_home
@@ -26,7 +27,6 @@ from virtex.data.shards.sample_text import Kind, MalformedError, SampleText
 from virtex.data.shards.store import Store
 from virtex.data.shards.tar_index import KINDS, read_index
 from virtex.data.shards.tar_members import BLOCK, header_name
-from virtex.data.sources.plain_text import CONVERT, NotTextError
 from virtex.errors import RunError, UserError
 
 _REMEDY = {
@@ -134,6 +134,10 @@ class Shards:
         """Of each record, (N,), with ids as they are in the shard alone; reads all indexes."""
         shards = [self._rows(shard) for shard in range(len(self.shard_sizes))]
         return np.concatenate([_content_rows(rows) for rows in shards])
+
+    @property
+    def caption_count(self) -> None:
+        """None: counting the captions would mean reading all shards."""
 
     @property
     def image_ids(self) -> npt.NDArray[np.int64]:

@@ -2,16 +2,12 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from virtex.data.records import Record
-from virtex.data.sources.plain_text import NotTextError, decoded, undecodable
+from virtex.data.plain_text import NotTextError, decoded, undecodable
 
 Kind = Literal["json", "txt"]
-
-_encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class MalformedError(ValueError):
@@ -67,20 +63,6 @@ def parse(content: bytes, kind: Kind) -> SampleText:
         unusable=len(given) - len(captions) if isinstance(given, list) else 0,
         keys=() if captions or categories is not None else tuple(values),
     )
-
-
-def written(record: Record, *, with_categories: bool) -> bytes:
-    """The JSON of a record; equal for equal records."""
-    categories = record.categories if with_categories else None
-    return written_text(record.image_id, record.captions, categories)
-
-
-def written_text(image_id: int, captions: Sequence[str], categories: Sequence[int] | None) -> bytes:
-    """The JSON of a record's parts; None where it has no categories."""
-    values: dict[str, object] = {"image_id": image_id, "captions": captions}
-    if categories is not None:
-        values["categories"] = categories
-    return _encode(values).encode()
 
 
 def hashed_id(*identity: object) -> int:

@@ -197,19 +197,6 @@ class MemoryStore:
         return True
 
 
-def open_store(root: str, *, cache_dir: Path, cache_gb: float) -> Store:
-    """The directory `root`, a path or an address such as `s3://bucket/directory`.
-
-    What comes from elsewhere is kept in `cache_dir`, up to `cache_gb` (10^9 bytes).
-    """
-    if "://" not in root:
-        return LocalStore(root)
-    # Here, because local data need none of it.
-    from virtex.data.remote.store import RemoteStore
-
-    return RemoteStore(root, cache_dir=cache_dir, cache_bytes=int(cache_gb * 1e9))
-
-
 def cache_directory(given: Path | None) -> Path:
     """The directory for what can be made again: `given`, or else the user's."""
     if given is not None:

@@ -14,12 +14,12 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from virtex.data.images import IMAGE_EXTENSIONS
+from virtex.data.plain_text import NotTextError
 from virtex.data.shards import sample_text
 from virtex.data.shards.sample_text import Kind, MalformedError, SampleText, hashed_id, key_id
 from virtex.data.shards.store import Store
 from virtex.data.shards.tar_members import TarMember, TarStream, tar_members
-from virtex.data.sources.image_files import IMAGE_EXTENSIONS
-from virtex.data.sources.plain_text import NotTextError
 from virtex.errors import UserError
 
 FORMAT = "virtex index 1"

@@ -19,8 +19,7 @@ from virtex.data.images import (
     content,
     read_content,
 )
-from virtex.data.records import Record, Records
-from virtex.data.shards.sample_text import written
+from virtex.data.records import Record, Records, record_json
 from virtex.data.shards.tar_index import IMAGES, KINDS, ROW, TarIndex, left_out
 from virtex.data.shards.tar_members import BLOCK
 from virtex.files import whole_file
@@ -113,7 +112,8 @@ def _add(
         return error
     key = f"{record.image_id:012}"
     image = shard.add(f"{key}.{extension}", data)
-    text = shard.add(f"{key}.json", written(record, with_categories=packing.with_categories))
+    categories = record.categories if packing.with_categories else None
+    text = shard.add(f"{key}.json", record_json(record.image_id, record.captions, categories))
     shard.rows.append((record.image_id, *image, *text, KINDS.index("json")))
     return None
 

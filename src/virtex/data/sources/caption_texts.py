@@ -4,8 +4,8 @@ import reprlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from virtex.data.plain_text import text_lines
 from virtex.data.sources.json_stream import list_items
-from virtex.data.sources.plain_text import text_lines
 from virtex.data.sources.separated_rows import DELIMITERS, separated_rows
 from virtex.errors import UserError
 

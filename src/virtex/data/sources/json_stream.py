@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
-from virtex.data.sources.plain_text import CONVERT, undecodable, undecodable_place
+from virtex.data.plain_text import CONVERT, undecodable, undecodable_place
 from virtex.errors import UserError
 
 _BLANK = " \t\r\n"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from virtex.data.sources.plain_text import CONVERT, text_lines, undecodable
+from virtex.data.plain_text import CONVERT, text_lines, undecodable
 from virtex.data.sources.separated_rows import DELIMITERS, IMAGE_COLUMNS, separated_rows
 from virtex.errors import UserError
 

@@ -9,12 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from virtex.data.images import BadImage, OnBadImage
+from virtex.data.images import IMAGE_EXTENSIONS, BadImage, OnBadImage
+from virtex.data.plain_text import CONVERT, NotTextError, decoded
 from virtex.data.shared_strings import StringPacker
 from virtex.data.sources.find_images import find_pictures
-from virtex.data.sources.image_files import IMAGE_EXTENSIONS
 from virtex.data.sources.image_list import CaptionColumns, CaptionedImages, finding, path_id
-from virtex.data.sources.plain_text import CONVERT, NotTextError, decoded
 from virtex.errors import UserError
 
 _TEXT = ".txt"
