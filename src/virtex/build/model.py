@@ -20,7 +20,7 @@ from virtex.data.images import ImageLimits
 from virtex.data.records import Records
 from virtex.data.remote.prefetcher import Prefetcher, watched
 from virtex.data.remote.shards import RemoteSplits, remote_splits
-from virtex.data.subset_manifest import SubsetManifest, training_subset
+from virtex.data.subset import SubsetManifest, training_subset
 from virtex.data.transforms import Transform
 from virtex.distributed.signals import Stopped
 from virtex.distributed.world import World

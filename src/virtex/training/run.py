@@ -22,7 +22,7 @@ from virtex.checkpoints.lock import locked
 from virtex.checkpoints.run_directory import Start
 from virtex.checkpoints.state import vocabulary_state
 from virtex.config import loading as settings
-from virtex.data import subset_manifest
+from virtex.data import subset
 from virtex.data.loader import lost_workers_as_errors
 from virtex.distributed.debugging import debugger
 from virtex.distributed.environment import find_place
@@ -378,7 +378,7 @@ def _prepare_directory(run: Run) -> None:
         checkpoint.remove_partial_files(job.directory)
         with whole_file(job.directory / directory.CONFIG) as file:
             file.write(settings.dump(job.config).encode())
-        subset_manifest.keep(job.directory / subset_manifest.SUBSET, run.parts.data.subset)
+        subset.write_or_remove(job.directory / subset.SUBSET, run.parts.data.subset)
         if job.init_from is not None and run.parts.fresh:
             # So that a run that ends before its first checkpoint goes on from these weights.
             _save(run, 0, validated=True)

@@ -19,7 +19,7 @@ from virtex.checkpoints.state import (
     saved_config,
 )
 from virtex.config.schema import Config
-from virtex.data import subset_manifest
+from virtex.data import subset
 from virtex.distributed.environment import find_place
 from virtex.distributed.preflight import Needs, facts, report, verdicts
 from virtex.distributed.shared_memory import free_shared_memory, too_little
@@ -114,7 +114,7 @@ def find_start(job: Job, data: build.Data, attempt: int) -> Start:
     change = None
     if saved_config(start.state).data.subset_manifest == job.config.data.subset_manifest:
         where = job.directory if resume_from == directory.LATEST else Path(resume_from).parent
-        change = subset_manifest.change(where / subset_manifest.SUBSET, data.subset)
+        change = subset.change(where / subset.SUBSET, data.subset)
     cautions = check_same_data(start.state, data.contents, change, accepted=job.accept_changed_data)
     return replace(start, notes=(*start.notes, *notes), cautions=tuple(cautions))
 

@@ -18,7 +18,7 @@ from virtex.data.shards.manifest import (
 )
 from virtex.data.shards.store import LocalStore, MemoryStore, Store
 from virtex.data.shards.tar_index import IMAGES, TarIndex, index_tar, read_index
-from virtex.errors import RunError, UserError
+from virtex.errors import RunError, UserError, first_few
 
 _REPORTED, _SHOWN = 20, 6
 
@@ -54,7 +54,7 @@ def manifest_and_home(store: Store, cache_dir: Path) -> tuple[ShardManifest, Sto
     manifest = read_manifest(home.read(MANIFEST), f"{home.root}/{MANIFEST}")
     if replaced:
         what = "shards were replaced since they were indexed, and were read again"
-        report = f"{len(replaced)} {what} ({', '.join(sorted(replaced)[:5])})"
+        report = f"{len(replaced)} {what} ({first_few(sorted(replaced))})"
         manifest = replace(manifest, report=(report, *manifest.report))
     return manifest, home
 

@@ -22,14 +22,13 @@ import numpy.typing as npt
 from virtex.data.shards.store import Store
 from virtex.data.shards.tar_index import SUFFIX, TarIndex
 from virtex.data.shared_strings import PackedStrings, StringPacker
-from virtex.errors import UserError
+from virtex.errors import UserError, first_few
 
 MANIFEST = "shards.json"
 FORMAT = "virtex shards 1"
 _NAME = re.compile(r"[^./\\\0][^/\\\0]*\.tar")
 _LISTS = ("names", "samples", "tar_bytes", "tar_sha256", "index_bytes", "index_sha256")
 _NUMBERS = ("samples", "tar_bytes", "index_bytes")
-_NAMED = 5
 Labels = Literal["captions", "categories"]
 
 
@@ -203,7 +202,7 @@ def check_shards(store: Store, manifest: ShardManifest) -> None:
     if missing:
         raise UserError(
             f"{len(missing)} of the {len(names)} shards of {store.root} are missing:"
-            f" {_named(missing)}; copy them again, or check DATA.ROOT"
+            f" {first_few(missing)}; copy them again, or check DATA.ROOT"
         )
     changed = [
         f"{name} has {there[name]} bytes instead of {told}"
@@ -213,15 +212,11 @@ def check_shards(store: Store, manifest: ShardManifest) -> None:
     if changed:
         raise UserError(
             f"{len(changed)} shards of {store.root} are not those of its {MANIFEST}:"
-            f" {_named(changed)}; copy them again"
+            f" {first_few(changed)}; copy them again"
         )
     more = sorted(there.keys() - set(names))
     if more:
         raise UserError(
-            f"{len(more)} shards of {store.root} are not in its {MANIFEST}: {_named(more)}; move"
+            f"{len(more)} shards of {store.root} are not in its {MANIFEST}: {first_few(more)}; move"
             f" them away, or remove {MANIFEST} to have it made anew"
         )
-
-
-def _named(names: Sequence[str]) -> str:
-    return ", ".join(names[:_NAMED]) + (", …" if len(names) > _NAMED else "")

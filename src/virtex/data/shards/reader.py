@@ -19,7 +19,7 @@ import numpy.typing as npt
 from virtex.data.contents import CONTENT_ROW
 from virtex.data.images import BadImage, OnBadImage
 from virtex.data.plain_text import CONVERT, NotTextError
-from virtex.data.records import Record
+from virtex.data.records import Record, hashed_id
 from virtex.data.shards import sample_text
 from virtex.data.shards.indexing import manifest_and_home
 from virtex.data.shards.manifest import MANIFEST, ShardManifest, check_shards, index_name
@@ -156,7 +156,7 @@ class Shards:
         return np.array([self._image_id(name, one) for one in ids.tolist()], np.int64)
 
     def _image_id(self, shard: str, told: int) -> int:
-        return sample_text.hashed_id(shard, told) if self.manifest.hashed_ids else told
+        return hashed_id(shard, told) if self.manifest.hashed_ids else told
 
     def _rows(self, shard: int) -> npt.NDArray[np.void]:
         """The index of a shard, from memory where it was used lately."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from virtex.errors import RunError, UserError
-from virtex.files import whole_file
+from virtex.files import reading, whole_file
 
 _OPEN_FILES = 64
 _READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
@@ -100,22 +100,21 @@ class LocalStore:
         """Nothing: what is read from a file here is checked by who reads it."""
 
     def size(self, name: str) -> int:
-        try:
+        with reading(self._path(name)):
             return self._path(name).stat().st_size
-        except OSError as error:
-            raise UserError(f"cannot read {self._path(name)}: {error.strerror}") from error
 
     def read(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
         try:
-            if length is None:
-                with self._path(name).open("rb") as file:
-                    file.seek(offset)
-                    return file.read()
-            return self._part(self._descriptor(name), offset, length)
-        except FileNotFoundError as error:
-            raise UserError(f"there is no file {self._path(name)}") from error
-        except OSError as error:
-            raise RunError(f"cannot read {self._path(name)}: {error.strerror}") from error
+            with reading(self._path(name), RunError):
+                if length is None:
+                    with self._path(name).open("rb") as file:
+                        file.seek(offset)
+                        return file.read()
+                return self._part(self._descriptor(name), offset, length)
+        except RunError as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                raise UserError(f"there is no file {self._path(name)}") from error
+            raise
 
     def write(self, name: str, content: bytes) -> bool:
         path = self._path(name)

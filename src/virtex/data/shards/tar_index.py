@@ -16,11 +16,12 @@ import numpy.typing as npt
 
 from virtex.data.images import IMAGE_EXTENSIONS
 from virtex.data.plain_text import NotTextError
+from virtex.data.records import hashed_id
 from virtex.data.shards import sample_text
-from virtex.data.shards.sample_text import Kind, MalformedError, SampleText, hashed_id, key_id
+from virtex.data.shards.sample_text import Kind, MalformedError, SampleText, key_id
 from virtex.data.shards.store import Store
 from virtex.data.shards.tar_members import TarMember, TarStream, tar_members
-from virtex.errors import UserError
+from virtex.errors import UserError, first_few
 
 FORMAT = "virtex index 1"
 SUFFIX = ".index"
@@ -43,7 +44,7 @@ Ids = Literal["given", "keys", "names"]
 """Where image ids are from: told in the text, the keys as numbers, hashes of the keys."""
 
 _MOST_BYTES_OF_HEADER = 1 << 20
-_NAMED, _SHOWN, _MOST_KINDS = 5, 12, 200
+_SHOWN, _MOST_KINDS = 12, 200
 
 
 @dataclass(frozen=True)
@@ -264,9 +265,8 @@ def _seen(tar: _Tar) -> tuple[str, ...]:
 
 
 def left_out(what: str, items: list[str], kind: str = "keys") -> str:
-    """A count and the first keys: `3 pictures have no caption (keys 0007, 0009, 0031)`."""
-    named = ", ".join(items[:_NAMED])
-    return f"{len(items)} {what} ({kind} {named}{', …' if len(items) > _NAMED else ''})"
+    """A count and the first keys: `3 images have no caption (keys 0007, 0009, 0031)`."""
+    return f"{len(items)} {what} ({kind} {first_few(items)})"
 
 
 def _ids(samples: dict[str, _Found]) -> tuple[list[int], Ids]:

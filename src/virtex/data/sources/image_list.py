@@ -4,8 +4,7 @@ Where nobody gave an image an id it is a hash of its path below the data's root:
 machine and whatever else is there.
 """
 
-import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -16,8 +15,8 @@ import numpy.typing as npt
 from virtex.data.contents import content_rows
 from virtex.data.records import Record, missing_files
 from virtex.data.shared_strings import PackedStrings, hashed, shared
+from virtex.errors import first_few
 
-_NAMED = 5  # places in a line of the report
 BLANK, NULL = 1, 2
 """What a caption that cannot be used lacks: text, or itself."""
 
@@ -118,14 +117,6 @@ def lacks(caption: str | None) -> int:
     return 0 if caption.strip() else BLANK
 
 
-def path_id(name: str) -> int:
-    """An id of 63 bits for a path below the root, which is written with '/'."""
-    # What UTF-8 has no place for is replaced as in packed strings.
-    digest = hashlib.blake2b(name.encode("utf-8", "replace"), digest_size=8).digest()
-    return int.from_bytes(digest, "big") >> 1
-
-
-def finding(count: int, what: str, where: list[str]) -> str:
+def finding(what: str, where: Sequence[object]) -> str:
     """A count and the first places: `3 captions are blank (line 7, line 9, line 31)`."""
-    named = ", ".join(where[:_NAMED])
-    return f"{count} {what} ({named}{', …' if count > _NAMED else ''})"
+    return f"{len(where)} {what} ({first_few(where)})"

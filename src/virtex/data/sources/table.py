@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from virtex.data.images import OnBadImage
+from virtex.data.records import hashed_id
 from virtex.data.shared_strings import PackedStrings, StringPacker
 from virtex.data.sources.image_list import (
     BLANK,
@@ -22,7 +23,6 @@ from virtex.data.sources.image_list import (
     CaptionedImages,
     finding,
     lacks,
-    path_id,
 )
 from virtex.data.sources.table_rows import KINDS, Row, broken, place, read_rows
 from virtex.errors import UserError
@@ -90,7 +90,7 @@ def _read(path: Path) -> _Columns:
         if row.image != former:  # rows of an image mostly follow each other
             name = _name(path, row)
             columns.names.append(name)
-            former, id_of_path = row.image, path_id(name)
+            former, id_of_path = row.image, hashed_id(name)
         columns.path_ids.append(id_of_path)
         columns.ids.append(id_of_path if row.image_id is None else row.image_id)
         columns.places.append(len(columns.names) - 1)
@@ -174,7 +174,7 @@ def _findings(path: Path, columns: _Columns, table: CaptionColumns) -> tuple[str
         "captions are null": rows[lacking == NULL],
     }
     return tuple(
-        finding(len(rows), what, [place(path, number) for number in numbers[rows[:5]].tolist()])
+        finding(what, [place(path, number) for number in numbers[rows].tolist()])
         for what, rows in found.items()
         if len(rows)
     )

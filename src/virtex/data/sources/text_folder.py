@@ -11,10 +11,12 @@ import numpy as np
 
 from virtex.data.images import IMAGE_EXTENSIONS, BadImage, OnBadImage
 from virtex.data.plain_text import CONVERT, NotTextError, decoded
+from virtex.data.records import hashed_id
 from virtex.data.shared_strings import StringPacker
 from virtex.data.sources.find_images import find_pictures
-from virtex.data.sources.image_list import CaptionColumns, CaptionedImages, finding, path_id
-from virtex.errors import UserError
+from virtex.data.sources.image_list import CaptionColumns, CaptionedImages, finding
+from virtex.errors import UserError, first_few
+from virtex.files import reading
 
 _TEXT = ".txt"
 
@@ -46,7 +48,7 @@ class TextFolder(CaptionedImages):
             "texts have no image": [texts[stem] for stem in sorted(texts.keys() - stems.keys())],
         }
         self.report = tuple(
-            finding(len(paths), what, [str(path.relative_to(root)) for path in paths[:5]])
+            finding(what, [path.relative_to(root) for path in paths])
             for what, paths in left_out.items()
             if paths
         ) + tuple(f"{bad.path}: {bad.reason}" for bad in found if isinstance(bad, BadImage))
@@ -78,8 +80,9 @@ def _by_stem(paths: Sequence[Path], what: str) -> dict[Path, Path]:
     counts = Counter(path.with_suffix("") for path in paths)
     repeated = [path for path in paths if counts[path.with_suffix("")] > 1]
     if repeated:
-        names = ", ".join(map(str, repeated[:5]))
-        raise UserError(f"{what} of one directory must differ in more than the extension: {names}")
+        raise UserError(
+            f"{what} of one directory must differ in more than the extension: {first_few(repeated)}"
+        )
     return {path.with_suffix(""): path for path in paths}
 
 
@@ -92,9 +95,8 @@ def _seen(files: Sequence[Path]) -> tuple[str, ...]:
 
 def _captions(path: Path) -> list[str]:
     try:
-        content = decoded(path.read_bytes())
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
+        with reading(path):
+            content = decoded(path.read_bytes())
     except NotTextError as error:
         raise UserError(f"{path} is not UTF-8 text: {error}; {CONVERT}") from error
     lines = content.replace("\r\n", "\n").replace("\r", "\n").split("\n")
@@ -126,4 +128,4 @@ def _image_ids(root: Path, images: list[Path]) -> dict[Path, int]:
         numbers = [int(stem) for stem in stems]
         if len(set(numbers)) == len(images):
             return dict(zip(images, numbers, strict=True))
-    return {path: path_id(path.relative_to(root).as_posix()) for path in images}
+    return {path: hashed_id(path.relative_to(root).as_posix()) for path in images}
