@@ -9,15 +9,14 @@ from pathlib import Path
 
 from virtex.data.shards.manifest import (
     MANIFEST,
-    Labels,
     ShardManifest,
     index_name,
+    manifest_json,
     read_manifest,
     summary,
-    written_manifest,
 )
 from virtex.data.shards.store import LocalStore, MemoryStore, Store
-from virtex.data.shards.tar_index import IMAGES, TarIndex, index_tar, read_index
+from virtex.data.shards.tar_index import IMAGES, Labels, TarIndex, index_tar, read_index
 from virtex.errors import RunError, UserError, first_few
 
 _REPORTED, _SHOWN = 20, 6
@@ -142,7 +141,7 @@ def _manifest(names: list[str], store: Store, home: Store) -> bytes:
     both: Labels = "categories" if labels == {"categories"} else "captions"
     told = apart and len(sources) == 1 and sources != {"names"}
     versions = store.versions()
-    return written_manifest(
+    return manifest_json(
         summaries,
         labels=both,
         hashed_ids=not told,

@@ -20,8 +20,8 @@ from virtex.data.shards.manifest import (
     MANIFEST,
     ShardSummary,
     index_name,
+    manifest_json,
     summary,
-    written_manifest,
 )
 from virtex.data.shards.store import LocalStore
 from virtex.data.shards.tar_index import SUFFIX, TarIndex, read_index
@@ -107,7 +107,7 @@ def pack(job: PackJob, tell: Callable[[str], None]) -> Packed:
         )
     if not samples:
         raise UserError(f"{job.directory}: no picture can be read, so there is nothing to train on")
-    manifest = written_manifest(
+    manifest = manifest_json(
         summaries,
         labels="captions" if job.categories is None else "categories",
         categories=job.categories,

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from virtex.data.images import IMAGE_EXTENSIONS
+from virtex.data.json_files import Count, JsonFile, parse_json
 from virtex.data.plain_text import NotTextError
 from virtex.data.records import hashed_id
 from virtex.data.shards import sample_text
@@ -40,11 +41,25 @@ ROW = np.dtype(
 KINDS: tuple[Kind, ...] = ("json", "txt")
 IMAGES = IMAGE_EXTENSIONS | {"img"}  # which `virtex pack` gives to what has no extension of its own
 TEXTS: dict[str, Kind] = {"json": "json", "txt": "txt"}
+Labels = Literal["captions", "categories"]
 Ids = Literal["given", "keys", "names"]
 """Where image ids are from: told in the text, the keys as numbers, hashes of the keys."""
 
 _MOST_BYTES_OF_HEADER = 1 << 20
 _SHOWN, _MOST_KINDS = 12, 200
+
+
+class _Header(JsonFile):
+    """The first line of an index."""
+
+    format: Literal["virtex index 1"]
+    samples: Count
+    tar_bytes: Count
+    tar_sha256: str
+    ids: Ids
+    labels: Labels
+    left_out: tuple[str, ...]
+    report: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -56,7 +71,7 @@ class TarIndex:
     tar_bytes: int
     tar_sha256: str
     ids: Ids
-    labels: Literal["captions", "categories"] = "captions"
+    labels: Labels = "captions"
     left_out: tuple[str, ...] = ()
     report: tuple[str, ...] = ()
 
@@ -78,22 +93,22 @@ class TarIndex:
 
 def read_index(content: bytes, address: str) -> TarIndex:
     """The index in a file's bytes; raises UserError, with its `address`, where it is none."""
+    wrong = f"{address} is no index of a shard"
+    remedy = "remove it, and the shards.json beside it, to have it made again"
     end = content.find(b"\n", 0, _MOST_BYTES_OF_HEADER)
+    header = parse_json(_Header, content[: max(end, 0)], wrong, remedy)
     try:
-        header = json.loads(content[: max(end, 0)])
-        if header["format"] != FORMAT:
-            raise ValueError(f"its format is {header['format']!r}, expected {FORMAT!r}")
         index = TarIndex(
             rows=np.frombuffer(content, ROW, offset=end + 1),
-            tar_bytes=int(header["tar_bytes"]),
-            tar_sha256=str(header["tar_sha256"]),
-            ids=header["ids"],
-            labels=header["labels"],
-            left_out=tuple(map(str, header["left_out"])),
-            report=tuple(map(str, header.get("report", ()))),
+            tar_bytes=header.tar_bytes,
+            tar_sha256=header.tar_sha256,
+            ids=header.ids,
+            labels=header.labels,
+            left_out=header.left_out,
+            report=header.report,
         )
-        if len(index.rows) != header["samples"]:
-            raise ValueError(f"it holds {len(index.rows)} samples and says {header['samples']}")
+        if len(index.rows) != header.samples:
+            raise ValueError(f"it holds {len(index.rows)} samples, not {header.samples}")
         for part in ("image", "text"):
             offsets = index.rows[f"{part}_offset"]
             if np.any(offsets < 0) or np.any(
@@ -102,11 +117,8 @@ def read_index(content: bytes, address: str) -> TarIndex:
                 raise ValueError("it points beyond the end of the tar file")
         if np.any(index.rows["text_kind"] >= len(KINDS)):
             raise ValueError("it holds an unknown kind of text")
-    except (ValueError, ArithmeticError, TypeError, LookupError, RecursionError) as error:
-        raise UserError(
-            f"{address} is no index of a shard: {error}; remove it, and the shards.json beside it,"
-            " to have it made again"
-        ) from error
+    except ValueError as error:
+        raise UserError(f"{wrong}: {error}; {remedy}") from error
     return index
 
 
