@@ -51,7 +51,7 @@ class SyntheticStore:
     def sizes(self) -> dict[str, int]:
         return {name: self.size(name) for name in self.names()}
 
-    def expect(self, files: Mapping[str, tuple[int, str]]) -> None:
+    def register_checksums(self, files: Mapping[str, tuple[int, str]]) -> None:
         pass
 
     def size(self, name: str) -> int:

@@ -18,7 +18,7 @@ from virtex.data.contents import Contents, WholeSplit, contents
 from virtex.data.dataset import VALIDATION_EPOCH, ExampleDataset, Key
 from virtex.data.images import ImageLimits
 from virtex.data.records import Records
-from virtex.data.remote.prefetcher import Prefetcher, watched
+from virtex.data.remote.prefetcher import Prefetcher, report_retries
 from virtex.data.remote.shards import RemoteSplits, remote_splits
 from virtex.data.subset import SubsetManifest, training_subset
 from virtex.data.transforms import Transform
@@ -221,7 +221,7 @@ def training_batches(
         ahead=ahead,
     )
     if parts.remote is not None and ahead is not None:
-        batches = watched(batches, ahead, parts.remote, say)
+        batches = report_retries(batches, ahead, parts.remote, say)
     return _on_device(batches, world.device)
 
 

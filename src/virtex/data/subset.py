@@ -112,7 +112,7 @@ def write_or_remove(path: Path, manifest: SubsetManifest | None) -> None:
 def change(path: Path, manifest: SubsetManifest | None) -> str | None:
     """Describe how a resumed run would train on other images than the file at `path` lists.
 
-    None where it would not, or where there is no such listed. Another seed or percentage is asked
+    None where it would not, or where there is no such file. Another seed or percentage is asked
     for by the settings; the same ones with other images mean that the data have changed.
     """
     if manifest is None or not path.exists():

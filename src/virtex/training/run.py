@@ -23,7 +23,7 @@ from virtex.checkpoints.run_directory import Start
 from virtex.checkpoints.state import vocabulary_state
 from virtex.config import loading as settings
 from virtex.data import subset
-from virtex.data.loader import lost_workers_as_errors
+from virtex.data.loader import translate_worker_errors
 from virtex.distributed.debugging import debugger
 from virtex.distributed.environment import find_place
 from virtex.distributed.shared_memory import lack_of_shared_memory_as_error
@@ -160,7 +160,7 @@ def _record(run: Run, start: Start, cautions: list[str], notes: list[str]) -> in
                 journal.say(line)
             with (
                 lack_of_shared_memory_as_error(run.shared_memory),
-                lost_workers_as_errors(),
+                translate_worker_errors(),
                 lack_of_memory_as_error(job.config, world),
             ):
                 status = _train(run, journal, start)

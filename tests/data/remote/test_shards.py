@@ -39,7 +39,7 @@ def test_the_files_are_those_of_the_chosen_shards(shards, directory, tmp_path):
     assert all(size == (directory / name).stat().st_size for name, (size, _) in files.items())
     before = kept(tmp_path)
     for name, content in files.items():
-        shards.store.expect({name: content})
+        shards.store.register_checksums({name: content})
         shards.store.fetch(name)
     assert kept(tmp_path) - before == training.bytes[1:].sum()
 

@@ -240,7 +240,7 @@ def test_samples_without_a_caption_are_an_error_or_left_out(tmp_path):
     members = members_of("12") | {"3.jpg": b"p"}
     directory = write_foreign(tmp_path / "f", {"0.tar": members})
     for _ in range(2):  # from the shards, then from the manifest
-        with pytest.raises(UserError, match=r"0\.tar: 1 pictures have no caption \(keys 3\)"):
+        with pytest.raises(UserError, match=r"0\.tar: 1 images have no caption \(keys 3\)"):
             opened(directory)
     records = opened(directory, on_bad_image="skip")
     assert records.image_ids.tolist() == [1, 2]
@@ -351,7 +351,7 @@ def test_shards_without_samples_say_what_they_hold_and_what_is_expected(tmp_path
     members = {"a.jpg": b"p", "a.json": b'{"TEXT": "b"}', "c.input.jpg": b"p"}
     directory = write_foreign(tmp_path / "f", {"0.tar": members})
     expected = (
-        r"f hold no image with a caption: 0\.tar: 2 pictures have no caption \(keys a, c\.input\);"
+        r"f hold no image with a caption: 0\.tar: 2 images have no caption \(keys a, c\.input\);"
         r" 0\.tar: it holds 1 \*\.jpg, 1 \*\.json, 1 \*\.input\.jpg;"
         r" 0\.tar: its JSON has the keys 'TEXT' \(1\)\. Expected are .*KEY\.txt with a caption a"
     )

@@ -52,9 +52,9 @@ class RemoteStatistics(NamedTuple):
 class RemoteStore:
     """A `Store` whose reads are of whole files in a local cache.
 
-    A file of a known checksum (`expect`) is asked for once, and never again while the cache keeps
-    it. Any other one may change at its source: its version is asked for once in a process, and what
-    the cache has is used when that fails.
+    A file of a known checksum (`register_checksums`) is asked for once, and never again while the
+    cache keeps it. Any other one may change at its source: its version is asked for once in a
+    process, and what the cache has is used when that fails.
 
     It can be pickled and forked; the statistics are of all processes that torch's or
     multiprocessing's start-up handed it to.
@@ -84,7 +84,7 @@ class RemoteStore:
         """Counts so far."""
         return RemoteStatistics(*self._counts.numpy().sum(axis=0).tolist())
 
-    def expect(self, files: Mapping[str, tuple[int, str]]) -> None:
+    def register_checksums(self, files: Mapping[str, tuple[int, str]]) -> None:
         """What the manifest says of files: size, and SHA-256 or CRC-32 in hexadecimal digits.
 
         To be called before the store goes to other processes. Raises UserError for another digest.
@@ -273,7 +273,7 @@ def _checked_root(root: str) -> str:
             " environment or ~/.netrc, as addresses are printed"
         )
     if not parts.scheme or "://" not in root:
-        raise UserError(f"{root!r} is no remote address; expected s3://…, gs://…, https://…")
+        raise UserError(f"{root!r} is not a remote address; expected s3://…, gs://…, https://…")
     if parts.query or parts.fragment:
         raise UserError(
             f"{parts.scheme}://{parts.netloc}{parts.path}: an address of a directory has no"

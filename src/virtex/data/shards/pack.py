@@ -1,4 +1,4 @@
-"""Packing a data set into tar shards, in parallel, so that a killed job goes on where it was."""
+"""Packing a data set into tar shards, in parallel, so that a killed job resumes where it was."""
 
 import hashlib
 import json
@@ -88,7 +88,7 @@ def pack(job: PackJob, tell: Callable[[str], None]) -> Packed:
     Raises UserError where the directory holds something else, and for bad images.
     """
     start = time.monotonic()
-    _claim(job)
+    _reserve(job)
     summaries: list[ShardSummary] = []
     report: list[str] = []
     samples = written = kept = 0
@@ -106,7 +106,7 @@ def pack(job: PackJob, tell: Callable[[str], None]) -> Packed:
             f" {samples:,} of {len(job.records):,} samples, {rate:.0f} images/s"
         )
     if not samples:
-        raise UserError(f"{job.directory}: no picture can be read, so there is nothing to train on")
+        raise UserError(f"{job.directory}: no image can be read, so there is nothing to train on")
     manifest = manifest_json(
         summaries,
         labels="captions" if job.categories is None else "categories",
@@ -125,8 +125,8 @@ def pack(job: PackJob, tell: Callable[[str], None]) -> Packed:
     )
 
 
-def _claim(job: PackJob) -> None:
-    """Note in the directory what is packed there; raises UserError where it is something else."""
+def _reserve(job: PackJob) -> None:
+    """Reserve the directory for this job; raises UserError where it holds something else."""
     settings: dict[str, object] = {
         "records": job.records.fingerprint,
         "samples": len(job.records),
@@ -171,7 +171,7 @@ def _shards_done(job: PackJob) -> Iterator[_Done]:
     loader = DataLoader(
         _ShardWriting(job),
         batch_size=None,
-        collate_fn=_as_it_is,
+        collate_fn=_identity,
         num_workers=workers if workers > 1 else 0,
         worker_init_fn=_start_worker,
     )
@@ -189,7 +189,7 @@ def _shards_done(job: PackJob) -> Iterator[_Done]:
         ) from error
 
 
-def _as_it_is(done: Any) -> Any:
+def _identity(done: Any) -> Any:
     return done
 
 

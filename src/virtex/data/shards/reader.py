@@ -174,14 +174,14 @@ class Shards:
         name = index_name(tar)
         digest = manifest.index_sha256[shard].tobytes()
         tar_digest = manifest.tar_sha256[shard].tobytes()
-        self.home.expect({name: (int(manifest.index_bytes[shard]), digest.hex())})
-        self.store.expect({tar: (int(manifest.tar_bytes[shard]), tar_digest.hex())})
+        self.home.register_checksums({name: (int(manifest.index_bytes[shard]), digest.hex())})
+        self.store.register_checksums({tar: (int(manifest.tar_bytes[shard]), tar_digest.hex())})
         address = f"{self.home.root}/{name}"
         content = self.home.read(name)
         if hashlib.sha256(content).digest() != digest:
             raise RunError(
-                f"{address} is not the index that {self.home.root}/{MANIFEST} tells of; copy it"
-                " again, or remove both to have them made anew"
+                f"{address} is not the index that {self.home.root}/{MANIFEST} lists; copy it"
+                " again, or remove both to have them made again"
             )
         return read_index(content, address).rows
 
@@ -217,7 +217,7 @@ def open_shards(
         )
     if manifest.left_out and on_bad_image == "error":
         raise UserError(
-            f"{store.root}: {'; '.join(manifest.left_out)}. Mend the shards, or set"
+            f"{store.root}: {'; '.join(manifest.left_out)}. Correct the shards, or set"
             " DATA.ON_BAD_IMAGE to skip to train without these"
         )
     # Two windows meet in a batch.

@@ -40,7 +40,7 @@ class Store(Protocol):
         """What changes with each file when it is written again; None where that is not known."""
         ...
 
-    def expect(self, files: Mapping[str, tuple[int, str]]) -> None:
+    def register_checksums(self, files: Mapping[str, tuple[int, str]]) -> None:
         """What files must be, bytes and SHA-256 in hex: a store that fetches them checks it."""
         ...
 
@@ -96,7 +96,7 @@ class LocalStore:
                 f"cannot list {self._root}: {error.strerror}; check DATA.ROOT"
             ) from error
 
-    def expect(self, files: Mapping[str, tuple[int, str]]) -> None:
+    def register_checksums(self, files: Mapping[str, tuple[int, str]]) -> None:
         """Nothing: what is read from a file here is checked by who reads it."""
 
     def size(self, name: str) -> int:
@@ -180,7 +180,7 @@ class MemoryStore:
     def versions(self) -> None:
         """Not known."""
 
-    def expect(self, files: Mapping[str, tuple[int, str]]) -> None:
+    def register_checksums(self, files: Mapping[str, tuple[int, str]]) -> None:
         """Nothing: this process wrote the files."""
 
     def size(self, name: str) -> int:

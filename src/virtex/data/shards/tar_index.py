@@ -1,4 +1,4 @@
-"""The index of a shard: where in the tar file each sample's picture and text lie, and checksums.
+"""The index of a shard: where in the tar file each sample's image and text lie, and checksums.
 
 A file is a line of JSON (`format`, `samples`, `tar_bytes`, `tar_sha256`, `ids`, `left_out`,
 `labels`, perhaps `report`) and then a row of `ROW` a sample, in the order of the tar file.
@@ -93,7 +93,7 @@ class TarIndex:
 
 def read_index(content: bytes, address: str) -> TarIndex:
     """The index in a file's bytes; raises UserError, with its `address`, where it is none."""
-    wrong = f"{address} is no index of a shard"
+    wrong = f"{address} is not the index of a shard"
     remedy = "remove it, and the shards.json beside it, to have it made again"
     end = content.find(b"\n", 0, _MOST_BYTES_OF_HEADER)
     header = parse_json(_Header, content[: max(end, 0)], wrong, remedy)
@@ -243,8 +243,8 @@ def _index(stream: TarStream, tar: _Tar) -> TarIndex:
 def _lacking(tar: _Tar) -> tuple[str, ...]:
     samples = tar.samples.items()
     lacking = {
-        "pictures have no caption": [key for key, found in samples if not found.text],
-        "captions have no picture": [key for key, found in samples if not found.image],
+        "images have no caption": [key for key, found in samples if not found.text],
+        "captions have no image": [key for key, found in samples if not found.image],
     }
     return tuple(left_out(what, keys) for what, keys in lacking.items() if keys) + tuple(
         left_out(what, members, "files") for what, members in tar.problems.items()

@@ -41,8 +41,8 @@ class CocoCaptions(CaptionedImages):
         self.report = pairs.report
         if self.report and on_bad_image == "error":
             raise UserError(
-                f"{path}: {'; '.join(self.report)}. Mend the file, or set DATA.ON_BAD_IMAGE to skip"
-                " to train without these"
+                f"{path}: {'; '.join(self.report)}. Correct the file, or set DATA.ON_BAD_IMAGE to"
+                " skip to train without these"
             )
         if not len(pairs.images):
             lists = ", ".join(f"{key!r} ({count})" for key, count in columns.lists.most_common(8))

@@ -52,8 +52,8 @@ class CocoCategories(ImageFiles):
         labels = _labels(path, columns, ascending)
         if labels.left_out and on_bad_image == "error":
             raise UserError(
-                f"{path}: {'; '.join(labels.left_out)}. Mend the file, or set DATA.ON_BAD_IMAGE to"
-                " skip to train without these"
+                f"{path}: {'; '.join(labels.left_out)}. Correct the file, or set DATA.ON_BAD_IMAGE"
+                " to skip to train without these"
             )
         empty = ascending[np.diff(labels.ends) == 0]
         self.report = labels.left_out

@@ -47,8 +47,8 @@ class TableCaptions(CaptionedImages):
         self.report = _findings(path, columns, table)
         if self.report and on_bad_image == "error":
             raise UserError(
-                f"{path}: {'; '.join(self.report)}. Mend the file, or set DATA.ON_BAD_IMAGE to skip"
-                " to train without these"
+                f"{path}: {'; '.join(self.report)}. Correct the file, or set DATA.ON_BAD_IMAGE to"
+                " skip to train without these"
             )
         if not len(table.image_ids):
             raise UserError(f"{path} holds no image with a caption")
@@ -111,7 +111,7 @@ def _name(path: Path, row: Row) -> str:
     if posixpath.isabs(name):
         name = posixpath.relpath(name, path.parent.absolute())
     if name in (".", "..") or name.startswith("../") or "\0" in name:
-        what = f"{row.image!r} is no file below {path.parent}; write paths relative to it"
+        what = f"{row.image!r} is not a file below {path.parent}; write paths relative to it"
         raise broken(path, row.number, f"{what}, and link directories of elsewhere into it")
     return name
 

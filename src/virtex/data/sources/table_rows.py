@@ -183,7 +183,7 @@ def _parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 yield from enumerate(_batch_rows(path, batch, number), number)
                 number += batch.num_rows
     except pyarrow.ArrowException as error:
-        raise UserError(f"{path} is no Parquet file that can be read: {error}") from error
+        raise UserError(f"{path} is not a Parquet file that can be read: {error}") from error
 
 
 def _batch_rows(path: Path, batch: Any, first: int) -> list[dict[str, Any]]:

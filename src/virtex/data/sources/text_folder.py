@@ -58,7 +58,9 @@ class TextFolder(CaptionedImages):
                 + "".join(f"; {line}" for line in (*_seen(files), *self.report))
             )
         if self.report and on_bad_image == "error":
-            raise UserError(f"{root}: {'; '.join(self.report)}. Mend these, or choose to skip them")
+            raise UserError(
+                f"{root}: {'; '.join(self.report)}. Correct these, or choose to skip them"
+            )
         super().__init__(root, _columns(root, {path: captions[path] for path in kept}))
 
 
