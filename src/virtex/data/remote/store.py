@@ -19,12 +19,14 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
+from virtex.data.recently_used import RecentlyUsed
 from virtex.data.remote.cache import CachedFile, FileCache
 from virtex.data.remote.directory import HTTP, PART, RemoteDirectory, Retries, UnreachableError
 from virtex.data.shards.store import LocalStore, Store
 from virtex.data.shared_strings import shared
 from virtex.errors import RunError, UserError
 
+_OPEN_FILES = 16
 _DOWNLOADS = 3  # of content that turns out to be wrong
 _SLOTS = 256  # threads that count without disturbing each other
 _DIGEST = re.compile(r"[0-9a-f]{8}|[0-9a-f]{64}")
@@ -141,7 +143,7 @@ class RemoteStore:
         """Whether the file could be written; False where the store is for reading."""
         local = self._local()
         with local.lock:
-            local.files.pop(name, None)
+            local.files.drop(name)
             local.versions.pop(name, None)
         return local.directory.write(name, content)
 
@@ -164,7 +166,8 @@ class RemoteStore:
             file = local.files.get(name)
         if file is None or not file.is_unaltered():
             file = self._fetched(name)
-        local.keep(name, file)
+        with local.lock:
+            local.files.put(name, file)
         return file
 
     def _fetched(self, name: str) -> CachedFile:
@@ -249,16 +252,8 @@ class _Process:
     directory: RemoteDirectory
     parent: "_Process | None"
     lock: threading.Lock = field(default_factory=threading.Lock)
-    files: dict[str, CachedFile] = field(default_factory=dict)  # the one used last at the end
+    files: RecentlyUsed[str, CachedFile] = field(default_factory=lambda: RecentlyUsed(_OPEN_FILES))
     versions: dict[str, _FileContent] = field(default_factory=dict)
-
-    def keep(self, name: str, file: CachedFile, most: int = 16) -> None:
-        """Leave a file open, and `most` files in all."""
-        with self.lock:
-            self.files.pop(name, None)
-            self.files[name] = file
-            while len(self.files) > most:
-                del self.files[next(iter(self.files))]
 
 
 def _checked_root(root: str) -> str:

@@ -7,7 +7,6 @@ so that its memory does not grow with the number of samples.
 
 import hashlib
 import zlib
-from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ import numpy.typing as npt
 from virtex.data.contents import CONTENT_ROW
 from virtex.data.images import BadImage, OnBadImage
 from virtex.data.plain_text import CONVERT, NotTextError
+from virtex.data.recently_used import RecentlyUsed
 from virtex.data.records import Record, hashed_id
 from virtex.data.shards import sample_text
 from virtex.data.shards.indexing import manifest_and_home
@@ -84,8 +84,7 @@ class Shards:
         in memory."""
         self.store, self.home, self.manifest = store, home, manifest
         self._starts = np.concatenate([[0], np.cumsum(manifest.samples)])
-        self._held = held
-        self._indexes: OrderedDict[int, npt.NDArray[np.void]] = OrderedDict()
+        self._indexes: RecentlyUsed[int, npt.NDArray[np.void]] = RecentlyUsed(held, len)
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -160,13 +159,10 @@ class Shards:
 
     def _rows(self, shard: int) -> npt.NDArray[np.void]:
         """The index of a shard, from memory where it was used lately."""
-        rows = self._indexes.pop(shard, None)
+        rows = self._indexes.get(shard)
         if rows is None:
             rows = self._read_rows(shard)
-            room = self._held - len(rows)
-            while self._indexes and sum(map(len, self._indexes.values())) > room:
-                self._indexes.popitem(last=False)
-        self._indexes[shard] = rows
+            self._indexes.put(shard, rows)
         return rows
 
     def _read_rows(self, shard: int) -> npt.NDArray[np.void]:

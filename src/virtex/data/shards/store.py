@@ -2,11 +2,11 @@
 
 import errno
 import os
-from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
+from virtex.data.recently_used import RecentlyUsed
 from virtex.errors import RunError, UserError
 from virtex.files import reading, whole_file
 
@@ -68,7 +68,7 @@ class LocalStore:
 
     def __init__(self, root: str) -> None:
         self._root = root
-        self._open: OrderedDict[str, int] = OrderedDict()
+        self._open: RecentlyUsed[str, int] = RecentlyUsed(_OPEN_FILES)
 
     @property
     def root(self) -> str:
@@ -132,12 +132,11 @@ class LocalStore:
         return Path(self._root, name)
 
     def _descriptor(self, name: str) -> int:
-        descriptor = self._open.pop(name, None)
+        descriptor = self._open.get(name)
         if descriptor is None:
             descriptor = os.open(self._path(name), os.O_RDONLY | os.O_CLOEXEC)
-            if len(self._open) >= _OPEN_FILES:
-                os.close(self._open.popitem(last=False)[1])
-        self._open[name] = descriptor
+            for unused in self._open.put(name, descriptor):
+                os.close(unused)
         return descriptor
 
     @staticmethod
