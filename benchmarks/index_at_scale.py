@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from virtex.data.order import DEFAULT_WINDOW, TrainingKeys
-from virtex.data.shards.manifest import MANIFEST, ShardSummary, written_manifest
+from virtex.data.shards.manifest import MANIFEST, ShardSummary, manifest_json
 from virtex.data.shards.reader import Shards, open_shards
 from virtex.data.shards.tar_index import ROW, TarIndex
 
@@ -52,7 +52,7 @@ class SyntheticStore:
     def sizes(self) -> dict[str, int]:
         return {name: self.size(name) for name in self.names()}
 
-    def expect(self, files: Mapping[str, tuple[int, str]]) -> None:
+    def register_checksums(self, files: Mapping[str, tuple[int, str]]) -> None:
         pass
 
     def size(self, name: str) -> int:
@@ -75,7 +75,7 @@ class SyntheticStore:
             )
             for shard in range(self._shards)
         ]
-        return written_manifest(summaries, labels="captions", hashed_ids=True)
+        return manifest_json(summaries, labels="captions", hashed_ids=True)
 
 
 class WithManifest(SyntheticStore):

@@ -1,17 +1,24 @@
-"""Exceptions whose message is meant for the user."""
+"""The exceptions whose message is for the user; every room may import them."""
+
+from collections.abc import Sequence
 
 
 class UserError(Exception):
     """A mistake that the user can correct.
 
-    The message states what is wrong, where, what was expected and what to do; the command line
-    prints it without a traceback and exits with `exit_status`.
+    The message says what is wrong, where, what was expected and what to do; the command line prints
+    it without a traceback and exits with `exit_status`.
     """
 
     exit_status = 2
 
 
 class RunError(UserError):
-    """A run that failed although its input was accepted."""
+    """A failure of a run whose input was accepted."""
 
     exit_status = 1
+
+
+def first_few(items: Sequence[object], most: int = 5) -> str:
+    """The first items for a message, and whether there are more: `7, 9, 31, 40, 41, …`."""
+    return ", ".join(map(str, items[:most])) + (", …" if len(items) > most else "")

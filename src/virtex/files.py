@@ -30,6 +30,15 @@ LOCAL_ONLY = (
 
 
 @contextmanager
+def reading(path: str | Path, kind: type[UserError] = UserError) -> Iterator[None]:
+    """Raise an OSError in this context as an error of `kind` that names the path."""
+    try:
+        yield
+    except OSError as error:
+        raise kind(f"cannot read {path}: {error.strerror or error}") from error
+
+
+@contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
     """A file to write, which is renamed to `path` at the end of the context.
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from virtex.cli import main
 from virtex.config import loading as settings
 from virtex.config.schema import Config
-from virtex.data import subset_manifest
-from virtex.data.subset_manifest import SubsetManifest
+from virtex.data import subset
+from virtex.data.subset import SubsetManifest
 from virtex.experiments.comparison import Statistic, short_names
 from virtex.experiments.table import statistic_texts
 from virtex.training.logger import RunLogger
@@ -199,7 +199,7 @@ def test_runs_with_a_manifest_each_are_grouped_by_its_size(write, table):
     runs = seeds(write, "few", "DATA.SUBSET_MANIFEST", "few.json")
     other = write("few_9", "RANDOM_SEED", "9", "DATA.SUBSET_MANIFEST", "other.json", forward=3.0)
     for number, name in enumerate([*runs, other]):
-        subset_manifest.write(Path(name, "subset.json"), SubsetManifest((number, 9), 10))
+        subset.write(Path(name, "subset.json"), SubsetManifest((number, 9), 10))
     lines, _ = table(*runs, other, write("all", forward=1.0))
     assert [re.split("  +", line)[:2] for line in lines] == [
         ["SUBSET_MANIFEST", "runs"],

@@ -135,7 +135,7 @@ def test_a_bad_picture_is_an_error_or_left_out_and_named(coco, tmp_path, capsys)
     assert "1 samples left out" in told.out
     records = opened(tmp_path / "b")
     assert records.image_ids.tolist() == [0, 1, 2, 3, 5, 6, 7, 8, 9]
-    assert records.report == ("00001.tar: 1 pictures cannot be read (keys 4.jpg)",)
+    assert records.report == ("00001.tar: 1 images cannot be read (keys 4.jpg)",)
     assert main(arguments(coco, tmp_path / "c", "--no-check")) == 0
     assert len(opened(tmp_path / "c")) == 10
 

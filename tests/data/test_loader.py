@@ -324,7 +324,7 @@ def refuses(_):
 
 
 class Unreachable:
-    need = expect = staticmethod(refuses)
+    wait_for = prefetch = staticmethod(refuses)
 
 
 def test_workers_that_never_get_work_end_too(dataset):

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from virtex.data.order import TrainingKeys
-from virtex.data.prefetch_plan import announced, training_windows
+from virtex.data.prefetch_plan import training_windows, with_prefetch
 
 
 class Listener:
@@ -14,12 +14,12 @@ class Listener:
     def __init__(self):
         self.said, self.here = [], []
 
-    def need(self, shards):
-        self.said.append(("need", shards.tolist()))
+    def wait_for(self, shards):
+        self.said.append(("wait_for", shards.tolist()))
         self.here = [*self.here[-1:], set(shards.tolist())]
 
-    def expect(self, shards):
-        self.said.append(("expect", shards.tolist()))
+    def prefetch(self, shards):
+        self.said.append(("prefetch", shards.tolist()))
 
 
 def drawn(sizes, window, batch_size, first, count, lag):
@@ -29,7 +29,9 @@ def drawn(sizes, window, batch_size, first, count, lag):
     keys = TrainingKeys(np.array(sizes), part=slice(None), **order)
     windows = training_windows(np.array(sizes), **order)
     shard = np.repeat(np.arange(len(sizes)), sizes)
-    for batch in islice(announced(keys, windows, listener, first_iteration=first, lag=lag), count):
+    for batch in islice(
+        with_prefetch(keys, windows, listener, first_iteration=first, lag=lag), count
+    ):
         yield {int(shard[key.position]) for key in batch}, listener
 
 
@@ -40,28 +42,28 @@ shapes = st.lists(st.integers(0, 12), min_size=1, max_size=12).filter(any)
 def test_a_batch_is_given_out_when_its_shards_are_there(sizes, window, first, lag, data):
     batch_size = data.draw(st.integers(1, sum(sizes)))
     for shards, listener in drawn(sizes, window, batch_size, first, 30, lag):
-        needed = [set(numbers) for what, numbers in listener.said if what == "need"]
+        needed = [set(numbers) for what, numbers in listener.said if what == "wait_for"]
         assert shards <= set().union(*needed[-1 - batch_size :])
 
 
 @given(shapes, st.integers(1, 40), st.integers(0, 50), st.integers(0, 6))
-def test_what_is_expected_is_what_is_needed_next(sizes, window, first, lag):
+def test_what_is_prefetched_is_what_is_needed_next(sizes, window, first, lag):
     said = [listener for _, listener in drawn(sizes, window, 1, first, 60, lag)][-1].said
-    assert said[0][0] == "need"
+    assert said[0][0] == "wait_for"
     expected = None
     for what, shards in said:
-        if what == "expect":
+        if what == "prefetch":
             expected = shards
         elif expected is not None:
             assert shards == expected
             expected = None
     pairs = [what for what, _ in said]
-    assert pairs == [("need", "expect")[place % 2] for place in range(len(pairs))]
+    assert pairs == [("wait_for", "prefetch")[place % 2] for place in range(len(pairs))]
 
 
-def test_the_next_window_is_told_when_the_one_before_is_done_with():
+def test_the_next_window_is_prefetched_when_the_one_before_is_done_with():
     found = []
     for _, listener in drawn([6, 6, 6], 6, 2, 0, 9, lag=2):
         found.append("".join(what[0] for what, _ in listener.said))
     # Three batches a window: the word on the next one comes two batches after the first.
-    assert found == ["n", "n", "ne", "nen", "nen", "nene", "nenen", "nenen", "nenene"]
+    assert found == ["w", "w", "wp", "wpw", "wpw", "wpwp", "wpwpw", "wpwpw", "wpwpwp"]

@@ -10,7 +10,7 @@ from tests.end_to_end.conftest import scalars
 from virtex.build.data import open_data, training_batches
 from virtex.config import loading as settings
 from virtex.config.schema import Config
-from virtex.data import subset_manifest
+from virtex.data import subset
 from virtex.distributed.world import World
 
 TASKS = {
@@ -90,12 +90,12 @@ def test_a_run_writes_its_manifest_and_another_takes_it(scenes, run, tmp_path):
     short = ("OPTIM.NUM_ITERATIONS", "4")
     share = ("DATA.USE_PERCENTAGE", "25")
     assert scenes.pretrain(run, override=(*short, *share)) == 0
-    written = subset_manifest.read(run / "subset.json")
+    written = subset.read(run / "subset.json")
     assert (written.percentage, written.seed, written.of, len(written.ids)) == (25, 0, 64, 16)
     given = ("DATA.SUBSET_MANIFEST", str(run / "subset.json"))
     other = tmp_path / "other"
     assert scenes.pretrain(other, override=(*short, *given)) == 0
-    assert subset_manifest.read(other / "subset.json").sha256 == written.sha256
+    assert subset.read(other / "subset.json").sha256 == written.sha256
     assert scalars(other) == scalars(run)
     shutil.rmtree(other)
 
@@ -105,7 +105,7 @@ def test_a_run_does_not_go_on_with_other_images(scenes, run, tmp_path, capsys):
     shutil.copytree(scenes.root / "scenes", root)
     named = ("DATA.ROOT", str(root), "DATA.USE_PERCENTAGE", "25", "OPTIM.NUM_ITERATIONS", "4")
     assert scenes.pretrain(run, override=named) == 0
-    first = subset_manifest.read(run / "subset.json").ids[0]
+    first = subset.read(run / "subset.json").ids[0]
     path = root / "annotations" / "captions_train2017.json"
     content = json.loads(path.read_text(encoding="utf-8"))
     content["images"] = [image for image in content["images"] if image["id"] != first]

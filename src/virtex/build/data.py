@@ -14,16 +14,18 @@ from virtex.config.schema import Config, Data, TransformSpec
 from virtex.data import loader, transforms
 from virtex.data.contents import Contents, WholeSplit, contents
 from virtex.data.dataset import VALIDATION_EPOCH, ExampleDataset, Key
-from virtex.data.images import ImageLimits
+from virtex.data.images import ImageLimits, OnBadImage
 from virtex.data.records import Records
-from virtex.data.remote.prefetcher import Prefetcher, watched
+from virtex.data.remote.prefetcher import Prefetcher, report_retries
 from virtex.data.remote.shards import RemoteSplits, remote_splits
+from virtex.data.remote.store import open_store
 from virtex.data.shards.reader import Shards, open_shards
-from virtex.data.shards.store import cache_directory, open_store
+from virtex.data.shards.store import cache_directory
 from virtex.data.sources.coco import CocoCaptions
 from virtex.data.sources.coco_objects import CocoCategories
 from virtex.data.sources.table import TableCaptions
-from virtex.data.subset_manifest import SubsetManifest, training_subset
+from virtex.data.sources.text_folder import TextFolder
+from virtex.data.subset import SubsetManifest, training_subset
 from virtex.data.transforms import Transform
 from virtex.distributed.signals import Stopped
 from virtex.distributed.world import World
@@ -176,7 +178,7 @@ def training_batches(
         ahead=ahead,
     )
     if data.remote is not None and ahead is not None:
-        batches = watched(batches, ahead, data.remote, say)
+        batches = report_retries(batches, ahead, data.remote, say)
     return _on_device(batches, world.device)
 
 
@@ -231,6 +233,28 @@ def _open_splits(
             return categories, training, validation
         case _:
             assert_never(task.labels)
+
+
+def source(
+    kind: Literal["coco", "table", "folder"],
+    root: str,
+    split: str,
+    *,
+    with_categories: bool,
+    skip_bad: bool,
+) -> tuple[ReportedRecords, tuple[str, ...] | None]:
+    """The records of a data set to pack, and the names of its categories if asked for.
+
+    Raises `UserError`.
+    """
+    on_bad_image: OnBadImage = "skip" if skip_bad else "error"
+    if kind == "folder":
+        return TextFolder(Path(root, split), on_bad_image), None
+    data = Data(format=kind, root=root, on_bad_image=on_bad_image)
+    if with_categories:
+        objects = category_records(data, split)
+        return objects, objects.categories
+    return caption_records(data, split), None
 
 
 def caption_records(data: Data, split: str) -> ReportedRecords:

@@ -115,7 +115,8 @@ def _report(progress: Progress, shard: "PackedShard") -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Pack the splits and say what was done; raises `UserError`."""
     # Here, so that `--help` answers at once.
-    from virtex.data.shards.pack import PackJob, pack, source
+    from virtex.build.data import source
+    from virtex.data.shards.pack import PackJob, pack
     from virtex.data.shards.writer import Packing, Reduction
 
     if arguments.quality > 100:

@@ -1,29 +1,43 @@
 """What both splits hold, as a checkpoint keeps it: a run that resumes on other data notices.
 
 Image ids and captions or categories count, wherever and in whichever format they are; the images'
-pixels do not.
+pixels do not. A record counts as the JSON that `virtex pack` writes of it, so that a data set and
+the shards packed from it have equal contents; the indexes of shards hold what is needed.
 """
 
 import hashlib
+import zlib
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from virtex.data.content_rows import CONTENT_ROW
-from virtex.data.records import Records
-from virtex.data.sources.image_list import CaptionedImages
+from virtex.data.records import Records, record_json
 
 _FORMAT = 1
 _SPLITS = ("training", "validation")
+
+CONTENT_ROW = np.dtype([("image_id", "<i8"), ("text_bytes", "<u4"), ("text_crc32", "<u4")])
+Labels = tuple[Sequence[str], Sequence[int] | None]
+"""A record's captions, and its categories in a data set of objects."""
+
+
+def content_rows(image_ids: Sequence[int], labels: Iterable[Labels]) -> npt.NDArray[np.void]:
+    """A row of `CONTENT_ROW` for each record, (N,), in their order."""
+    rows = []
+    for image_id, (captions, categories) in zip(image_ids, labels, strict=True):
+        text = record_json(image_id, captions, categories)
+        rows.append((image_id, len(text), zlib.crc32(text)))
+    return np.array(rows, CONTENT_ROW)
 
 
 @dataclass(frozen=True)
 class SplitContents:
     """How many images and captions, SHA-256 of all ids, and of ids with captions or categories.
 
-    `captions` is None where counting them would mean reading all shards.
+    `captions` is None where they are not counted: in shards, and of objects.
     """
 
     images: int
@@ -51,6 +65,11 @@ class WholeSplit(Records, Protocol):
     @property
     def content_rows(self) -> npt.NDArray[np.void]:
         """A row of `CONTENT_ROW` for each record, (N,), in their order."""
+        ...
+
+    @property
+    def caption_count(self) -> int | None:
+        """The captions of all records; None where counting them would mean reading all shards."""
         ...
 
 
@@ -107,10 +126,9 @@ def _same_numbers(old: SplitContents, new: SplitContents) -> str:
 
 
 def _split(records: WholeSplit, rows: npt.NDArray[np.void]) -> SplitContents:
-    captions = records.caption_count if isinstance(records, CaptionedImages) else None
     # Whatever their order and their shards.
     rows = np.sort(rows, order=CONTENT_ROW.names)
-    return SplitContents(len(rows), captions, _digest(rows["image_id"]), _digest(rows))
+    return SplitContents(len(rows), records.caption_count, _digest(rows["image_id"]), _digest(rows))
 
 
 def _digest(*arrays: npt.NDArray[np.generic]) -> str:

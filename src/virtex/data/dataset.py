@@ -29,7 +29,7 @@ class Key(NamedTuple):
 class ExampleDataset:
     """Records turned into examples; everything random is drawn from (`seed`, epoch, index).
 
-    With `on_bad_image` "error" a file that gives no picture raises BadImage. With "skip", training
+    With `on_bad_image` "error" a file that gives no image raises BadImage. With "skip", training
     takes the next readable record in its place, because the processes of a job need batches of
     one size; validation leaves it out, so that nothing counts twice. No file is skipped in silence:
     `examples` hands back each one's error.
@@ -65,7 +65,7 @@ class ExampleDataset:
         return self._records.fingerprint
 
     def __getitem__(self, key: tuple[int, int]) -> Example:
-        """The example of one key (epoch, index); raises BadImage whatever `on_bad_image` says."""
+        """The example of one key (epoch, index); raises BadImage with either `on_bad_image`."""
         return self._example(Key(*key), self._records[key[1]])
 
     def examples(self, keys: Sequence[Key]) -> tuple[list[Example], list[BadImage]]:

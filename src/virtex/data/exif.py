@@ -1,4 +1,4 @@
-"""The orientation that a camera wrote into a picture's Exif data.
+"""The orientation that a camera wrote into an image's Exif data.
 
 Read by hand because it is asked of every image: a few microseconds, and broken Exif data, which is
 common in the wild, is no orientation instead of an error.

@@ -1,4 +1,4 @@
-"""Image files to uint8 RGB arrays: whole and upright, or an error; never a partly grey picture."""
+"""Image files to uint8 RGB arrays: whole and upright, or an error; never a partly grey image."""
 
 import hashlib
 import io
@@ -27,6 +27,14 @@ except ImportError:  # no wheel for this machine: Pillow decodes the same pixels
 
 OnBadImage = Literal["error", "skip"]
 PixelArray = npt.NDArray[np.uint8]
+
+IMAGE_EXTENSIONS = frozenset(
+    (
+        *("jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "bmp", "tif", "tiff"),
+        *("jp2", "ppm", "pgm", "avif"),
+    )
+)
+"""How the names of image files end, in lower case, wherever the name is all that is known."""
 
 _JPEG_START = b"\xff\xd8\xff"
 _COMMON = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "JPEG2000", "PPM")
@@ -78,7 +86,7 @@ def named_limits(
 
 
 class BadImage(UserError):
-    """A file that gives no picture: its path, or where in a larger file it is, and the reason."""
+    """A file that gives no image: its path, or where in a larger file it is, and the reason."""
 
     def __init__(self, picture: Path | str, reason: str) -> None:
         super().__init__(picture, reason)
@@ -107,10 +115,10 @@ Picture = Path | InLargerFile
 
 
 def read_image(picture: Picture, limits: ImageLimits = DEFAULT_LIMITS) -> PixelArray:
-    """The picture in a file of any format that Pillow opens by itself, (H, W, 3) RGB, contiguous.
+    """The image in a file of any format that Pillow opens by itself, (H, W, 3) RGB, contiguous.
 
     It is upright by its Exif orientation. Transparent parts lie on white, which most transparent
-    pictures on the web were drawn for; 16-bit grey is scaled to 8 bits; of an animation it is the
+    images on the web were drawn for; 16-bit grey is scaled to 8 bits; of an animation it is the
     first frame.
 
     Raises BadImage when the file is missing, empty, truncated, damaged, no image, or beyond
@@ -131,7 +139,7 @@ def read_content(data: bytes, picture: Picture, limits: ImageLimits = DEFAULT_LI
 
 
 def from_pillow(image: Image.Image) -> PixelArray:
-    """A picture of Pillow's as `read_image` would give it, (H, W, 3) RGB.
+    """An image of Pillow's as `read_image` would give it, (H, W, 3) RGB.
 
     Raises ValueError for 32-bit pixels of unknown range.
     """
@@ -171,7 +179,7 @@ def _named(picture: Picture) -> Path | str:
 def decode(
     data: bytes, jpeg_decoder: ModuleType | None, limits: ImageLimits = DEFAULT_LIMITS
 ) -> PixelArray:
-    """The picture in a file's bytes; `jpeg_decoder` is simplejpeg, or None for Pillow alone.
+    """The image in a file's bytes; `jpeg_decoder` is simplejpeg, or None for Pillow alone.
 
     Pixels and errors are the same with either: what simplejpeg has a word about, however small, is
     decoded and judged by Pillow.
@@ -213,7 +221,7 @@ def _digest(image: Image.Image) -> bytes:
 def _opened(data: bytes, formats: tuple[str, ...], limits: ImageLimits) -> Image.Image:
     """The image, not decoded yet; raises ValueError above `limits.pixels`."""
     if Image.MAX_IMAGE_PIXELS is not None and limits.pixels > 2 * Image.MAX_IMAGE_PIXELS:
-        # Pillow's own bound, of the whole process, refuses pictures above twice this.
+        # Pillow's own bound, of the whole process, refuses images above twice this.
         Image.MAX_IMAGE_PIXELS = (limits.pixels + 1) // 2
     try:
         image = Image.open(io.BytesIO(data), formats=formats)

@@ -1,6 +1,6 @@
 """Batches of examples, loaded ahead by worker processes.
 
-Convention: which examples a batch holds is a function of (seed, iteration), so a run goes on at any
+Convention: which examples a batch holds is a function of (seed, iteration), so a run resumes at any
 iteration, with any number of workers and processes, without saved state. The keys of a batch go to
 one worker, which returns the whole batch; errors come back as values and are raised where the batch
 is due.
@@ -19,7 +19,7 @@ from virtex.data.dataset import VALIDATION_EPOCH, Example, Key
 from virtex.data.images import BadImage
 from virtex.data.loader_workers import Patience, started_workers, worker_start, workers_of
 from virtex.data.order import DEFAULT_WINDOW, TrainingKeys
-from virtex.data.prefetch_plan import Ahead, announced, training_windows
+from virtex.data.prefetch_plan import Prefetching, training_windows, with_prefetch
 from virtex.errors import RunError, UserError
 
 _LOOK_SECONDS = 5.0
@@ -61,7 +61,7 @@ def training_batches(
     world_size: int = 1,
     pin_memory: bool = False,
     skipped: Skipped | None = None,
-    ahead: Ahead | None = None,
+    ahead: Prefetching | None = None,
     timeout_seconds: float = 600.0,
 ) -> Iterator[Batch]:
     """This process's parts of the global batches, endless, from `first_iteration` (0 or more).
@@ -95,8 +95,10 @@ def training_batches(
             first_iteration=first_iteration,
         )
         lag = workers * _BATCHES_OF_A_WORKER
-        keys = announced(keys, windows, ahead, first_iteration=first_iteration, lag=lag)
-    return _batches(_Loads(dataset, collate), keys, workers, pin_memory, skipped, timeout_seconds)
+        keys = with_prefetch(keys, windows, ahead, first_iteration=first_iteration, lag=lag)
+    return _batches(
+        _BatchDataset(dataset, collate), keys, workers, pin_memory, skipped, timeout_seconds
+    )
 
 
 def validation_batches(
@@ -122,7 +124,7 @@ def validation_batches(
         for start in range(0, len(indices), part)
     )
     return _batches(
-        _Loads(dataset, collate), batches, workers, pin_memory, skipped, timeout_seconds
+        _BatchDataset(dataset, collate), batches, workers, pin_memory, skipped, timeout_seconds
     )
 
 
@@ -136,7 +138,7 @@ def check_batch_size(batch_size: int, examples: int) -> None:
 
 
 @contextmanager
-def lost_workers_as_errors() -> Iterator[None]:
+def translate_worker_errors() -> Iterator[None]:
     """Turn torch's error of a worker that died or hangs into a RunError.
 
     torch raises it wherever the main process happens to be when a worker dies, so not only the
@@ -163,7 +165,7 @@ def _part(batch_size: int, world_size: int) -> int:
     return batch_size // world_size
 
 
-class _Loaded(NamedTuple):
+class _WorkerResult(NamedTuple):
     """What a worker hands over: a batch, unless all its files were left out, or an error."""
 
     batch: Batch | None
@@ -171,19 +173,19 @@ class _Loaded(NamedTuple):
     error: UserError | None
 
 
-class _Loads(Dataset[_Loaded]):
+class _BatchDataset(Dataset[_WorkerResult]):
     """The worker's side: the keys of a batch to the batch."""
 
     def __init__(self, dataset: Examples, collate: Collate) -> None:
         self._dataset = dataset
         self._collate = collate
 
-    def __getitem__(self, keys: list[Key]) -> _Loaded:
+    def __getitem__(self, keys: list[Key]) -> _WorkerResult:
         try:
             examples, bad = self._dataset.examples(keys)
         except UserError as error:
             # As a value: torch would wrap a raised error in the worker's traceback.
-            return _Loaded(None, (), error)
+            return _WorkerResult(None, (), error)
         batch = self._collate(examples) if examples else None
         if batch is not None and get_worker_info() is not None:
             try:
@@ -192,12 +194,12 @@ class _Loads(Dataset[_Loaded]):
                     tensor.share_memory_()  # type: ignore[no-untyped-call]
             except RuntimeError as error:
                 text = f"shared memory is full, so a batch could not be handed over ({error})"
-                return _Loaded(None, (), RunError(text))
-        return _Loaded(batch, bad, None)
+                return _WorkerResult(None, (), RunError(text))
+        return _WorkerResult(batch, bad, None)
 
 
 def _batches(
-    loads: _Loads,
+    dataset: _BatchDataset,
     keys: Iterable[list[Key]],
     workers: int,
     pin_memory: bool,
@@ -208,10 +210,10 @@ def _batches(
     started = ExitStack()  # what holds until the workers are there, which the first keys need
     patience = Patience(timeout_seconds)
     loader = DataLoader(
-        loads,
-        batch_size=None,  # a key of `loads` is a batch already
+        dataset,
+        batch_size=None,  # a key of `dataset` is a batch already
         sampler=patience.keys(keys, started.close),
-        collate_fn=_as_it_is,
+        collate_fn=_identity,
         num_workers=workers,
         prefetch_factor=_BATCHES_OF_A_WORKER if workers else None,
         pin_memory=pin_memory,
@@ -221,7 +223,7 @@ def _batches(
         generator=torch.Generator(),
     )
     known = set()
-    for loaded in _living(loader, started, patience):
+    for loaded in _iterate_with_timeout(loader, started, patience):
         for bad in loaded.bad:
             if skipped is not None and bad.picture not in known:
                 known.add(bad.picture)
@@ -232,11 +234,11 @@ def _batches(
             yield loaded.batch
 
 
-def _living(
-    loader: "DataLoader[_Loaded]", started: ExitStack, patience: Patience
-) -> Iterator[_Loaded]:
+def _iterate_with_timeout(
+    loader: "DataLoader[_WorkerResult]", started: ExitStack, patience: Patience
+) -> Iterator[_WorkerResult]:
     with (
-        lost_workers_as_errors(),
+        translate_worker_errors(),
         patience.limited(),
         started_workers(loader, started) as batches,
     ):
@@ -252,7 +254,7 @@ def _living(
             yield loaded
 
 
-def _next(batches: Iterator[_Loaded]) -> _Loaded:
+def _next(batches: Iterator[_WorkerResult]) -> _WorkerResult:
     """The next batch, with a look at the workers every few seconds.
 
     Otherwise torch would hear of a lost worker by a signal alone, and does not where the worker was
@@ -266,5 +268,5 @@ def _next(batches: Iterator[_Loaded]) -> _Loaded:
                 raise
 
 
-def _as_it_is(loaded: Any) -> Any:
+def _identity(loaded: Any) -> Any:
     return loaded

@@ -20,14 +20,14 @@ class Window(NamedTuple):
     shards: Numbers
 
 
-class Ahead(Protocol):
-    """Brings shards to this machine."""
+class Prefetching(Protocol):
+    """What brings shards to this machine, such as `remote.Prefetcher`."""
 
-    def need(self, shards: Numbers, /) -> None:
+    def wait_for(self, shards: Numbers, /) -> None:
         """Return when these are here, or cannot be had now."""
         ...
 
-    def expect(self, shards: Numbers, /) -> None:
+    def prefetch(self, shards: Numbers, /) -> None:
         """Return at once; these will be needed next."""
         ...
 
@@ -48,25 +48,26 @@ def training_windows(
         epoch, first = epoch + 1, 0
 
 
-def announced(
+def with_prefetch(
     keys: Iterable[list[Key]],
     windows: Iterator[Window],
-    ahead: Ahead,
+    ahead: Prefetching,
     *,
     first_iteration: int,
     lag: int,
 ) -> Iterator[list[Key]]:
-    """`keys`; `ahead` hears when a window begins, and `lag` batches later which one comes next.
+    """Give out `keys`, each when its window is here, and prefetch the window after it.
 
-    By then no worker reads the window before any more, so that its shards may go. `windows` and
-    `keys` are those from `first_iteration` on.
+    `ahead` waits for a window when it begins, and prefetches the next one `lag` batches later, when
+    no worker reads the window before any more, so that its shards may go. `windows` and `keys` are
+    those from `first_iteration` on.
     """
     following, due = next(windows), -1
     for iteration, batch in enumerate(keys, first_iteration):
         while following.first <= iteration:
             window, following = following, next(windows)
-            ahead.need(window.shards)
+            ahead.wait_for(window.shards)
             due = min(iteration + lag, window.last)
         if iteration == due:
-            ahead.expect(following.shards)
+            ahead.prefetch(following.shards)
         yield batch

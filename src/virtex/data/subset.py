@@ -1,21 +1,190 @@
-"""Parts of a data set, for data-efficiency runs."""
+"""Parts of a data set, for data-efficiency runs, and the file that lists one for another run.
+
+`subset.json` is one JSON object: `format`, 1; `seed` and `percentage`, which chose the images, null
+where a file gave them; `images`, how many, and `of` how many; `sha256` of the ids in decimal,
+ascending, joined by newlines; `ids`, ascending. A list made by hand needs `ids` alone, in any
+order.
+"""
 
 import hashlib
+import json
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass
 from decimal import ROUND_CEILING, Context, Decimal
 from fractions import Fraction
 from pathlib import Path
+from typing import Annotated, Literal
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import ConfigDict, FailFast, Field
 
+from virtex.data.json_files import Count, Int64, JsonFile, parse_json
 from virtex.data.records import Record, Records
 from virtex.data.shared_strings import shared
-from virtex.errors import UserError
+from virtex.errors import UserError, first_few
+from virtex.files import reading, whole_file
+
+SUBSET = "subset.json"
+"""The manifest's name in the directory of a run."""
+
+_MOST_BYTES = 64 << 20  # five million ids
+_LEAST = 'expected the subset.json of a run, or at least {"ids": [1, 2, 3]}'
 
 
-class Selection:
+class _SubsetFile(JsonFile):
+    """What `subset.json` holds."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    format: Literal[1] = 1
+    seed: Count | None = None
+    percentage: Annotated[float, Field(gt=0, le=100)] | None = None
+    images: Count | None = None
+    of: Count | None = None
+    sha256: str | None = None
+    ids: Annotated[list[Int64], Field(min_length=1), FailFast()]
+
+
+@dataclass(frozen=True)
+class SubsetManifest:
+    """Image ids, ascending and all different, and how they were chosen out of `of` images.
+
+    `of` is None in a list made by hand, `seed` and `percentage` where a file gave the ids.
+    """
+
+    ids: tuple[int, ...]
+    of: int | None = None
+    seed: int | None = None
+    percentage: float | None = None
+
+    @property
+    def sha256(self) -> str:
+        """The digest of the ids in decimal, joined by newlines; equal for equal subsets."""
+        return hashlib.sha256("\n".join(map(str, self.ids)).encode()).hexdigest()
+
+
+def training_subset(
+    records: Records, *, percentage: float, seed: int, manifest: Path | None
+) -> tuple[Records, SubsetManifest | None]:
+    """The images to train on and their manifest, which is None for all of them.
+
+    They are those that the file `manifest` lists, or else `percentage` percent of `records`.
+    Raises UserError as `subset`, `read` and `select` do.
+    """
+    if manifest is not None:
+        given = read(manifest)
+        return select(records, given, manifest), SubsetManifest(given.ids, len(records))
+    selected = subset(records, percentage, seed)
+    if selected is records:
+        return records, None
+    ids = tuple(sorted(selected.image_ids.tolist()))
+    return selected, SubsetManifest(ids, len(records), seed, percentage)
+
+
+def select(records: Records, manifest: SubsetManifest, path: Path) -> Records:
+    """The records of the manifest's ids, in the order of `records`.
+
+    Raises UserError, which names the manifest's `path`, for ids that `records` does not have.
+    """
+    wanted = np.array(manifest.ids, np.int64)
+    image_ids = records.image_ids
+    missing = wanted[~np.isin(wanted, image_ids)]
+    if len(missing):
+        raise UserError(
+            f"{path} lists {len(wanted)} images, and {len(missing)} of them are not among the "
+            f"{len(image_ids)} training images of DATA.ROOT (image ids"
+            f" {first_few(missing.tolist())}); set DATA.ROOT to the data that it was made from, or"
+            " remove these ids and 'sha256' from it"
+        )
+    return Subset(records, np.flatnonzero(np.isin(image_ids, wanted)))
+
+
+def write_or_remove(path: Path, manifest: SubsetManifest | None) -> None:
+    """Write the manifest of what a run trains on, or remove an old one for None."""
+    if manifest is None:
+        path.unlink(missing_ok=True)
+    else:
+        write(path, manifest)
+
+
+def change(path: Path, manifest: SubsetManifest | None) -> str | None:
+    """Describe how a resumed run would train on other images than the file at `path` lists.
+
+    None where it would not, or where there is no such file. Another seed or percentage is asked
+    for by the settings; the same ones with other images mean that the data have changed.
+    """
+    if manifest is None or not path.exists():
+        return None
+    before = read(path)
+    asked_for = (before.seed, before.percentage) != (manifest.seed, manifest.percentage)
+    if asked_for or before.ids == manifest.ids:
+        return None
+    gone = np.setdiff1d(before.ids, manifest.ids)
+    new = np.setdiff1d(manifest.ids, before.ids)
+    differences = [
+        f"{len(ids)} {what} (image ids {first_few(ids.tolist())})"
+        for what, ids in (("left out", gone), ("new", new))
+        if len(ids)
+    ]
+    return (
+        f"subset: this run trained on the {len(before.ids)} images of {path}, and now would on "
+        f"{len(manifest.ids)} of {manifest.of}: {', '.join(differences)}"
+    )
+
+
+def write(path: Path, manifest: SubsetManifest) -> None:
+    """Write `subset.json`: a reader finds the whole file, or the one before it."""
+    content = {
+        "format": 1,
+        "seed": manifest.seed,
+        "percentage": manifest.percentage,
+        "images": len(manifest.ids),
+        "of": manifest.of,
+        "sha256": manifest.sha256,
+        "ids": manifest.ids,
+    }
+    with whole_file(path) as file:
+        file.write((json.dumps(content, indent=1) + "\n").encode())
+
+
+def read(path: Path) -> SubsetManifest:
+    """Read the manifest in a listed.
+
+    Raises UserError, with the path and the remedy, where it is missing, malformed, empty, or not
+    what was written: `sha256` and `images` are checked if they are there.
+    """
+    if path.is_dir():
+        raise UserError(f"{path} is a directory; name a file such as {path / SUBSET}")
+    with reading(path):
+        try:
+            with path.open("rb") as file:
+                content = file.read(_MOST_BYTES + 1)
+        except FileNotFoundError:
+            missing = f"there is no subset manifest {path}; check DATA.SUBSET_MANIFEST"
+            raise UserError(missing) from None
+    if len(content) > _MOST_BYTES:
+        raise UserError(f"{path} has more than {_MOST_BYTES >> 20} MB; {_LEAST}")
+    listed = parse_json(_SubsetFile, content, str(path), _LEAST)
+    unique, counts = np.unique(np.array(listed.ids, np.int64), return_counts=True)
+    repeated = unique[counts > 1].tolist()
+    if repeated:
+        raise UserError(
+            f"{path} lists {len(repeated)} images more than once (image ids"
+            f" {first_few(repeated)}); keep one of each"
+        )
+    manifest = SubsetManifest(tuple(unique.tolist()), listed.of, listed.seed, listed.percentage)
+    if listed.images not in (None, len(unique)) or listed.sha256 not in (None, manifest.sha256):
+        raise UserError(
+            f"the {len(unique)} ids of {path} are not those that were written: 'sha256' or "
+            "'images' does not fit them. Take the file from its run again or, if the ids are as "
+            "you mean them, remove these two keys"
+        )
+    return manifest
+
+
+class Subset:
     """The records at some positions, in the order of the positions; holds 8 bytes for each."""
 
     def __init__(self, records: Records, positions: npt.NDArray[np.int64]) -> None:
@@ -33,8 +202,8 @@ class Selection:
 
     def missing(self, positions: Iterable[int]) -> list[Path]:
         """The image files at `positions` (0 … n-1) that are not there or empty."""
-        chosen = self._positions.numpy()
-        return self._records.missing(int(chosen[position]) for position in positions)
+        kept = self._positions.numpy()
+        return self._records.missing(int(kept[position]) for position in positions)
 
     @property
     def image_ids(self) -> npt.NDArray[np.int64]:
@@ -49,7 +218,7 @@ class Selection:
 
     @property
     def shards(self) -> npt.NDArray[np.int64]:
-        """The numbers of the shards that `shard_sizes` tells of, ascending."""
+        """The numbers of the shards that hold any of the records, ascending."""
         return np.unique(self._shard_of_each())
 
     @property
@@ -90,7 +259,7 @@ def subset(records: Records, percentage: float, seed: int) -> Records:
         )
     ranks = np.array([_rank(seed, image_id) for image_id in image_ids.tolist()], np.uint64)
     # Equal hashes are as good as impossible; the id decides them all the same.
-    return Selection(records, np.sort(np.lexsort((image_ids, ranks))[:count]))
+    return Subset(records, np.sort(np.lexsort((image_ids, ranks))[:count]))
 
 
 def _exact(percentage: float) -> Fraction:

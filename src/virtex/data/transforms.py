@@ -1,7 +1,7 @@
-"""Augmentations of one picture on uint8, by OpenCV where speed matters.
+"""Augmentations of one image on uint8, by OpenCV where speed matters.
 
-Convention: a transform is a frozen value; called with a picture and a random generator it gives a
-new picture and leaves the given one as it was. The semantics are torchvision's. Normalisation is
+Convention: a transform is a frozen value; called with an image and a random generator it gives a
+new image and leaves the given one as it was. The semantics are torchvision's. Normalisation is
 not here: it happens on the device, in the backbone.
 """
 
@@ -12,24 +12,22 @@ from typing import Protocol
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
-from virtex.data.color import (
-    adjust_brightness,
-    adjust_contrast,
-    adjust_hue,
-    adjust_saturation,
-)
 from virtex.data.images import PixelArray
 from virtex.errors import UserError
 
 _ATTEMPTS = 10
 _MOST_ELONGATED = 64  # enlarging a strip of pixels further takes gigabytes, beyond OpenCV's limit
+_LEVELS = np.arange(256, dtype=np.float32)
+_GREY_WEIGHTS = np.array([[0.299, 0.587, 0.114]], np.float32)  # ITU-R BT.601 luma
+_SAME = np.arange(256, dtype=np.uint8)
 
 
 @dataclass(frozen=True)
 class Augmented:
-    """A picture, uint8 (H, W, 3) RGB, and whether it is a mirror image of the file's."""
+    """An image, uint8 (H, W, 3) RGB, and whether it is a mirror image of the file's."""
 
     image: PixelArray
     mirrored: bool = False
@@ -42,9 +40,9 @@ class Transform(Protocol):
 
 
 def resize(image: PixelArray, height: int, width: int) -> PixelArray:
-    """The picture at another size, bilinear, without the aliasing of plain bilinear shrinking.
+    """The image at another size, bilinear, without the aliasing of plain bilinear shrinking.
 
-    Bilinear interpolation looks at 2 x 2 pixels, which covers a picture that shrinks to a half and
+    Bilinear interpolation looks at 2 x 2 pixels, which covers an image that shrinks to a half and
     no further; so it is halved as often as it can be and then brought to size. Below a factor of
     two that is plain bilinear, as in the published training. Against Pillow's antialiased filter,
     from 480 rows to 64 … 224, that gives 33 … 36 dB (plain bilinear: 24 … 33), in a quarter of the
@@ -68,10 +66,10 @@ def resize_antialiased(image: PixelArray, height: int, width: int) -> PixelArray
 
 @dataclass(frozen=True)
 class RandomResizedCrop:
-    """A random part of the picture, resized to `size` x `size` pixels (Szegedy et al. 2014).
+    """A random part of the image, resized to `size` x `size` pixels (Szegedy et al. 2014).
 
     The part has a share of the area in `scale`, uniform, and a width over height in `ratio`,
-    log-uniform. Where ten draws do not fit into the picture, it is the largest central part with an
+    log-uniform. Where ten draws do not fit into the image, it is the largest central part with an
     allowed ratio.
     """
 
@@ -112,6 +110,42 @@ class HorizontalFlip:
         return Augmented(cv2.flip(augmented.image, 1), not augmented.mirrored)
 
 
+def adjust_brightness(image: PixelArray, factor: float) -> PixelArray:
+    """Every value times `factor` (≥ 0)."""
+    return _looked_up(image, _LEVELS * factor)
+
+
+def adjust_contrast(image: PixelArray, factor: float) -> PixelArray:
+    """Distances from the image's mean grey times `factor` (≥ 0)."""
+    mean = cv2.mean(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY))[0]
+    return _looked_up(image, mean + factor * (_LEVELS - mean))
+
+
+def adjust_saturation(image: PixelArray, factor: float) -> PixelArray:
+    """Distances from each pixel's own grey times `factor` (≥ 0)."""
+    mix = factor * np.eye(3, dtype=np.float32) + (1 - factor) * _GREY_WEIGHTS
+    result: PixelArray = cv2.transform(image, mix)
+    return result
+
+
+def adjust_hue(image: PixelArray, shift: float) -> PixelArray:
+    """Every hue turned by `shift` (-0.5 … 0.5) of the colour circle, in steps of 1/256."""
+    steps = round(shift * 256)
+    if steps == 0:  # the way through HSV would cost some precision for nothing
+        return image
+    hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV_FULL)
+    turned = np.roll(_SAME, -steps)
+    hsv = cv2.LUT(hsv, np.stack([turned, _SAME, _SAME], axis=1)[None])
+    result: PixelArray = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL)
+    return result
+
+
+def _looked_up(image: PixelArray, table: npt.NDArray[np.float32]) -> PixelArray:
+    """Each value v replaced by `table[v]`, rounded and clipped."""
+    result: PixelArray = cv2.LUT(image, np.clip(np.rint(table), 0, 255).astype(np.uint8))
+    return result
+
+
 @dataclass(frozen=True)
 class ColorJitter:
     """With probability `p`, all four changes in a random order, each by a random amount.
@@ -149,7 +183,7 @@ def _factor(amount: float, rng: np.random.Generator) -> float:
 class SmallestResize:
     """The shorter side brought to `size` pixels, the longer one in proportion, antialiased.
 
-    Of a picture that is more than 64 times as long as it is wide only the middle is kept.
+    Of an image that is more than 64 times as long as it is wide only the middle is kept.
     """
 
     size: int
@@ -163,7 +197,7 @@ class SmallestResize:
 
 
 def _middle(image: PixelArray, longest: int) -> PixelArray:
-    """The picture with what lies beyond the middle `longest` pixels of a side cut off."""
+    """The image with what lies beyond the middle `longest` pixels of a side cut off."""
     height, width = (min(side, longest) for side in image.shape[:2])
     top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
     return image[top : top + height, left : left + width]
@@ -171,7 +205,7 @@ def _middle(image: PixelArray, longest: int) -> PixelArray:
 
 @dataclass(frozen=True)
 class CenterCrop:
-    """The middle `size` x `size` pixels; raises UserError where the picture is smaller."""
+    """The middle `size` x `size` pixels; raises UserError where the image is smaller."""
 
     size: int
 

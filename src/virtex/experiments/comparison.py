@@ -16,7 +16,7 @@ from pathlib import Path
 from virtex.checkpoints.run_directory import CONFIG
 from virtex.config import loading as settings
 from virtex.config.schema import EARLIER_RUN, Config
-from virtex.data import subset_manifest
+from virtex.data import subset
 from virtex.errors import UserError
 from virtex.training.scalars import SCALARS, is_number, last_scalars
 
@@ -209,10 +209,10 @@ def _why_not(directory: Path) -> str:
 
 
 def _manifest_size(directory: Path, given: object) -> object:
-    path = directory / subset_manifest.SUBSET
+    path = directory / subset.SUBSET
     if not path.exists():
         return given
-    return f"{len(subset_manifest.read(path).ids)} images"
+    return f"{len(subset.read(path).ids)} images"
 
 
 def _results(path: Path, prefix: str) -> dict[str, float]:

@@ -30,8 +30,8 @@ from virtex.checkpoints.lock import locked
 from virtex.checkpoints.run_directory import Start
 from virtex.checkpoints.state import vocabulary_state
 from virtex.config import loading as settings
-from virtex.data import subset_manifest
-from virtex.data.loader import lost_workers_as_errors
+from virtex.data import subset
+from virtex.data.loader import translate_worker_errors
 from virtex.distributed.debugging import debugger
 from virtex.distributed.environment import read_environment
 from virtex.distributed.shared_memory import translate_shared_memory_errors
@@ -171,7 +171,7 @@ def _record(run: Run, start: Start, cautions: list[str], notes: list[str]) -> in
                 logger.info(line)
             with (
                 translate_shared_memory_errors(run.shared_memory),
-                lost_workers_as_errors(),
+                translate_worker_errors(),
                 translate_memory_errors(job.config, world),
             ):
                 status = _train(run, logger, start)
@@ -396,7 +396,7 @@ def _prepare_directory(run: Run, *, save_weights: bool) -> None:
         checkpoint.remove_partial_files(job.directory)
         with whole_file(job.directory / directory.CONFIG) as file:
             file.write(settings.dump(job.config).encode())
-        subset_manifest.keep(job.directory / subset_manifest.SUBSET, run.data.subset)
+        subset.write_or_remove(job.directory / subset.SUBSET, run.data.subset)
         if save_weights:
             # So that a run that ends before its first checkpoint goes on from these weights.
             _save(run, 0, validated=True)

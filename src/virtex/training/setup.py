@@ -21,7 +21,7 @@ from virtex.checkpoints.state import (
     load_weights,
 )
 from virtex.config.schema import Config
-from virtex.data import subset_manifest
+from virtex.data import subset
 from virtex.distributed.environment import read_environment
 from virtex.distributed.preflight import (
     Requirements,
@@ -111,7 +111,7 @@ def find_start(job: Job, data: PretrainingData, attempt: int) -> Start:
     change = None
     if saved.config.data.subset_manifest == job.config.data.subset_manifest:
         where = job.directory if resume_from == directory.LATEST else Path(resume_from).parent
-        change = subset_manifest.change(where / subset_manifest.SUBSET, data.subset)
+        change = subset.change(where / subset.SUBSET, data.subset)
     cautions = check_same_data(saved, data.contents, change, accepted=job.accept_changed_data)
     return replace(start, notes=(*start.notes, *notes), cautions=tuple(cautions))
 

@@ -77,14 +77,14 @@ def until(condition):
 def test_what_is_needed_is_there_and_what_is_expected_comes(server, tmp_path):
     with Watched(server, tmp_path) as one:
         server.faults += [503, "reset", "truncate"]
-        one.ahead.need(np.array([0, 2]))
+        one.ahead.wait_for(np.array([0, 2]))
         assert set(tars(server)) == {"/d/00000.tar", "/d/00002.tar"}
         assert one.store.statistics.retries == 3
-        one.ahead.expect(np.array([1, 3]))
+        one.ahead.prefetch(np.array([1, 3]))
         until(lambda: one.store.statistics.files == 1 + 8)  # the manifest is the first
         server.down = True
         one.read()
-        one.ahead.need(np.array([1, 3]))
+        one.ahead.wait_for(np.array([1, 3]))
         assert "fetching 2 shards, 0.0" in one.said[0]
         assert "of the first window" in one.said[0]
         assert "waited " in one.said[1]
@@ -96,33 +96,33 @@ def test_what_is_needed_is_there_and_what_is_expected_comes(server, tmp_path):
 
 def test_processes_of_a_machine_share_the_work(server, tmp_path):
     with Watched(server, tmp_path) as one, Watched(server, tmp_path) as other:
-        one.ahead.expect(np.arange(4))
-        other.ahead.need(np.arange(4))
-        one.ahead.need(np.arange(4))
+        one.ahead.prefetch(np.arange(4))
+        other.ahead.wait_for(np.arange(4))
+        one.ahead.wait_for(np.arange(4))
         assert tars(server) == [f"/d/0000{number}.tar" for number in range(4)]
 
 
 def test_an_error_is_left_to_the_reader(server, tmp_path):
     with Watched(server, tmp_path) as one:
         server.down = True
-        one.ahead.need(np.arange(4))
+        one.ahead.wait_for(np.arange(4))
         assert "fetching ahead failed, so what is missing is fetched when read" in one.said[-1]
         assert "gave up after 3 attempts" in one.said[-1]
         with pytest.raises(RunError, match="gave up after 3 attempts"):
             one.read()
         server.down = False
-        one.ahead.need(np.arange(4))
+        one.ahead.wait_for(np.arange(4))
         server.down = True
         one.read()
 
 
 def test_a_process_that_was_killed_is_an_error_for_nobody(server, tmp_path):
     with Watched(server, tmp_path) as one:
-        one.ahead.need(np.array([0]))
+        one.ahead.wait_for(np.array([0]))
         (process,) = spawned()
         process.kill()
         process.join()
-        one.ahead.need(np.array([1]))
+        one.ahead.wait_for(np.array([1]))
         assert "the process that does it has ended" in one.said[-1]
         one.read()
 
@@ -132,7 +132,7 @@ def test_the_first_wait_can_be_stopped(server, tmp_path):
         raise KeyboardInterrupt
 
     with Watched(server, tmp_path, stop) as one, pytest.raises(KeyboardInterrupt):
-        one.ahead.need(np.arange(4))
+        one.ahead.wait_for(np.arange(4))
     assert not spawned()
 
 
@@ -150,7 +150,7 @@ if __name__ == "__main__":
         for path in (directory / "packed").iterdir():
             server.files[f"/d/{path.name}"] = path.read_bytes()
         one = Watched(server, directory)
-        one.ahead.need(np.array([0]))
+        one.ahead.wait_for(np.array([0]))
         print(one.ahead._process.pid, flush=True)
         sys.stdin.read()
 """

@@ -11,7 +11,7 @@ from virtex.data.order import EpochOrder
 from virtex.data.remote.shards import RemoteShards, remote_splits
 from virtex.data.remote.store import RemoteStore
 from virtex.data.sources.coco import CocoCaptions
-from virtex.data.subset import Selection
+from virtex.data.subset import Subset
 from virtex.errors import UserError
 
 
@@ -32,14 +32,14 @@ def shards(directory, tmp_path):
 
 
 def test_the_files_are_those_of_the_chosen_shards(shards, directory, tmp_path):
-    training = remote_splits(shards, Selection(shards, np.array([0, 6, 7, 10])), shards).training
+    training = remote_splits(shards, Subset(shards, np.array([0, 6, 7, 10])), shards).training
     assert training.samples.tolist() == [1, 2, 1]
     files = training.files(np.array([1, 2]))
     assert sorted(files) == ["00002.index", "00002.tar", "00003.index", "00003.tar"]
     assert all(size == (directory / name).stat().st_size for name, (size, _) in files.items())
     before = kept(tmp_path)
     for name, content in files.items():
-        shards.store.expect({name: content})
+        shards.store.register_checksums({name: content})
         shards.store.fetch(name)
     assert kept(tmp_path) - before == training.bytes[1:].sum()
 

@@ -14,7 +14,8 @@ from moto.server import ThreadedMotoServer
 from tests.data.faulty_server import serve
 
 from virtex.data.remote.directory import Retries
-from virtex.data.remote.store import RemoteStatistics, RemoteStore
+from virtex.data.remote.store import RemoteStatistics, RemoteStore, open_store
+from virtex.data.shards.store import LocalStore
 from virtex.errors import RunError, UserError
 
 MIB = 1 << 20
@@ -137,7 +138,7 @@ def test_no_attempt_starts_after_the_total_time(server, tmp_path):
 )
 def test_what_cannot_heal_fails_at_once(server, tmp_path, status, reason):
     store = remote(f"{server.url}/d", tmp_path)
-    store.expect({"a": sha256(content("a"))})
+    store.register_checksums({"a": sha256(content("a"))})
     server.faults += [status]
     with pytest.raises(UserError, match=f"/d/a: .*{reason}"):
         store.read("a")
@@ -162,14 +163,14 @@ def test_a_server_that_fails_is_not_taken_for_a_missing_file(server, tmp_path):
 def test_wrong_content_is_fetched_again(server, tmp_path, digest):
     server.faults += ["wrong", "wrong"]
     store = remote(f"{server.url}/d", tmp_path)
-    store.expect({"a": (3000, digest)})
+    store.register_checksums({"a": (3000, digest)})
     assert store.read("a") == content("a")
     assert store.statistics == RemoteStatistics(files=1, bytes=9000, mismatches=2)
 
 
 def test_content_that_stays_wrong_is_an_error(server, tmp_path):
     store = remote(f"{server.url}/d", tmp_path)
-    store.expect({"a": (3000, "0" * 64)})
+    store.register_checksums({"a": (3000, "0" * 64)})
     with pytest.raises(RunError, match=r"/d/a: in 3 downloads .* 0{64} that the manifest gives"):
         store.read("a")
     assert list(tmp_path.iterdir()) == [tmp_path / "lock"]
@@ -177,12 +178,12 @@ def test_content_that_stays_wrong_is_an_error(server, tmp_path):
 
 def test_a_changed_manifest_fetches_anew(server, tmp_path):
     store = remote(f"{server.url}/d", tmp_path)
-    store.expect({"a": sha256(content("a"))})
+    store.register_checksums({"a": sha256(content("a"))})
     store.read("a")
     server.files["/d/a"] = content("other")
     assert remote(store.root, tmp_path).read("a") == content("other")  # asks for the version
     later = remote(store.root, tmp_path)
-    later.expect({"a": sha256(content("other"))})
+    later.register_checksums({"a": sha256(content("other"))})
     assert later.read("a") == content("other")
     assert len(entries(tmp_path)) == 1
 
@@ -192,7 +193,7 @@ def test_what_was_fetched_is_read_without_a_network(server, tmp_path, is_expecte
     remote(f"{server.url}/d", tmp_path).read("a")
     store = remote(f"{server.url}/d", tmp_path)
     if is_expected:
-        store.expect({"a": sha256(content("a"))})
+        store.register_checksums({"a": sha256(content("a"))})
         store.read("a")
         store = pickle.loads(pickle.dumps(store))
     server.down = True
@@ -226,7 +227,7 @@ def flip_unseen(path):
 @pytest.mark.parametrize("alter", [truncate, lengthen, flip, flip_unseen])
 def test_an_altered_entry_is_fetched_again(server, tmp_path, alter):
     store = remote(f"{server.url}/d", tmp_path)
-    store.expect({"a": sha256(content("a"))})
+    store.register_checksums({"a": sha256(content("a"))})
     store.read("a")
     alter(*entries(tmp_path))
     if alter is not flip_unseen:  # the descriptor is open
@@ -387,7 +388,7 @@ def test_s3_is_tried_again_and_counted(s3, tmp_path, fault):
 
 def test_s3_without_access_is_an_error_at_once_that_shows_no_secret(s3, tmp_path, monkeypatch):
     store = remote("s3://bucket/d", tmp_path)
-    store.expect({"a": sha256(content("a"))})
+    store.register_checksums({"a": sha256(content("a"))})
     s3.faults += [403]
     with pytest.raises(UserError, match=r"s3://bucket/d/a: access was refused.*~/\.aws") as refused:
         store.read("a")
@@ -415,14 +416,14 @@ def test_http_is_neither_listed_nor_written(server, tmp_path):
 
 @pytest.mark.parametrize("name", ["", "..", "a/b", "../a", "a?b", "a#b"])
 def test_names_that_lead_elsewhere_are_refused(tmp_path, name):
-    with pytest.raises(UserError, match="no name of a file directly inside of https://x/d"):
+    with pytest.raises(UserError, match="not the name of a file directly inside of https://x/d"):
         remote("https://x/d", tmp_path).read(name)
 
 
 @pytest.mark.parametrize(
     ("root", "reason"),
     [
-        ("/a/path", "'/a/path' is no remote address; expected s3://"),
+        ("/a/path", "'/a/path' is not a remote address; expected s3://"),
         ("https://user:hidden@host/d", "an address of host holds a password"),
         ("https://host/d?signature=hidden", "https://host/d: an address of a directory has no"),
     ],
@@ -449,7 +450,7 @@ def test_a_protocol_without_its_package_is_an_error_that_says_what_to_install(
 
 def test_a_digest_of_another_kind_is_an_error(tmp_path):
     with pytest.raises(UserError, match="the digest of 'a' is 'md5'; expected the 64"):
-        remote("https://x/d", tmp_path).expect({"a": (1, "md5")})
+        remote("https://x/d", tmp_path).register_checksums({"a": (1, "md5")})
 
 
 def test_pauses_grow_spread_and_repeat():
@@ -459,3 +460,10 @@ def test_pauses_grow_spread_and_repeat():
         assert longest / 2 <= pause <= longest
     assert pauses == [retries.pause(attempt, "s3://a") for attempt in (1, 2, 3, 4)]
     assert retries.pause(1, "s3://b") != pauses[0]
+
+
+def test_a_path_is_read_where_it_lies_and_an_address_through_the_cache(tmp_path):
+    local = open_store(str(tmp_path), cache_dir=tmp_path, cache_gb=1)
+    assert isinstance(local, LocalStore)
+    assert local.root == str(tmp_path)
+    assert isinstance(open_store("s3://bucket/a", cache_dir=tmp_path, cache_gb=1), RemoteStore)

@@ -240,7 +240,7 @@ def test_samples_without_a_caption_are_an_error_or_left_out(tmp_path):
     members = members_of("12") | {"3.jpg": b"p"}
     directory = write_foreign(tmp_path / "f", {"0.tar": members})
     for _ in range(2):  # from the shards, then from the manifest
-        with pytest.raises(UserError, match=r"0\.tar: 1 pictures have no caption \(keys 3\)"):
+        with pytest.raises(UserError, match=r"0\.tar: 1 images have no caption \(keys 3\)"):
             opened(directory)
     records = opened(directory, on_bad_image="skip")
     assert records.image_ids.tolist() == [1, 2]
@@ -314,16 +314,16 @@ def test_the_index_of_another_shard_is_an_error(directory):
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"format": "x"}, "expected 'format'"),
-        ({"names": ["../0.tar"] * 4}, r"'\.\./0\.tar' is no name of a tar file"),
-        ({"names": ["/etc/0.tar"] * 4}, "is no name"),
+        ({"format": "x"}, "'format' is 'x'; input should be 'virtex shards 1'"),
+        ({"names": ["../0.tar"] * 4}, r"'names', item 0, is '\.\./0\.tar'"),
+        ({"names": ["/etc/0.tar"] * 4}, r"'names', item 0, is '/etc/0\.tar'"),
         ({"names": ["0.tar"] * 4}, "a shard is named twice"),
         ({"samples": [1]}, "differ in length"),
-        ({"samples": [1, -1, 1, 1]}, "0 or more"),
-        ({"samples": [2**70] * 4}, ""),
-        ({"index_sha256": ["zz"] * 4}, "hexadecimal"),
-        ({"tar_sha256": ["00"] * 4}, "reshape"),
-        ({"ids": 1}, ""),
+        ({"samples": [1, -1, 1, 1]}, "'samples', item 1, is -1; input should be greater"),
+        ({"samples": [2**70] * 4}, "'samples', item 0"),
+        ({"index_sha256": ["zz"] * 4}, "'index_sha256', item 0, is 'zz'"),
+        ({"tar_sha256": ["00"] * 4}, "'tar_sha256', item 0"),
+        ({"ids": 1}, "'ids' is 1"),
         ({"labels": "words"}, "'labels' is 'words'"),
     ],
 )
@@ -351,7 +351,7 @@ def test_shards_without_samples_say_what_they_hold_and_what_is_expected(tmp_path
     members = {"a.jpg": b"p", "a.json": b'{"TEXT": "b"}', "c.input.jpg": b"p"}
     directory = write_foreign(tmp_path / "f", {"0.tar": members})
     expected = (
-        r"f hold no image with a caption: 0\.tar: 2 pictures have no caption \(keys a, c\.input\);"
+        r"f hold no image with a caption: 0\.tar: 2 images have no caption \(keys a, c\.input\);"
         r" 0\.tar: it holds 1 \*\.jpg, 1 \*\.json, 1 \*\.input\.jpg;"
         r" 0\.tar: its JSON has the keys 'TEXT' \(1\)\. Expected are .*KEY\.txt with a caption a"
     )

@@ -3,7 +3,7 @@ import pickle
 
 import pytest
 
-from virtex.data.shards.store import LocalStore, MemoryStore, cache_directory, open_store
+from virtex.data.shards.store import LocalStore, MemoryStore, cache_directory
 from virtex.errors import UserError
 
 
@@ -52,10 +52,6 @@ def test_many_files_take_few_descriptors(tmp_path):
     assert len(os.listdir("/proc/self/fd")) - before <= 64  # noqa: PTH208
     again = pickle.loads(pickle.dumps(store))
     assert again.read("7", 0, 1) == b"7"
-
-
-def test_an_address_is_no_path(tmp_path):
-    assert open_store(str(tmp_path), cache_dir=tmp_path, cache_gb=1).root == str(tmp_path)
 
 
 def test_the_cache_is_the_given_one_or_the_users(tmp_path, monkeypatch):

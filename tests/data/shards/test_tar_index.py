@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.data.tars import tar
 
+from virtex.data.plain_text import NotTextError
 from virtex.data.shards import sample_text
 from virtex.data.shards.store import MemoryStore
 from virtex.data.shards.tar_index import ROW, TarIndex, index_tar, read_index
 from virtex.data.shards.tar_members import TarStream, tar_members
-from virtex.data.sources.plain_text import NotTextError
 from virtex.errors import UserError
 
 
@@ -64,8 +64,8 @@ def test_what_lacks_its_counterpart_is_left_out_and_named():
     _, index = indexed(members)
     assert index.rows["image_id"].tolist() == [4]  # that it is empty is said when it is read
     assert index.left_out == (
-        "2 pictures have no caption (keys 1, 3)",
-        "1 captions have no picture (keys 2)",
+        "2 images have no caption (keys 1, 3)",
+        "1 captions have no image (keys 2)",
     )
 
 
@@ -89,7 +89,7 @@ def test_texts_that_cannot_be_read_are_left_out_and_named():
     _, index = indexed(members)
     assert index.rows["image_id"].tolist() == [7]
     without, encoded, malformed, unusable = index.left_out
-    assert without == "6 pictures have no caption (keys 1, 2, 3, 4, 5, …)"
+    assert without == "6 images have no caption (keys 1, 2, 3, 4, 5, …)"
     assert encoded.startswith("5 texts are not UTF-8, so convert them first (files 1.txt: ")
     assert "2.txt: invalid start byte, the byte 0xff of UTF-16" in encoded
     assert "3.txt: it holds zero bytes" in encoded
@@ -132,7 +132,7 @@ def test_a_key_goes_to_the_first_dot_or_to_the_last_where_only_that_gives_a_kind
     lines = [
         line
         for line in (*index.left_out, *index.report)
-        if "pictures have no caption" in line or "images are parts" in line
+        if "images have no caption" in line or "images are parts" in line
     ]
     assert len(index.rows) + sum(int(line.split()[0]) for line in lines) == len(images)
 
@@ -179,13 +179,13 @@ def test_a_damaged_index_is_an_error_of_ours_or_another_index(rows, data):
         try:
             read_index(damaged, "a.index")
         except UserError as error:
-            assert str(error).startswith("a.index is no index of a shard: ")  # noqa: PT017
+            assert str(error).startswith("a.index is not the index of a shard: ")  # noqa: PT017
 
 
 @pytest.mark.parametrize("size", ["1e999", "9" * 400])
 def test_sizes_that_no_file_has_are_refused(size):
     content = of_rows([(1, 0, 1, 0, 0, 1, 0, 0)], tar_bytes=77).to_bytes()
-    with pytest.raises(UserError, match=r"a\.index is no index of a shard"):
+    with pytest.raises(UserError, match=r"a\.index is not the index of a shard"):
         read_index(content.replace(b'"tar_bytes": 77', f'"tar_bytes": {size}'.encode()), "a.index")
 
 

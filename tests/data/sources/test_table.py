@@ -116,7 +116,7 @@ def test_paths_may_be_absolute_below_the_root(tmp_path, monkeypatch):
 )
 def test_paths_elsewhere_are_refused(tmp_path, image):
     (tmp_path / "train.jsonl").write_text(f'{{"image": "{image}", "caption": "a"}}')
-    with pytest.raises(UserError, match=r"train\.jsonl, line 1: .* is no file below .*link"):
+    with pytest.raises(UserError, match=r"train\.jsonl, line 1: .* is not a file below .*link"):
         TableCaptions(str(tmp_path), "train")
 
 
@@ -138,7 +138,7 @@ def test_blank_captions_are_an_error_that_names_their_lines(tmp_path):
     (tmp_path / "train.csv").write_bytes(BLANK)
     expected = (
         r"2 images have no caption \(line 3, line 5\);"
-        r" 3 captions are blank \(line 3, line 4, line 5\)\. Mend .*ON_BAD_IMAGE"
+        r" 3 captions are blank \(line 3, line 4, line 5\)\. Correct .*ON_BAD_IMAGE"
     )
     with pytest.raises(UserError, match=expected):
         TableCaptions(str(tmp_path), "train")
@@ -182,7 +182,7 @@ def test_blank_captions_are_an_error_that_names_their_lines(tmp_path):
         ("jsonl", b'{"image": "a", "captions": []}\n', "1 images have no caption|no image with"),
         ("jsonl", b'{"image": 3, "caption": "b"}\n', "'image' must be the path of an image, not 3"),
         ("jsonl", b'{"image": "a", "caption": "b", "image_id": true}', "'image_id' must be"),
-        ("parquet", b"PAR1", "is no Parquet file that can be read"),
+        ("parquet", b"PAR1", "is not a Parquet file that can be read"),
     ],
 )
 def test_broken_tables_are_an_error_with_the_line(tmp_path, name, content, reason, on_bad_image):

@@ -69,7 +69,7 @@ INCOMPLETE = {f"{n}.jpg": "" for n in range(8)} | {"0.txt": "a", "1.txt": " \n",
 def test_what_lacks_its_counterpart_is_an_error_that_names_a_few(write):
     expected = (
         r"6 images have no text \(2\.jpg, 3\.jpg, 4\.jpg, 5\.jpg, 6\.jpg, …\);"
-        r" 1 images have an empty text \(1\.jpg\); 1 texts have no image \(x/y\.txt\)\. Mend"
+        r" 1 images have an empty text \(1\.jpg\); 1 texts have no image \(x/y\.txt\)\. Correct"
     )
     with pytest.raises(UserError, match=expected):
         TextFolder(write(INCOMPLETE))

@@ -83,7 +83,7 @@ class RemoteDirectory:
     def address(self, name: str) -> str:
         """The full address of a file; raises UserError for a name that leads elsewhere."""
         if name in ("", ".", "..") or any(sign in name for sign in "/\\?#\0"):
-            raise UserError(f"{name!r} is no name of a file directly inside of {self.root}")
+            raise UserError(f"{name!r} is not the name of a file directly inside of {self.root}")
         return f"{self.root}/{name}"
 
     def sizes(self) -> dict[str, int]:

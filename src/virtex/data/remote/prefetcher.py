@@ -35,7 +35,7 @@ _END_SECONDS = 5.0
 
 
 class Prefetcher:
-    """An `Ahead` for remote shards: `need` waits until all are in the cache, `expect` does not.
+    """Fetches remote shards: `wait_for` waits until all are in the cache, `prefetch` does not.
 
     What cannot be fetched is left to whoever reads it, and so is the error. The process starts when
     something is needed; `close` ends it, and so does the end of this process.
@@ -55,7 +55,7 @@ class Prefetcher:
         self._process: Any = None
         self._connection: Any = None
 
-    def need(self, shards: npt.NDArray[np.int64]) -> None:
+    def wait_for(self, shards: npt.NDArray[np.int64]) -> None:
         size = f"{len(shards)} shards, {self._shards.bytes[shards].sum() / 1e9:.3f} GB,"
         begun = time.monotonic()
         if self._is_first:
@@ -72,7 +72,7 @@ class Prefetcher:
             )
         self._is_first = False
 
-    def expect(self, shards: npt.NDArray[np.int64]) -> None:
+    def prefetch(self, shards: npt.NDArray[np.int64]) -> None:
         self._request(shards)
 
     def close(self) -> None:
@@ -114,7 +114,7 @@ class Prefetcher:
 
     def _wait(self, files: Files) -> str | None:
         """Return when all are here, or else why not."""
-        missing, fetched, told = set(files), -1, time.monotonic()
+        missing, fetched, reported = set(files), -1, time.monotonic()
         while missing:
             if self._is_first:
                 self._check_stop()
@@ -132,8 +132,8 @@ class Prefetcher:
             if answer is not None or self._fetched > fetched:
                 fetched = self._fetched
                 self._reached(left)
-            if time.monotonic() - told > _TELL_SECONDS:
-                told = time.monotonic()
+            if time.monotonic() - reported > _TELL_SECONDS:
+                reported = time.monotonic()
                 self._say(f"{left}, {self._shards.store.statistics}")
         return None
 
@@ -143,19 +143,19 @@ class Prefetcher:
         return self._shards.store.statistics.bytes
 
 
-def watched(
+def report_retries(
     batches: Iterator[A], prefetcher: Prefetcher, splits: RemoteSplits, say: Say
 ) -> Iterator[A]:
     """`batches`, with a line where requests had to be made again, at most one a minute.
 
     Ends the prefetcher when they end.
     """
-    told, retries = -math.inf, 0
+    reported, retries = -math.inf, 0
     with closing(prefetcher):
         for batch in batches:
             now = splits.statistics
-            if now.retries > retries and time.monotonic() - told > _AGAIN_SECONDS:
-                told, retries = time.monotonic(), now.retries
+            if now.retries > retries and time.monotonic() - reported > _AGAIN_SECONDS:
+                reported, retries = time.monotonic(), now.retries
                 say(f"data: {now}")
             yield batch
 
@@ -210,7 +210,7 @@ def _fetch_files(
         number, file = requested.take()
         name, error = next(iter(file)), None
         try:
-            store.expect(file)
+            store.register_checksums(file)
             store.fetch(name)
         except UserError as caught:
             error = str(caught)

@@ -12,7 +12,7 @@ from virtex.data.remote.cache import TRAILER_BYTES
 from virtex.data.remote.store import RemoteStatistics, RemoteStore
 from virtex.data.shards.manifest import ShardManifest, index_name
 from virtex.data.shards.reader import Shards
-from virtex.data.subset import Selection
+from virtex.data.subset import Subset
 from virtex.errors import UserError
 
 Files = dict[str, tuple[int, str]]
@@ -104,9 +104,7 @@ def _remote(records: Records, chosen: Records) -> RemoteShards | None:
     return RemoteShards(
         store=records.store,
         manifest=records.manifest,
-        numbers=chosen.shards
-        if isinstance(chosen, Selection)
-        else np.arange(len(chosen.shard_sizes)),
+        numbers=chosen.shards if isinstance(chosen, Subset) else np.arange(len(chosen.shard_sizes)),
         samples=chosen.shard_sizes,
         with_indexes=records.home is records.store,
     )

@@ -19,11 +19,14 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
+from virtex.data.recently_used import RecentlyUsed
 from virtex.data.remote.cache import CachedFile, FileCache
 from virtex.data.remote.directory import HTTP, PART, RemoteDirectory, Retries, UnreachableError
+from virtex.data.shards.store import LocalStore, Store
 from virtex.data.shared_strings import shared
 from virtex.errors import RunError, UserError
 
+_OPEN_FILES = 16
 _DOWNLOADS = 3  # of content that turns out to be wrong
 _SLOTS = 256  # threads that count without disturbing each other
 _DIGEST = re.compile(r"[0-9a-f]{8}|[0-9a-f]{64}")
@@ -51,9 +54,9 @@ class RemoteStatistics(NamedTuple):
 class RemoteStore:
     """A `Store` whose reads are of whole files in a local cache.
 
-    A file of a known checksum (`expect`) is asked for once, and never again while the cache keeps
-    it. Any other one may change at its source: its version is asked for once in a process, and what
-    the cache has is used when that fails.
+    A file of a known checksum (`register_checksums`) is asked for once, and never again while the
+    cache keeps it. Any other one may change at its source: its version is asked for once in a
+    process, and what the cache has is used when that fails.
 
     It can be pickled and forked; the statistics are of all processes that torch's or
     multiprocessing's start-up handed it to.
@@ -83,7 +86,7 @@ class RemoteStore:
         """Counts so far."""
         return RemoteStatistics(*self._counts.numpy().sum(axis=0).tolist())
 
-    def expect(self, files: Mapping[str, tuple[int, str]]) -> None:
+    def register_checksums(self, files: Mapping[str, tuple[int, str]]) -> None:
         """What the manifest says of files: size, and SHA-256 or CRC-32 in hexadecimal digits.
 
         To be called before the store goes to other processes. Raises UserError for another digest.
@@ -140,7 +143,7 @@ class RemoteStore:
         """Whether the file could be written; False where the store is for reading."""
         local = self._local()
         with local.lock:
-            local.files.pop(name, None)
+            local.files.drop(name)
             local.versions.pop(name, None)
         return local.directory.write(name, content)
 
@@ -163,7 +166,8 @@ class RemoteStore:
             file = local.files.get(name)
         if file is None or not file.is_unaltered():
             file = self._fetched(name)
-        local.keep(name, file)
+        with local.lock:
+            local.files.put(name, file)
         return file
 
     def _fetched(self, name: str) -> CachedFile:
@@ -217,6 +221,16 @@ class RemoteStore:
         self._count("files")
 
 
+def open_store(root: str, *, cache_dir: Path, cache_gb: float) -> Store:
+    """Open the directory `root`, a path or an address such as `s3://bucket/directory`.
+
+    Files from an address are kept in `cache_dir`, up to `cache_gb` (10^9 bytes).
+    """
+    if "://" not in root:
+        return LocalStore(root)
+    return RemoteStore(root, cache_dir=cache_dir, cache_bytes=int(cache_gb * 1e9))
+
+
 @dataclass(frozen=True)
 class _FileContent:
     """What a file should be: `version` names its content, `digest` is its checksum if known."""
@@ -238,16 +252,8 @@ class _Process:
     directory: RemoteDirectory
     parent: "_Process | None"
     lock: threading.Lock = field(default_factory=threading.Lock)
-    files: dict[str, CachedFile] = field(default_factory=dict)  # the one used last at the end
+    files: RecentlyUsed[str, CachedFile] = field(default_factory=lambda: RecentlyUsed(_OPEN_FILES))
     versions: dict[str, _FileContent] = field(default_factory=dict)
-
-    def keep(self, name: str, file: CachedFile, most: int = 16) -> None:
-        """Leave a file open, and `most` files in all."""
-        with self.lock:
-            self.files.pop(name, None)
-            self.files[name] = file
-            while len(self.files) > most:
-                del self.files[next(iter(self.files))]
 
 
 def _checked_root(root: str) -> str:
@@ -262,7 +268,7 @@ def _checked_root(root: str) -> str:
             " environment or ~/.netrc, as addresses are printed"
         )
     if not parts.scheme or "://" not in root:
-        raise UserError(f"{root!r} is no remote address; expected s3://…, gs://…, https://…")
+        raise UserError(f"{root!r} is not a remote address; expected s3://…, gs://…, https://…")
     if parts.query or parts.fragment:
         raise UserError(
             f"{parts.scheme}://{parts.netloc}{parts.path}: an address of a directory has no"

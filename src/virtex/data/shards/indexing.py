@@ -9,16 +9,15 @@ from pathlib import Path
 
 from virtex.data.shards.manifest import (
     MANIFEST,
-    Labels,
     ShardManifest,
     index_name,
+    manifest_json,
     read_manifest,
     summary,
-    written_manifest,
 )
 from virtex.data.shards.store import LocalStore, MemoryStore, Store
-from virtex.data.shards.tar_index import IMAGES, TarIndex, index_tar, read_index
-from virtex.errors import RunError, UserError
+from virtex.data.shards.tar_index import IMAGES, Labels, TarIndex, index_tar, read_index
+from virtex.errors import RunError, UserError, first_few
 
 _REPORTED, _SHOWN = 20, 6
 
@@ -54,7 +53,7 @@ def manifest_and_home(store: Store, cache_dir: Path) -> tuple[ShardManifest, Sto
     manifest = read_manifest(home.read(MANIFEST), f"{home.root}/{MANIFEST}")
     if replaced:
         what = "shards were replaced since they were indexed, and were read again"
-        report = f"{len(replaced)} {what} ({', '.join(sorted(replaced)[:5])})"
+        report = f"{len(replaced)} {what} ({first_few(sorted(replaced))})"
         manifest = replace(manifest, report=(report, *manifest.report))
     return manifest, home
 
@@ -142,7 +141,7 @@ def _manifest(names: list[str], store: Store, home: Store) -> bytes:
     both: Labels = "categories" if labels == {"categories"} else "captions"
     told = apart and len(sources) == 1 and sources != {"names"}
     versions = store.versions()
-    return written_manifest(
+    return manifest_json(
         summaries,
         labels=both,
         hashed_ids=not told,

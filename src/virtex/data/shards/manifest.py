@@ -11,26 +11,56 @@ size and time of writing, or the ETag.
 
 import hashlib
 import json
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import FailFast, Field, model_validator
 
+from virtex.data.json_files import Count, JsonFile, parse_json
 from virtex.data.shards.store import Store
-from virtex.data.shards.tar_index import SUFFIX, TarIndex
+from virtex.data.shards.tar_index import SUFFIX, Labels, TarIndex
 from virtex.data.shared_strings import PackedStrings, StringPacker
-from virtex.errors import UserError
+from virtex.errors import UserError, first_few
 
 MANIFEST = "shards.json"
 FORMAT = "virtex shards 1"
-_NAME = re.compile(r"[^./\\\0][^/\\\0]*\.tar")
-_LISTS = ("names", "samples", "tar_bytes", "tar_sha256", "index_bytes", "index_sha256")
-_NUMBERS = ("samples", "tar_bytes", "index_bytes")
-_NAMED = 5
-Labels = Literal["captions", "categories"]
+_TarName = Annotated[str, Field(pattern=r"^[^./\\\x00][^/\\\x00]*\.tar$")]
+_Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class _ManifestFile(JsonFile):
+    """What `shards.json` holds."""
+
+    format: Literal["virtex shards 1"]
+    labels: Labels
+    categories: tuple[str, ...] | None
+    ids: Literal["told", "hashed"]
+    report: tuple[str, ...]
+    left_out: tuple[str, ...]
+    names: Annotated[list[_TarName], FailFast()]
+    samples: Annotated[list[Count], FailFast()]
+    tar_bytes: Annotated[list[Count], FailFast()]
+    tar_sha256: Annotated[list[_Sha256], FailFast()]
+    index_bytes: Annotated[list[Count], FailFast()]
+    index_sha256: Annotated[list[_Sha256], FailFast()]
+    tar_versions: tuple[str, ...] | None = None
+
+    @model_validator(mode="after")
+    def _check_columns(self) -> Self:
+        columns = (self.samples, self.tar_bytes, self.tar_sha256, self.index_bytes)
+        shards = len(self.names)
+        if any(len(column) != shards for column in (*columns, self.index_sha256)):
+            raise ValueError("the lists with an item a shard differ in length")
+        if self.tar_versions is not None and len(self.tar_versions) != shards:
+            raise ValueError("names and tar_versions differ in length")
+        if len(set(self.names)) < shards:
+            raise ValueError("a shard is named twice")
+        if not any(self.samples):
+            raise ValueError("expected at least one sample")
+        return self
 
 
 @dataclass(frozen=True)
@@ -69,7 +99,7 @@ def index_name(shard: str) -> str:
     return shard.removesuffix(".tar") + SUFFIX
 
 
-def written_manifest(
+def manifest_json(
     shards: Sequence[ShardSummary],
     *,
     labels: Labels,
@@ -101,78 +131,40 @@ def written_manifest(
 
 def read_manifest(content: bytes, address: str) -> ShardManifest:
     """The manifest in a file's bytes; raises UserError, with its `address`, where it is none."""
-    try:
-        values = json.loads(content)
-        if not isinstance(values, dict) or values.get("format") != FORMAT:
-            raise ValueError(f"expected 'format': {FORMAT!r}")
-        return _manifest(values)
-    except (ValueError, TypeError, LookupError, RecursionError, OverflowError) as error:
-        raise UserError(
-            f"{address} does not describe shards: {error}; take it from its source again, or"
-            " remove it to have it made from the shards"
-        ) from error
-
-
-def _manifest(values: Mapping[str, Any]) -> ShardManifest:
-    lengths = {len(values[name]) for name in _LISTS}
-    if len(lengths) != 1:
-        raise ValueError(f"{', '.join(_LISTS)} differ in length")
+    remedy = "take it from its source again, or remove it to have it made from the shards"
+    file = parse_json(_ManifestFile, content, f"{address} does not describe shards", remedy)
     names = StringPacker()
-    for name in values["names"]:
-        if not isinstance(name, str) or not _NAME.fullmatch(name):
-            raise ValueError(f"{str(name)[:100]!r} is no name of a tar file")
+    for name in file.names:
         names.append(name)
-    if len(set(values["names"])) < len(values["names"]):
-        raise ValueError("a shard is named twice")
-    samples, tar_bytes, index_bytes = (_numbers(values[name]) for name in _NUMBERS)
-    if not samples.sum():
-        raise ValueError("expected at least one sample")
-    categories = values["categories"]
-    if values["labels"] not in ("captions", "categories"):
-        raise ValueError(f"'labels' is {values['labels']!r}; expected captions or categories")
     return ShardManifest(
-        labels=values["labels"],
-        categories=None if categories is None else tuple(map(str, categories)),
-        hashed_ids={"told": False, "hashed": True}[values["ids"]],
-        report=tuple(map(str, values["report"])),
-        left_out=tuple(map(str, values["left_out"])),
+        labels=file.labels,
+        categories=file.categories,
+        hashed_ids=file.ids == "hashed",
+        report=file.report,
+        left_out=file.left_out,
         names=names.packed(),
-        samples=samples,
-        tar_bytes=tar_bytes,
-        tar_sha256=_digests(values["tar_sha256"]),
-        index_bytes=index_bytes,
-        index_sha256=_digests(values["index_sha256"]),
-        fingerprint=_fingerprint(values),
-        tar_versions=_versions(values),
+        samples=np.array(file.samples, np.int64),
+        tar_bytes=np.array(file.tar_bytes, np.int64),
+        tar_sha256=_digests(file.tar_sha256),
+        index_bytes=np.array(file.index_bytes, np.int64),
+        index_sha256=_digests(file.index_sha256),
+        fingerprint=_fingerprint(file),
+        tar_versions=file.tar_versions,
     )
 
 
-def _versions(values: Mapping[str, Any]) -> tuple[str, ...] | None:
-    versions = values.get("tar_versions")
-    if versions is None:
-        return None
-    if len(versions) != len(values["names"]):
-        raise ValueError("names and tar_versions differ in length")
-    return tuple(map(str, versions))
-
-
-def _numbers(values: Sequence[int]) -> npt.NDArray[np.int64]:
-    numbers = np.array(values, np.int64)
-    if np.any(numbers < 0):
-        raise ValueError("expected numbers of 0 or more")
-    return numbers
-
-
 def _digests(values: Sequence[str]) -> npt.NDArray[np.uint8]:
-    """(S, 32)"""
+    """Hexadecimal digits to bytes, (S, 32)."""
     return np.frombuffer(bytes.fromhex("".join(values)), np.uint8).reshape(len(values), 32)
 
 
-def _fingerprint(values: Mapping[str, Any]) -> str:
+def _fingerprint(file: _ManifestFile) -> str:
     # An index holds the checksums of all that is in its shard.
-    keys = ("labels", "categories", "ids", "names", "samples", "index_sha256")
-    content = json.dumps([values[key] for key in keys])
-    return hashlib.sha256(content.encode()).hexdigest()
+    content = [
+        *(file.labels, file.categories, file.ids),
+        *(file.names, file.samples, file.index_sha256),
+    ]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
 def summary(name: str, index: TarIndex) -> ShardSummary:
@@ -203,7 +195,7 @@ def check_shards(store: Store, manifest: ShardManifest) -> None:
     if missing:
         raise UserError(
             f"{len(missing)} of the {len(names)} shards of {store.root} are missing:"
-            f" {_named(missing)}; copy them again, or check DATA.ROOT"
+            f" {first_few(missing)}; copy them again, or check DATA.ROOT"
         )
     changed = [
         f"{name} has {there[name]} bytes instead of {told}"
@@ -213,15 +205,11 @@ def check_shards(store: Store, manifest: ShardManifest) -> None:
     if changed:
         raise UserError(
             f"{len(changed)} shards of {store.root} are not those of its {MANIFEST}:"
-            f" {_named(changed)}; copy them again"
+            f" {first_few(changed)}; copy them again"
         )
     more = sorted(there.keys() - set(names))
     if more:
         raise UserError(
-            f"{len(more)} shards of {store.root} are not in its {MANIFEST}: {_named(more)}; move"
-            f" them away, or remove {MANIFEST} to have it made anew"
+            f"{len(more)} shards of {store.root} are not in its {MANIFEST}: {first_few(more)}; move"
+            f" them away, or remove {MANIFEST} to have it made again"
         )
-
-
-def _named(names: Sequence[str]) -> str:
-    return ", ".join(names[:_NAMED]) + (", …" if len(names) > _NAMED else "")

@@ -1,4 +1,4 @@
-"""Packing a data set into tar shards, in parallel, so that a killed job goes on where it was."""
+"""Packing a data set into tar shards, in parallel, so that a killed job resumes where it was."""
 
 import hashlib
 import json
@@ -8,27 +8,24 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import cv2
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from virtex.build.data import ReportedRecords, caption_records, category_records
-from virtex.config.schema import Data
-from virtex.data.images import DEFAULT_LIMITS, BadImage, ImageLimits, OnBadImage
+from virtex.data.images import DEFAULT_LIMITS, BadImage, ImageLimits
 from virtex.data.records import Records
 from virtex.data.shards.manifest import (
     MANIFEST,
     ShardSummary,
     index_name,
+    manifest_json,
     summary,
-    written_manifest,
 )
 from virtex.data.shards.store import LocalStore
 from virtex.data.shards.tar_index import SUFFIX, TarIndex, read_index
 from virtex.data.shards.writer import Packing, write_shard
-from virtex.data.sources.text_folder import TextFolder
 from virtex.errors import RunError, UserError
 
 SETTINGS = "pack.json"
@@ -62,25 +59,6 @@ class PackJob:
         return f"{shard:0{max(5, len(str(self.shards - 1)))}}.tar"
 
 
-def source(
-    kind: Literal["coco", "table", "folder"],
-    root: str,
-    split: str,
-    *,
-    with_categories: bool,
-    skip_bad: bool,
-) -> tuple[ReportedRecords, tuple[str, ...] | None]:
-    """The records of a data set, and the categories' names if asked for; raises UserError."""
-    on_bad_image: OnBadImage = "skip" if skip_bad else "error"
-    if kind == "folder":
-        return TextFolder(Path(root, split), on_bad_image), None
-    data = Data(format=kind, root=root, on_bad_image=on_bad_image)
-    if with_categories:
-        objects = category_records(data, split)
-        return objects, objects.categories
-    return caption_records(data, split), None
-
-
 @dataclass(frozen=True)
 class Packed:
     """What was done: samples and bytes in the shards, and how many shards were there already."""
@@ -110,7 +88,7 @@ def pack(job: PackJob, report: Callable[[PackedShard], None]) -> Packed:
     Raises UserError where the directory holds something else, and for bad images.
     """
     start = time.monotonic()
-    _claim(job)
+    _reserve(job)
     summaries: list[ShardSummary] = []
     lines: list[str] = []
     samples = written = kept = 0
@@ -122,8 +100,8 @@ def pack(job: PackJob, report: Callable[[PackedShard], None]) -> Packed:
         kept += done.kept
         written += 0 if done.kept else done.summary.samples
     if not samples:
-        raise UserError(f"{job.directory}: no picture can be read, so there is nothing to train on")
-    manifest = written_manifest(
+        raise UserError(f"{job.directory}: no image can be read, so there is nothing to train on")
+    manifest = manifest_json(
         summaries,
         labels="captions" if job.categories is None else "categories",
         categories=job.categories,
@@ -141,8 +119,8 @@ def pack(job: PackJob, report: Callable[[PackedShard], None]) -> Packed:
     )
 
 
-def _claim(job: PackJob) -> None:
-    """Note in the directory what is packed there; raises UserError where it is something else."""
+def _reserve(job: PackJob) -> None:
+    """Reserve the directory for this job; raises UserError where it holds something else."""
     settings: dict[str, object] = {
         "records": job.records.fingerprint,
         "samples": len(job.records),
@@ -187,7 +165,7 @@ def _shards_done(job: PackJob) -> Iterator[PackedShard]:
     loader = DataLoader(
         _ShardWriting(job),
         batch_size=None,
-        collate_fn=_as_it_is,
+        collate_fn=_identity,
         num_workers=workers if workers > 1 else 0,
         worker_init_fn=_start_worker,
     )
@@ -205,7 +183,7 @@ def _shards_done(job: PackJob) -> Iterator[PackedShard]:
         ) from error
 
 
-def _as_it_is(done: Any) -> Any:
+def _identity(done: Any) -> Any:
     return done
 
 

@@ -7,7 +7,6 @@ so that its memory does not grow with the number of samples.
 
 import hashlib
 import zlib
-from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +15,11 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from virtex.data.content_rows import CONTENT_ROW
+from virtex.data.contents import CONTENT_ROW
 from virtex.data.images import BadImage, OnBadImage
-from virtex.data.records import Record
+from virtex.data.plain_text import CONVERT, NotTextError
+from virtex.data.recently_used import RecentlyUsed
+from virtex.data.records import Record, hashed_id
 from virtex.data.shards import sample_text
 from virtex.data.shards.indexing import manifest_and_home
 from virtex.data.shards.manifest import MANIFEST, ShardManifest, check_shards, index_name
@@ -26,7 +27,6 @@ from virtex.data.shards.sample_text import Kind, MalformedError, SampleText
 from virtex.data.shards.store import Store
 from virtex.data.shards.tar_index import KINDS, read_index
 from virtex.data.shards.tar_members import BLOCK, header_name
-from virtex.data.sources.plain_text import CONVERT, NotTextError
 from virtex.errors import RunError, UserError
 
 _REMEDY = {
@@ -84,8 +84,7 @@ class Shards:
         in memory."""
         self.store, self.home, self.manifest = store, home, manifest
         self._starts = np.concatenate([[0], np.cumsum(manifest.samples)])
-        self._held = held
-        self._indexes: OrderedDict[int, npt.NDArray[np.void]] = OrderedDict()
+        self._indexes: RecentlyUsed[int, npt.NDArray[np.void]] = RecentlyUsed(held, len)
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -136,6 +135,10 @@ class Shards:
         return np.concatenate([_content_rows(rows) for rows in shards])
 
     @property
+    def caption_count(self) -> None:
+        """None: counting the captions would mean reading all shards."""
+
+    @property
     def image_ids(self) -> npt.NDArray[np.int64]:
         """The id of each record, (N,); reads all indexes."""
         return np.concatenate([self._image_ids(shard) for shard in range(len(self.shard_sizes))])
@@ -152,17 +155,14 @@ class Shards:
         return np.array([self._image_id(name, one) for one in ids.tolist()], np.int64)
 
     def _image_id(self, shard: str, told: int) -> int:
-        return sample_text.hashed_id(shard, told) if self.manifest.hashed_ids else told
+        return hashed_id(shard, told) if self.manifest.hashed_ids else told
 
     def _rows(self, shard: int) -> npt.NDArray[np.void]:
         """The index of a shard, from memory where it was used lately."""
-        rows = self._indexes.pop(shard, None)
+        rows = self._indexes.get(shard)
         if rows is None:
             rows = self._read_rows(shard)
-            room = self._held - len(rows)
-            while self._indexes and sum(map(len, self._indexes.values())) > room:
-                self._indexes.popitem(last=False)
-        self._indexes[shard] = rows
+            self._indexes.put(shard, rows)
         return rows
 
     def _read_rows(self, shard: int) -> npt.NDArray[np.void]:
@@ -170,14 +170,14 @@ class Shards:
         name = index_name(tar)
         digest = manifest.index_sha256[shard].tobytes()
         tar_digest = manifest.tar_sha256[shard].tobytes()
-        self.home.expect({name: (int(manifest.index_bytes[shard]), digest.hex())})
-        self.store.expect({tar: (int(manifest.tar_bytes[shard]), tar_digest.hex())})
+        self.home.register_checksums({name: (int(manifest.index_bytes[shard]), digest.hex())})
+        self.store.register_checksums({tar: (int(manifest.tar_bytes[shard]), tar_digest.hex())})
         address = f"{self.home.root}/{name}"
         content = self.home.read(name)
         if hashlib.sha256(content).digest() != digest:
             raise RunError(
-                f"{address} is not the index that {self.home.root}/{MANIFEST} tells of; copy it"
-                " again, or remove both to have them made anew"
+                f"{address} is not the index that {self.home.root}/{MANIFEST} lists; copy it"
+                " again, or remove both to have them made again"
             )
         return read_index(content, address).rows
 
@@ -213,7 +213,7 @@ def open_shards(
         )
     if manifest.left_out and on_bad_image == "error":
         raise UserError(
-            f"{store.root}: {'; '.join(manifest.left_out)}. Mend the shards, or set"
+            f"{store.root}: {'; '.join(manifest.left_out)}. Correct the shards, or set"
             " DATA.ON_BAD_IMAGE to skip to train without these"
         )
     # Two windows meet in a batch.

@@ -1,17 +1,13 @@
 """What a shard holds on an image: `KEY.json`, or `KEY.txt` with a caption a line."""
 
-import hashlib
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from virtex.data.records import Record
-from virtex.data.sources.plain_text import NotTextError, decoded, undecodable
+from virtex.data.plain_text import NotTextError, decoded, undecodable
+from virtex.data.records import is_int64
 
 Kind = Literal["json", "txt"]
-
-_encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class MalformedError(ValueError):
@@ -63,30 +59,10 @@ def parse(content: bytes, kind: Kind) -> SampleText:
     return SampleText(
         captions=captions,
         categories=categories,
-        image_id=image_id if _is_id(image_id) else None,
+        image_id=image_id if is_int64(image_id) else None,
         unusable=len(given) - len(captions) if isinstance(given, list) else 0,
         keys=() if captions or categories is not None else tuple(values),
     )
-
-
-def written(record: Record, *, with_categories: bool) -> bytes:
-    """The JSON of a record; equal for equal records."""
-    categories = record.categories if with_categories else None
-    return written_text(record.image_id, record.captions, categories)
-
-
-def written_text(image_id: int, captions: Sequence[str], categories: Sequence[int] | None) -> bytes:
-    """The JSON of a record's parts; None where it has no categories."""
-    values: dict[str, object] = {"image_id": image_id, "captions": captions}
-    if categories is not None:
-        values["categories"] = categories
-    return _encode(values).encode()
-
-
-def hashed_id(*identity: object) -> int:
-    """An image id for what has none: 63 bits of a hash."""
-    digest = hashlib.blake2b("\0".join(map(str, identity)).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") >> 1
 
 
 def key_id(key: str) -> int | None:
@@ -101,10 +77,6 @@ def _captions(values: list[object] | list[str]) -> tuple[str, ...]:
 
 
 def _categories(values: object) -> tuple[int, ...] | None:
-    if not isinstance(values, list) or not all(_is_id(value) and value > 0 for value in values):
+    if not isinstance(values, list) or not all(is_int64(value) and value > 0 for value in values):
         return None
     return tuple(sorted(set(values)))
-
-
-def _is_id(value: object) -> bool:
-    return type(value) is int and -(2**63) <= value < 2**63

@@ -2,13 +2,13 @@
 
 import errno
 import os
-from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
+from virtex.data.recently_used import RecentlyUsed
 from virtex.errors import RunError, UserError
-from virtex.files import whole_file
+from virtex.files import reading, whole_file
 
 _OPEN_FILES = 64
 _READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
@@ -40,7 +40,7 @@ class Store(Protocol):
         """What changes with each file when it is written again; None where that is not known."""
         ...
 
-    def expect(self, files: Mapping[str, tuple[int, str]]) -> None:
+    def register_checksums(self, files: Mapping[str, tuple[int, str]]) -> None:
         """What files must be, bytes and SHA-256 in hex: a store that fetches them checks it."""
         ...
 
@@ -68,7 +68,7 @@ class LocalStore:
 
     def __init__(self, root: str) -> None:
         self._root = root
-        self._open: OrderedDict[str, int] = OrderedDict()
+        self._open: RecentlyUsed[str, int] = RecentlyUsed(_OPEN_FILES)
 
     @property
     def root(self) -> str:
@@ -96,26 +96,25 @@ class LocalStore:
                 f"cannot list {self._root}: {error.strerror}; check DATA.ROOT"
             ) from error
 
-    def expect(self, files: Mapping[str, tuple[int, str]]) -> None:
+    def register_checksums(self, files: Mapping[str, tuple[int, str]]) -> None:
         """Nothing: what is read from a file here is checked by who reads it."""
 
     def size(self, name: str) -> int:
-        try:
+        with reading(self._path(name)):
             return self._path(name).stat().st_size
-        except OSError as error:
-            raise UserError(f"cannot read {self._path(name)}: {error.strerror}") from error
 
     def read(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
         try:
-            if length is None:
-                with self._path(name).open("rb") as file:
-                    file.seek(offset)
-                    return file.read()
-            return self._part(self._descriptor(name), offset, length)
-        except FileNotFoundError as error:
-            raise UserError(f"there is no file {self._path(name)}") from error
-        except OSError as error:
-            raise RunError(f"cannot read {self._path(name)}: {error.strerror}") from error
+            with reading(self._path(name), RunError):
+                if length is None:
+                    with self._path(name).open("rb") as file:
+                        file.seek(offset)
+                        return file.read()
+                return self._part(self._descriptor(name), offset, length)
+        except RunError as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                raise UserError(f"there is no file {self._path(name)}") from error
+            raise
 
     def write(self, name: str, content: bytes) -> bool:
         path = self._path(name)
@@ -133,12 +132,11 @@ class LocalStore:
         return Path(self._root, name)
 
     def _descriptor(self, name: str) -> int:
-        descriptor = self._open.pop(name, None)
+        descriptor = self._open.get(name)
         if descriptor is None:
             descriptor = os.open(self._path(name), os.O_RDONLY | os.O_CLOEXEC)
-            if len(self._open) >= _OPEN_FILES:
-                os.close(self._open.popitem(last=False)[1])
-        self._open[name] = descriptor
+            for unused in self._open.put(name, descriptor):
+                os.close(unused)
         return descriptor
 
     @staticmethod
@@ -181,7 +179,7 @@ class MemoryStore:
     def versions(self) -> None:
         """Not known."""
 
-    def expect(self, files: Mapping[str, tuple[int, str]]) -> None:
+    def register_checksums(self, files: Mapping[str, tuple[int, str]]) -> None:
         """Nothing: this process wrote the files."""
 
     def size(self, name: str) -> int:
@@ -195,19 +193,6 @@ class MemoryStore:
     def write(self, name: str, content: bytes) -> bool:
         self._files[name] = content
         return True
-
-
-def open_store(root: str, *, cache_dir: Path, cache_gb: float) -> Store:
-    """The directory `root`, a path or an address such as `s3://bucket/directory`.
-
-    What comes from elsewhere is kept in `cache_dir`, up to `cache_gb` (10^9 bytes).
-    """
-    if "://" not in root:
-        return LocalStore(root)
-    # Here, because local data need none of it.
-    from virtex.data.remote.store import RemoteStore
-
-    return RemoteStore(root, cache_dir=cache_dir, cache_bytes=int(cache_gb * 1e9))
 
 
 def cache_directory(given: Path | None) -> Path:

@@ -1,4 +1,4 @@
-"""The index of a shard: where in the tar file each sample's picture and text lie, and checksums.
+"""The index of a shard: where in the tar file each sample's image and text lie, and checksums.
 
 A file is a line of JSON (`format`, `samples`, `tar_bytes`, `tar_sha256`, `ids`, `left_out`,
 `labels`, perhaps `report`) and then a row of `ROW` a sample, in the order of the tar file.
@@ -14,13 +14,15 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from virtex.data.images import IMAGE_EXTENSIONS
+from virtex.data.json_files import Count, JsonFile, parse_json
+from virtex.data.plain_text import NotTextError
+from virtex.data.records import hashed_id
 from virtex.data.shards import sample_text
-from virtex.data.shards.sample_text import Kind, MalformedError, SampleText, hashed_id, key_id
+from virtex.data.shards.sample_text import Kind, MalformedError, SampleText, key_id
 from virtex.data.shards.store import Store
 from virtex.data.shards.tar_members import TarMember, TarStream, tar_members
-from virtex.data.sources.image_files import IMAGE_EXTENSIONS
-from virtex.data.sources.plain_text import NotTextError
-from virtex.errors import UserError
+from virtex.errors import UserError, first_few
 
 FORMAT = "virtex index 1"
 SUFFIX = ".index"
@@ -39,11 +41,25 @@ ROW = np.dtype(
 KINDS: tuple[Kind, ...] = ("json", "txt")
 IMAGES = IMAGE_EXTENSIONS | {"img"}  # which `virtex pack` gives to what has no extension of its own
 TEXTS: dict[str, Kind] = {"json": "json", "txt": "txt"}
+Labels = Literal["captions", "categories"]
 Ids = Literal["given", "keys", "names"]
 """Where image ids are from: told in the text, the keys as numbers, hashes of the keys."""
 
 _MOST_BYTES_OF_HEADER = 1 << 20
-_NAMED, _SHOWN, _MOST_KINDS = 5, 12, 200
+_SHOWN, _MOST_KINDS = 12, 200
+
+
+class _Header(JsonFile):
+    """The first line of an index."""
+
+    format: Literal["virtex index 1"]
+    samples: Count
+    tar_bytes: Count
+    tar_sha256: str
+    ids: Ids
+    labels: Labels
+    left_out: tuple[str, ...]
+    report: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -55,7 +71,7 @@ class TarIndex:
     tar_bytes: int
     tar_sha256: str
     ids: Ids
-    labels: Literal["captions", "categories"] = "captions"
+    labels: Labels = "captions"
     left_out: tuple[str, ...] = ()
     report: tuple[str, ...] = ()
 
@@ -77,22 +93,22 @@ class TarIndex:
 
 def read_index(content: bytes, address: str) -> TarIndex:
     """The index in a file's bytes; raises UserError, with its `address`, where it is none."""
+    wrong = f"{address} is not the index of a shard"
+    remedy = "remove it, and the shards.json beside it, to have it made again"
     end = content.find(b"\n", 0, _MOST_BYTES_OF_HEADER)
+    header = parse_json(_Header, content[: max(end, 0)], wrong, remedy)
     try:
-        header = json.loads(content[: max(end, 0)])
-        if header["format"] != FORMAT:
-            raise ValueError(f"its format is {header['format']!r}, expected {FORMAT!r}")
         index = TarIndex(
             rows=np.frombuffer(content, ROW, offset=end + 1),
-            tar_bytes=int(header["tar_bytes"]),
-            tar_sha256=str(header["tar_sha256"]),
-            ids=header["ids"],
-            labels=header["labels"],
-            left_out=tuple(map(str, header["left_out"])),
-            report=tuple(map(str, header.get("report", ()))),
+            tar_bytes=header.tar_bytes,
+            tar_sha256=header.tar_sha256,
+            ids=header.ids,
+            labels=header.labels,
+            left_out=header.left_out,
+            report=header.report,
         )
-        if len(index.rows) != header["samples"]:
-            raise ValueError(f"it holds {len(index.rows)} samples and says {header['samples']}")
+        if len(index.rows) != header.samples:
+            raise ValueError(f"it holds {len(index.rows)} samples, not {header.samples}")
         for part in ("image", "text"):
             offsets = index.rows[f"{part}_offset"]
             if np.any(offsets < 0) or np.any(
@@ -101,11 +117,8 @@ def read_index(content: bytes, address: str) -> TarIndex:
                 raise ValueError("it points beyond the end of the tar file")
         if np.any(index.rows["text_kind"] >= len(KINDS)):
             raise ValueError("it holds an unknown kind of text")
-    except (ValueError, ArithmeticError, TypeError, LookupError, RecursionError) as error:
-        raise UserError(
-            f"{address} is no index of a shard: {error}; remove it, and the shards.json beside it,"
-            " to have it made again"
-        ) from error
+    except ValueError as error:
+        raise UserError(f"{wrong}: {error}; {remedy}") from error
     return index
 
 
@@ -230,8 +243,8 @@ def _index(stream: TarStream, tar: _Tar) -> TarIndex:
 def _lacking(tar: _Tar) -> tuple[str, ...]:
     samples = tar.samples.items()
     lacking = {
-        "pictures have no caption": [key for key, found in samples if not found.text],
-        "captions have no picture": [key for key, found in samples if not found.image],
+        "images have no caption": [key for key, found in samples if not found.text],
+        "captions have no image": [key for key, found in samples if not found.image],
     }
     return tuple(left_out(what, keys) for what, keys in lacking.items() if keys) + tuple(
         left_out(what, members, "files") for what, members in tar.problems.items()
@@ -264,9 +277,8 @@ def _seen(tar: _Tar) -> tuple[str, ...]:
 
 
 def left_out(what: str, items: list[str], kind: str = "keys") -> str:
-    """A count and the first keys: `3 pictures have no caption (keys 0007, 0009, 0031)`."""
-    named = ", ".join(items[:_NAMED])
-    return f"{len(items)} {what} ({kind} {named}{', …' if len(items) > _NAMED else ''})"
+    """A count and the first keys: `3 images have no caption (keys 0007, 0009, 0031)`."""
+    return f"{len(items)} {what} ({kind} {first_few(items)})"
 
 
 def _ids(samples: dict[str, _Found]) -> tuple[list[int], Ids]:

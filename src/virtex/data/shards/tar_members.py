@@ -13,7 +13,7 @@ from virtex.errors import UserError
 
 BLOCK = 512
 _CHUNK = 8 << 20
-_MOST_BYTES = 1 << 30  # of a member: more is no picture
+_MOST_BYTES = 1 << 30  # of a member: more is not an image
 _MOST_BYTES_OF_HEADER = 1 << 20
 _END = bytes(BLOCK)
 _CHECKSUM = slice(148, 156)
@@ -111,14 +111,14 @@ def _fields(stream: TarStream, header: bytes, long_name: bytes | None) -> tuple[
     place = f"the header at byte {stream.position - BLOCK}"
     plain = header[: _CHECKSUM.start] + b" " * 8 + header[_CHECKSUM.stop :]
     if _octal(header[_CHECKSUM]) != sum(plain):
-        stream.refuse(f"{place} is damaged, or the file is no tar file")
+        stream.refuse(f"{place} is damaged, or the file is not a tar file")
     name = header[:100].partition(b"\0")[0]
     if header[257:263] == b"ustar\0" and header[345]:
         name = header[345:500].partition(b"\0")[0] + b"/" + name
     shown = _safe_name(stream, name if long_name is None else long_name)
     size = _octal(header[124:136])
     if size is None:
-        stream.refuse("its size is no octal number", shown)
+        stream.refuse("its size is not an octal number", shown)
     return shown, size, header[156:157]
 
 

@@ -19,8 +19,7 @@ from virtex.data.images import (
     content,
     read_content,
 )
-from virtex.data.records import Record, Records
-from virtex.data.shards.sample_text import written
+from virtex.data.records import Record, Records, record_json
 from virtex.data.shards.tar_index import IMAGES, KINDS, ROW, TarIndex, left_out
 from virtex.data.shards.tar_members import BLOCK
 from virtex.files import whole_file
@@ -31,7 +30,7 @@ _SIGNATURES = {b"\xff\xd8\xff": "jpg", b"\x89PNG\r\n": "png", b"GIF8": "gif", b"
 
 @dataclass(frozen=True)
 class Reduction:
-    """Pictures with a longer shorter side are brought to `short_side` pixels, as JPEG."""
+    """Images with a longer shorter side are brought to `short_side` pixels, as JPEG."""
 
     short_side: int
     quality: int
@@ -39,7 +38,7 @@ class Reduction:
 
 @dataclass(frozen=True)
 class Packing:
-    """How records become shards; unchecked pictures are copied without being decoded."""
+    """How records become shards; unchecked images are copied without being decoded."""
 
     reduction: Reduction | None = None
     skip_bad: bool = False
@@ -56,7 +55,7 @@ def write_shard(
 ) -> tuple[TarIndex, list[BadImage]]:
     """Write the tar file `path`, whole or not at all; returns its index and what was left out.
 
-    Raises BadImage for a picture that cannot be read, unless `packing` skips it; OSError where
+    Raises BadImage for an image that cannot be read, unless `packing` skips it; OSError where
     writing fails.
     """
     with whole_file(path) as file:
@@ -71,7 +70,7 @@ def write_shard(
         tar_sha256=shard.sha256.hexdigest(),
         ids="given",
         labels="categories" if packing.with_categories else "captions",
-        left_out=(left_out("pictures cannot be read", keys),) if keys else (),
+        left_out=(left_out("images cannot be read", keys),) if keys else (),
     )
     return index, bad
 
@@ -103,7 +102,7 @@ class _Shard:
 def _add(
     shard: _Shard, records: Records, index: int, packing: Packing, limits: ImageLimits
 ) -> BadImage | None:
-    """Add a record; returns the error of a picture that is skipped."""
+    """Add a record; returns the error of an image that is skipped."""
     try:
         record = records[index]
         extension, data = _picture(record, packing, limits)
@@ -113,13 +112,14 @@ def _add(
         return error
     key = f"{record.image_id:012}"
     image = shard.add(f"{key}.{extension}", data)
-    text = shard.add(f"{key}.json", written(record, with_categories=packing.with_categories))
+    categories = record.categories if packing.with_categories else None
+    text = shard.add(f"{key}.json", record_json(record.image_id, record.captions, categories))
     shard.rows.append((record.image_id, *image, *text, KINDS.index("json")))
     return None
 
 
 def _picture(record: Record, packing: Packing, limits: ImageLimits) -> tuple[str, bytes]:
-    """The extension and the bytes of a record's picture in the shard."""
+    """The extension and the bytes of a record's image in the shard."""
     data = content(record.picture, limits)
     reduction = packing.reduction
     if reduction is None:
@@ -141,7 +141,7 @@ def _picture(record: Record, packing: Packing, limits: ImageLimits) -> tuple[str
 
 
 def _extension(data: bytes, picture: Picture) -> str:
-    """What a picture's name in the shard ends in, so that it is read as one."""
+    """What an image's name in the shard ends in, so that it is read as one."""
     for signature, extension in _SIGNATURES.items():
         if data.startswith(signature):
             return extension

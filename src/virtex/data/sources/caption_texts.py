@@ -4,10 +4,11 @@ import reprlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from virtex.data.plain_text import text_lines
 from virtex.data.sources.json_stream import list_items
-from virtex.data.sources.plain_text import text_lines
 from virtex.data.sources.separated_rows import DELIMITERS, separated_rows
 from virtex.errors import UserError
+from virtex.files import reading
 
 KINDS = (".json", *DELIMITERS, ".txt")
 
@@ -26,14 +27,12 @@ def read_captions(path: Path, column: str) -> Iterator[str]:
     if kind == ".json":
         yield from _coco(path)
         return
-    try:
+    with reading(path):
         if kind == ".txt":
             for _, line in text_lines(path):
                 yield from line.rstrip("\r\n").split("\r")  # the old end of a line on a Mac
         else:
             yield from _column(path, column)
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
 
 
 def _coco(path: Path) -> Iterator[str]:

@@ -15,12 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from virtex.data.images import OnBadImage
+from virtex.data.records import is_int64
 from virtex.data.shared_strings import StringPacker
 from virtex.data.sources.image_list import BLANK, NULL, CaptionColumns, CaptionedImages, lacks
 from virtex.data.sources.json_stream import list_items
-from virtex.errors import UserError
-
-_NAMED = 5  # ids in a line of the report
+from virtex.errors import UserError, first_few
 
 
 class CocoCaptions(CaptionedImages):
@@ -42,8 +41,8 @@ class CocoCaptions(CaptionedImages):
         self.report = pairs.report
         if self.report and on_bad_image == "error":
             raise UserError(
-                f"{path}: {'; '.join(self.report)}. Mend the file, or set DATA.ON_BAD_IMAGE to skip"
-                " to train without these"
+                f"{path}: {'; '.join(self.report)}. Correct the file, or set DATA.ON_BAD_IMAGE to"
+                " skip to train without these"
             )
         if not len(pairs.images):
             lists = ", ".join(f"{key!r} ({count})" for key, count in columns.lists.most_common(8))
@@ -118,7 +117,7 @@ def _read(path: Path) -> _Columns:
 def integer(path: Path, key: str, item: object, name: str) -> int:
     """The whole number `name` of an item of the file's list `key`; else raises UserError."""
     value = item.get(name) if isinstance(item, dict) else None
-    if type(value) is not int or not -(2**63) <= value < 2**63:
+    if not is_int64(value):
         raise UserError(_unfit(path, key, item, f"'{name}', a whole number of 64 bits"))
     return value
 
@@ -184,5 +183,4 @@ def sorted_ids(
 
 def line(what: str, image_ids: npt.NDArray[np.int64]) -> str:
     """A count and the first ids: `3 captions are blank (image ids 7, 9, 31)`."""
-    named = ", ".join(map(str, image_ids[:_NAMED].tolist()))
-    return f"{len(image_ids)} {what} (image ids {named}{', …' if len(image_ids) > _NAMED else ''})"
+    return f"{len(image_ids)} {what} (image ids {first_few(image_ids.tolist())})"

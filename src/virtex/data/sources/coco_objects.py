@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from virtex.data.content_rows import content_rows
+from virtex.data.contents import content_rows
 from virtex.data.images import OnBadImage
 from virtex.data.records import Record
 from virtex.data.shared_strings import StringPacker, hashed, shared
@@ -24,7 +24,7 @@ from virtex.data.sources.coco import (
     sorted_ids,
     text,
 )
-from virtex.data.sources.image_files import ImageFiles
+from virtex.data.sources.image_list import ImageFiles
 from virtex.data.sources.json_stream import list_items
 from virtex.errors import UserError
 
@@ -52,8 +52,8 @@ class CocoCategories(ImageFiles):
         labels = _labels(path, columns, ascending)
         if labels.left_out and on_bad_image == "error":
             raise UserError(
-                f"{path}: {'; '.join(labels.left_out)}. Mend the file, or set DATA.ON_BAD_IMAGE to"
-                " skip to train without these"
+                f"{path}: {'; '.join(labels.left_out)}. Correct the file, or set DATA.ON_BAD_IMAGE"
+                " to skip to train without these"
             )
         empty = ascending[np.diff(labels.ends) == 0]
         self.report = labels.left_out
@@ -81,6 +81,10 @@ class CocoCategories(ImageFiles):
         for name in self.categories:
             names.append(name)
         return hashed(self._image_ids, self._labels, self._ends, *names.packed().tensors)
+
+    @property
+    def caption_count(self) -> None:
+        """None: objects have no captions."""
 
     @property
     def content_rows(self) -> npt.NDArray[np.void]:

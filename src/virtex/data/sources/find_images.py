@@ -1,4 +1,4 @@
-"""The picture files that a user's paths mean: files as they are, directories all the way down."""
+"""The image files that a user's paths mean: files as they are, directories all the way down."""
 
 import stat
 from collections.abc import Iterator, Sequence

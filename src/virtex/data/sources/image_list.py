@@ -1,10 +1,10 @@
-"""Images with the captions that were found for them, in shared memory.
+"""The image files of a split with their captions, in shared memory: what all readers of files give.
 
 Where nobody gave an image an id it is a hash of its path below the data's root: the same on every
 machine and whatever else is there.
 """
 
-import hashlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -12,12 +12,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from virtex.data.content_rows import content_rows
-from virtex.data.records import Record
+from virtex.data.contents import content_rows
+from virtex.data.records import Record, missing_files
 from virtex.data.shared_strings import PackedStrings, hashed, shared
-from virtex.data.sources.image_files import ImageFiles
+from virtex.errors import first_few
 
-_NAMED = 5  # places in a line of the report
 BLANK, NULL = 1, 2
 """What a caption that cannot be used lacks: text, or itself."""
 
@@ -32,6 +31,44 @@ class CaptionColumns:
     captions: PackedStrings
     order: npt.NDArray[np.int64]  # places in `captions` of the first image's, the second's, …
     ends: npt.NDArray[np.int64]  # (N + 1,), a 0 and the end of each image's part of `order`
+
+
+class ImageFiles:
+    """The image files of one split, in order of their ids, in shared memory."""
+
+    def __init__(
+        self,
+        directory: Path,
+        names: PackedStrings,
+        places: npt.NDArray[np.int64],
+        image_ids: npt.NDArray[np.int64],
+    ) -> None:
+        """Image i has the name at `places[i]` in `names`, and the id `image_ids[i]`."""
+        self._directory = directory
+        self._names = names
+        self._places, self._image_ids = shared(places), shared(image_ids)
+
+    def __len__(self) -> int:
+        return len(self._image_ids)
+
+    def path(self, index: int) -> Path:
+        """The image file of record `index` (0 … N-1)."""
+        return self._directory / self._names[int(self._places.numpy()[index])]
+
+    def missing(self, positions: Iterable[int]) -> list[Path]:
+        """The image files at `positions` that are not there or empty."""
+        return missing_files(map(self.path, positions))
+
+    @property
+    def image_ids(self) -> npt.NDArray[np.int64]:
+        """The id of each record, (N,), ascending."""
+        ids: npt.NDArray[np.int64] = self._image_ids.numpy()
+        return ids
+
+    @property
+    def shard_sizes(self) -> npt.NDArray[np.int64]:
+        """One for all."""
+        return np.array([len(self)])
 
 
 class CaptionedImages(ImageFiles):
@@ -80,14 +117,6 @@ def lacks(caption: str | None) -> int:
     return 0 if caption.strip() else BLANK
 
 
-def path_id(name: str) -> int:
-    """An id of 63 bits for a path below the root, which is written with '/'."""
-    # What UTF-8 has no place for is replaced as in packed strings.
-    digest = hashlib.blake2b(name.encode("utf-8", "replace"), digest_size=8).digest()
-    return int.from_bytes(digest, "big") >> 1
-
-
-def finding(count: int, what: str, where: list[str]) -> str:
+def finding(what: str, where: Sequence[object]) -> str:
     """A count and the first places: `3 captions are blank (line 7, line 9, line 31)`."""
-    named = ", ".join(where[:_NAMED])
-    return f"{count} {what} ({named}{', …' if count > _NAMED else ''})"
+    return f"{len(where)} {what} ({first_few(where)})"

@@ -5,8 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
-from virtex.data.sources.plain_text import CONVERT, undecodable, undecodable_place
+from virtex.data.plain_text import CONVERT, undecodable, undecodable_place
 from virtex.errors import UserError
+from virtex.files import reading
 
 _BLANK = " \t\r\n"
 _AFTER_VALUE = frozenset(_BLANK + ",:]}")
@@ -23,10 +24,8 @@ def list_items(path: Path, window: int = 1 << 20) -> Iterator[tuple[str, object]
     Raises UserError, with the path and the place, when the file cannot be read or is malformed.
     """
     try:
-        with path.open(encoding="utf-8-sig") as file:
+        with reading(path), path.open(encoding="utf-8-sig") as file:
             yield from _members(_Scanner(file, window))
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         where = undecodable_place(path)
         raise UserError(

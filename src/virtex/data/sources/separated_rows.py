@@ -4,8 +4,8 @@ import csv
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
-from virtex.data.sources.image_files import IMAGE_EXTENSIONS
-from virtex.data.sources.plain_text import text_lines
+from virtex.data.images import IMAGE_EXTENSIONS
+from virtex.data.plain_text import text_lines
 from virtex.errors import UserError
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}

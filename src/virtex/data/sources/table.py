@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from virtex.data.images import OnBadImage
+from virtex.data.records import hashed_id
 from virtex.data.shared_strings import PackedStrings, StringPacker
 from virtex.data.sources.image_list import (
     BLANK,
@@ -22,7 +23,6 @@ from virtex.data.sources.image_list import (
     CaptionedImages,
     finding,
     lacks,
-    path_id,
 )
 from virtex.data.sources.table_rows import KINDS, Row, broken, place, read_rows
 from virtex.errors import UserError
@@ -47,8 +47,8 @@ class TableCaptions(CaptionedImages):
         self.report = _findings(path, columns, table)
         if self.report and on_bad_image == "error":
             raise UserError(
-                f"{path}: {'; '.join(self.report)}. Mend the file, or set DATA.ON_BAD_IMAGE to skip"
-                " to train without these"
+                f"{path}: {'; '.join(self.report)}. Correct the file, or set DATA.ON_BAD_IMAGE to"
+                " skip to train without these"
             )
         if not len(table.image_ids):
             raise UserError(f"{path} holds no image with a caption")
@@ -90,7 +90,7 @@ def _read(path: Path) -> _Columns:
         if row.image != former:  # rows of an image mostly follow each other
             name = _name(path, row)
             columns.names.append(name)
-            former, id_of_path = row.image, path_id(name)
+            former, id_of_path = row.image, hashed_id(name)
         columns.path_ids.append(id_of_path)
         columns.ids.append(id_of_path if row.image_id is None else row.image_id)
         columns.places.append(len(columns.names) - 1)
@@ -111,7 +111,7 @@ def _name(path: Path, row: Row) -> str:
     if posixpath.isabs(name):
         name = posixpath.relpath(name, path.parent.absolute())
     if name in (".", "..") or name.startswith("../") or "\0" in name:
-        what = f"{row.image!r} is no file below {path.parent}; write paths relative to it"
+        what = f"{row.image!r} is not a file below {path.parent}; write paths relative to it"
         raise broken(path, row.number, f"{what}, and link directories of elsewhere into it")
     return name
 
@@ -174,7 +174,7 @@ def _findings(path: Path, columns: _Columns, table: CaptionColumns) -> tuple[str
         "captions are null": rows[lacking == NULL],
     }
     return tuple(
-        finding(len(rows), what, [place(path, number) for number in numbers[rows[:5]].tolist()])
+        finding(what, [place(path, number) for number in numbers[rows].tolist()])
         for what, rows in found.items()
         if len(rows)
     )

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from virtex.data.sources.plain_text import CONVERT, text_lines, undecodable
+from virtex.data.plain_text import CONVERT, text_lines, undecodable
+from virtex.data.records import is_int64
 from virtex.data.sources.separated_rows import DELIMITERS, IMAGE_COLUMNS, separated_rows
 from virtex.errors import UserError
+from virtex.files import reading
 
 KINDS = (*DELIMITERS, ".jsonl", ".parquet")
 # The first name wins over the others, two of which are too many.
@@ -35,7 +37,7 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class _Names:
-    """Of the columns that are read."""
+    """The names of the columns that are read."""
 
     image: str
     caption: str
@@ -58,20 +60,18 @@ def read_rows(path: Path) -> Iterator[Row]:
     Raises UserError, with the line, when it cannot be read, is not UTF-8, has not the columns that
     are needed, or a row is broken or without a value in one of them.
     """
-    try:
-        if path.suffix in DELIMITERS:
-            rows = _separated(path)
-        elif path.suffix == ".jsonl":
-            rows = _json_lines(path)
-        else:
-            rows = _parquet(path)
-        names: _Names | None = None
+    if path.suffix in DELIMITERS:
+        rows = _separated(path)
+    elif path.suffix == ".jsonl":
+        rows = _json_lines(path)
+    else:
+        rows = _parquet(path)
+    names: _Names | None = None
+    with reading(path):
         for number, values in rows:
             if names is None:
                 names = _columns(path, list(values))
             yield _row(path, number, values, names)
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
 
 
 def _columns(path: Path, given: Sequence[str]) -> _Names:
@@ -134,7 +134,7 @@ def _integer(value: object) -> int | None:
     """A whole number of 64 bits, also one that is written as text; None for anything else."""
     if isinstance(value, str) and value.removeprefix("-").isdecimal() and len(value) <= 20:
         value = int(value)
-    return value if type(value) is int and -(2**63) <= value < 2**63 else None
+    return value if is_int64(value) else None
 
 
 def _separated(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -184,7 +184,7 @@ def _parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 yield from enumerate(_batch_rows(path, batch, number), number)
                 number += batch.num_rows
     except pyarrow.ArrowException as error:
-        raise UserError(f"{path} is no Parquet file that can be read: {error}") from error
+        raise UserError(f"{path} is not a Parquet file that can be read: {error}") from error
 
 
 def _batch_rows(path: Path, batch: Any, first: int) -> list[dict[str, Any]]:

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
-from virtex.data.images import BadImage, OnBadImage
+from virtex.data.images import IMAGE_EXTENSIONS, BadImage, OnBadImage
+from virtex.data.plain_text import CONVERT, NotTextError, decoded
+from virtex.data.records import hashed_id
 from virtex.data.shared_strings import StringPacker
 from virtex.data.sources.find_images import find_pictures
-from virtex.data.sources.image_files import IMAGE_EXTENSIONS
-from virtex.data.sources.image_list import CaptionColumns, CaptionedImages, finding, path_id
-from virtex.data.sources.plain_text import CONVERT, NotTextError, decoded
-from virtex.errors import UserError
+from virtex.data.sources.image_list import CaptionColumns, CaptionedImages, finding
+from virtex.errors import UserError, first_few
+from virtex.files import reading
 
 _TEXT = ".txt"
 
@@ -47,7 +48,7 @@ class TextFolder(CaptionedImages):
             "texts have no image": [texts[stem] for stem in sorted(texts.keys() - stems.keys())],
         }
         self.report = tuple(
-            finding(len(paths), what, [str(path.relative_to(root)) for path in paths[:5]])
+            finding(what, [path.relative_to(root) for path in paths])
             for what, paths in left_out.items()
             if paths
         ) + tuple(f"{bad.path}: {bad.reason}" for bad in found if isinstance(bad, BadImage))
@@ -57,7 +58,9 @@ class TextFolder(CaptionedImages):
                 + "".join(f"; {line}" for line in (*_seen(files), *self.report))
             )
         if self.report and on_bad_image == "error":
-            raise UserError(f"{root}: {'; '.join(self.report)}. Mend these, or choose to skip them")
+            raise UserError(
+                f"{root}: {'; '.join(self.report)}. Correct these, or choose to skip them"
+            )
         super().__init__(root, _columns(root, {path: captions[path] for path in kept}))
 
 
@@ -79,8 +82,9 @@ def _by_stem(paths: Sequence[Path], what: str) -> dict[Path, Path]:
     counts = Counter(path.with_suffix("") for path in paths)
     repeated = [path for path in paths if counts[path.with_suffix("")] > 1]
     if repeated:
-        names = ", ".join(map(str, repeated[:5]))
-        raise UserError(f"{what} of one directory must differ in more than the extension: {names}")
+        raise UserError(
+            f"{what} of one directory must differ in more than the extension: {first_few(repeated)}"
+        )
     return {path.with_suffix(""): path for path in paths}
 
 
@@ -93,9 +97,8 @@ def _seen(files: Sequence[Path]) -> tuple[str, ...]:
 
 def _captions(path: Path) -> list[str]:
     try:
-        content = decoded(path.read_bytes())
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
+        with reading(path):
+            content = decoded(path.read_bytes())
     except NotTextError as error:
         raise UserError(f"{path} is not UTF-8 text: {error}; {CONVERT}") from error
     lines = content.replace("\r\n", "\n").replace("\r", "\n").split("\n")
@@ -127,4 +130,4 @@ def _image_ids(root: Path, images: list[Path]) -> dict[Path, int]:
         numbers = [int(stem) for stem in stems]
         if len(set(numbers)) == len(images):
             return dict(zip(images, numbers, strict=True))
-    return {path: path_id(path.relative_to(root).as_posix()) for path in images}
+    return {path: hashed_id(path.relative_to(root).as_posix()) for path in images}
