@@ -1,7 +1,31 @@
-"""Signals as a terminal gives them."""
+"""Signals as a terminal gives them, and programs that start within milliseconds."""
 
 import signal
+import subprocess
+from contextlib import closing
+
+import pytest
+from tests import fork_server
 
 # A shell's background job ignores interrupts, and so would every process that a test starts.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def programs():
+    """Python programs are forked from a process that has torch, where the system allows it."""
+    if fork_server.CLONE is None:
+        yield
+        return
+    with closing(fork_server.Server.start()) as server:
+        server.install()
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _cold_start(request, monkeypatch):
+    """A test that is marked `cold` starts Python anew, as a user does."""
+    if request.node.get_closest_marker("cold"):
+        start = fork_server.start_anew
+        monkeypatch.setattr(subprocess.Popen, "_execute_child", start)

@@ -154,6 +154,7 @@ def test_every_setting_says_what_it_is_for() -> None:
         assert section["description"]
 
 
+@pytest.mark.cold
 def test_importing_the_configuration_imports_nothing_heavy() -> None:
     code = (
         "import sys, virtex.config.schema, virtex.config.loading\n"

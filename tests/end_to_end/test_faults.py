@@ -30,7 +30,6 @@ def reference(tmp_path_factory):
     return faults.peaceful(root)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "launcher", "outcome"),
     [
@@ -53,7 +52,6 @@ def test_a_run_is_the_same_after_a_fault(reference, name, launcher, outcome):
     assert record["seconds"] < faults.HUNG_SECONDS
 
 
-@pytest.mark.slow
 def test_a_difference_is_found(reference, tmp_path):
     """So that `equal` can be false."""
     last = checkpoint.checkpoint_path(tmp_path, faults.ITERATIONS)
