@@ -5,11 +5,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN := runs/quickstart
 
-.PHONY: quickstart test lint types clean help
+.PHONY: quickstart test test-slow coverage lint types clean help
 
 help:
 	@echo "make quickstart   install, then train on drawn scenes and show what was learnt (minutes)"
-	@echo "make test         install, then run all tests with coverage"
+	@echo "make test         install, then run the tests, but for the slow ones"
+	@echo "make test-slow    run the slow tests alone: larger cases of the same laws"
+	@echo "make coverage     run all tests and print the lines and branches that none reaches"
 	@echo "make lint types   check style, imports and types"
 	@echo "make clean        remove the environment and the quickstart's run"
 
@@ -21,10 +23,19 @@ $(VENV)/installed: pyproject.toml
 quickstart: $(VENV)/installed
 	$(BIN)/virtex quickstart $(RUN)
 
-# A process a core, each with one thread: small models gain nothing from more.
+# A process a core, each with one thread: small models gain nothing from more. The files begin in
+# the order of their names, as those of the most tests, which xdist would prefer, are the shortest.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 \
+	--dist loadfile --no-loadscope-reorder
+
 test: $(VENV)/installed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile \
-		--cov --cov-report=term $(PYTEST_ARGUMENTS)
+	$(PYTEST) -m "not slow" $(PYTEST_ARGUMENTS)
+
+test-slow: $(VENV)/installed
+	$(PYTEST) -m slow $(PYTEST_ARGUMENTS)
+
+coverage: $(VENV)/installed
+	$(PYTEST) --cov --cov-report=term $(PYTEST_ARGUMENTS)
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

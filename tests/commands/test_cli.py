@@ -122,6 +122,7 @@ sys.exit(main(["config", "--json-schema"]))
 """
 
 
+@pytest.mark.cold
 def test_an_interrupt_while_a_finished_command_exits_prints_no_traceback():
     ended = subprocess.run(
         [sys.executable, "-c", AT_EXIT], capture_output=True, text=True, timeout=60

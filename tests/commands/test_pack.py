@@ -89,7 +89,6 @@ def test_packing_again_keeps_what_is_whole_and_mends_the_rest(coco, tmp_path, ca
     assert contents(tmp_path / "a") == before
 
 
-@pytest.mark.slow
 def test_a_killed_job_goes_on_to_the_same_bytes(coco, tmp_path):
     main(arguments(coco, tmp_path / "whole"))
     command = [sys.executable, "-m", "virtex", *arguments(coco, tmp_path / "a", "--workers", "2")]

@@ -95,6 +95,7 @@ def test_an_output_that_cannot_be_written_is_an_error(tmp_path, captions, capsys
     assert str(tmp_path / output) in capsys.readouterr().err
 
 
+@pytest.mark.cold
 def test_help_imports_nothing_heavy():
     code = (
         "import sys, virtex.commands.tokenizer as command, argparse\n"

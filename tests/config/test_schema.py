@@ -26,85 +26,6 @@ from virtex.config.schema import (
 from virtex.config.specs import parse_architecture, parse_network, parse_transform
 from virtex.errors import UserError
 
-DEFAULTS = """\
-RANDOM_SEED: 0
-AMP: true
-CUDNN_DETERMINISTIC: false
-CUDNN_BENCHMARK: true
-SYNC_BN: false
-CHANNELS_LAST: true
-DATA:
-  FORMAT: coco
-  ROOT: datasets/coco
-  CACHE_DIR: null
-  CACHE_GB: 50.0
-  SHUFFLE_WINDOW: 131072
-  TOKENIZER_MODEL: datasets/vocab/coco_10k.model
-  VOCAB_SIZE: 10000
-  UNK_INDEX: 0
-  SOS_INDEX: 1
-  EOS_INDEX: 2
-  MASK_INDEX: 3
-  IMAGE_CROP_SIZE: 224
-  MAX_CAPTION_LENGTH: 30
-  USE_PERCENTAGE: 100.0
-  SUBSET_MANIFEST: null
-  USE_SINGLE_CAPTION: false
-  MASKED_LM:
-    MASK_PROPORTION: 0.15
-    MASK_PROBABILITY: 0.85
-    REPLACE_PROBABILITY: 0.1
-  IMAGE_TRANSFORM_TRAIN:
-  - random_resized_crop
-  - horizontal_flip
-  - color_jitter
-  - normalize
-  IMAGE_TRANSFORM_VAL:
-  - smallest_resize
-  - center_crop
-  - normalize
-  ON_BAD_IMAGE: error
-  MAX_PIXELS: 178956970
-  MAX_IMAGE_MB: 256
-MODEL:
-  NAME: virtex
-  VISUAL:
-    NAME: torchvision::resnet50
-    FEATURE_SIZE: 2048
-    PRETRAINED: false
-    FROZEN: false
-    ZERO_INIT_RESIDUAL: true
-  TEXTUAL:
-    NAME: transdec_postnorm::L1_H2048_A32_F8192
-    DROPOUT: 0.1
-    INITIAL_STD: 0.02
-  DECODER:
-    NAME: beam_search
-    BEAM_SIZE: 5
-    NUCLEUS_SIZE: 0.9
-    MAX_DECODING_STEPS: 30
-OPTIM:
-  OPTIMIZER_NAME: sgd
-  SGD_MOMENTUM: 0.9
-  WEIGHT_DECAY: 0.0001
-  NO_DECAY: .*textual.(embedding|transformer).*(norm.*|bias)
-  CLIP_GRAD_NORM: 10.0
-  LOOKAHEAD:
-    USE: true
-    ALPHA: 0.5
-    STEPS: 5
-  BATCH_SIZE: 256
-  ACCUMULATE: 1
-  CNN_LR: 0.2
-  LR: 0.001
-  NUM_ITERATIONS: 500000
-  WARMUP_STEPS: 10000
-  LR_DECAY_NAME: cosine
-  LR_STEPS: []
-  LR_GAMMA: 0.1
-  MAX_NONFINITE_STEPS: 10
-"""
-
 
 @pytest.fixture
 def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -121,10 +42,6 @@ def problem(load, *overrides: str) -> str:
 
 
 # Values
-
-
-def test_defaults_are_the_published_ones() -> None:
-    assert settings.dump(Config()) == DEFAULTS
 
 
 def test_dump_of_any_run_loads_back_equal(tmp_path: Path) -> None:
@@ -154,6 +71,7 @@ def test_every_setting_says_what_it_is_for() -> None:
         assert section["description"]
 
 
+@pytest.mark.cold
 def test_importing_the_configuration_imports_nothing_heavy() -> None:
     code = (
         "import sys, virtex.config.schema, virtex.config.loading\n"

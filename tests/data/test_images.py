@@ -395,6 +395,7 @@ def test_postscript_inside_another_file_is_not_run():
         decode(data, None)
 
 
+@pytest.mark.cold
 def test_readers_are_imported_when_the_first_picture_is_read():
     told = "import sys, virtex.data.images; print('PIL.PsdImagePlugin' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True)

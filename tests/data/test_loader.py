@@ -419,6 +419,7 @@ raise RuntimeError("of a script that never closes its batches")
 """
 
 
+@pytest.mark.cold
 def test_a_script_that_ends_without_closing_its_batches_ends():
     """multiprocessing would wait for workers, which ignore its SIGTERM."""
     command = [sys.executable, "-c", ABANDONED]

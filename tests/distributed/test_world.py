@@ -80,6 +80,7 @@ def two_processes(directory, program):
     return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
 
 
+@pytest.mark.cold
 def test_two_processes_sum_and_the_largest_status_is_the_run_s(tmp_path):
     ended = two_processes(tmp_path, SUMS)
     assert ended.returncode == 4, ended.stderr

@@ -108,7 +108,6 @@ def test_three_processes_refuse_changed_data_once(scenes, copy, other, monkeypat
     assert [text.count(REFUSED) for text in errors] == [1, 0, 0]
 
 
-@pytest.mark.slow
 def test_an_agent_does_not_start_a_refused_run_again(scenes, copy, other):
     run = copy(14)
     override, change = other

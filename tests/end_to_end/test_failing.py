@@ -129,7 +129,6 @@ def free_port():
 FAILED = r"rank {} on \S+ failed \(iteration 3, training step\): RuntimeError: raised on purpose"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 1])
 def test_without_an_agent_the_other_process_ends_too_and_names_the_one_at_fault(job, rank):
     place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2"}
@@ -142,7 +141,6 @@ def test_without_an_agent_the_other_process_ends_too_and_names_the_one_at_fault(
     assert f"Rank {1 - rank} ends too (iteration 3, " in job.printed
 
 
-@pytest.mark.slow
 def test_each_attempt_of_two_machines_ends_and_names_the_one_at_fault(job):
     machines = ("--num-machines", 2, "--dist-url", f"tcp://127.0.0.1:{free_port()}")
     for number in (0, 1):
@@ -153,7 +151,6 @@ def test_each_attempt_of_two_machines_ends_and_names_the_one_at_fault(job):
     assert len(re.findall(rf"^virtex: error: {FAILED.format(1)}", job.printed, re.M)) == 4
 
 
-@pytest.mark.slow
 def test_torchrun_names_the_process_at_fault_and_its_message(job):
     torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
     job.start("--cpu-workers", 2, program=torchrun, FAILING_RANK="1")

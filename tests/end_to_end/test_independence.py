@@ -81,6 +81,7 @@ def test_a_run_goes_on_with_other_numbers_of_processes(scenes, alone, run):
     assert_same_curve(scalars(run, "train/"), scalars(alone, "train/"), 1e-4)
 
 
+@pytest.mark.cold
 def test_help_imports_nothing_heavy():
     program = """
 import sys

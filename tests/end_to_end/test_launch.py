@@ -25,10 +25,7 @@ ENDLESS = ("OPTIM.NUM_ITERATIONS", "100000")
 FLAGS = ("--checkpoint-every", EVERY, "--cpu-workers", 0)
 PROCESSES = Path("/proc")
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not PROCESSES.is_dir(), reason="there is no list of processes"),
-]
+pytestmark = pytest.mark.skipif(not PROCESSES.is_dir(), reason="there is no list of processes")
 
 
 def free_port():

@@ -26,8 +26,6 @@ FLAGS = ("--checkpoint-every", 6, "--keep-recent", 1)
 FAULTS = [503, "reset", None, 500, "truncate", "slow", "short", None, 429]
 QUICK = Retries(attempts=3, first_pause=0.01, longest_pause=0.02)
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.fixture(scope="module")
 def packed(scenes, tmp_path_factory):

@@ -15,7 +15,6 @@ def slurm(*flags, run):
     return main(["slurm", "--time", "5", *flags, "--", *run])
 
 
-@pytest.mark.slow
 def test_processes_of_a_local_job_train_one_run(scenes, run, capsys):
     words = scenes.arguments(run, override=SHORT)
     assert slurm("--cluster", "local", "--tasks-per-node", "2", run=words) == 0

@@ -437,7 +437,7 @@ def test_addresses_that_cannot_be_are_refused(tmp_path, root, reason):
 @pytest.mark.parametrize(
     ("root", "reason"),
     [
-        ("gs://bucket/d", "gs://bucket/d: .*install gcsfs.*virtex.remote"),
+        ("gs://bucket/d", "gs://bucket/d: .*install gcsfs.*virtex-pretraining.remote"),
         ("nothing://d", "nothing://d: .*nothing.*expected s3://"),
     ],
 )

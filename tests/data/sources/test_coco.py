@@ -36,7 +36,6 @@ def test_iteration_ends(write_coco):
         records[-1]
 
 
-@pytest.mark.slow
 def test_spawned_processes_share_the_memory(write_coco):
     records = CocoCaptions(write_coco({1: ["a", "b"], 2: ["c"]}), "train")
     with torch.multiprocessing.get_context("spawn").Pool(1) as pool:

@@ -95,7 +95,6 @@ def test_rows_come_back_as_they_were_written(directory, kind, pairs):
     assert [(row.image, *row.captions) for row in read_rows(path)] == pairs
 
 
-@pytest.mark.slow
 def test_spawned_processes_share_the_memory(tmp_path):
     write(tmp_path / "train.csv", ROWS)
     records = TableCaptions(str(tmp_path), "train")
