@@ -238,7 +238,8 @@ def test_one_process_that_is_asked_to_stop_goes_on_as_if_it_had_not_been(scenes,
     assert (status, errors) == (75, "")
     reached = logged(run)
     assert (
-        f"stopped by SIGTERM after iteration {reached}; go on with --resume-from latest" in output
+        f"stopped by SIGTERM after iteration {reached}; continue with --resume-from latest"
+        in output
     )
     saved = checkpoint.checkpoint_path(run, reached)
     assert checkpoint.checkpoints(run)[-1] == saved

@@ -17,13 +17,13 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from virtex.cli import main
 from virtex.distributed.environment import read_environment
 from virtex.training import run as pretraining
-from virtex.training.setup import Job
+from virtex.training.setup import PretrainOptions
 
 MESSAGE = "raised on purpose by tools.faults.failing_step"
 _pretrain = pretraining.pretrain
 
 
-def pretrain(job: Job) -> int:
+def pretrain(options: PretrainOptions) -> int:
     """`virtex.training.run.pretrain` with the failing step."""
     process = read_environment()
     attempt = os.environ.get("FAILING_ATTEMPT", str(process.attempt))
@@ -38,7 +38,7 @@ def pretrain(job: Job) -> int:
                 raise OutOfMemoryError(MESSAGE) if memory else RuntimeError(MESSAGE)
 
         register_optimizer_step_pre_hook(fail)
-    return _pretrain(job)
+    return _pretrain(options)
 
 
 if __name__ == "__main__":

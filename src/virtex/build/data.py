@@ -151,8 +151,8 @@ def training_batches(
 ) -> Generator[Mapping[str, Tensor], None, None]:
     """This process's batches on its device, endless, from iteration `first` (from 1) on.
 
-    Shards that are fetched come ahead of them: `say` and `reached` are told of it. Raises `Stopped`
-    where `stopping` while those of the first window are waited for.
+    Remote shards are fetched ahead of them, which is reported to `say` and `reached`. Raises
+    `Stopped` where `stopping` while those of the first window are waited for.
     """
 
     def check_stop() -> None:

@@ -24,7 +24,7 @@ RUN_KEYS = ("iteration", "model", "optimizer", "scaler", "config", "tokenizer")
 
 
 @dataclass(frozen=True)
-class Start:
+class ResumePoint:
     """The point from which a run starts: after `iteration` steps, with a checkpoint's `state`.
 
     `state` is None for a new run. `validation_due` means that a request to stop preceded the
@@ -39,7 +39,7 @@ class Start:
     untouched: int = -1
     cautions: tuple[str, ...] = ()
 
-    def without_state(self) -> "Start":
+    def without_state(self) -> "ResumePoint":
         """The same point without the state, which takes much memory."""
         return replace(self, state=None)
 
@@ -62,7 +62,7 @@ def check_free(directory: Path) -> None:
         )
 
 
-def find_start(directory: Path, resume_from: str) -> Start:
+def find_start(directory: Path, resume_from: str) -> ResumePoint:
     """The point from which a run resumes: `resume_from`, a file, or `latest` in `directory`.
 
     Raises `UserError` if there is nothing to resume from, if the file is damaged (naming the
@@ -88,7 +88,7 @@ def find_start(directory: Path, resume_from: str) -> Start:
     return _from(state, f"resuming from {path}, iteration {iteration}")
 
 
-def _latest(directory: Path) -> Start:
+def _latest(directory: Path) -> ResumePoint:
     found = newest_readable(directory)
     if found is not None:
         path, state, damaged = found
@@ -105,13 +105,15 @@ def _latest(directory: Path) -> Start:
             f"--resume-from latest: there is no run in {directory}; check --serialization-dir, or "
             "omit --resume-from to start a new run"
         )
-    return Start(0, None, (f"no checkpoint in {directory} yet: starting at iteration 1",))
+    return ResumePoint(0, None, (f"no checkpoint in {directory} yet: starting at iteration 1",))
 
 
-def _from(state: dict[str, Any], *notes: str) -> Start:
+def _from(state: dict[str, Any], *notes: str) -> ResumePoint:
     # Checkpoints of older versions were written after the validation, and were all kept.
     untouched = state.get("untouched", state["iteration"])
-    return Start(state["iteration"], state, notes, not state.get("validated", True), untouched)
+    return ResumePoint(
+        state["iteration"], state, notes, not state.get("validated", True), untouched
+    )
 
 
 def _check_complete(path: Path, state: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ from virtex.commands.arguments import local_path, non_negative_int, positive_int
 from virtex.errors import UserError
 
 if TYPE_CHECKING:
-    from virtex.training.setup import Job
+    from virtex.training.setup import PretrainOptions
 
 _RENAMED = {"--meet-within": "--rendezvous-timeout", "--stuck-after": "--watchdog-timeout"}
 """Flags by their names of an earlier release, which are accepted and not shown."""
@@ -177,14 +177,14 @@ def _run(arguments: argparse.Namespace) -> int:
             f"--machine-rank {arguments.machine_rank}: ranks of {arguments.num_machines} machines "
             f"are 0 to {arguments.num_machines - 1}"
         )
-    job = checked_job(arguments, processes=machine_processes * arguments.num_machines)
+    options = checked_options(arguments, processes=machine_processes * arguments.num_machines)
 
     from virtex.distributed.launch import LaunchConfig, launch
     from virtex.training.run import pretrain
 
     return launch(
         pretrain,
-        job,
+        options,
         LaunchConfig(
             processes=machine_processes,
             count=arguments.num_machines,
@@ -192,13 +192,13 @@ def _run(arguments: argparse.Namespace) -> int:
             url=arguments.dist_url,
             max_restarts=arguments.max_restarts,
             rendezvous_timeout=arguments.rendezvous_timeout,
-            watchdog_timeout=job.timeouts.watchdog_timeout,
+            watchdog_timeout=options.timeouts.watchdog_timeout,
         ),
     )
 
 
-def checked_job(arguments: argparse.Namespace, *, processes: int) -> "Job":
-    """The job that the arguments describe, of `processes` unless a launcher has started them.
+def checked_options(arguments: argparse.Namespace, *, processes: int) -> "PretrainOptions":
+    """The options that the arguments give, of `processes` unless a launcher has started them.
 
     Raises `UserError` for what can be seen to be wrong before any process is started.
     """
@@ -217,13 +217,13 @@ def checked_job(arguments: argparse.Namespace, *, processes: int) -> "Job":
 
     from virtex.distributed.debugging import this_terminal
     from virtex.distributed.world import Timeouts
-    from virtex.training.setup import Job, check
+    from virtex.training.setup import PretrainOptions, check
 
     debug_rank = arguments.debug_rank
     if debug_rank is not None and debug_rank >= processes:
         raise UserError(f"--debug-rank {debug_rank}: ranks are 0 to {processes - 1}")
     patience = math.inf if debug_rank is not None else 1.0
-    job = Job(
+    options = PretrainOptions(
         config=config,
         directory=directory,
         overridden=tuple(arguments.config_override[::2]),
@@ -242,8 +242,8 @@ def checked_job(arguments: argparse.Namespace, *, processes: int) -> "Job":
     )
     # srun may show each process its own GPU alone.
     gpus = arguments.num_gpus_per_machine
-    check(job, gpus_per_machine=min(gpus, 1) if process.size > 1 else gpus)
-    return job
+    check(options, gpus_per_machine=min(gpus, 1) if process.size > 1 else gpus)
+    return options
 
 
 def parse(words: Sequence[str], refused: Mapping[str, str], why: str) -> argparse.Namespace:

@@ -182,7 +182,7 @@ def _check_run(how: argparse.Namespace, processes: int) -> None:
     from virtex.checkpoints import run_directory as directory
 
     # The GPUs of the nodes cannot be seen from here.
-    pretrain.checked_job(how, processes=processes)
+    pretrain.checked_options(how, processes=processes)
     if how.resume_from == directory.LATEST and not directory.holds_run(how.serialization_dir):
         raise UserError(
             f"--resume-from latest: there is no run in {how.serialization_dir}; check "

@@ -2,7 +2,7 @@
 
 The schema is any pydantic model; the room knows none. A key is the field's alias (its name in
 upper case), dotted through the sections: `OPTIM.LOOKAHEAD.STEPS`. Every mistake is a `UserError`
-that names file, key, value, what was expected and the remedy; all are told at once.
+that names file, key, value, what was expected and the remedy; all are reported at once.
 """
 
 import json

@@ -1,7 +1,7 @@
 """The training loop and validation, for any task.
 
 Iterations count from 1. Iteration i uses the schedule's factor for i - 1 steps taken, and torch's
-random numbers are a function of (seed, iteration, rank): a run can go on anywhere. They serve
+random numbers are a function of (seed, iteration, rank): a run can resume anywhere. They serve
 networks that drop whole layers; dropout follows from the examples.
 """
 
@@ -247,6 +247,6 @@ def _diagnosis(objective: Objective, step: Step, batch: Batch, nonfinite: int) -
         f"  {where}\n"
         f"  {weights}; these steps were not applied, and nothing was saved since\n"
         f"  images of the last batch: {batch['image_id'].tolist()[:8]} …\n"
-        "Try a lower OPTIM.CNN_LR and OPTIM.LR, a longer OPTIM.WARMUP_STEPS, or AMP false, and go "
-        "on with --resume-from latest."
+        "Try a lower OPTIM.CNN_LR and OPTIM.LR, a longer OPTIM.WARMUP_STEPS, or AMP false, and "
+        "continue with --resume-from latest."
     )

@@ -1,4 +1,4 @@
-"""The pretraining job of one process: what happens between a configuration and its checkpoints."""
+"""Pretraining in one process: what happens between a configuration and its checkpoints."""
 
 import resource
 import sys
@@ -27,7 +27,7 @@ from virtex.checkpoints import file as checkpoint
 from virtex.checkpoints import run_directory as directory
 from virtex.checkpoints.background import BackgroundSaver
 from virtex.checkpoints.lock import locked
-from virtex.checkpoints.run_directory import Start
+from virtex.checkpoints.run_directory import ResumePoint
 from virtex.checkpoints.state import vocabulary_state
 from virtex.config import loading as settings
 from virtex.data import subset
@@ -48,7 +48,7 @@ from virtex.training.loop import Step, TrainState, optimize, validate
 from virtex.training.out_of_memory import translate_memory_errors
 from virtex.training.progress import Meter, losses_text, progress_line, training_scalars
 from virtex.training.setup import (
-    Job,
+    PretrainOptions,
     begin,
     preflight,
     retention,
@@ -62,9 +62,9 @@ SAMPLES = 8
 
 @dataclass(frozen=True)
 class Run:
-    """One process's part of a run: what to do, with which objects, and what writes it down."""
+    """One process's part of a run: its options, its objects, and what reports and saves them."""
 
-    job: Job
+    options: PretrainOptions
     world: World
     watchdog: Watchdog
     request: StopRequest
@@ -75,61 +75,61 @@ class Run:
     saver: BackgroundSaver
 
 
-def pretrain(job: Job) -> int:
+def pretrain(options: PretrainOptions) -> int:
     """Train from where the run stands to its last iteration; returns the exit status.
 
     `STOPPED` where a signal asked to stop: what was reached is saved.
     """
     process = read_environment()
     with ExitStack() as stack:
-        stack.enter_context(_failures_of_files(job.directory))
+        stack.enter_context(_failures_of_files(options.directory))
         request = stack.enter_context(stop_requests())
         connection = connect(
             process,
-            gpus=job.gpus,
-            timeouts=job.timeouts,
+            gpus=options.gpus,
+            timeouts=options.timeouts,
             stopping=lambda: bool(request),
             parent=request.parent,
         )
         world, watchdog = stack.enter_context(connection)
-        if job.terminal is not None:
+        if options.terminal is not None:
             # Before the others hear of an error, and end.
-            stack.enter_context(debugger(job.terminal, here=process.rank == job.debug_rank))
-        shared_memory = shared_memory_needed(job, world)
+            stack.enter_context(debugger(options.terminal, here=process.rank == options.debug_rank))
+        shared_memory = shared_memory_needed(options, world)
         stack.enter_context(translate_shared_memory_errors(shared_memory))
         watchdog.report("reading the annotations")
-        data = open_data(job.config)
+        data = open_data(options.config)
         warning = None
-        if world.main and not job.preflight_only:
-            warning = stack.enter_context(locked(job.directory))
+        if world.main and not options.preflight_only:
+            warning = stack.enter_context(locked(options.directory))
         watchdog.report("reading the checkpoint")
-        start = world.from_main(lambda: start_or_refusal(job, data, process.attempt))
+        start = world.from_main(lambda: start_or_refusal(options, data, process.attempt))
         if isinstance(start, UserError):
             return _refused(start, world)
         watchdog.report("building the model")
-        with translate_memory_errors(job.config, world):
-            state = begin(job, world, start)
+        with translate_memory_errors(options.config, world):
+            state = begin(options, world, start)
         fresh = start.state is None
         start = start.without_state()  # it is as large as model and optimizer
         watchdog.report("preflight")
-        notes = preflight(job, world, data, state)
-        if job.preflight_only:
+        notes = preflight(options, world, data, state)
+        if options.preflight_only:
             if world.main:
                 print("\n".join(notes))
             return 0
         state = replace(state, parallel=distributed(state.objective, world))
         run = Run(
-            job=job,
+            options=options,
             world=world,
             watchdog=watchdog,
             request=request,
             data=data,
             state=state,
-            retention=retention(job, start),
+            retention=retention(options, start),
             shared_memory=shared_memory,
             saver=BackgroundSaver(),
         )
-        _prepare_directory(run, save_weights=job.init_from is not None and fresh)
+        _prepare_directory(run, save_weights=options.init_from is not None and fresh)
         return _record(run, start, [] if warning is None else [warning], notes)
 
 
@@ -152,17 +152,17 @@ def _failures_of_files(directory: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise RunError(
-            f"reading or writing failed: {error}. Make room or mend the permissions of "
-            f"{directory}, then go on with --resume-from latest"
+            f"reading or writing failed: {error}. Make room or correct the permissions of "
+            f"{directory}, then continue with --resume-from latest"
         ) from error
 
 
-def _record(run: Run, start: Start, cautions: list[str], notes: list[str]) -> int:
+def _record(run: Run, start: ResumePoint, cautions: list[str], notes: list[str]) -> int:
     """Train, with a logger that also gets the error that ends the run."""
-    job, world = run.job, run.world
+    options, world = run.options, run.world
     first = start.iteration + 1
-    with closing(RunLogger(job.directory, rank=world.rank, first=first)) as logger:
-        run.watchdog.log = job.directory / f"log_rank{world.rank}.txt"
+    with closing(RunLogger(options.directory, rank=world.rank, first=first)) as logger:
+        run.watchdog.log = options.directory / f"log_rank{world.rank}.txt"
         try:
             for line in cautions:
                 logger.warning(line)
@@ -172,11 +172,11 @@ def _record(run: Run, start: Start, cautions: list[str], notes: list[str]) -> in
             with (
                 translate_shared_memory_errors(run.shared_memory),
                 translate_worker_errors(),
-                translate_memory_errors(job.config, world),
+                translate_memory_errors(options.config, world),
             ):
                 status = _train(run, logger, start)
             run.saver.finish()
-            _tell_saved(run, logger)
+            _log_saved(run, logger)
             for line in run.data.fetched:
                 logger.info(line)
             if status == 0:
@@ -195,16 +195,16 @@ def _record(run: Run, start: Start, cautions: list[str], notes: list[str]) -> in
         return status
 
 
-def _train(run: Run, logger: RunLogger, start: Start) -> int:
+def _train(run: Run, logger: RunLogger, start: ResumePoint) -> int:
     """Train up to the last iteration, or until a signal asks to stop; returns the exit status."""
-    job, last = run.job, run.job.config.optim.num_iterations
+    options, last = run.options, run.options.config.optim.num_iterations
     if start.validation_due:
         if not _validate(run, logger, start.iteration):
             return _stop(run, logger, start.iteration)
         _save(run, start.iteration, validated=True)
     if start.iteration >= last:
         logger.info(f"all {last} iterations are done already; OPTIM.NUM_ITERATIONS sets more")
-    if job.debug_rank is not None:
+    if options.debug_rank is not None:
         breakpoint()  # of the process that was asked for; the others pass
     traffic = Traffic()
     traffic.watch(run.state.parallel)
@@ -214,8 +214,10 @@ def _train(run: Run, logger: RunLogger, start: Start) -> int:
     with closing(_steps(run, logger, start.iteration + 1)) as steps:
         for step in steps:
             meter.add(step)
-            _tell_step(run, logger, meter, step)
-            due = step.iteration == last or _is_due(job.checkpoint_every, validated, step.iteration)
+            _log_step(run, logger, meter, step)
+            due = step.iteration == last or _is_due(
+                options.checkpoint_every, validated, step.iteration
+            )
             run.watchdog.report(f"iteration {step.iteration}, asking whether to stop")
             if run.world.any(bool(run.request)):
                 _save(run, step.iteration, validated=not due)
@@ -237,22 +239,24 @@ def _is_due(every: int, validated: int, iteration: int) -> bool:
 
 
 def _stop(run: Run, logger: RunLogger, iteration: int) -> int:
-    """Leave the run where it can be resumed."""
+    """Finish saving, and return the exit status of a run that was stopped and can be resumed."""
     run.watchdog.report(f"iteration {iteration}, saving before the stop")
     run.saver.finish()
-    _tell_saved(run, logger)
+    _log_saved(run, logger)
     # The others must not end first: an agent would take that for the end of the job.
     run.world.wait()
     name = run.request.signal.name if run.request.signal is not None else "a signal elsewhere"
-    logger.info(f"stopped by {name} after iteration {iteration}; go on with --resume-from latest")
+    logger.info(
+        f"stopped by {name} after iteration {iteration}; continue with --resume-from latest"
+    )
     return STOPPED
 
 
 def _steps(run: Run, logger: RunLogger, first: int) -> Generator[Step, None, None]:
-    config = run.job.config
+    config = run.options.config
     batches = training_batches(
         *(config, run.data, run.world),
-        workers=run.job.workers,
+        workers=run.options.workers,
         first=first,
         on_bad_image=logger.warning_once,
         say=logger.info,
@@ -282,29 +286,29 @@ def _reported(batches: Iterator[Batch], watchdog: Watchdog, first: int) -> Itera
         yield batch
 
 
-def _tell_step(run: Run, logger: RunLogger, meter: Meter, step: Step) -> None:
-    last = run.job.config.optim.num_iterations
+def _log_step(run: Run, logger: RunLogger, meter: Meter, step: Step) -> None:
+    last = run.options.config.optim.num_iterations
     if not step.applied:
         logger.warning(f"iteration {step.iteration}: gradient not finite, step not applied")
-    if step.iteration % run.job.log_every == 0 or step.iteration == last:
-        _tell_progress(run, logger, meter, step)
-    _tell_saved(run, logger)
+    if step.iteration % run.options.log_every == 0 or step.iteration == last:
+        _log_progress(run, logger, meter, step)
+    _log_saved(run, logger)
 
 
-def _tell_progress(run: Run, logger: RunLogger, meter: Meter, step: Step) -> None:
+def _log_progress(run: Run, logger: RunLogger, meter: Meter, step: Step) -> None:
     losses = _mean_over_processes(step.losses, run.world)
     speed = meter.speed(_memory_gb(run.world))
-    last = run.job.config.optim.num_iterations
+    last = run.options.config.optim.num_iterations
     logger.log_scalars(step.iteration, training_scalars(step, losses))
     logger.log_scalars(step.iteration, speed)
     logger.info(progress_line(step.iteration, last, losses, speed, meter.step_seconds))
     meter.restart()
 
 
-def _tell_saved(run: Run, logger: RunLogger) -> None:
+def _log_saved(run: Run, logger: RunLogger) -> None:
     for path in run.saver.finished():
         logger.info(f"saved {path}")
-        checkpoint.remove_old(run.job.directory, run.retention)
+        checkpoint.remove_old(run.options.directory, run.retention)
 
 
 def _validate(run: Run, logger: RunLogger, iteration: int) -> bool:
@@ -313,8 +317,8 @@ def _validate(run: Run, logger: RunLogger, iteration: int) -> bool:
 
     def watched() -> Generator[Batch, None, None]:
         for batch in validation_batches(
-            *(run.job.config, run.data, run.world),
-            workers=run.job.workers,
+            *(run.options.config, run.data, run.world),
+            workers=run.options.workers,
             on_bad_image=logger.warning_once,
         ):
             run.watchdog.report(f"validation after iteration {iteration}")
@@ -348,7 +352,7 @@ def _show_samples(run: Run, logger: RunLogger, iteration: int) -> None:
     batch = validation_samples(run.data, SAMPLES)
     if batch is None:
         return
-    predict = sample_predictor(run.job.config, run.state.objective, run.data.vocabulary)
+    predict = sample_predictor(run.options.config, run.state.objective, run.data.vocabulary)
     samples = predict({name: tensor.to(run.world.device) for name, tensor in batch.items()})
     pictures = [image.permute(1, 2, 0).numpy() for image in batch["image"]]
     sheet = contact_sheet(pictures, [sample.prediction for sample in samples])
@@ -366,7 +370,7 @@ def _save(run: Run, iteration: int, *, validated: bool) -> None:
     if broken:
         raise RunError(
             f"iteration {iteration}: weights are not finite ({', '.join(broken[:3])}), so were "
-            "not saved over good ones; lower OPTIM.CNN_LR and OPTIM.LR, and go on with "
+            "not saved over good ones; lower OPTIM.CNN_LR and OPTIM.LR, and continue with "
             "--resume-from latest"
         )
     state = {
@@ -377,43 +381,43 @@ def _save(run: Run, iteration: int, *, validated: bool) -> None:
         "validated": validated,
         # A run that keeps all does not lose them when it resumes without saying so again.
         "untouched": iteration if run.retention.recent is None else run.retention.untouched,
-        "config": run.job.config.model_dump(mode="json", by_alias=True),
+        "config": run.options.config.model_dump(mode="json", by_alias=True),
         **vocabulary_state(run.data.vocabulary),
         "data": run.data.contents.to_plain(),
         # torch's version is of a class of its own, which a reader of plain values refuses.
         "versions": {"virtex": __version__, "torch": str(torch.__version__)},
     }
-    run.saver.save(checkpoint.checkpoint_path(run.job.directory, iteration), state)
+    run.saver.save(checkpoint.checkpoint_path(run.options.directory, iteration), state)
 
 
 def _prepare_directory(run: Run, *, save_weights: bool) -> None:
-    job = run.job
+    options = run.options
     # Without a shared file system every machine needs a place for its log.
-    job.directory.mkdir(parents=True, exist_ok=True)
+    options.directory.mkdir(parents=True, exist_ok=True)
     if run.world.main:
         run.watchdog.report("taking fingerprints of the data")
         _ = run.data.contents  # kept, for all checkpoints
-        checkpoint.remove_partial_files(job.directory)
-        with whole_file(job.directory / directory.CONFIG) as file:
-            file.write(settings.dump(job.config).encode())
-        subset.write_or_remove(job.directory / subset.SUBSET, run.data.subset)
+        checkpoint.remove_partial_files(options.directory)
+        with whole_file(options.directory / directory.CONFIG) as file:
+            file.write(settings.dump(options.config).encode())
+        subset.write_or_remove(options.directory / subset.SUBSET, run.data.subset)
         if save_weights:
-            # So that a run that ends before its first checkpoint goes on from these weights.
+            # So that a run that ends before its first checkpoint resumes from these weights.
             _save(run, 0, validated=True)
             run.saver.finish()
             run.saver.finished()
     run.world.wait()
 
 
-def _introduce(run: Run, logger: RunLogger, start: Start) -> None:
-    job, world = run.job, run.world
+def _introduce(run: Run, logger: RunLogger, start: ResumePoint) -> None:
+    options, world = run.options, run.world
     parameters = sum(p.numel() for p in run.state.objective.parameters())
-    logger.info(f"run directory: {job.directory}")
+    logger.info(f"run directory: {options.directory}")
     logger.info(
         f"device: {world.device}, {world.size} process(es), precision: {run.state.precision}"
     )
     logger.info(f"checkpoints: {_kept(run.retention)}")
-    logger.info(f"model: {job.config.model.name}, {parameters / 1e6:.1f} M parameters")
+    logger.info(f"model: {options.config.model.name}, {parameters / 1e6:.1f} M parameters")
     for line in run.data.report:
         logger.info(line)
     for line in start.notes:

@@ -1,4 +1,4 @@
-"""From a job to the parts of its run: checked, found, built and restored before it starts."""
+"""From options to the objects of a run: checked, found, built and restored before it starts."""
 
 import hashlib
 import socket
@@ -12,7 +12,7 @@ from virtex.build.model import build_objective, check_backbone
 from virtex.build.optimizer import build_optimizer, build_schedule
 from virtex.checkpoints import file
 from virtex.checkpoints import run_directory as directory
-from virtex.checkpoints.run_directory import Start
+from virtex.checkpoints.run_directory import ResumePoint
 from virtex.checkpoints.state import (
     Checkpoint,
     check_same_data,
@@ -43,7 +43,7 @@ MILESTONE = 25_000
 
 
 @dataclass(frozen=True)
-class Job:
+class PretrainOptions:
     """How to run; the configuration says what.
 
     `keep_recent` is how many of the newest checkpoints are kept: 0 keeps all; None keeps
@@ -70,74 +70,80 @@ class Job:
     terminal: Path | None = None
 
 
-def retention(job: Job, start: Start) -> file.Retention:
+def retention(options: PretrainOptions, start: ResumePoint) -> file.Retention:
     """Which checkpoints of the run are kept."""
-    if job.keep_recent is not None:
-        return file.Retention(job.keep_recent or None, untouched=start.untouched)
+    if options.keep_recent is not None:
+        return file.Retention(options.keep_recent or None, untouched=start.untouched)
     return file.Retention(
-        DEFAULT_RECENT, MILESTONE, job.checkpoint_every, untouched=start.untouched
+        DEFAULT_RECENT, MILESTONE, options.checkpoint_every, untouched=start.untouched
     )
 
 
-def check(job: Job, *, gpus_per_machine: int) -> None:
+def check(options: PretrainOptions, *, gpus_per_machine: int) -> None:
     """Raise `UserError` for what can be seen to be wrong before any process is started."""
     check_gpus(gpus_per_machine)
-    started_anew = read_environment().attempt > 0
-    if job.resume_from is None and not job.preflight_only and not started_anew:
-        directory.check_free(job.directory)
-    elif job.resume_from not in (None, directory.LATEST) and not Path(job.resume_from).is_file():
-        raise UserError(f"--resume-from {job.resume_from}: no such file")
-    if job.init_from is not None and not job.init_from.is_file():
-        raise UserError(f"--init-from {job.init_from}: no such file")
-    given = job.resume_from is not None or job.init_from is not None
-    check_backbone(job.config, weights_follow=given)
+    restarted = read_environment().attempt > 0
+    resume_from = options.resume_from
+    if resume_from is None and not options.preflight_only and not restarted:
+        directory.check_free(options.directory)
+    elif (
+        options.resume_from not in (None, directory.LATEST)
+        and not Path(options.resume_from).is_file()
+    ):
+        raise UserError(f"--resume-from {options.resume_from}: no such file")
+    if options.init_from is not None and not options.init_from.is_file():
+        raise UserError(f"--init-from {options.init_from}: no such file")
+    given = options.resume_from is not None or options.init_from is not None
+    check_backbone(options.config, weights_follow=given)
 
 
-def find_start(job: Job, data: PretrainingData, attempt: int) -> Start:
+def find_start(options: PretrainOptions, data: PretrainingData, attempt: int) -> ResumePoint:
     """Where the run begins; raises `UserError` if a checkpoint is not of this run.
 
-    Processes that are started anew, in a later `attempt`, go on from what the run has saved.
+    Processes that are restarted, in a later `attempt`, resume from what the run has saved.
     """
-    resume_from = job.resume_from
-    if attempt > 0 and directory.holds_run(job.directory):
+    resume_from = options.resume_from
+    if attempt > 0 and directory.holds_run(options.directory):
         resume_from = directory.LATEST
     if resume_from is None:
-        return Start(0, None, ())
-    start = directory.find_start(job.directory, resume_from)
+        return ResumePoint(0, None, ())
+    start = directory.find_start(options.directory, resume_from)
     if start.state is None:
         return start
     saved = Checkpoint("--resume-from", start.state)
-    notes = check_same_run(saved, job.config, data.vocabulary, asked_for=job.overridden)
+    notes = check_same_run(saved, options.config, data.vocabulary, asked_for=options.overridden)
     change = None
-    if saved.config.data.subset_manifest == job.config.data.subset_manifest:
-        where = job.directory if resume_from == directory.LATEST else Path(resume_from).parent
+    if saved.config.data.subset_manifest == options.config.data.subset_manifest:
+        where = options.directory if resume_from == directory.LATEST else Path(resume_from).parent
         change = subset.change(where / subset.SUBSET, data.subset)
-    cautions = check_same_data(saved, data.contents, change, accepted=job.accept_changed_data)
+    cautions = check_same_data(saved, data.contents, change, accepted=options.accept_changed_data)
     return replace(start, notes=(*start.notes, *notes), cautions=tuple(cautions))
 
 
-def start_or_refusal(job: Job, data: PretrainingData, attempt: int) -> Start | UserError:
+def start_or_refusal(
+    options: PretrainOptions, data: PretrainingData, attempt: int
+) -> ResumePoint | UserError:
     """As `find_start`, with an error of the input, which all processes need to know, as a value."""
     try:
-        return find_start(job, data, attempt)
+        return find_start(options, data, attempt)
     except RunError:
         raise
     except UserError as error:
         return error
 
 
-def begin(job: Job, world: World, start: Start) -> TrainState:
+def begin(options: PretrainOptions, world: World, start: ResumePoint) -> TrainState:
     """The objects that the run trains, as they were where it starts, not yet parallel."""
-    config = job.config
+    config = options.config
     torch.backends.cudnn.deterministic = config.cudnn_deterministic
     torch.backends.cudnn.benchmark = config.cudnn_benchmark
     torch.manual_seed(config.random_seed)
-    given = start.state is not None or job.init_from is not None
+    given = start.state is not None or options.init_from is not None
     objective = build_objective(config, weights_follow=given)
     if start.state is not None:
         load_weights(objective, Checkpoint("--resume-from", start.state), WEIGHT_PER_TOKEN)
-    elif job.init_from is not None:
-        given_weights = Checkpoint(f"--init-from {job.init_from}", file.load(job.init_from))
+    elif options.init_from is not None:
+        given_weights = Checkpoint(f"--init-from {options.init_from}", file.load(options.init_from))
         load_weights(objective, given_weights, WEIGHT_PER_TOKEN)
     objective.to(world.device)
     if config.sync_bn and world.size > 1:
@@ -146,32 +152,34 @@ def begin(job: Job, world: World, start: Start) -> TrainState:
     optimizer, scaler = build_optimizer(config, objective), precision.gradient_scaler()
     if start.state is not None:
         load_optimizer(optimizer, start.state["optimizer"])
-        # Another precision had no scale to go on from, or has no use for one.
+        # Another precision had no scale to continue from, or has no use for one.
         if start.state["scaler"] and scaler.is_enabled():
             scaler.load_state_dict(start.state["scaler"])
     return TrainState(objective, objective, optimizer, build_schedule(config), scaler, precision)
 
 
-def preflight(job: Job, world: World, data: PretrainingData, state: TrainState) -> list[str]:
+def preflight(
+    options: PretrainOptions, world: World, data: PretrainingData, state: TrainState
+) -> list[str]:
     """Check that all processes can work and are alike; a line on each, where there are several.
 
     Raises `UserError` with the same lines where one is not ready.
     """
     must_match = {
-        "configuration": _digest(job.config.model_dump_json().encode()),
+        "configuration": _digest(options.config.model_dump_json().encode()),
         "training data": data.training.fingerprint[:12],
         "validation data": data.validation.fingerprint[:12],
         "precision": str(state.precision),
     }
     checkpoint_bytes = _checkpoint_bytes(state.objective)
-    requirements = Requirements(job.directory, checkpoint_bytes, _loader_bytes(job, world))
+    requirements = Requirements(options.directory, checkpoint_bytes, _loader_bytes(options, world))
     reports = world.gather(inspect_process(world, must_match, requirements))
     found = find_problems(reports)
     lines = report_lines(reports, found)
     if any(found):
         text = "not all processes are ready, so nothing was started:\n" + "\n".join(lines)
         raise UserError(text if world.main else f"rank {world.rank}: see what rank 0 says")
-    return lines if world.size > 1 or job.preflight_only else []
+    return lines if world.size > 1 or options.preflight_only else []
 
 
 def _checkpoint_bytes(objective: Objective) -> int:
@@ -182,12 +190,12 @@ def _checkpoint_bytes(objective: Objective) -> int:
     return size
 
 
-def shared_memory_needed(job: Job, world: World) -> int:
+def shared_memory_needed(options: PretrainOptions, world: World) -> int:
     """Bytes of shared memory that all loader workers of this machine need.
 
     Raises `UserError` where less is free.
     """
-    needed = _loader_bytes(job, world)
+    needed = _loader_bytes(options, world)
     machine = socket.gethostname()
     together = sum(size for name, size in world.gather((machine, needed)) if name == machine)
     free = free_shared_memory()
@@ -202,13 +210,13 @@ def shared_memory_needed(job: Job, world: World) -> int:
     return together
 
 
-def _loader_bytes(job: Job, world: World) -> int:
+def _loader_bytes(options: PretrainOptions, world: World) -> int:
     """What the images of the batches take that this process's workers hold ready.
 
     Two for each worker and one in use; during validation those of both splits.
     """
-    side, rows = job.config.data.image_crop_size, job.config.optim.batch_size // world.size
-    return 2 * (2 * job.workers + 1) * rows * 3 * side * side if job.workers else 0
+    side, rows = options.config.data.image_crop_size, options.config.optim.batch_size // world.size
+    return 2 * (2 * options.workers + 1) * rows * 3 * side * side if options.workers else 0
 
 
 def _digest(content: bytes) -> str:

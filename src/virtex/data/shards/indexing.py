@@ -139,12 +139,12 @@ def _manifest(names: list[str], store: Store, home: Store) -> bytes:
     ranges.sort()
     apart = all(one[1] < other[0] for one, other in pairwise(ranges))
     both: Labels = "categories" if labels == {"categories"} else "captions"
-    told = apart and len(sources) == 1 and sources != {"names"}
+    from_text = apart and len(sources) == 1 and sources != {"names"}
     versions = store.versions()
     return manifest_json(
         summaries,
         labels=both,
-        hashed_ids=not told,
+        hashed_ids=not from_text,
         report=_some(report),
         left_out=_some(left_out),
         tar_versions=None if versions is None else [versions.get(name, "") for name in names],

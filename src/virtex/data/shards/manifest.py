@@ -198,9 +198,9 @@ def check_shards(store: Store, manifest: ShardManifest) -> None:
             f" {first_few(missing)}; copy them again, or check DATA.ROOT"
         )
     changed = [
-        f"{name} has {there[name]} bytes instead of {told}"
-        for name, told in zip(names, manifest.tar_bytes.tolist(), strict=True)
-        if there[name] != told
+        f"{name} has {there[name]} bytes instead of {expected}"
+        for name, expected in zip(names, manifest.tar_bytes.tolist(), strict=True)
+        if there[name] != expected
     ]
     if changed:
         raise UserError(

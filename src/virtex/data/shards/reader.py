@@ -154,8 +154,8 @@ class Shards:
         name = self.manifest.names[shard]
         return np.array([self._image_id(name, one) for one in ids.tolist()], np.int64)
 
-    def _image_id(self, shard: str, told: int) -> int:
-        return hashed_id(shard, told) if self.manifest.hashed_ids else told
+    def _image_id(self, shard: str, given: int) -> int:
+        return hashed_id(shard, given) if self.manifest.hashed_ids else given
 
     def _rows(self, shard: int) -> npt.NDArray[np.void]:
         """The index of a shard, from memory where it was used lately."""

@@ -16,7 +16,7 @@ class MalformedError(ValueError):
 
 @dataclass(frozen=True)
 class SampleText:
-    """Captions that are not blank, the categories' indices, and the image's id where it is told.
+    """Captions that are not blank, the categories' indices, and the image's id where there is one.
 
     `unusable` is how many of the captions in JSON are blank, null or no text at all; `keys` are
     those of JSON that has neither captions nor categories.

@@ -43,7 +43,7 @@ IMAGES = IMAGE_EXTENSIONS | {"img"}  # which `virtex pack` gives to what has no 
 TEXTS: dict[str, Kind] = {"json": "json", "txt": "txt"}
 Labels = Literal["captions", "categories"]
 Ids = Literal["given", "keys", "names"]
-"""Where image ids are from: told in the text, the keys as numbers, hashes of the keys."""
+"""Where image ids are from: those in the text, the keys as numbers, hashes of the keys."""
 
 _MOST_BYTES_OF_HEADER = 1 << 20
 _SHOWN, _MOST_KINDS = 12, 200
