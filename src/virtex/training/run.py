@@ -117,7 +117,8 @@ def pretrain(options: PretrainOptions) -> int:
             if world.main:
                 print("\n".join(notes))
             return 0
-        state = replace(state, parallel=distributed(state.objective, world))
+        with translate_memory_errors(options.config, world):
+            state = replace(state, parallel=distributed(state.objective, world))
         run = Run(
             options=options,
             world=world,

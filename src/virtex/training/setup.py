@@ -86,11 +86,8 @@ def check(options: PretrainOptions, *, gpus_per_machine: int) -> None:
     resume_from = options.resume_from
     if resume_from is None and not options.preflight_only and not restarted:
         directory.check_free(options.directory)
-    elif (
-        options.resume_from not in (None, directory.LATEST)
-        and not Path(options.resume_from).is_file()
-    ):
-        raise UserError(f"--resume-from {options.resume_from}: no such file")
+    elif resume_from not in (None, directory.LATEST) and not Path(resume_from).is_file():
+        raise UserError(f"--resume-from {resume_from}: no such file")
     if options.init_from is not None and not options.init_from.is_file():
         raise UserError(f"--init-from {options.init_from}: no such file")
     given = options.resume_from is not None or options.init_from is not None
