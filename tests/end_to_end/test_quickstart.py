@@ -46,7 +46,7 @@ def test_what_is_done_is_not_done_again(directory, capfd):
     assert checkpoint.stat().st_mtime_ns == before
     printed = capfd.readouterr().out
     assert printed.count("exists already") == 3
-    assert "every stated shape and colour is in the picture" in printed
+    assert "every stated shape and colour is in the image" in printed
 
 
 def test_results_of_other_settings_are_not_mixed(directory, capsys):
