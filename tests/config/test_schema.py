@@ -5,6 +5,7 @@ import pickle
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from hypothesis import given
@@ -18,6 +19,7 @@ from virtex.config.schema import (
     Config,
     Data,
     Optim,
+    TaskName,
     Textual,
     TextualArchitecture,
     TransformSpec,
@@ -254,8 +256,9 @@ def test_normalize_written_out_equals_its_default(load) -> None:
         (
             "MODEL.NAME",
             "contrastive",
-            "'virtex', 'bicaptioning', 'captioning', 'masked_lm', 'token_classification' or "
-            "'multilabel_classification'",
+            " or ".join(map(repr, get_args(TaskName))).replace(
+                " or ", ", ", len(get_args(TaskName)) - 2
+            ),
         ),
         ("DATA.MASKED_LM.MASK_PROPORTION", "0", "a number greater than 0"),
         ("DATA.MASKED_LM.MASK_PROBABILITY", "1.1", "a number less than or equal to 1"),
