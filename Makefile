@@ -15,7 +15,7 @@ help:
 	@echo "make lint types   check style, imports and types"
 	@echo "make clean        remove the environment and the quickstart's run"
 
-# The environment is made anew only when pyproject.toml changes.
+# The environment is rebuilt only when pyproject.toml changes.
 $(VENV)/installed: pyproject.toml
 	PYTHON="$(PYTHON)" sh scripts/install.sh $(VENV)
 	@touch $@

@@ -30,7 +30,7 @@ def programs():
 
 @pytest.fixture(autouse=True)
 def _cold_start(request, monkeypatch):
-    """A test that is marked `cold` starts Python anew, as a user does."""
+    """A test that is marked `cold` starts a new interpreter, as a user does."""
     if request.node.get_closest_marker("cold"):
         start = fork_server.start_anew
         monkeypatch.setattr(subprocess.Popen, "_execute_child", start)

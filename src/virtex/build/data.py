@@ -29,7 +29,7 @@ from virtex.data.subset import SubsetManifest, training_subset
 from virtex.data.transforms import Transform
 from virtex.distributed.signals import Stopped
 from virtex.distributed.world import World
-from virtex.errors import UserError
+from virtex.errors import UserError, first_few
 from virtex.tasks import find_task
 from virtex.tasks.base import Encoder, Task
 from virtex.text.tokenizer import Tokenizer
@@ -322,8 +322,9 @@ def _missing(records: Records, on_bad_image: str) -> list[str]:
     missing = records.missing(range(len(records)))
     if not missing:
         return []
-    named = ", ".join(map(str, missing[:5]))
-    line = f"{len(missing)} of {len(records)} image files are missing or empty: {named}"
+    line = (
+        f"{len(missing)} of {len(records)} image files are missing or empty: {first_few(missing)}"
+    )
     if on_bad_image == "error":
         raise UserError(
             f"{line}; check DATA.ROOT, or set DATA.ON_BAD_IMAGE to skip to train without them"

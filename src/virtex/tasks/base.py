@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, Protocol, T
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from virtex.data.records import Record
@@ -51,6 +52,16 @@ class Loss(NamedTuple):
 def at_least_float32(logits: Tensor) -> Tensor:
     """`logits`, from which a loss is computed, without what mixed precision took off them."""
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
+def token_cross_entropy(logits: Tensor, targets: Tensor, padding_index: int) -> Tensor:
+    """The summed cross-entropy of (B, T, V) logits for (B, T) int64 targets, but for padding."""
+    return F.cross_entropy(
+        at_least_float32(logits).flatten(0, 1),
+        targets.flatten(),
+        ignore_index=padding_index,
+        reduction="sum",
+    )
 
 
 class Encoder(Protocol):
@@ -155,13 +166,12 @@ AnyVocabulary = TypeVar("AnyVocabulary", Tokenizer, Categories)
 class Task(Generic[AnyObjective, AnyVocabulary]):
     """A pretraining task.
 
-    `labels` is what a record must hold and `head` what predicts it. `encoder` gives the encoder of
+    `labels` is what a record must hold. `encoder` gives the encoder of
     training examples or, with False, of validation examples. `captioning_head` gives the head that
     can caption an image token by token; it is None for a task that trains no such head.
     """
 
     labels: Literal["captions", "categories"]
-    head: Literal["decoder", "classifier"]
     encoder: Callable[[AnyVocabulary, TaskSettings, bool], Encoder]
     objective: Callable[[Backbone, TaskSettings], AnyObjective]
     sample_predictor: Callable[[AnyObjective, AnyVocabulary, TaskSettings], SamplePredictor]

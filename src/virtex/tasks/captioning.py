@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from virtex.data.records import Record
@@ -18,7 +17,15 @@ from virtex.decoding.captioner import Captioner
 from virtex.models.backbone import Backbone
 from virtex.models.decoder import TransformerDecoder, causal_mask, decoder_pair
 from virtex.models.dropout import draw_dropout
-from virtex.tasks.base import Batch, Loss, Objective, Sample, Task, TaskSettings, at_least_float32
+from virtex.tasks.base import (
+    Batch,
+    Loss,
+    Objective,
+    Sample,
+    Task,
+    TaskSettings,
+    token_cross_entropy,
+)
 from virtex.tasks.caption_tokens import (
     CaptionTokens,
     caption_tokens,
@@ -109,12 +116,7 @@ class Captioning(Objective):
         # The last token has no successor to predict.
         mask = causal_mask(lengths - 1, tokens.shape[1] - 1)
         logits = textual(projected, tokens[:, :-1], mask)
-        return F.cross_entropy(
-            at_least_float32(logits).flatten(0, 1),
-            tokens[:, 1:].flatten(),
-            ignore_index=textual.embedding.padding_index,
-            reduction="sum",
-        )
+        return token_cross_entropy(logits, tokens[:, 1:], textual.embedding.padding_index)
 
 
 @dataclass(frozen=True)
@@ -159,7 +161,6 @@ def _forward_only(visual: Backbone, settings: TaskSettings) -> Captioning:
 
 BICAPTIONING = Task(
     labels="captions",
-    head="decoder",
     encoder=_encoder,
     objective=_both_directions,
     sample_predictor=lambda objective, tokenizer, settings: caption_predictor(

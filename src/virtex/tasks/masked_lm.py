@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from virtex.data.records import Record
@@ -20,7 +19,15 @@ from virtex.models.backbone import Backbone
 from virtex.models.decoder import TransformerDecoder, decoder_pair, padding_mask
 from virtex.models.dropout import draw_dropout
 from virtex.models.modes import evaluating
-from virtex.tasks.base import Batch, Loss, Objective, Sample, Task, TaskSettings, at_least_float32
+from virtex.tasks.base import (
+    Batch,
+    Loss,
+    Objective,
+    Sample,
+    Task,
+    TaskSettings,
+    token_cross_entropy,
+)
 from virtex.tasks.caption_tokens import (
     CaptionTokens,
     caption_tokens,
@@ -105,12 +112,8 @@ class MaskedLanguageModel(Objective):
     def forward(self, batch: Batch) -> dict[str, Loss]:
         """`masked_lm`, summed over the tokens to predict."""
         draw_dropout(self, batch["dropout_key"])
-        total = F.cross_entropy(
-            at_least_float32(self.logits(batch)).flatten(0, 1),
-            batch["masked_labels"].flatten(),
-            ignore_index=self.textual.embedding.padding_index,
-            reduction="sum",
-        )
+        padding = self.textual.embedding.padding_index
+        total = token_cross_entropy(self.logits(batch), batch["masked_labels"], padding)
         return {"masked_lm": Loss(total, self.num_targets(batch)["masked_lm"])}
 
 
@@ -153,7 +156,6 @@ def _objective(visual: Backbone, settings: TaskSettings) -> MaskedLanguageModel:
 
 MASKED_LM = Task(
     labels="captions",
-    head="decoder",
     encoder=_encoder,
     objective=_objective,
     sample_predictor=lambda objective, tokenizer, _: MaskedCaptionPredictor(objective, tokenizer),

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from virtex.data.records import Record
@@ -24,7 +23,7 @@ from virtex.models.decoder import (
     padding_mask,
 )
 from virtex.models.dropout import draw_dropout
-from virtex.tasks.base import Batch, Loss, Objective, Task, TaskSettings, at_least_float32
+from virtex.tasks.base import Batch, Loss, Objective, Task, TaskSettings, token_cross_entropy
 from virtex.tasks.caption_tokens import (
     CaptionTokens,
     caption_tokens,
@@ -96,12 +95,7 @@ class ParallelCaptioning(Objective):
         logits = self.textual(
             projected, tokens[:, :-1].masked_fill(masked, self.mask_index), visible
         )
-        total = F.cross_entropy(
-            at_least_float32(logits).flatten(0, 1),
-            tokens[:, 1:].flatten(),
-            ignore_index=self.textual.embedding.padding_index,
-            reduction="sum",
-        )
+        total = token_cross_entropy(logits, tokens[:, 1:], self.textual.embedding.padding_index)
         return {"parallel_captioning": Loss(total, self.num_targets(batch)["parallel_captioning"])}
 
 
@@ -119,7 +113,6 @@ def _objective(visual: Backbone, settings: TaskSettings) -> ParallelCaptioning:
 
 PARALLEL_CAPTIONING = Task(
     labels="captions",
-    head="decoder",
     encoder=_encoder,
     objective=_objective,
     sample_predictor=lambda objective, tokenizer, settings: caption_predictor(

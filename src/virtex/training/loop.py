@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from virtex.distributed.world import World
-from virtex.errors import RunError
+from virtex.errors import RunError, first_few
 from virtex.optim.schedules import Schedule
 from virtex.tasks.base import Batch, Objective
 from virtex.training.precision import Precision
@@ -237,8 +237,8 @@ def _diagnosis(objective: Objective, step: Step, batch: Batch, nonfinite: int) -
         if p.grad is not None and not bool(p.grad.isfinite().all())
     ]
     broken = [name for name, p in objective.named_parameters() if not bool(p.isfinite().all())]
-    where = f"first parameters with such a gradient: {', '.join(bad[:3])} ({len(bad)} in all)"
-    weights = f"weights not finite: {', '.join(broken[:3])}" if broken else "all weights are finite"
+    where = f"first parameters with such a gradient: {first_few(bad, 3)} ({len(bad)} in all)"
+    weights = f"weights not finite: {first_few(broken, 3)}" if broken else "all weights are finite"
     return (
         f"training diverged: the gradient was not finite in {nonfinite} iterations in a row, up to "
         f"iteration {step.iteration}\n"

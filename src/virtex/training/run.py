@@ -39,7 +39,7 @@ from virtex.distributed.signals import STOPPED, StopRequest, stop_requests
 from virtex.distributed.traffic import Traffic
 from virtex.distributed.watchdog import Watchdog
 from virtex.distributed.world import World, connect
-from virtex.errors import RunError, UserError
+from virtex.errors import RunError, UserError, first_few
 from virtex.files import whole_file
 from virtex.plots.contact_sheet import contact_sheet
 from virtex.tasks.base import Batch, Objective
@@ -370,7 +370,7 @@ def _save(run: Run, iteration: int, *, validated: bool) -> None:
     broken = [name for name, value in weights.items() if not bool(value.isfinite().all())]
     if broken:
         raise RunError(
-            f"iteration {iteration}: weights are not finite ({', '.join(broken[:3])}), so were "
+            f"iteration {iteration}: weights are not finite ({first_few(broken, 3)}), so were "
             "not saved over good ones; lower OPTIM.CNN_LR and OPTIM.LR, and continue with "
             "--resume-from latest"
         )
