@@ -1,0 +1,143 @@
+"""The backbones that an evaluation compares: of checkpoints, torchvision's, and random ones."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from virtex.build.model import build_backbone
+from virtex.checkpoints.state import Checkpoint, read
+from virtex.config import loading as settings
+from virtex.config.schema import EARLIER_RUN, Config
+from virtex.errors import UserError
+from virtex.models.networks import fetch_weights, feature_size, load_pretrained, network
+from virtex.models.state_dict import current_names, model_weights
+
+RANDOM, TORCHVISION = "random", "torchvision"
+"""Names of backbones that no file holds: fresh weights, and torchvision's for ImageNet."""
+
+
+@dataclass(frozen=True)
+class EvaluatedBackbone:
+    """A backbone in evaluation mode, and what identifies it.
+
+    `name` is a file's path, `random` or `torchvision`. `sha256` is the hash of its weights.
+    `iteration` is that of the run that saved it; None if no run of virtex did.
+    """
+
+    name: str
+    network: str
+    module: nn.Module
+    image_size: int
+    sha256: str
+    config: Config
+    iteration: int | None = None
+
+    @property
+    def path(self) -> Path | None:
+        """The file that holds it; None for `random` and `torchvision`."""
+        return None if self.name in (RANDOM, TORCHVISION) else Path(self.name)
+
+
+def open_backbones(
+    names: Sequence[str],
+    *,
+    config: Path | None = None,
+    network_name: str | None = None,
+    image_size: int | None = None,
+    seed: int | None = None,
+) -> list[EvaluatedBackbone]:
+    """The backbones of checkpoints, or `random` and `torchvision`, in the order of `names`.
+
+    A checkpoint of a run holds its configuration. Others need `config`, the YAML file of their run,
+    or `network_name` (`torchvision::NAME`) for weights under torchvision's names. `random` and
+    `torchvision` take the network of these or else of the first checkpoint of a run, and
+    `random` the seed of its configuration if `seed` is None. `image_size` replaces the
+    configuration's `DATA.IMAGE_CROP_SIZE`.
+
+    Raises `UserError` for a name given twice and for what cannot be read or does not fit.
+    """
+    repeated = {name for name in names if names.count(name) > 1}
+    if repeated:
+        raise UserError(f"--checkpoint {repeated.pop()} is given more than once")
+    files = {name: read(Path(name)) for name in names if name not in (RANDOM, TORCHVISION)}
+    given = _given_config(config, network_name, image_size)
+    first = next((file.config for file in files.values() if file.is_own), None)
+    opened = []
+    for name in names:
+        file = files.get(name)
+        own = file.config if file is not None and file.is_own and config is None else None
+        chosen = own or given or (first if file is None else None)
+        if chosen is None:
+            raise UserError(
+                f"--checkpoint {name}: nothing says which network it is; give --network such as "
+                "torchvision::resnet50, or --config with the YAML file of its run"
+            )
+        if own is not None and image_size is not None:
+            chosen = _with_image_size(chosen, image_size)
+        opened.append(_open(name, file, chosen, seed))
+    return opened
+
+
+def _given_config(
+    config: Path | None, network_name: str | None, image_size: int | None
+) -> Config | None:
+    size = [] if image_size is None else ["DATA.IMAGE_CROP_SIZE", str(image_size)]
+    if config is not None:
+        return settings.load(Config, config, size, context=EARLIER_RUN)
+    if network_name is None:
+        return None
+    named = Config.model_validate({"MODEL": {"VISUAL": {"NAME": network_name}}})
+    width = feature_size(named.model.visual.network)
+    visual = {"NAME": network_name, "FEATURE_SIZE": width}
+    data = {} if image_size is None else {"IMAGE_CROP_SIZE": image_size}
+    return Config.model_validate({"MODEL": {"VISUAL": visual}, "DATA": data})
+
+
+def _with_image_size(config: Config, image_size: int) -> Config:
+    plain = config.model_dump(mode="json", by_alias=True)
+    plain["DATA"]["IMAGE_CROP_SIZE"] = image_size
+    return Config.model_validate(plain, context=EARLIER_RUN)
+
+
+def _open(
+    name: str, file: Checkpoint | None, config: Config, seed: int | None
+) -> EvaluatedBackbone:
+    visual = config.model.visual
+    torch.manual_seed(config.random_seed if seed is None else seed)
+    module = build_backbone(config, weights_follow=True)
+    if name == TORCHVISION:
+        weights: Mapping[str, Any] = torch.load(fetch_weights(visual.network), weights_only=True)
+    elif file is not None:
+        weights = current_names(model_weights(file.state))
+    if name != RANDOM:
+        built = network(
+            visual.network,
+            feature_size=visual.feature_size,
+            image_size=config.data.image_crop_size,
+        )
+        load_pretrained(built, weights, name)
+        module.cnn.load_state_dict(built.cnn.state_dict())
+    iteration = file.state.get("iteration") if file is not None and file.is_own else None
+    return EvaluatedBackbone(
+        name=name,
+        network=visual.network,
+        module=module.eval(),
+        image_size=config.data.image_crop_size,
+        sha256=weights_hash(module.state_dict()),
+        config=config,
+        iteration=iteration,
+    )
+
+
+def weights_hash(state: Mapping[str, Tensor]) -> str:
+    """SHA-256 of names, dtypes, shapes and bytes of the tensors of a state dict, in hex."""
+    digest = hashlib.sha256()
+    for name, value in sorted(state.items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

@@ -1,0 +1,188 @@
+"""Evaluation of backbones by a protocol: data, features, figures and their records."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, assert_never
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from virtex.build.data import caption_records
+from virtex.config.schema import Data
+from virtex.data.images import OnBadImage
+from virtex.data.sources.labelled import read_labelled
+from virtex.errors import UserError, first_few
+from virtex.evaluation.backbones import EvaluatedBackbone
+from virtex.evaluation.features import (
+    Features,
+    FeatureSettings,
+    Preprocessing,
+    cached_features,
+    data_hash,
+)
+from virtex.evaluation.figures import Figure
+from virtex.evaluation.protocols.knn import knn
+from virtex.evaluation.protocols.linear import linear
+from virtex.evaluation.protocols.low_shot import low_shot
+from virtex.evaluation.protocols.split import Split
+from virtex.evaluation.protocols.voc07 import voc07
+from virtex.evaluation.protocols.words import words
+from virtex.evaluation.results import Result
+
+ProtocolName = Literal["knn", "linear", "low-shot", "voc07", "words"]
+Engine = Literal["sklearn", "torch"]
+Positions = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class EvaluationData:
+    """The image files of both splits, the hash of the data, and what there is to report of them.
+
+    `figures` maps the features of the images that could be read, and their positions in `train` and
+    `test`, to the protocol's figures.
+    """
+
+    root: Path
+    train: tuple[Path, ...]
+    test: tuple[Path, ...]
+    sha256: str
+    report: tuple[str, ...]
+    figures: Callable[[Features, Features], list[Figure]]
+
+    @property
+    def images(self) -> int:
+        """The number of images in both splits."""
+        return len(self.train) + len(self.test)
+
+
+def open_evaluation(
+    protocol: ProtocolName, root: Path, *, seed: int = 0, engine: Engine = "sklearn"
+) -> EvaluationData:
+    """Read the labels, or the captions for `words`, that a protocol needs.
+
+    Raises `UserError` for data that the protocol cannot judge.
+    """
+    if protocol == "words":
+        return _captioned(root, seed)
+    data = read_labelled(root)
+
+    def split(images_labels: npt.NDArray[np.int64] | npt.NDArray[np.int8], of: Features) -> Split:
+        return Split(of.values, torch.from_numpy(images_labels[of.kept]), data.classes)
+
+    def figures(train: Features, test: Features) -> list[Figure]:
+        splits = split(data.train.labels, train), split(data.test.labels, test)
+        match protocol:
+            case "knn":
+                return knn(*splits)
+            case "linear":
+                return linear(*splits, seed)
+            case "low-shot":
+                return low_shot(*splits, seed=seed)
+            case "voc07":
+                return voc07(*splits, engine)
+            case _:
+                assert_never(protocol)
+
+    kind = "any number of labels" if data.several else "one label"
+    labels = np.concatenate([data.train.labels, data.test.labels])
+    return EvaluationData(
+        root,
+        data.train.paths,
+        data.test.paths,
+        data_hash(data.directory, (*data.train.paths, *data.test.paths), labels),
+        (
+            f"{len(data.classes)} classes, {kind} an image: {len(data.train)} training and "
+            f"{len(data.test)} test images ({data.kind})",
+            *data.report,
+        ),
+        figures,
+    )
+
+
+def _captioned(root: Path, seed: int) -> EvaluationData:
+    kind: Literal["coco", "table"] = "coco" if (root / "annotations").is_dir() else "table"
+    source = Data(format=kind, root=str(root), on_bad_image="skip")
+    splits = [caption_records(source, split) for split in ("train", "val")]
+    paths: list[tuple[Path, ...]] = []
+    captions: list[list[tuple[str, ...]]] = []
+    for records in splits:
+        found = [records[index] for index in range(len(records))]
+        paths.append(tuple(Path(str(record.image)) for record in found))
+        captions.append([record.captions for record in found])
+
+    def figures(train: Features, test: Features) -> list[Figure]:
+        of_train, of_test = (
+            [texts[position] for position in features.kept]
+            for texts, features in zip(captions, (train, test), strict=True)
+        )
+        return words(of_train, train.values, of_test, test.values, seed=seed)
+
+    texts = "\n".join("\0".join(caption) for split in captions for caption in split)
+    return EvaluationData(
+        root,
+        *paths,
+        data_hash(root, (*paths[0], *paths[1]), np.frombuffer(texts.encode(), np.uint8)),
+        (
+            f"{len(paths[0])} training and {len(paths[1])} test images with captions",
+            *(line for records in splits for line in records.report),
+        ),
+        figures,
+    )
+
+
+def preprocessing(protocol: ProtocolName, image_size: int) -> Preprocessing:
+    """The resizing of a protocol for images of `image_size` pixels: as for validation in
+    pretraining, but with the margin of 256 to 224 pixels for `voc07`, as published."""
+    resize = round(image_size * 256 / 224) if protocol == "voc07" else image_size
+    return Preprocessing(resize, image_size)
+
+
+def evaluate(
+    protocol: ProtocolName,
+    data: EvaluationData,
+    backbones: Sequence[EvaluatedBackbone],
+    settings: FeatureSettings,
+    *,
+    seed: int = 0,
+    on_bad_image: OnBadImage = "error",
+    say: Callable[[str], None] = lambda _: None,
+    advance: Callable[[int], None] = lambda _: None,
+) -> Iterator[list[Result]]:
+    """The results of each backbone, as they are found.
+
+    `say` gets messages about bad images, `advance` counts images. Raises `UserError` for images
+    that cannot be read unless `on_bad_image` is skip.
+    """
+    for backbone in backbones:
+        steps = preprocessing(protocol, backbone.image_size)
+        parts = [
+            cached_features(backbone.module, backbone.sha256, paths, steps, settings, advance)
+            for paths in (data.train, data.test)
+        ]
+        bad = [line for part in parts for line in part.bad]
+        if bad:
+            message = f"{len(bad)} of {data.images} images cannot be read: {first_few(bad)}"
+            if on_bad_image == "error":
+                raise UserError(f"{message}; repair or remove them, or give --on-bad-image skip")
+            say(f"{message}; they are left out")
+        common = {"image_size": backbone.image_size, "resize": steps.resize}
+        common |= {"precision": str(settings.precision.dtype).removeprefix("torch.")}
+        yield [
+            Result(
+                checkpoint=backbone.sha256,
+                data=data.sha256,
+                protocol=protocol,
+                settings={**common, **figure.settings},
+                metric=figure.metric,
+                value=figure.value,
+                seed=seed,
+                name=backbone.name,
+                root=str(data.root),
+                iteration=backbone.iteration,
+                interval=figure.interval,
+                deviation=figure.deviation,
+            )
+            for figure in data.figures(*parts)
+        ]
