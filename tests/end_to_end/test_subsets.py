@@ -46,11 +46,9 @@ def seen(config, *, processes, workers):
     for rank in range(processes):
         data = open_data(config)
         world = World(rank=rank, size=processes, device=torch.device("cpu"))
-        batches = training_batches(
-            config, data, world, workers=workers, first=1, on_bad_image=lambda _: None
-        )
+        batches = training_batches(config, data, world, workers=workers, first=1)
         for _ in range(len(data.training) // config.optim.batch_size):
-            images |= set(next(batches)["image_id"].tolist())
+            images |= set(next(batches).batch["image_id"].tolist())
     return images, data.subset
 
 

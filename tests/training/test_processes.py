@@ -19,8 +19,8 @@ from virtex.models.sync_batch_norm import synchronise_batch_norm
 from virtex.optim import schedules
 from virtex.optim.groups import parameter_groups
 from virtex.optim.lookahead import Lookahead
-from virtex.training.run import distributed
 from virtex.training.precision import choose_precision
+from virtex.distributed.data_parallel import data_parallel
 from virtex.distributed.environment import read_environment
 from virtex.distributed.world import Timeouts, connect
 from virtex.training.loop import TrainState, optimize, validate
@@ -46,7 +46,7 @@ class Training:
     def steps(self, rows, first=1, last=7):
         state = TrainState(
             self.model,
-            distributed(self.model, self.world),
+            data_parallel(self.model, self.world),
             self.optimizer,
             schedules.cosine(2, 8),
             self.precision.gradient_scaler(),
