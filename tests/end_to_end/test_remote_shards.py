@@ -76,7 +76,7 @@ def log(run, rank=0):
 
 
 def retries(text):
-    return max(map(int, re.findall(r"(\d+) requests made again", text)), default=0)
+    return max(map(int, re.findall(r"(\d+) requests repeated", text)), default=0)
 
 
 def test_a_run_on_a_store_that_fails_at_times_is_the_run_on_files(

@@ -90,7 +90,7 @@ def open_data(config: Config) -> PretrainingData:
     loader.check_batch_size(config.optim.batch_size, len(training))
     remote = remote_splits(whole, training, validation)
     if remote is not None:
-        remote.check_room(settings.shuffle_window, settings.cache_gb)
+        remote.check_space(settings.shuffle_window, settings.cache_gb)
     report = (
         f"training: {len(training)} of {len(whole)} images",
         *(f"training: {line}" for line in whole.report),

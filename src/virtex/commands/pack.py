@@ -152,7 +152,7 @@ def run(arguments: argparse.Namespace) -> int:
         rate = done.samples_written / max(done.seconds, 1e-6)
         print(
             f"{split}: {done.samples:,} samples in {done.shards} shards,"
-            f" {done.tar_bytes / 1e6:,.1f} MB ({done.kept} shards kept, {done.left_out} samples"
+            f" {done.tar_bytes / 1e6:,.1f} MB ({done.kept} shards kept, {done.excluded} samples"
             f" left out), {done.seconds:.1f} s, {rate:.0f} images/s"
         )
     print(f"train on it with DATA.FORMAT shards DATA.ROOT {arguments.output}")

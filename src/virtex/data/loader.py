@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 from virtex.data.dataset import VALIDATION_EPOCH, Example, Key
 from virtex.data.images import BadImage
 from virtex.data.loader_workers import WorkerTimeout, started_workers, worker_start, workers_of
-from virtex.data.order import DEFAULT_WINDOW, TrainingKeys
+from virtex.data.order import DEFAULT_WINDOW, training_keys
 from virtex.data.prefetch_plan import Prefetching, training_windows, with_prefetch
 from virtex.errors import RunError, UserError
 
@@ -84,7 +84,7 @@ def training_batches(
     """
     part = _part(batch_size, world_size)
     check_batch_size(batch_size, len(dataset))
-    keys: Iterable[list[Key]] = TrainingKeys(
+    keys: Iterable[list[Key]] = training_keys(
         dataset.shard_sizes,
         window=window,
         batch_size=batch_size,

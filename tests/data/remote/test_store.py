@@ -364,7 +364,7 @@ def test_a_killed_download_leaves_nothing_in_the_way(server, tmp_path):
 @pytest.mark.usefixtures("s3")
 def test_s3_is_listed_read_and_written(tmp_path):
     store = remote("s3://bucket/d", tmp_path)
-    assert store.names() == ["a", "b"]
+    assert sorted(store.list_files()) == ["a", "b"]
     assert store.size("a") == 3000
     assert store.read("a", 5, 5) == content("a")[5:10]
     assert store.write("new", b"one") is True
@@ -375,7 +375,7 @@ def test_s3_is_listed_read_and_written(tmp_path):
     with pytest.raises(UserError, match="s3://bucket/d/c: there is no such file"):
         store.read("c")
     with pytest.raises(UserError, match="s3://nothing/d: there is no such file"):
-        remote("s3://nothing/d", tmp_path).names()
+        remote("s3://nothing/d", tmp_path).list_files()
 
 
 @pytest.mark.parametrize("fault", [503, "reset", "truncate", "short"])
@@ -403,20 +403,19 @@ def test_memory_is_a_store_too(tmp_path):
     store = remote("memory://store", tmp_path)
     assert store.write("b", b"bee")
     assert store.write("a", b"")
-    assert store.names() == ["a", "b"]
+    assert sorted(store.list_files()) == ["a", "b"]
     assert (store.read("b"), store.read("a"), store.size("b")) == (b"bee", b"", 3)
 
 
 def test_http_is_neither_listed_nor_written(server, tmp_path):
     store = remote(f"{server.url}/d", tmp_path)
     assert store.write("a", b"") is False
-    with pytest.raises(UserError, match=r"/d cannot be listed.*manifest"):
-        store.names()
+    assert store.list_files() is None
 
 
 @pytest.mark.parametrize("name", ["", "..", "a/b", "../a", "a?b", "a#b"])
 def test_names_that_lead_elsewhere_are_refused(tmp_path, name):
-    with pytest.raises(UserError, match="not the name of a file directly inside of https://x/d"):
+    with pytest.raises(UserError, match="not the name of a file directly inside https://x/d"):
         remote("https://x/d", tmp_path).read(name)
 
 
@@ -424,8 +423,8 @@ def test_names_that_lead_elsewhere_are_refused(tmp_path, name):
     ("root", "reason"),
     [
         ("/a/path", "'/a/path' is not a remote address; expected s3://"),
-        ("https://user:hidden@host/d", "an address of host holds a password"),
-        ("https://host/d?signature=hidden", "https://host/d: an address of a directory has no"),
+        ("https://user:hidden@host/d", "an address of host contains a user or a password"),
+        ("https://host/d?signature=hidden", "https://host/d: the address of a directory must not"),
     ],
 )
 def test_addresses_that_cannot_be_are_refused(tmp_path, root, reason):
