@@ -6,9 +6,7 @@ those of fsspec: FSSPEC_S3_ANON=true in the environment, or a file in ~/.config/
 """
 
 import hashlib
-import re
 import threading
-import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -29,7 +27,6 @@ from virtex.errors import RunError, UserError
 _OPEN_FILES = 16
 _MAX_DOWNLOADS = 3  # of a file with the wrong content
 _SLOTS = 256  # of counts, so that threads rarely share one
-_DIGEST = re.compile(r"[0-9a-f]{8}|[0-9a-f]{64}")
 
 
 class RemoteStatistics(NamedTuple):
@@ -69,7 +66,7 @@ class RemoteStore:
         self._root = _checked_root(root)
         self._cache = FileCache(cache_dir, cache_bytes)
         self._retries = retries or Retries()
-        self._expected: dict[str, _FileContent] = {}
+        self._expected: dict[str, FileVersion] = {}
         self._counts = shared(np.zeros((_SLOTS, len(RemoteStatistics._fields)), np.int64))
         self._process: _Process | None = None
 
@@ -87,18 +84,11 @@ class RemoteStore:
         return RemoteStatistics(*self._counts.numpy().sum(axis=0).tolist())
 
     def register_checksums(self, files: Mapping[str, tuple[int, str]]) -> None:
-        """Set the size of files, and their SHA-256 or CRC-32 in hexadecimal digits.
+        """Set the size of files, and their SHA-256 in hex.
 
-        To be called before the store is passed to other processes. Raises UserError for a digest
-        of another form.
+        To be called before the store is passed to other processes.
         """
-        for name, (size, digest) in files.items():
-            if not _DIGEST.fullmatch(digest):
-                raise UserError(
-                    f"{self._root}: the digest of {name!r} is {digest!r}; expected the 64"
-                    " hexadecimal digits of SHA-256 or the 8 of CRC-32, in lower case"
-                )
-            self._expected[name] = _FileContent(size, digest, digest)
+        self._expected |= {name: FileVersion(*content) for name, content in files.items()}
 
     def list_files(self) -> dict[str, FileVersion] | None:
         """All files, by name; None over HTTP, which cannot list."""
@@ -106,14 +96,10 @@ class RemoteStore:
 
     def size(self, name: str) -> int:
         """The size of a file in bytes; raises UserError if there is none, RunError on failure."""
-        if (expected := self._expected.get(name)) is not None:
-            return expected.size
-        address = self._local().directory.address(name)
-        cached = self._cache.find(address)
         try:
-            return self._content(name, attempts=2 if cached else None).size
+            return self._version(name).size
         except UnreachableError:
-            if cached is None:
+            if (cached := self._cache.find(self._local().directory.address(name))) is None:
                 raise
             return cached.length
 
@@ -123,18 +109,40 @@ class RemoteStore:
         Raises UserError if there is no such file, access is refused or the cache is too small for
         it, and RunError if it cannot be fetched or its content does not have the checksum.
         """
-        return self._file(name).read(offset, length)
+        files = self._local().files
+        file = files.get(name)
+        if file is None or not file.is_unaltered():
+            file = self.fetch(name)
+        files.put(name, file)
+        return file.read(offset, length)
 
-    def fetch(self, name: str) -> None:
-        """Fetch a file into the cache, as the most recently used; raises as `read` does."""
-        self._fetch(name)
+    def fetch(self, name: str) -> CachedFile:
+        """A file in the cache, as the most recently used; raises as `read` does."""
+        address = self._local().directory.address(name)
+        try:
+            version = self._version(name)
+        except UnreachableError:
+            if (cached := self._cache.find(address)) is None:
+                raise
+            self._count("unverified")
+            return cached
+        fetch = partial(self._download, name, version.size)
+        for _ in range(_MAX_DOWNLOADS):
+            try:
+                return self._cache.open(address, version.version, version.size, fetch)
+            except _MismatchError:
+                self._count("mismatches")
+        raise RunError(
+            f"{address}: in {_MAX_DOWNLOADS} downloads the content did not have the checksum"
+            f" {version.version} that the manifest gives; the file was damaged or replaced there:"
+            " write it again, or the manifest"
+        )
 
     def write(self, name: str, content: bytes) -> bool:
         """Write a file; False if the store is read-only."""
         local = self._local()
-        with local.lock:
-            local.files.drop(name)
-            local.versions.pop(name, None)
+        local.files.drop(name)
+        local.versions.pop(name, None)
         return local.directory.write(name, content)
 
     def _local(self) -> "_Process":
@@ -150,63 +158,26 @@ class RemoteStore:
         # A slot for each thread: of two threads that add to one number, one addition is lost.
         self._counts.numpy()[threading.get_native_id() % _SLOTS, column] += number
 
-    def _file(self, name: str) -> CachedFile:
+    def _version(self, name: str) -> FileVersion:
+        """The version of a file; that of an expected one is its checksum."""
         local = self._local()
-        with local.lock:
-            file = local.files.get(name)
-        if file is None or not file.is_unaltered():
-            file = self._fetch(name)
-        with local.lock:
-            local.files.put(name, file)
-        return file
+        version = self._expected.get(name) or local.versions.get(name)
+        if version is None:
+            cached = self._cache.find(local.directory.address(name))
+            version = local.directory.version(name, attempts=2 if cached else None)
+            local.versions[name] = version
+        return version
 
-    def _fetch(self, name: str) -> CachedFile:
-        address = self._local().directory.address(name)
-        cached = None if name in self._expected else self._cache.find(address)
-        try:
-            content = self._content(name, attempts=2 if cached else None)
-        except UnreachableError:
-            if cached is None:
-                raise
-            self._count("unverified")
-            return cached
-        fetch = partial(self._download, name, content)
-        for _ in range(_MAX_DOWNLOADS):
-            try:
-                return self._cache.open(address, content.version, content.size, fetch)
-            except _MismatchError:
-                self._count("mismatches")
-        raise RunError(
-            f"{address}: in {_MAX_DOWNLOADS} downloads the content did not have the checksum"
-            f" {content.digest} that the manifest gives; the file was damaged or replaced there:"
-            " write it again, or the manifest"
-        )
-
-    def _content(self, name: str, attempts: int | None = None) -> "_FileContent":
-        if (expected := self._expected.get(name)) is not None:
-            return expected
-        local = self._local()
-        with local.lock:
-            content = local.versions.get(name)
-        if content is None:
-            found = local.directory.version(name, attempts)
-            content = _FileContent(found.size, found.version, None)
-            with local.lock:
-                local.versions[name] = content
-        return content
-
-    def _download(self, name: str, content: "_FileContent") -> Iterator[bytes]:
+    def _download(self, name: str, size: int) -> Iterator[bytes]:
         directory = self._local().directory
-        sha256, crc32, start = hashlib.sha256(), 0, 0
-        while start < content.size:
-            end = min(start + PART, content.size)
-            part = directory.read(name, start, end, content.size)
+        sha256, start = hashlib.sha256(), 0
+        while start < size:
+            part = directory.read(name, start, min(start + PART, size), size)
             sha256.update(part)
-            crc32 = zlib.crc32(part, crc32)
             start += len(part)
             self._count("bytes", len(part))
             yield part
-        if content.digest not in (None, sha256.hexdigest(), f"{crc32:08x}"):
+        if name in self._expected and self._expected[name].version != sha256.hexdigest():
             raise _MismatchError
         self._count("files")
 
@@ -221,15 +192,6 @@ def open_store(root: str, *, cache_dir: Path, cache_gb: float) -> Store:
     return RemoteStore(root, cache_dir=cache_dir, cache_bytes=int(cache_gb * 1e9))
 
 
-@dataclass(frozen=True)
-class _FileContent:
-    """The expected content of a file; `digest` is its checksum, if known."""
-
-    size: int
-    version: str
-    digest: str | None
-
-
 class _MismatchError(Exception):
     """The content of a file does not have the expected checksum."""
 
@@ -241,9 +203,8 @@ class _Process:
     pid: int
     directory: RemoteDirectory
     parent: "_Process | None"
-    lock: threading.Lock = field(default_factory=threading.Lock)
     files: RecentlyUsed[str, CachedFile] = field(default_factory=lambda: RecentlyUsed(_OPEN_FILES))
-    versions: dict[str, _FileContent] = field(default_factory=dict)
+    versions: dict[str, FileVersion] = field(default_factory=dict)
 
 
 def _checked_root(root: str) -> str:

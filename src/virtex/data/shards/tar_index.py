@@ -49,6 +49,7 @@ Ids = Literal["given", "keys", "names"]
 
 _MAX_HEADER_BYTES = 1 << 20
 _MAX_KINDS, _MAX_LISTED = 200, 12
+_PARTS = "images are parts of the samples whose names go to the first dot"
 
 
 class _Header(JsonFile):
@@ -235,13 +236,7 @@ class _TarContents:
             ids=source,
             labels="categories" if complete and all(has_categories) else "captions",
             excluded=self._excluded(samples) + (() if complete else self._kinds()),
-            report=_summaries(
-                {
-                    "images are parts of the samples whose names go to the first dot": [
-                        key for key, sample in parts.items() if sample.image
-                    ]
-                }
-            ),
+            report=_summaries({_PARTS: [key for key, sample in parts.items() if sample.image]}),
         )
 
     def _excluded(self, samples: dict[str, _Sample]) -> tuple[str, ...]:
