@@ -36,7 +36,7 @@ from virtex.text.vocabulary import Categories, Vocabulary
 
 
 class ReportedRecords(WholeSplit, Protocol):
-    """Records that say, a line each, what was found in their annotations."""
+    """Records with a report: a line for each finding in their annotations."""
 
     @property
     def report(self) -> tuple[str, ...]: ...
@@ -51,11 +51,11 @@ class CategoryRecords(ReportedRecords, Protocol):
 
 @dataclass(frozen=True)
 class PretrainingData:
-    """Both splits as examples, and `report`: what was found, in lines for a person.
+    """Both splits as examples, and `report`: the findings, in lines for the log.
 
     `records` are those of the whole training split, those trained on and those of validation.
-    `subset` says which images are trained on; it is None for all of them. `remote` is None where
-    the data are not fetched to be read.
+    `subset` lists the images to train on; it is None for all of them. `remote` is None for local
+    data.
     """
 
     vocabulary: Vocabulary
@@ -70,7 +70,7 @@ class PretrainingData:
 
     @cached_property
     def contents(self) -> Contents:
-        """What both splits hold, for checkpoints; takes seconds, so only where it is needed."""
+        """The contents of both splits, for checkpoints; computing them takes seconds."""
         return contents(*self.records, self.shuffle_window)
 
 
@@ -290,7 +290,7 @@ def transform_steps(specs: Sequence[TransformSpec], crop_size: int) -> list[Tran
 
 
 def _missing(records: Records, on_bad_image: str) -> list[str]:
-    """A line where image files are missing or empty; an error where that ends the run."""
+    """A line if image files are missing or empty, or `UserError` if bad images are errors."""
     missing = records.missing(range(len(records)))
     if not missing:
         return []

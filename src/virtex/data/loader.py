@@ -25,7 +25,7 @@ from virtex.errors import RunError, UserError
 _POLL_SECONDS = 5.0
 """The interval at which torch checks whether the workers live, while a batch is waited for."""
 _BATCHES_PER_WORKER = 2
-"""The number of batches that a worker is given at a time."""
+"""The number of batches that a worker has to load at a time."""
 
 Batch = dict[str, torch.Tensor]
 Collate = Callable[[list[Example]], Batch]
@@ -48,7 +48,7 @@ class Examples(Protocol):
 
     @property
     def shard_sizes(self) -> npt.NDArray[np.int64]:
-        """How many examples lie together in each shard, in order, (S,)."""
+        """The number of examples in each shard, in order, (S,)."""
         ...
 
     def examples(self, keys: Sequence[Key]) -> tuple[list[Example], list[BadImage]]:

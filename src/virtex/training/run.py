@@ -44,7 +44,7 @@ from virtex.training.validation import validate_and_log
 
 
 def pretrain(options: PretrainOptions) -> int:
-    """Train from where the run stands to its last iteration; returns the exit status.
+    """Start or resume a run and train to its last iteration; returns the exit status.
 
     It is `STOPPED` if a signal asked to stop; then the state was saved.
     """
@@ -132,7 +132,7 @@ def _translate_file_errors(directory: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise RunError(
-            f"reading or writing failed: {error}. Make room or correct the permissions of "
+            f"reading or writing failed: {error}. Free disk space or correct the permissions of "
             f"{directory}, then continue with --resume-from latest"
         ) from error
 
@@ -159,7 +159,7 @@ def _logged_errors(run: Run, shared_memory: int) -> Iterator[None]:
 
 
 def _introduce(run: Run, start: ResumePoint, reports: Sequence[str]) -> None:
-    """Log what is trained, how and from where."""
+    """Log the model, the device, the data and the starting point."""
     options, world, logger = run.options, run.world, run.logger
     parameters = sum(p.numel() for p in run.state.objective.parameters())
     logger.info(f"run directory: {options.directory}")
@@ -277,7 +277,7 @@ def _finish(run: Run) -> int:
     """Finish saving, and return the exit status of a run that has done its last iteration."""
     run.saver.finish()
     log_saved(run)
-    # No process has succeeded before the last checkpoint is there.
+    # No process has succeeded before the last checkpoint is saved.
     run.watchdog.report("waiting until the last checkpoint is saved")
     run.world.wait()
     return 0

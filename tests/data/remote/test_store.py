@@ -133,7 +133,7 @@ def test_no_attempt_starts_after_the_total_time(server, tmp_path):
 
 @pytest.mark.parametrize(
     ("status", "reason"),
-    [(403, "access was refused.*netrc"), (401, "access was refused"), (410, "failed for good")],
+    [(403, "access was refused.*netrc"), (401, "access was refused"), (410, "failed permanently")],
 )
 def test_what_cannot_heal_fails_at_once(server, tmp_path, status, reason):
     store = remote(f"{server.url}/d", tmp_path)

@@ -434,7 +434,7 @@ def test_a_shard_that_was_replaced_unnoticed_says_how_to_have_its_index_made_aga
     opened(directory)
     made_again(directory, keep_time=True)
     records = opened(directory)
-    message = r"0\.tar: 2\.txt: its content is not what was indexed: .*another has taken its place"
+    message = r"0\.tar: 2\.txt: its content is not what was indexed: .*or was replaced"
     with pytest.raises(
         BadImage, match=rf"{message}; .* remove shards\.json and 0\.index from .*f "
     ):

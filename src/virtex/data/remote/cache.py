@@ -188,7 +188,7 @@ class FileCache:
         except OSError as error:
             raise RunError(
                 f"cannot keep {address} in the cache {self._directory}: {error.strerror}; it must"
-                f" be a directory on a local disk with room for {self._limit} bytes"
+                f" be a directory on a local disk with space for {self._limit} bytes"
             ) from error
 
 

@@ -24,8 +24,8 @@ _PERMANENT = (
     ValueError,  # such as an invalid name of a bucket, or a certificate of another host
 )
 _CREDENTIALS = (
-    "give credentials where the protocol's own tools look for them: AWS_ACCESS_KEY_ID or ~/.aws"
-    " (s3://; FSSPEC_S3_ANON=true for public data), gcloud (gs://), ~/.netrc (https://)"
+    "set credentials as the protocol's own tools expect them: AWS_ACCESS_KEY_ID or ~/.aws (s3://;"
+    " FSSPEC_S3_ANON=true for public data), gcloud (gs://), ~/.netrc (https://)"
 )
 
 
@@ -235,7 +235,7 @@ def _refusal(error: BaseException) -> str:
         return f"access was refused ({_shown(error)}); {_CREDENTIALS}"
     if isinstance(error, FileNotFoundError) or _status(error) == 404:
         return "there is no such file; check the address"
-    return f"the request failed for good with {_shown(error)}"
+    return f"the request failed permanently with {_shown(error)}"
 
 
 def _shown(error: BaseException) -> str:

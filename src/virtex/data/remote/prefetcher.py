@@ -1,7 +1,7 @@
 """Fetching shards before they are read, in a process of its own.
 
-Not in a thread: loader workers are forked, which goes badly beside threads. Every process of a job
-has one of these; those of a machine share the work, as the cache fetches each file once.
+Not in a thread, as loader workers are forked, which is unsafe beside threads. Every process of a
+job has one; those of a machine share the work, as the cache fetches each file once.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""Packing a data set into tar shards, in parallel, so that a killed job resumes where it was."""
+"""Packing a data set into tar shards, in parallel, so that a killed job can resume."""
 
 import hashlib
 import json
@@ -174,7 +174,7 @@ def _finished_shards(job: PackJob) -> Iterator[PackedShard]:
         if not str(error).startswith("DataLoader "):  # torch's own words for a lost worker
             raise
         raise RunError(
-            f"packing failed: {error}. Run the command again, with fewer --workers where memory is"
+            f"packing failed: {error}. Run the command again, with fewer --workers if memory is"
             " short; finished shards are kept"
         ) from error
 

@@ -54,9 +54,9 @@ class Member:
         if zlib.crc32(data) != self.crc32:
             raise BadImage(
                 str(self),
-                "its content is not what was indexed: the shard is damaged, or another has taken"
-                f" its place; copy it again, or remove {MANIFEST} and {index_name(self.shard)} from"
-                f" {self.index_root} to have them made from the shards that are there",
+                "its content is not what was indexed: the shard is damaged or was replaced; copy it"
+                f" again, or remove {MANIFEST} and {index_name(self.shard)} from {self.index_root}"
+                " to have them made from the present shards",
             )
         return data
 

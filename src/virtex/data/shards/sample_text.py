@@ -43,7 +43,7 @@ def parse(content: bytes, kind: Kind) -> SampleText:
     if kind == "txt":
         return SampleText(_captions(decoded(content).splitlines()))
     try:
-        # Strictly, where json.loads would let half of a surrogate pair pass.
+        # Decoded strictly: json.loads would accept half of a surrogate pair.
         values = json.loads(content.decode(json.detect_encoding(content)))
     except UnicodeDecodeError as error:
         raise NotTextError(undecodable(error)) from error

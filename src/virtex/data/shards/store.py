@@ -181,9 +181,9 @@ def read_at(descriptor: int, offset: int, length: int) -> bytes:
     return b"".join(parts)
 
 
-def cache_directory(given: Path | None) -> Path:
-    """The directory for files that can be made again: `given`, or else the user's."""
-    if given is not None:
-        return given
+def cache_directory(chosen: Path | None) -> Path:
+    """The directory for files that can be made again: `chosen`, or else the user's."""
+    if chosen is not None:
+        return chosen
     parent = os.environ.get("XDG_CACHE_HOME")
     return (Path(parent) if parent else Path.home() / ".cache") / "virtex"

@@ -1,4 +1,4 @@
-"""The index of a shard: where in the tar file each sample's image and text lie, and checksums.
+"""The index of a shard: offsets, sizes and checksums of each sample's image and text.
 
 A file is a line of JSON (`format`, `samples`, `tar_bytes`, `tar_sha256`, `ids`, `left_out`,
 `labels`, perhaps `report`) and then a row of `ROW` a sample, in the order of the tar file.
@@ -145,11 +145,11 @@ class _Sample:
     """The members of one key so far."""
 
     start: int  # of the first member
+    short_key: str  # the path up to the first dot
     image: tuple[int, int, int] | None = None  # offset, bytes, CRC-32
     text: tuple[int, int, int, int] | None = None  # the same, and the kind
     parsed: SampleText = field(default_factory=SampleText)
     kinds: set[Kind] = field(default_factory=set)
-    short_key: str = ""  # the key up to the first dot, if this one is longer
 
 
 class _TarContents:
@@ -174,10 +174,10 @@ class _TarContents:
         if last not in IMAGES and last not in TEXTS:
             return
         short_key = str(path.with_name(stem))
+        new = _Sample(member.offset, short_key)
         if last == extension:
-            sample = self._samples.setdefault(short_key, _Sample(member.offset))
+            sample = self._samples.setdefault(short_key, new)
         else:
-            new = _Sample(member.offset, short_key=short_key)
             sample = self._long_keys.setdefault(str(path.with_suffix("")), new)
         if last in IMAGES:
             self._add_image(sample, member)
@@ -216,8 +216,7 @@ class _TarContents:
         parts = {
             key: sample for key, sample in self._long_keys.items() if sample.short_key in with_image
         }
-        others = {key: self._long_keys[key] for key in self._long_keys if key not in parts}
-        samples = self._samples | others
+        samples = self._samples | {k: s for k, s in self._long_keys.items() if k not in parts}
         complete = {
             key: sample
             for key, sample in sorted(samples.items(), key=lambda item: item[1].start)

@@ -86,7 +86,7 @@ def tar_members(stream: TarStream) -> Iterator[TarMember]:
             stream.refuse("it is a link or a special file, which is not read", name)
         if size > min(_MAX_BYTES, stream.size - stream.position):
             reason = "more than the rest of the file: it is truncated or damaged"
-            stream.refuse(f"its header says {size} bytes, {reason}", name)
+            stream.refuse(f"its header gives {size} bytes, {reason}", name)
         offset = stream.position
         yield TarMember(name, offset, _content(stream, size))
     while stream.position < stream.size:
