@@ -75,7 +75,7 @@ def test_a_sweep_may_grow_and_its_script_is_not_overwritten(sweep, capsys):
     assert sweep(*grid()) == 0
     before = script()
     assert sweep(*grid(seeds="0 1 2")) == 2
-    assert "--slurm sweep.sh exists and is another script" in capsys.readouterr().err
+    assert "--slurm sweep.sh exists with other contents" in capsys.readouterr().err
     assert script() == before
     Path("sweep.sh").unlink()
     assert sweep(*grid("5 50", "1 2")) == 0
@@ -144,7 +144,7 @@ def test_a_mistake_is_told_before_anything_is_made(sweep, capsys, arguments, mes
     ("arguments", "message"),
     [
         *[(grid(p), "is not a number above 0 and at most 100") for p in ("0", "101", "nan", "x")],
-        (grid(seeds="1.5"), "'1.5' is not a whole number"),
+        (grid(seeds="1.5"), "'1.5' is not an integer of at least 0"),
         ([*grid(), "--", "--cpu-workers", "many"], "virtex pretrain: error: argument --cpu-worker"),
         ([*grid(), "--", "--workers", "2"], "virtex pretrain: error: unrecognized arguments"),
         (["--seeds", "0"], "--percentages"),

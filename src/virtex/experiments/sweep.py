@@ -14,6 +14,7 @@ from virtex.checkpoints.run_directory import LATEST, holds_run
 from virtex.config import loading as settings
 from virtex.config.schema import EARLIER_RUN, Config
 from virtex.errors import UserError
+from virtex.files import write_whole
 
 SHARED = "sweep.yaml"
 VARIED = {"DATA.USE_PERCENTAGE": "--percentages", "RANDOM_SEED": "--seeds"}
@@ -87,8 +88,7 @@ def reserve(directory: Path, config: Config) -> None:
         )
     path = directory / SHARED
     if not path.exists():
-        directory.mkdir(parents=True, exist_ok=True)
-        path.write_text(settings.dump(config), encoding="utf-8")
+        write_whole(path, settings.dump(config).encode())
         return
     before = settings.flat(settings.load(Config, path, context=EARLIER_RUN))
     now = settings.flat(config)
