@@ -227,13 +227,13 @@ def test_files_that_give_no_picture_are_named_and_the_others_captioned(
         (["pictures", "--output", "old.jsonl"], "old.jsonl exists; give --continue .* or choose"),
         (["pictures", "--output", "pictures"], "pictures is a directory; name a file in it"),
         (["pictures", "--output", "k.xlsx"], r"k.xlsx: .* ends in \.txt, \.jsonl, .*--format"),
-        (["pictures", "--continue"], "name their file, as in --output FILE.jsonl"),
-        (["pictures", "--continue", "--output", "old.json"], "adds to results .* format jsonl"),
+        (["pictures", "--continue"], "requires results in jsonl format; name their file"),
+        (["pictures", "--continue", "--output", "old.json"], "requires results in jsonl format"),
         (["pictures", "--continue", "--output", "old.jsonl"], "old.jsonl is not a result"),
         (["pictures", "--continue", "--output", "mine.jsonl"], "line 2 of mine.jsonl is not"),
         (
             ["pictures", "--device", "abacus"],
-            "--device abacus: the devices of this machine are cpu",
+            "--device abacus is not available; the devices of this machine: cpu",
         ),
     ],
 )

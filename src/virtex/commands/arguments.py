@@ -134,7 +134,7 @@ def add_image_limits(parser: Arguments) -> None:
         parser,
         "--max-pixels",
         "reject images with more than N pixels; reading an image takes up to 15 bytes per pixel "
-        "(default: 178956970)",
+        "(default: 178,956,970)",
     )
     add_int(parser, "--max-image-mb", "reject image files larger than N MiB (default: 256)")
 
@@ -171,5 +171,7 @@ def _device(name: str | None) -> str:
         return "cuda" if gpus else "cpu"
     known = ["cpu", *(["cuda"] if gpus else []), *(f"cuda:{gpu}" for gpu in range(gpus))]
     if name not in known:
-        raise UserError(f"--device {name}: the devices of this machine are {', '.join(known)}")
+        raise UserError(
+            f"--device {name} is not available; the devices of this machine: {', '.join(known)}"
+        )
     return name

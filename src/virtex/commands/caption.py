@@ -191,8 +191,8 @@ def _format(output: Path | None) -> "Format":
 def _check_output(output: Path | None, form: "Format", *, resume: bool) -> None:
     if resume and (output is None or form != "jsonl"):
         raise UserError(
-            "--continue adds to results in the format jsonl; name their file, as in --output "
-            "FILE.jsonl"
+            "--continue requires results in jsonl format; name their file, for example with "
+            "--output captions.jsonl"
         )
     if output is not None:
         remedy = "give --continue to append to it" if form == "jsonl" else "remove it"

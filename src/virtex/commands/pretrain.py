@@ -42,20 +42,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         minimum=0,
     )
     add_int(output, "--log-every", "log training progress every N iterations", default=20)
-    start = parser.add_mutually_exclusive_group()
-    start.add_argument(
+    start = parser.add_argument_group("starting point")
+    checkpoint = start.add_mutually_exclusive_group()
+    checkpoint.add_argument(
         "--resume-from",
         type=_checkpoint,
         metavar="FILE",
-        help="resume from this checkpoint; `latest` is the newest in the serialization directory",
+        help="checkpoint to resume from; `latest` is the newest one in --serialization-dir",
     )
-    start.add_argument(
+    checkpoint.add_argument(
         "--init-from",
         type=local_path,
         metavar="FILE",
-        help="start a new run from the weights of a checkpoint",
+        help="checkpoint whose weights a new run starts from",
     )
-    parser.add_argument(
+    start.add_argument(
         "--accept-changed-data",
         action="store_true",
         help="resume even if the image ids, captions or categories differ from those of the "
@@ -142,8 +143,8 @@ def _run(arguments: argparse.Namespace) -> int:
     machine_processes = max(1, arguments.num_gpus_per_machine)
     if arguments.machine_rank >= arguments.num_machines:
         raise UserError(
-            f"--machine-rank {arguments.machine_rank}: with --num-machines "
-            f"{arguments.num_machines} the ranks are 0 to {arguments.num_machines - 1}"
+            f"--machine-rank {arguments.machine_rank} must be less than --num-machines "
+            f"{arguments.num_machines}"
         )
     options = checked_options(arguments, processes=machine_processes * arguments.num_machines)
 
@@ -186,7 +187,9 @@ def checked_options(arguments: argparse.Namespace, *, processes: int) -> "Pretra
 
     debug_rank = arguments.debug_rank
     if debug_rank is not None and debug_rank >= processes:
-        raise UserError(f"--debug-rank {debug_rank}: the ranks are 0 to {processes - 1}")
+        raise UserError(
+            f"--debug-rank {debug_rank} must be less than the number of processes, {processes}"
+        )
     patience = math.inf if debug_rank is not None else 1.0
     gpus = arguments.num_gpus_per_machine
     options = PretrainOptions(
@@ -223,7 +226,7 @@ def parse(words: Sequence[str], refused: Sequence[str], reason: str) -> argparse
     for flag in refused:
         name = _attribute(flag)
         if getattr(arguments, name) != getattr(defaults, name):
-            raise UserError(f"{flag} after --{reason}")
+            raise UserError(f"{flag} after -- is not allowed{reason}")
     return arguments
 
 

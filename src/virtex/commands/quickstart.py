@@ -39,7 +39,10 @@ class _Step:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `virtex quickstart`."""
     parser.add_argument(
-        "directory", type=local_path, help="directory for the scenes, the vocabulary and the run"
+        "directory",
+        type=local_path,
+        metavar="DIR",
+        help="directory for the scenes, the vocabulary and the run",
     )
     add_config_arguments(parser, default=_CONFIG)
     add_int(parser, "--train", "number of training scenes", default=12000)

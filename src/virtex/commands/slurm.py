@@ -60,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         job, "--cpus-per-task", "number of cores per process (default: one more than --cpu-workers)"
     )
     job.add_argument(
-        "--time", type=positive_int, required=True, metavar="MINUTES", help="time limit"
+        "--time", type=positive_int, required=True, metavar="MINUTES", help="time limit of the job"
     )
     add_int(
         job,
@@ -86,8 +86,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--folder",
         type=local_path,
         metavar="DIR",
-        help="directory for logs and the files of submitit, shared by all nodes (default: slurm "
-        "in the run directory)",
+        help="directory for logs and the files of submitit, shared by all nodes (default: the "
+        "subdirectory slurm of the run directory)",
     )
     target = where.add_mutually_exclusive_group()
     target.add_argument(
@@ -115,7 +115,7 @@ def run(arguments: argparse.Namespace) -> int:
     run_arguments = pretrain.parse(
         words,
         _SET_BY_SLURM,
-        ": SLURM starts the processes; remove it, and give --nodes and --gpus-per-node before --",
+        ", as SLURM starts the processes; use --nodes and --gpus-per-node before --",
     )
     directory = _checked_directory(run_arguments, processes=arguments.nodes * tasks)
     folder = (arguments.folder or directory / "slurm").absolute()

@@ -67,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "pretrain_flags",
         nargs="*",
         metavar="-- FLAG",
-        help="further flags of virtex pretrain, such as --cpu-workers 4",
+        help="further flags of `virtex pretrain`, such as --cpu-workers 4",
     )
 
 
@@ -79,7 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
     pretrain_arguments = pretrain.parse(
         ["--config", "_", *flags],
         _REFUSED,
-        " is set by the sweep itself or not supported in a sweep; remove it",
+        " in a sweep; remove it",
     )
     config, runs = sweep.plan(
         arguments.config,

@@ -23,7 +23,9 @@ _NUMBERS = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `virtex synthesize`."""
-    parser.add_argument("output", type=local_path, help="directory to create, for DATA.ROOT")
+    parser.add_argument(
+        "output", type=local_path, metavar="DIR", help="directory to create, for DATA.ROOT"
+    )
     for flag, default, description in _NUMBERS:
         parser.add_argument(
             flag,
