@@ -163,12 +163,7 @@ def _caption(arguments: argparse.Namespace, images: "list[Path | BadImage]", for
     quiet = arguments.quiet or (arguments.output is None and sys.stdout.isatty())
     with Progress("captions", len(images), "images", quiet=quiet) as progress:
         return write_captions(
-            batches,
-            images,
-            arguments.output,
-            form,
-            advance=progress.advance,
-            warn=progress.note,
+            batches, images, arguments.output, form, advance=progress.advance, warn=progress.note
         )
 
 

@@ -21,13 +21,7 @@ from virtex.files import write_whole
 if TYPE_CHECKING:
     from virtex.experiments.sweep import SweepRun
 
-_REFUSED = (
-    "--config",
-    "--config-override",
-    "--serialization-dir",
-    "--resume-from",
-    "--init-from",
-)
+_REFUSED = ("--config", "--config-override", "--serialization-dir", "--resume-from", "--init-from")
 """Flags of `virtex pretrain` that a sweep sets, or that contradict resuming."""
 
 
@@ -77,9 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     flags = arguments.pretrain_flags
     pretrain_arguments = pretrain.parse(
-        ["--config", "_", *flags],
-        _REFUSED,
-        " in a sweep; remove it",
+        ["--config", "_", *flags], _REFUSED, " in a sweep; remove it"
     )
     config, runs = sweep.plan(
         arguments.config,
