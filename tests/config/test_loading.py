@@ -8,11 +8,11 @@ from typing import Annotated, Literal
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic import BaseModel, ConfigDict, Field
 
 from virtex.config import loading as settings
-from virtex.config import yaml12 as settings_yaml
+from virtex.config import yaml12
+from virtex.config.section import reports_conflicts
 from virtex.errors import UserError
 
 
@@ -32,15 +32,10 @@ class Engine(Part):
     spare: str | None = None
     radio: bool | Path = False
 
-    @model_validator(mode="after")
-    def _check(self) -> "Engine":
+    @reports_conflicts
+    def _conflicts(self):
         if self.electric and self.cylinders:
-            conflict = PydanticCustomError(
-                "conflict", "{reason}", {"keys": ("ELECTRIC", "CYLINDERS"), "reason": "choose one"}
-            )
-            details = InitErrorDetails(type=conflict, loc=(), input=None)
-            raise ValidationError.from_exception_data("Engine", [details])
-        return self
+            yield ("ENGINE.ELECTRIC", "ENGINE.CYLINDERS"), "choose one"
 
 
 class Car(Part):
@@ -104,7 +99,7 @@ def test_what_is_not_set_has_its_default(load) -> None:
     ],
 )
 def test_plain_values_follow_yaml_1_2(text: str, value: object) -> None:
-    read = settings_yaml.parse(text)
+    read = yaml12.parse(text)
     assert read == value
     assert type(read) is type(value)
 
@@ -143,7 +138,7 @@ def test_two_files_may_share_a_base_name(tmp_path: Path) -> None:
 def test_a_circle_of_bases_is_shown(load) -> None:
     write(Path("sub/b.yaml"), "_BASE_: ../a.yaml")
     assert problem(load, "_BASE_: sub/b.yaml") == (
-        "_BASE_ goes in a circle: a.yaml -> sub/b.yaml -> a.yaml; remove _BASE_ from one of them"
+        "_BASE_ forms a cycle: a.yaml -> sub/b.yaml -> a.yaml; remove _BASE_ from one of them"
     )
 
 
@@ -153,7 +148,7 @@ def test_a_file_that_is_its_own_base_is_a_circle(load) -> None:
 
 def test_a_missing_base_names_both_files(load) -> None:
     assert problem(load, "_BASE_: sub/b.yaml") == (
-        "sub/b.yaml (named as _BASE_ by a.yaml) does not exist; check the path"
+        "sub/b.yaml (named as _BASE_ by a.yaml) does not exist; check the path of the YAML file"
     )
 
 
@@ -192,11 +187,11 @@ def test_override_values_are_yaml(load) -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["NAME"], "expected KEY VALUE pairs on the command line, but 'NAME' has no partner"),
+        (["NAME"], "expected KEY VALUE pairs on the command line, but 'NAME' has no value"),
         (["NAME=a", "b"], "'NAME=a' on the command line is not the name of a setting"),
         (["--flag", "b"], "'--flag' on the command line is not the name of a setting"),
         (["NAME", "[a"], "'NAME' is '[a' on the command line, which is not valid YAML"),
-        (["NAME", "*a"], "in quotes twice"),
+        (["NAME", "*a"], "into two pairs of quotes"),
         (["ENGINE.POWER", "x"], "'ENGINE.POWER' is 'x' on the command line; expected a number"),
         (
             ["NAME.X", "1"],
@@ -274,6 +269,31 @@ def test_keys_that_do_not_fit_are_told_with_their_origins(load) -> None:
     )
 
 
+def test_conflicts_of_the_schema_and_of_a_check_are_reported_together(tmp_path: Path) -> None:
+    def check(car: Car):
+        if car.name == "a":
+            yield ("NAME", "COLOR"), "choose another name"
+
+    path = write(tmp_path / "a.yaml", "NAME: a\nENGINE: {ELECTRIC: true}")
+    with pytest.raises(UserError) as caught:
+        settings.load(Car, path, check=check)
+    assert str(caught.value).splitlines() == [
+        "2 problems:",
+        f"  'ENGINE.ELECTRIC' is true in {path}, 'ENGINE.CYLINDERS' is 4 by default; choose one",
+        f"  'NAME' is 'a' in {path}, 'COLOR' is 'red' by default; choose another name",
+    ]
+    with pytest.raises(UserError, match=r"'NAME' is 'a' .*; choose another name$"):
+        settings.load(Car, path, ["ENGINE.ELECTRIC", "false"], check=check)
+    assert settings.load(Car, path, ["NAME", "b", "ENGINE.ELECTRIC", "false"], check=check)
+
+
+def test_a_wrong_value_does_not_hide_a_conflict_of_another_section(load) -> None:
+    text = problem(load, "NAME: a\nCOLOR: green\nENGINE: {ELECTRIC: true}")
+    assert text.startswith("2 problems:")
+    assert "'COLOR' is 'green'" in text
+    assert text.endswith("; choose one")
+
+
 def test_a_long_value_is_cut(load) -> None:
     assert len(problem(load, f"NAME: a\nCOLOR: {'x' * 9999}")) < 250
 
@@ -328,7 +348,7 @@ def test_all_problems_are_told_at_once(load) -> None:
         ("", "a.yaml is empty; expected settings"),
         ("# only words\n", "a.yaml is empty"),
         ("- 1", "a.yaml holds a list; expected settings"),
-        ("words", "a.yaml holds one value; expected settings"),
+        ("words", "a.yaml holds a single value; expected settings"),
         ("NAME: a\nNAME: b", "a.yaml is not valid YAML, line 2, column 1: the key 'NAME' is given"),
         ("NAME: a\nENGINE:\n  POWER: 1\n  POWER: 1", "line 4, column 3: the key 'POWER' is given"),
         ("1: a", "line 1, column 1: the key 1 is not text"),
@@ -366,8 +386,8 @@ def test_malformed_yaml_is_placed(load, text: str, message: str) -> None:
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     for path, message in {
-        tmp_path: "is a directory; name a YAML file",
-        tmp_path / "none.yaml": "does not exist; check the path",
+        tmp_path: "Is a directory; check the path of the YAML file",
+        tmp_path / "none.yaml": "does not exist; check the path of the YAML file",
         tmp_path / "file" / "x.yaml": "cannot read",
     }.items():
         (tmp_path / "file").touch()
@@ -463,7 +483,7 @@ def test_any_mistake_is_told_in_words_for_users(
 ) -> None:
     values |= {} if engine is None else {"ENGINE": engine}
     path = tmp_path_factory.getbasetemp() / "any.yaml"
-    path.write_text(settings_yaml.write(values), encoding="utf-8", newline="")
+    path.write_text(yaml12.write(values), encoding="utf-8", newline="")
     try:
         settings.load(Car, path)
     except UserError as error:

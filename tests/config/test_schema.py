@@ -12,29 +12,29 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from virtex.build.model import load_config
 from virtex.checkpoints.state import Checkpoint
 from virtex.config import loading as settings
-from virtex.config.schema import (
-    EARLIER_RUN,
-    Config,
-    Data,
-    Optim,
-    TaskName,
-    Textual,
+from virtex.config.data import Data
+from virtex.config.model import Textual
+from virtex.config.optim import Optim
+from virtex.config.schema import Config, TaskName, check_processes
+from virtex.config.specs import (
     TextualArchitecture,
     TransformSpec,
-    check_processes,
+    parse_architecture,
+    parse_network,
+    parse_transform,
 )
-from virtex.config.specs import parse_architecture, parse_network, parse_transform
 from virtex.errors import UserError
 
 
 @pytest.fixture
 def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Loads pairs of KEY VALUE on top of the defaults."""
+    """Loads pairs of KEY VALUE on top of the defaults, for a new run."""
     monkeypatch.chdir(tmp_path)
     Path("a.yaml").write_text("RANDOM_SEED: 0")
-    return lambda *overrides: settings.load(Config, Path("a.yaml"), overrides)
+    return lambda *overrides: load_config(Path("a.yaml"), overrides)
 
 
 def problem(load, *overrides: str) -> str:
@@ -217,7 +217,7 @@ def test_a_transform_is_never_executed(load, tmp_path: Path) -> None:
         ("[normalize, center_crop]", "expected normalize exactly once, as the last transform"),
         ("[center_crop, normalize, normalize]", "expected normalize exactly once"),
         ("[horizontal_flip, normalize]", "expected random_resized_crop or center_crop"),
-        ("[center_crop, \"normalize::{'mean': (0, 0, 0)}\"]", "expected the same mean and std"),
+        ("[center_crop, \"normalize::{'mean': (0, 0, 0)}\"]", "with the same mean and std in both"),
     ],
 )
 def test_transforms_must_give_normalised_crops(load, transforms: str, message: str) -> None:
@@ -362,7 +362,7 @@ def test_no_decay_is_a_regular_expression(load) -> None:
         (
             ["DATA.MAX_CAPTION_LENGTH", "12"],
             "'MODEL.DECODER.MAX_DECODING_STEPS' is 30 by default, 'DATA.MAX_CAPTION_LENGTH' is 12 "
-            "on the command line; expected decoding that is not longer than a caption",
+            "on the command line; expected no more decoding steps than tokens in a caption",
         ),
     ],
 )
@@ -402,7 +402,8 @@ MULTILABEL = ("MODEL.NAME", "multilabel_classification", "MODEL.TEXTUAL.NAME", "
         ),
         (
             ("OPTIM.BATCH_SIZE", "10", "OPTIM.ACCUMULATE", "4"),
-            "expected a batch that divides into the parts; set BATCH_SIZE to 8 or 12",
+            "expected a batch size that is divisible by the number of microbatches; set "
+            "BATCH_SIZE to 8 or 12",
             [("OPTIM.BATCH_SIZE", "8"), ("OPTIM.BATCH_SIZE", "12")],
         ),
         (
@@ -413,8 +414,8 @@ MULTILABEL = ("MODEL.NAME", "multilabel_classification", "MODEL.TEXTUAL.NAME", "
         (
             ("MODEL.VISUAL.NAME", "torchvision::vit_h_14", "DATA.IMAGE_CROP_SIZE", "225"),
             "'DATA.IMAGE_CROP_SIZE' is 225 on the command line, 'MODEL.VISUAL.NAME' is "
-            "'torchvision::vit_h_14' on the command line; expected images that divide into the "
-            "network's patches, 14 pixels a side; set IMAGE_CROP_SIZE to 238",
+            "'torchvision::vit_h_14' on the command line; expected a crop size that is divisible "
+            "by the patch size of the network, 14 pixels; set IMAGE_CROP_SIZE to 238",
             [("DATA.IMAGE_CROP_SIZE", "238")],
         ),
         (
@@ -424,7 +425,7 @@ MULTILABEL = ("MODEL.NAME", "multilabel_classification", "MODEL.TEXTUAL.NAME", "
         ),
         (
             (*MULTILABEL, "DATA.VOCAB_SIZE", "1"),
-            "set VOCAB_SIZE to at least 2, for COCO to 81",
+            "set VOCAB_SIZE to at least 2 (81 for COCO)",
             [("DATA.VOCAB_SIZE", "2")],
         ),
         (
@@ -465,13 +466,13 @@ def test_settings_of_an_earlier_run_are_read_though_a_new_run_would_be_refused(t
     path = tmp_path / "config.yaml"
     steps = [*MULTISTEP, "OPTIM.LR_STEPS", "[5, 600000]"]
     path.write_text("RANDOM_SEED: 0")
-    earlier = settings.load(Config, path, steps, context=EARLIER_RUN)
+    earlier = settings.load(Config, path, steps)
     assert earlier.optim.lr_steps == (5, 600000)
     state = {"config": earlier.model_dump(mode="json", by_alias=True)}
     assert Checkpoint("a.pth", state).config == earlier
     path.write_text(settings.dump(earlier))
     with pytest.raises(UserError, match="2 problems"):
-        settings.load(Config, path)
+        load_config(path)
 
 
 def test_batch_norm_needs_more_than_one_value_a_channel(load) -> None:
@@ -493,11 +494,23 @@ def test_batch_norm_needs_more_than_one_value_a_channel(load) -> None:
         check_processes(load(*tiny, *remedy), 4)
 
 
-def test_conflicts_of_all_sections_are_told_at_once(load) -> None:
+def test_conflicts_of_all_sections_and_of_the_task_are_in_one_message(load) -> None:
     lines = problem(
-        load, "OPTIM.NUM_ITERATIONS", "1", "OPTIM.LR_STEPS", "[1]", "DATA.SOS_INDEX", "2"
-    )
-    assert lines.startswith("3 problems:")
+        load,
+        *("OPTIM.NUM_ITERATIONS", "1", "OPTIM.LR_STEPS", "[1]", "DATA.SOS_INDEX", "2"),
+        *("DATA.MAX_CAPTION_LENGTH", "12", "MODEL.TEXTUAL.NAME", "none", "DATA.VOCAB_SIZE", "3"),
+    ).splitlines()
+    assert lines[0] == "7 problems:"
+    reasons = [line.partition("; expected ")[2] for line in lines[1:]]
+    assert [reason[:20] for reason in reasons] == [
+        "four different ids, ",  # of the section DATA
+        "a warm-up shorter th",  # of OPTIM
+        "LR_STEPS only with m",
+        "no more decoding ste",  # between sections
+        "a textual head such ",  # of the task
+        "a beam that is not l",
+        "an id below the size",
+    ]
 
 
 def test_the_edges_of_the_checks_are_allowed(load) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from virtex._version import __version__
 from virtex.checkpoints import file as checkpoint
 from virtex.config import loading as settings
-from virtex.config.schema import EARLIER_RUN, Config
+from virtex.config.schema import Config
 from virtex.data.contents import Contents, differences, from_plain
 from virtex.errors import UserError
 from virtex.models.modes import materialise
@@ -59,9 +59,7 @@ class Checkpoint:
     def config(self) -> Config:
         """The configuration of the run that saved it."""
         try:
-            return Config.model_validate_json(
-                json.dumps(self.state.get("config")), by_alias=True, context=EARLIER_RUN
-            )
+            return Config.model_validate_json(json.dumps(self.state.get("config")), by_alias=True)
         except TypeError as error:
             raise UserError(f"the checkpoint's settings are none of ours: {error}") from error
         except ValidationError as error:

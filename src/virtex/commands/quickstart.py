@@ -57,8 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the steps that are not done yet; the last one prints the table."""
-    from virtex.config import loading as settings
-    from virtex.config.schema import Config
+    from virtex.build.model import load_config
 
     if not arguments.config.is_file():
         raise UserError(f"no configuration {arguments.config}; run this in a clone of the project")
@@ -68,7 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
         *("DATA.TOKENIZER_MODEL", str(directory / "vocabulary.model")),
         *arguments.config_override,
     ]
-    config = settings.load(Config, arguments.config, overrides)
+    config = load_config(arguments.config, overrides)
     begin = time.monotonic()
     steps = _steps(directory, config, arguments, overrides)
     _check_same(directory, steps)
