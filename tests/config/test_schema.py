@@ -189,6 +189,7 @@ def test_transforms_keep_their_order() -> None:
         ("random_resized_crop::{'scale': (0, 1)}", "expected two numbers above 0"),
         ("random_resized_crop::{'scale': (1, 0.5)}", "the smaller first"),
         ("random_resized_crop::{'ratio': (1, 1e999)}", "expected two numbers above 0, the smaller"),
+        ("random_resized_crop::{'ratio': (1, 1" + "0" * 400 + ")}", "expected two numbers above 0"),
         ("color_jitter::{'hue': 0.6}", "hue is 0.6; expected a number at least 0 and at most 0.5"),
         ("horizontal_flip::", "'' is not a dictionary literal; expected arguments such as"),
         ("horizontal_flip::0.5", "'0.5' is not a dictionary literal"),

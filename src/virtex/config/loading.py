@@ -22,7 +22,7 @@ from virtex.files import read_at_most
 
 Schema = TypeVar("Schema", bound=BaseModel)
 
-_MOST_BYTES = 4 << 20  # of a file
+_MOST_BYTES = 1 << 20  # of a file
 _MOST_BASES = 30
 
 _Layer = tuple[str, dict[str, object]]
@@ -77,7 +77,7 @@ def flat(settings: BaseModel) -> dict[str, object]:
 def json_schema(schema: type[BaseModel]) -> dict[str, object]:
     """JSON schema (draft 2020-12) of a settings file, for editors; allows `_BASE_`."""
     described = schema.model_json_schema(by_alias=True)
-    base = {"type": "string", "description": "YAML file below this one, relative to this file."}
+    base = {"type": "string", "description": "YAML file that this one extends, relative to it."}
     described["properties"] = {BASE_KEY: base} | described["properties"]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | described
 
@@ -152,7 +152,12 @@ def _read(path: Path, above: tuple[Path, ...]) -> dict[str, object]:
 
 
 def _override_layers(overrides: Sequence[str]) -> Iterator[_Layer]:
-    for key, text in _pairs(overrides):
+    if len(overrides) % 2:
+        raise UserError(
+            f"expected KEY VALUE pairs on the command line, but {overrides[-1]!r} has no value in: "
+            f"{' '.join(overrides)}"
+        )
+    for key, text in zip(overrides[::2], overrides[1::2], strict=True):
         if not re.fullmatch(r"\w+(\.\w+)*", key):
             raise UserError(
                 f"{key!r} on the command line is not the name of a setting; "
@@ -170,15 +175,6 @@ def _override_layers(overrides: Sequence[str]) -> Iterator[_Layer]:
         for section in reversed(sections):
             values = {section: values}
         yield "on the command line", values
-
-
-def _pairs(overrides: Sequence[str]) -> Iterator[tuple[str, str]]:
-    if len(overrides) % 2:
-        raise UserError(
-            f"expected KEY VALUE pairs on the command line, but {overrides[-1]!r} has no value in: "
-            f"{' '.join(overrides)}"
-        )
-    return zip(overrides[::2], overrides[1::2], strict=True)
 
 
 def _name(path: Path) -> str:
