@@ -16,7 +16,7 @@ from virtex.checkpoints import file as checkpoint
 from virtex.config import loading as settings
 from virtex.config.schema import Config
 from virtex.data.contents import Contents, differences, from_plain
-from virtex.errors import UserError
+from virtex.errors import UserError, first_few
 from virtex.models.modes import materialise
 from virtex.models.state_dict import (
     current_names,
@@ -89,7 +89,7 @@ class Checkpoint:
         """The weights by their names in virtex, for a checkpoint of any release."""
         weights = current_names(model_weights(self.state))
         if not any(isinstance(value, Tensor) for value in weights.values()):
-            held = ", ".join(sorted(map(str, self.state))[:8]) or "nothing"
+            held = first_few(sorted(map(str, self.state)), 8) or "nothing"
             raise UserError(
                 f"{self.source} holds no weights, neither under 'model' nor by themselves; it holds"
                 f" {held}. Give a checkpoint, or a file of the state dict alone"

@@ -15,7 +15,7 @@ from typing import Any, Literal, TextIO, assert_never
 from virtex.data.images import BadImage
 from virtex.decoding.captioner import Caption
 from virtex.errors import UserError
-from virtex.files import write_whole
+from virtex.files import reading, write_whole
 
 Form = Literal["console", "jsonl", "json", "csv", "tsv"]
 
@@ -126,10 +126,8 @@ def take_up(output: Path, wanted: Collection[str]) -> set[str]:
     """
     if not output.exists():
         return set()
-    try:
+    with reading(output):
         content = output.read_bytes()
-    except OSError as error:
-        raise UserError(f"cannot read {output}: {error.strerror}") from error
     lines = content.splitlines(keepends=True)
     if lines and not lines[-1].endswith(b"\n"):
         torn = lines.pop()
