@@ -191,7 +191,7 @@ def test_override_values_are_yaml(load) -> None:
         (["NAME=a", "b"], "'NAME=a' on the command line is not the name of a setting"),
         (["--flag", "b"], "'--flag' on the command line is not the name of a setting"),
         (["NAME", "[a"], "'NAME' is '[a' on the command line, which is not valid YAML"),
-        (["NAME", "*a"], "into two pairs of quotes"),
+        (["NAME", "*a"], "needs two pairs of quotes"),
         (["ENGINE.POWER", "x"], "'ENGINE.POWER' is 'x' on the command line; expected a number"),
         (
             ["NAME.X", "1"],
@@ -264,7 +264,7 @@ def test_a_wrong_value_at_the_top_is_refused(load, text: str, message: str) -> N
 
 def test_keys_that_do_not_fit_are_told_with_their_origins(load) -> None:
     assert problem(load, "NAME: a", "ENGINE.ELECTRIC", "true") == (
-        "'ENGINE.ELECTRIC' is true on the command line, 'ENGINE.CYLINDERS' is 4 by default; "
+        "'ENGINE.ELECTRIC' is true on the command line and 'ENGINE.CYLINDERS' is 4 by default; "
         "choose one"
     )
 
@@ -279,8 +279,8 @@ def test_conflicts_of_the_schema_and_of_a_check_are_reported_together(tmp_path: 
         settings.load(Car, path, check=check)
     assert str(caught.value).splitlines() == [
         "2 problems:",
-        f"  'ENGINE.ELECTRIC' is true in {path}, 'ENGINE.CYLINDERS' is 4 by default; choose one",
-        f"  'NAME' is 'a' in {path}, 'COLOR' is 'red' by default; choose another name",
+        f"  'ENGINE.ELECTRIC' is true in {path} and 'ENGINE.CYLINDERS' is 4 by default; choose one",
+        f"  'NAME' is 'a' in {path} and 'COLOR' is 'red' by default; choose another name",
     ]
     with pytest.raises(UserError, match=r"'NAME' is 'a' .*; choose another name$"):
         settings.load(Car, path, ["ENGINE.ELECTRIC", "false"], check=check)

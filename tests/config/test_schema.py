@@ -313,13 +313,13 @@ def test_no_decay_is_a_regular_expression(load) -> None:
     [
         (
             ["OPTIM.NUM_ITERATIONS", "10000"],
-            "'OPTIM.WARMUP_STEPS' is 10000 by default, 'OPTIM.NUM_ITERATIONS' is 10000 on the "
+            "'OPTIM.WARMUP_STEPS' is 10000 by default and 'OPTIM.NUM_ITERATIONS' is 10000 on the "
             "command line; expected a warm-up shorter than the run",
         ),
         (
             ["OPTIM.LR_DECAY_NAME", "multistep"],
-            "'OPTIM.LR_DECAY_NAME' is 'multistep' on the command line, 'OPTIM.LR_STEPS' is [] by "
-            "default; expected the iterations of multistep, such as LR_STEPS: [300000, 400000]",
+            "'OPTIM.LR_DECAY_NAME' is 'multistep' on the command line and 'OPTIM.LR_STEPS' is [] "
+            "by default; expected the iterations of multistep, such as LR_STEPS: [300000, 400000]",
         ),
         (["OPTIM.LR_STEPS", "[1]"], "expected LR_STEPS only with multistep"),
         (
@@ -333,27 +333,28 @@ def test_no_decay_is_a_regular_expression(load) -> None:
         (["DATA.EOS_INDEX", "1"], "; expected four different ids, those of the tokenizer"),
         (
             ["DATA.VOCAB_SIZE", "5", "DATA.MASK_INDEX", "5"],
-            "'DATA.MASK_INDEX' is 5 on the command line, 'DATA.VOCAB_SIZE' is 5 on the command "
+            "'DATA.MASK_INDEX' is 5 on the command line and 'DATA.VOCAB_SIZE' is 5 on the command "
             "line; expected an id below the size of the vocabulary",
         ),
         (
             ["DATA.SUBSET_MANIFEST", "subset.json", "DATA.USE_PERCENTAGE", "99.5"],
-            "'DATA.SUBSET_MANIFEST' is 'subset.json' on the command line, 'DATA.USE_PERCENTAGE' is "
-            "99.5 on the command line; expected one of them",
+            "'DATA.SUBSET_MANIFEST' is 'subset.json' on the command line and 'DATA.USE_PERCENTAGE' "
+            "is 99.5 on the command line; expected only one of them",
         ),
         (
             ["MODEL.DECODER.BEAM_SIZE", "5", "DATA.VOCAB_SIZE", "4"],
-            "'MODEL.DECODER.BEAM_SIZE' is 5 on the command line, 'DATA.VOCAB_SIZE' is 4 on the "
+            "'MODEL.DECODER.BEAM_SIZE' is 5 on the command line and 'DATA.VOCAB_SIZE' is 4 on the "
             "command line; expected a beam that is not larger than the vocabulary",
         ),
         (
             ["MODEL.NAME", "token_classification"],
-            "'MODEL.NAME' is 'token_classification' on the command line, 'MODEL.TEXTUAL.NAME' is "
-            "'transdec_postnorm::L1_H2048_A32_F8192' by default; expected the textual head 'none'",
+            "'MODEL.NAME' is 'token_classification' on the command line and 'MODEL.TEXTUAL.NAME' "
+            "is 'transdec_postnorm::L1_H2048_A32_F8192' by default; expected the textual head "
+            "'none'",
         ),
         (
             ["MODEL.TEXTUAL.NAME", "none"],
-            "'MODEL.NAME' is 'virtex' by default, 'MODEL.TEXTUAL.NAME' is 'none' on the command "
+            "'MODEL.NAME' is 'virtex' by default and 'MODEL.TEXTUAL.NAME' is 'none' on the command "
             "line; expected a textual head such as 'transdec",
         ),
         (
@@ -362,8 +363,8 @@ def test_no_decay_is_a_regular_expression(load) -> None:
         ),
         (
             ["DATA.MAX_CAPTION_LENGTH", "12"],
-            "'MODEL.DECODER.MAX_DECODING_STEPS' is 30 by default, 'DATA.MAX_CAPTION_LENGTH' is 12 "
-            "on the command line; expected no more decoding steps than tokens in a caption",
+            "'MODEL.DECODER.MAX_DECODING_STEPS' is 30 by default and 'DATA.MAX_CAPTION_LENGTH' is "
+            "12 on the command line; expected no more decoding steps than tokens in a caption",
         ),
     ],
 )
@@ -380,7 +381,7 @@ MULTILABEL = ("MODEL.NAME", "multilabel_classification", "MODEL.TEXTUAL.NAME", "
     [
         (
             (*MULTISTEP, "OPTIM.LR_STEPS", "[5, 9999, 20000]"),
-            "'OPTIM.LR_STEPS' is [5, 9999, 20000] on the command line, 'OPTIM.WARMUP_STEPS' is "
+            "'OPTIM.LR_STEPS' is [5, 9999, 20000] on the command line and 'OPTIM.WARMUP_STEPS' is "
             "10000 by default; expected no step before the end of the warm-up; remove 5, 9999 "
             "from LR_STEPS, or set WARMUP_STEPS to at most 5",
             [("OPTIM.LR_STEPS", "[20000]"), ("OPTIM.WARMUP_STEPS", "5")],
@@ -414,7 +415,7 @@ MULTILABEL = ("MODEL.NAME", "multilabel_classification", "MODEL.TEXTUAL.NAME", "
         ),
         (
             ("MODEL.VISUAL.NAME", "torchvision::vit_h_14", "DATA.IMAGE_CROP_SIZE", "225"),
-            "'DATA.IMAGE_CROP_SIZE' is 225 on the command line, 'MODEL.VISUAL.NAME' is "
+            "'DATA.IMAGE_CROP_SIZE' is 225 on the command line and 'MODEL.VISUAL.NAME' is "
             "'torchvision::vit_h_14' on the command line; expected a crop size that is divisible "
             "by the patch size of the network, 14 pixels; set IMAGE_CROP_SIZE to 238",
             [("DATA.IMAGE_CROP_SIZE", "238")],

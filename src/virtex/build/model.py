@@ -127,8 +127,8 @@ def _pretrained_file(visual: Visual) -> Path:
         return fetch_weights(visual.network)
     if not visual.pretrained.is_file():
         raise UserError(
-            f"MODEL.VISUAL.PRETRAINED: no file at {visual.pretrained}; name a file of weights, or "
-            "set it to true (torchvision's weights) or false"
+            f"MODEL.VISUAL.PRETRAINED: no file at {visual.pretrained}; give the path of a file of "
+            "weights, true for the weights of torchvision, or false"
         )
     return visual.pretrained
 

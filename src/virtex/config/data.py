@@ -181,7 +181,7 @@ class Data(Section):
         if self.subset_manifest is not None and self.use_percentage != 100:
             yield (
                 ("DATA.SUBSET_MANIFEST", "DATA.USE_PERCENTAGE"),
-                "expected one of them: the manifest already lists the images that are used; set "
+                "expected only one of them, as the manifest already lists the images to use; set "
                 "SUBSET_MANIFEST to null, or USE_PERCENTAGE to 100",
             )
         if self.transforms_train[-1] != self.transforms_val[-1]:

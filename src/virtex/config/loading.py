@@ -168,7 +168,7 @@ def _override_layers(overrides: Sequence[str]) -> Iterator[_Layer]:
         except yaml12.YamlError as problem:
             raise UserError(
                 f"{key!r} is {text!r} on the command line, which is not valid YAML: "
-                f"{problem.reason}; put text into two pairs of quotes: \"'…'\""
+                f"{problem.reason}; text with special characters needs two pairs of quotes: \"'…'\""
             ) from None
         *sections, last = key.split(".")
         values = {last: value}

@@ -65,7 +65,8 @@ class Messages:
     def of_conflict(self, conflict: Conflict) -> str:
         """A line for keys that do not fit each other."""
         keys, reason = conflict
-        return f"{', '.join(self._fact(tuple(key.split('.'))) for key in keys)}; {reason}"
+        *facts, last = (self._fact(tuple(key.split("."))) for key in keys)
+        return f"{', '.join(facts)} and {last}; {reason}" if facts else f"{last}; {reason}"
 
     def _problem(self, detail: ErrorDetails) -> tuple[str, str]:
         """The fact that is wrong, and what was expected or the remedy."""
