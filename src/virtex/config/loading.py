@@ -15,7 +15,7 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 
 from virtex.config import yaml12
-from virtex.config.messages import BASE_KEY, Messages, joined, schema_fields
+from virtex.config.messages import BASE_KEY, Layer, Messages, joined
 from virtex.config.section import Conflict
 from virtex.errors import UserError
 from virtex.files import read_at_most
@@ -24,9 +24,6 @@ Schema = TypeVar("Schema", bound=BaseModel)
 
 _MOST_BYTES = 1 << 20  # of a file
 _MOST_BASES = 30
-
-_Layer = tuple[str, dict[str, object]]
-"""An origin, such as "in a.yaml", and its settings, which override those of earlier layers."""
 
 
 def load(
@@ -38,15 +35,15 @@ def load(
 ) -> Schema:
     """Load a YAML file with the files that it extends, overridden by KEY VALUE pairs.
 
-    Mappings are merged key by key; any other value replaces the one below. The values of overrides
-    are read as YAML (`1e-3` is a number, `[1, 2]` a list). `check` finds conflicts that the schema
-    does not know; they are reported together with the schema's own. Raises `UserError`.
+    The values of overrides are read as YAML (`1e-3` is a number, `[1, 2]` a list). `check` finds
+    conflicts that the schema does not know; they are reported together with the schema's own.
+    Raises `UserError`.
     """
-    values: dict[str, object] = {}
-    origins: dict[tuple[str, ...], str] = {}
-    for origin, layer in [*_file_layers(path, ()), *_override_layers(overrides)]:
-        _merge(values, layer, (), origin, origins)
-    messages = Messages(values, origins, schema_fields(schema), _name(path))
+    layers = [*_file_layers(path, ()), *_override_layers(overrides)]
+    values: object = {}
+    for _, layer in layers:
+        values = _merged(values, layer)
+    messages = Messages(schema, layers, values, _name(path))
     conflicts: list[Conflict] = []
     lines: list[str] = []
     try:
@@ -90,27 +87,16 @@ def _leaves(values: dict[str, object], prefix: str) -> Iterator[tuple[str, objec
             yield prefix + key, value
 
 
-def _merge(
-    below: dict[str, object],
-    above: dict[str, object],
-    at: tuple[str, ...],
-    origin: str,
-    origins: dict[tuple[str, ...], str],
-) -> None:
-    """Merge `above` into `below` and record the origin of each key; mutates both mappings."""
-    for key, value in above.items():
-        path = (*at, key)
-        origins[path] = origin
-        if not isinstance(value, dict):
-            below[key] = value
-            continue
-        section = below.get(key)
-        if not isinstance(section, dict):
-            below[key] = section = {}
-        _merge(section, value, path, origin, origins)
+def _merged(below: object, above: object) -> object:
+    """`above` over `below`: mappings are merged key by key, anything else is replaced."""
+    if not isinstance(above, dict):
+        return above
+    if not isinstance(below, dict):
+        below = {}
+    return below | {key: _merged(below.get(key), value) for key, value in above.items()}
 
 
-def _file_layers(path: Path, above: tuple[Path, ...]) -> Iterator[_Layer]:
+def _file_layers(path: Path, above: tuple[Path, ...]) -> Iterator[Layer]:
     """The layers of a file, the deepest base first; `above` are the files that extend it."""
     chain = (*above, path)
     if os.path.realpath(path) in map(os.path.realpath, above):
@@ -151,7 +137,7 @@ def _read(path: Path, above: tuple[Path, ...]) -> dict[str, object]:
     return value
 
 
-def _override_layers(overrides: Sequence[str]) -> Iterator[_Layer]:
+def _override_layers(overrides: Sequence[str]) -> Iterator[Layer]:
     if len(overrides) % 2:
         raise UserError(
             f"expected KEY VALUE pairs on the command line, but {overrides[-1]!r} has no value in: "

@@ -7,8 +7,9 @@ pydantic's words. A `ValueError` of a schema's own validator tells what was expe
 import difflib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import get_args
 
 from pydantic import BaseModel, ValidationError
@@ -37,18 +38,26 @@ _SHOWN = 100  # characters of a value in a message
 _MOST_LINES = 50
 
 
+Layer = tuple[str, dict[str, object]]
+"""An origin, such as "in a.yaml", and its settings, which override those of earlier layers."""
+
+
 @dataclass(frozen=True)
 class Messages:
-    """The wording of problems of merged settings.
+    """The wording of problems in `values`, which the `layers` were merged into.
 
-    `origins` has the origin of every key that is set, such as "in a.yaml"; `file` is the file that
-    lacks a missing key.
+    `file` is the file that lacks a missing key.
     """
 
-    values: Mapping[str, object]
-    origins: Mapping[tuple[str, ...], str]
-    fields: Mapping[Path, FieldInfo]
+    schema: type[BaseModel]
+    layers: Sequence[Layer]
+    values: object
     file: str
+
+    @cached_property
+    def fields(self) -> dict[Path, FieldInfo]:
+        """All keys with their fields; sections are among them, as is `_BASE_`."""
+        return {(BASE_KEY,): FieldInfo(), **dict(_fields(self.schema, ()))}
 
     def of_errors(self, error: ValidationError) -> list[str]:
         """A line for each value that does not fit the schema."""
@@ -70,7 +79,7 @@ class Messages:
 
     def _problem(self, detail: ErrorDetails) -> tuple[str, str]:
         """The fact that is wrong, and what was expected or the remedy."""
-        path, value = self._existing(detail["loc"])
+        path, value = _existing(self.values, detail["loc"])
         match detail["type"]:
             case "extra_forbidden":
                 return self._unknown(path, value)
@@ -84,31 +93,20 @@ class Messages:
             expected += " or null"
         return self._fact(path), expected + _hint(detail["type"], value)
 
-    def _existing(self, location: Path) -> tuple[Path, object]:
-        """The part of a validator's location that is in the values, and its value.
-
-        The rest names the type that was tried, or an item that is missing.
-        """
-        path: Path = ()
-        value: object = self.values
-        for part in location:
-            try:
-                value = value[part]  # type: ignore[index]
-            except (KeyError, IndexError, TypeError):
-                break
-            path = (*path, part)
-        return path, value
-
     def _fact(self, path: Path) -> str:
-        # The origin of a list's item is the list's.
-        origin = self.origins.get(tuple(part for part in path if isinstance(part, str)))
-        if origin is None:
+        existing, value = _existing(self.values, path)
+        if existing != path:
             return f"{_dotted(path)!r} is {_shown(self.fields[path].default)} by default"
-        return f"{_dotted(path)!r} is {_shown(self._existing(path)[1])} {origin}"
+        return f"{_dotted(path)!r} is {_shown(value)} {self._origin(path)}"
+
+    def _origin(self, path: Path) -> str:
+        """The origin of the last layer that sets a path of the values."""
+        return next(
+            origin for origin, values in reversed(self.layers) if _existing(values, path)[0] == path
+        )
 
     def _unknown(self, path: Path, value: object) -> tuple[str, str]:
-        origin = self.origins[path]  # type: ignore[index]
-        section = path[:-1]
+        origin, section = self._origin(path), path[:-1]
         while isinstance(value, dict) and len(value) == 1:
             [(key, value)] = value.items()
             path = (*path, key)
@@ -143,9 +141,17 @@ def joined(lines: Sequence[str]) -> str:
     return "\n  ".join([f"{len(lines)} problems:", *lines[:_MOST_LINES], *rest])
 
 
-def schema_fields(schema: type[BaseModel]) -> dict[Path, FieldInfo]:
-    """All keys of a schema with their fields; sections are among them, as is `_BASE_`."""
-    return {(BASE_KEY,): FieldInfo(), **dict(_fields(schema, ()))}
+def _existing(values: object, location: Path) -> tuple[Path, object]:
+    """The part of a validator's location that is in the values, and its value.
+
+    The rest names the type that was tried, or an item that is missing.
+    """
+    for length, part in enumerate(location):
+        try:
+            values = values[part]  # type: ignore[index]
+        except (KeyError, IndexError, TypeError):
+            return location[:length], values
+    return location, values
 
 
 def _fields(schema: type[BaseModel], section: Path) -> Iterator[tuple[Path, FieldInfo]]:
