@@ -72,7 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
     tokenizer = Tokenizer.from_bytes(train(described, arguments.vocab_size))
     write_whole(output, tokenizer.model_bytes)
     print(
-        f"captions         {len(described):,} ({len(captions) - len(described):,} blank left out)"
+        f"captions         {len(described):,} ({len(captions) - len(described):,} blank ones skipped)"
     )
     _describe(tokenizer, described)
     print(f"written          {output} in {time.monotonic() - start:.1f} s")
