@@ -1,4 +1,4 @@
-"""The model and all that belongs to it, from the configuration, which is first checked for it."""
+"""The configuration of a run, checked against its task, and the model that is built from it."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -106,17 +106,13 @@ def build_backbone(config: Config, *, weights_follow: bool = False) -> Backbone:
 
 
 def check_backbone(config: Config, *, weights_follow: bool = False) -> None:
-    """Raise `UserError` if the backbone cannot be built, without building it.
+    """Raise `UserError` if the backbone cannot be built, without memory for it.
 
     Torchvision's weights are downloaded here, once, before processes are started.
     """
-    visual = config.model.visual
     with SizesAlone():  # without memory or random numbers
-        network(
-            visual.network,
-            feature_size=visual.feature_size,
-            image_size=config.data.image_crop_size,
-        )
+        build_backbone(config, weights_follow=True)
+    visual = config.model.visual
     if visual.pretrained is not False and not weights_follow:
         _pretrained_file(visual)
 
@@ -178,7 +174,7 @@ def task_settings(config: Config) -> TaskSettings:
         masking=Masking(**data.masked_lm.model_dump()),
         decoder=decoder,
         initial_std=textual.initial_std,
-        strategy=decoding_strategy(config),
+        strategy=_strategy(config),
         max_tokens=config.model.decoder.max_decoding_steps - 1,
     )
 
@@ -214,7 +210,7 @@ def build_captioner(
     )
 
 
-def decoding_strategy(config: Config) -> Strategy:
+def _strategy(config: Config) -> Strategy:
     """The strategy of decoding; sampling draws one caption per image, with the run's seed."""
     decoder = config.model.decoder
     match decoder.name:
