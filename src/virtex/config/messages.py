@@ -175,7 +175,7 @@ def _expected(detail: ErrorDetails) -> str:
 
 
 def _hint(error: str, value: object) -> str:
-    """What the user probably meant, in brackets; often nothing."""
+    """A guess at what the user meant, in parentheses; empty if there is none."""
     match error, value:
         case "int_type", float() if value.is_integer():
             return f" (write {int(value)})"
