@@ -1,6 +1,6 @@
-"""The command `virtex`: a table of sub-commands, each in its own module of `virtex.commands`.
+"""The command `virtex`, with a module of `virtex.commands` for each sub-command.
 
-Only the module of the requested sub-command is imported, so that `--help` is fast.
+Only the module of the sub-command in use is imported, so that `--help` is quick.
 """
 
 import argparse
@@ -43,10 +43,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one sub-command; returns the exit status.
+    """Run one sub-command and return the exit status.
 
-    0 is success, 1 a failed run, 2 wrong input, 75 a run that was asked to stop and saved, 130 an
-    interrupt.
+    0 is success, 1 a failed run, 2 wrong input, 75 a run that was stopped by a signal and saved,
+    130 an interrupt.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments:
@@ -73,18 +73,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         if error.errno != errno.ENOSPC or error.filename is not None:
             raise
         _discard_output()
-        message = "cannot write the output: No space left on device"
-        print(f"virtex {known.command}: error: {message}", file=sys.stderr)
+        print(f"virtex {known.command}: error: the disk of the output is full", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
     finally:
-        # Functions that were registered last are called first: nothing is left to be interrupted.
+        # Registered last, so called first: an interrupt while Python exits has no effect.
         atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
     return status
 
 
 def _discard_output() -> None:
-    """Redirect the output to the null device, as Python reports a buffer that it cannot write."""
+    """Redirect standard output to nowhere, so that Python can flush the rest of it at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

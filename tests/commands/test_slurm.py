@@ -94,8 +94,8 @@ def test_the_pickle_holds_nothing_that_must_be_built(slurm):
     [
         ((), ("--config", "b.yaml"), "b.yaml"),
         ((), (*RUN, "--config-override", "OPTIM.LRR", "1"), "did you mean 'OPTIM.LR'"),
-        (("--gpus-per-node", "3"), RUN, "64 over all processes, which does not divide by 3"),
-        (("--nodes", "2", "--tasks-per-node", "3"), RUN, "does not divide by 6 processes"),
+        (("--gpus-per-node", "3"), RUN, "64 over all processes, which is not divisible by 3"),
+        (("--nodes", "2", "--tasks-per-node", "3"), RUN, "is not divisible by 6 processes"),
         ((), (*RUN, "--num-machines", "2"), "--num-machines after -- is not allowed, as"),
         ((), (*RUN, "--num-gpus-per-machine", "2"), "--num-gpus-per-machine after --"),
         ((), (*RUN, "--resume-from", "latest"), "there is no run in runs/a"),

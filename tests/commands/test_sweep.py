@@ -117,7 +117,7 @@ def test_a_file_in_place_of_the_directory_is_refused(sweep, capsys):
         (
             # The first of the runs would be accepted.
             [*grid("100 50"), "--config-override", "DATA.SUBSET_MANIFEST", "subset.json"],
-            "'DATA.USE_PERCENTAGE' is 50 on the command line; expected one of them",
+            "'DATA.USE_PERCENTAGE' is 50 on the command line; expected only one of them",
         ),
         (
             [*grid(), "--", "--serialization-dir", "x"],

@@ -171,11 +171,11 @@ def checked_options(arguments: argparse.Namespace, *, processes: int) -> "Pretra
 
     Raises `UserError` for mistakes that can be seen before any process is started.
     """
-    from virtex.config import loading as settings
-    from virtex.config.schema import Config, check_processes
+    from virtex.build.model import load_config
+    from virtex.config.schema import check_processes
     from virtex.distributed.environment import read_environment
 
-    config = settings.load(Config, arguments.config, arguments.config_override)
+    config = load_config(arguments.config, arguments.config_override)
     process = read_environment()
     if process.size > 1 or process.agent:
         processes = process.size

@@ -49,9 +49,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the steps that are not done yet, and the last one, which prints the results, always."""
-    from virtex.config import loading as settings
-    from virtex.config.schema import Config
+    """Run the steps that are not done yet; the last one prints the table."""
+    from virtex.build.model import load_config
 
     if not arguments.config.is_file():
         raise UserError(
@@ -64,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
         *("DATA.TOKENIZER_MODEL", str(directory / "vocabulary.model")),
         *arguments.config_override,
     ]
-    config = settings.load(Config, arguments.config, overrides)
+    config = load_config(arguments.config, overrides)
     start = time.monotonic()
     steps = _steps(directory, config, arguments, overrides)
     _check_same(directory, steps)

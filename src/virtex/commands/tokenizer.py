@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Train, write and describe the vocabulary; raises `UserError`."""
-    # Here, so that `--help` answers at once.
+    # Imported here, so that `--help` answers at once.
     from virtex.data.sources.caption_texts import read_captions
     from virtex.files import write_whole
     from virtex.text.tokenizer import Tokenizer, train
@@ -75,9 +75,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise UserError(f"no captions in {', '.join(map(str, arguments.files))}")
     tokenizer = Tokenizer.from_bytes(train(described, arguments.vocab_size))
     write_whole(output, tokenizer.model_bytes)
-    print(
-        f"captions         {len(described):,} ({len(captions) - len(described):,} blank left out)"
-    )
+    blank = len(captions) - len(described)
+    print(f"captions         {len(described):,} ({blank:,} blank ones skipped)")
     _describe(tokenizer, described)
     print(f"written          {output} in {time.monotonic() - start:.1f} s")
     return 0

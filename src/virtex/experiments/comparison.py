@@ -15,7 +15,7 @@ from pathlib import Path
 
 from virtex.checkpoints.run_directory import CONFIG
 from virtex.config import loading as settings
-from virtex.config.schema import EARLIER_RUN, Config
+from virtex.config.schema import Config
 from virtex.data import subset
 from virtex.errors import UserError
 from virtex.training.scalars import SCALARS, is_number, last_scalars
@@ -90,7 +90,7 @@ def read_run(directory: Path) -> RunSummary:
     """Read a run's directory; raises UserError for any other directory."""
     if not (directory / CONFIG).is_file():
         raise UserError(f"{directory} is not a run of `virtex pretrain`: {_why_not(directory)}")
-    flat = settings.flat(settings.load(Config, directory / CONFIG, context=EARLIER_RUN))
+    flat = settings.flat(settings.load(Config, directory / CONFIG))
     if flat[_MANIFEST] is not None:
         # Each seed may have its own file; only the size is the same.
         path = directory / subset.SUBSET

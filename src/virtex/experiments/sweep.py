@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from virtex.build.model import load_config
 from virtex.checkpoints.file import checkpoint_path
 from virtex.checkpoints.run_directory import LATEST, holds_run
 from virtex.config import loading as settings
-from virtex.config.schema import EARLIER_RUN, Config
+from virtex.config.schema import Config
 from virtex.errors import UserError
 from virtex.files import write_whole
 
@@ -66,7 +67,7 @@ def plan(
     configs, runs = [], []
     for seed in seeds:
         for percentage in percentages:
-            own = settings.load(Config, config, [*overrides, *_varied(percentage, seed)])
+            own = load_config(config, [*overrides, *_varied(percentage, seed)])
             run = directory / f"percentage_{percentage_text(percentage)}_seed_{seed}"
             last = checkpoint_path(run, own.optim.num_iterations)
             configs.append(own)
@@ -90,7 +91,7 @@ def reserve(directory: Path, config: Config) -> None:
     if not path.exists():
         write_whole(path, settings.dump(config).encode())
         return
-    before = settings.flat(settings.load(Config, path, context=EARLIER_RUN))
+    before = settings.flat(settings.load(Config, path))
     now = settings.flat(config)
     changes = [
         f"{key} was {before[key]!r}, is {now[key]!r}"

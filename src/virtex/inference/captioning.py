@@ -18,6 +18,7 @@ from virtex.data.images import BadImage
 from virtex.data.sources.find_images import path_of
 from virtex.decoding.captioner import BeamSearch, Caption, Captioner, NucleusSampling, Strategy
 from virtex.errors import RunError, UserError
+from virtex.files import writing
 from virtex.inference.pretrained import Pretrained
 from virtex.inference.results import Captioned, Format, Result, printable, result_writer
 
@@ -187,11 +188,9 @@ def _opened(output: Path | None) -> Iterator[TextIO]:
     if output is None:
         yield sys.stdout
         return
-    try:
+    with writing(output):
         output.parent.mkdir(parents=True, exist_ok=True)
         stream = output.open("a", encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"cannot write {output}: {error.strerror}") from error
     try:
         with stream:
             yield stream

@@ -14,12 +14,14 @@ from virtex.build.data import transform_steps
 from virtex.build.model import (
     build_captioner,
     build_objective,
+    check_settings,
     check_vocabulary,
     published_vocabulary,
 )
 from virtex.checkpoints.state import Checkpoint, load_weights, read
 from virtex.config import loading as settings
-from virtex.config.schema import EARLIER_RUN, Config
+from virtex.config.schema import Config
+from virtex.config.section import conflict_text
 from virtex.data.images import (
     DEFAULT_LIMITS,
     ImageLimits,
@@ -215,16 +217,18 @@ def load(
 
 
 def _config(checkpoint: Checkpoint, given: str | Path | Config | None) -> Config:
-    if isinstance(given, Config):
-        return given
-    if given is not None:
-        return settings.load(Config, Path(given), context=EARLIER_RUN)
-    if not checkpoint.is_own:
+    if given is not None and not isinstance(given, Config):
+        return settings.load(Config, Path(given), check=check_settings)
+    if given is None and not checkpoint.is_own:
         raise UserError(
             f"{checkpoint.source} holds weights but no configuration; give the YAML file of their "
             "run too (--config FILE on the command line, config= in Python)"
         )
-    return checkpoint.config
+    config = checkpoint.config if given is None else given
+    conflicts = conflict_text(check_settings(config))
+    if conflicts:
+        raise UserError(conflicts)
+    return config
 
 
 def _vocabulary(
