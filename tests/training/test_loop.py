@@ -278,7 +278,7 @@ def test_diagnosis_names_losses_rates_parameters_and_images():
     assert "visual_decayed 0.05" in message
     assert "visual.cnn.conv1.weight" in message
     assert "all weights are finite" in message
-    assert "[100, 101, 102]" in message
+    assert "images of the last batch: 100, 101, 102\n" in message
     assert "OPTIM.LR" in message
 
 

@@ -9,7 +9,9 @@ from typing import Any, Literal, Protocol, assert_never
 import torch
 
 from virtex.build.model import check_vocabulary, task_settings
-from virtex.config.schema import Config, Data, TransformSpec
+from virtex.config.data import Data
+from virtex.config.schema import Config
+from virtex.config.specs import TransformSpec
 from virtex.data import loader, transforms
 from virtex.data.contents import Contents, WholeSplit, contents
 from virtex.data.dataset import VALIDATION_EPOCH, ExampleDataset, Key

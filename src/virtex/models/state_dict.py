@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from virtex.errors import first_few
+
 _HEADS = ("textual", "backward_textual")
 _PROJECTION = "visual_projection."
 _ENCODER = re.compile(r"^((?:backward_)?textual\.)(?:transformer\.)?encoder\.(?=layers\.|norm\.)")
@@ -37,7 +39,7 @@ def state_dict_mismatches(own: Mapping[str, Tensor], weights: Mapping[str, Any])
         "size mismatch": sizes,
     }
     return [
-        f"  {kind} ({len(names)}): {', '.join(sorted(names)[:5])}"
+        f"  {kind} ({len(names)}): {first_few(sorted(names))}"
         for kind, names in mismatches.items()
         if names
     ]

@@ -166,12 +166,14 @@ AnyVocabulary = TypeVar("AnyVocabulary", Tokenizer, Categories)
 class Task(Generic[AnyObjective, AnyVocabulary]):
     """A pretraining task.
 
-    `labels` is what a record must hold. `encoder` gives the encoder of
+    `labels` is what a record must hold. `head` is what predicts from the features: a transformer
+    of the architecture `MODEL.TEXTUAL.NAME`, or a linear layer. `encoder` gives the encoder of
     training examples or, with False, of validation examples. `captioning_head` gives the head that
     can caption an image token by token; it is None for a task that trains no such head.
     """
 
     labels: Literal["captions", "categories"]
+    head: Literal["decoder", "linear"]
     encoder: Callable[[AnyVocabulary, TaskSettings, bool], Encoder]
     objective: Callable[[Backbone, TaskSettings], AnyObjective]
     sample_predictor: Callable[[AnyObjective, AnyVocabulary, TaskSettings], SamplePredictor]

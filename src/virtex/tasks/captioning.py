@@ -161,6 +161,7 @@ def _forward_only(visual: Backbone, settings: TaskSettings) -> Captioning:
 
 BICAPTIONING = Task(
     labels="captions",
+    head="decoder",
     encoder=_encoder,
     objective=_both_directions,
     sample_predictor=lambda objective, tokenizer, settings: caption_predictor(

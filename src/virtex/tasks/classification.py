@@ -155,6 +155,7 @@ def _category_predictor(
 
 TOKEN_CLASSIFICATION = Task(
     labels="captions",
+    head="linear",
     encoder=_token_encoder,
     objective=lambda visual, settings: _objective(visual, settings, settings.special_ids),
     sample_predictor=lambda objective, tokenizer, _: LabelPredictor(objective, tokenizer.token),
@@ -162,6 +163,7 @@ TOKEN_CLASSIFICATION = Task(
 )
 MULTILABEL_CLASSIFICATION = Task(
     labels="categories",
+    head="linear",
     encoder=lambda *_: CategoryEncoder(),
     objective=lambda visual, settings: _objective(visual, settings, (BACKGROUND,)),
     sample_predictor=_category_predictor,

@@ -156,6 +156,7 @@ def _objective(visual: Backbone, settings: TaskSettings) -> MaskedLanguageModel:
 
 MASKED_LM = Task(
     labels="captions",
+    head="decoder",
     encoder=_encoder,
     objective=_objective,
     sample_predictor=lambda objective, tokenizer, _: MaskedCaptionPredictor(objective, tokenizer),

@@ -113,6 +113,7 @@ def _objective(visual: Backbone, settings: TaskSettings) -> ParallelCaptioning:
 
 PARALLEL_CAPTIONING = Task(
     labels="captions",
+    head="decoder",
     encoder=_encoder,
     objective=_objective,
     sample_predictor=lambda objective, tokenizer, settings: caption_predictor(

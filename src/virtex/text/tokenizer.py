@@ -15,7 +15,7 @@ import numpy.typing as npt
 import sentencepiece
 
 from virtex.errors import UserError
-from virtex.files import check_local
+from virtex.files import read_at_most
 from virtex.text.normalize import normalize_caption
 
 CONTROL_SYMBOLS = ("[SOS]", "[EOS]", "[MASK]")
@@ -98,15 +98,13 @@ class Tokenizer:
     @classmethod
     def from_file(cls, path: Path) -> "Tokenizer":
         """The tokenizer of a `.model` file; raises UserError if it is not one."""
-        check_local(path)
-        try:
-            with path.open("rb") as file:
-                return cls(file.read(_MOST_BYTES + 1), str(path))
-        except OSError as error:
-            raise UserError(
-                f"cannot read the vocabulary {path}: {error.strerror}; "
-                "create one with `virtex tokenizer`"
-            ) from error
+        content = read_at_most(
+            path,
+            _MOST_BYTES,
+            name=f"the vocabulary {path}",
+            remedy="create one with `virtex tokenizer`",
+        )
+        return cls(content, str(path))
 
     @classmethod
     def from_bytes(cls, model_bytes: bytes) -> "Tokenizer":

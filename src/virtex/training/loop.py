@@ -246,7 +246,7 @@ def _diagnosis(objective: Objective, step: Step, batch: Batch, nonfinite: int) -
         f"  learning rates: {rates}\n"
         f"  {where}\n"
         f"  {weights}; these steps were not applied, and nothing was saved since\n"
-        f"  images of the last batch: {batch['image_id'].tolist()[:8]} …\n"
+        f"  images of the last batch: {first_few(batch['image_id'].tolist(), 8)}\n"
         "Try a lower OPTIM.CNN_LR and OPTIM.LR, a longer OPTIM.WARMUP_STEPS, or AMP false, and "
         "continue with --resume-from latest."
     )
