@@ -88,7 +88,7 @@ def test_no_labels_at_all_is_a_loss_of_zero_with_zero_gradients(labels):
 def encode(encoder, **record):
     image = Augmented(np.zeros((4, 4, 3), np.uint8), mirrored=record.pop("mirrored", False))
     record = Record(7, Path("unread.jpg"), **record)
-    return encoder.encode(record, image, np.random.default_rng(0)) | {"dropout_key": 0}
+    return encoder.encode(record, image, np.random.default_rng(0))
 
 
 def test_a_captions_tokens_are_its_labels():

@@ -31,7 +31,8 @@ def encoded(caption, seed=0, **options):
     image = Augmented(np.zeros((4, 4, 3), np.uint8))
     encoder = MaskedCaptionEncoder(CAPTIONS, **options)
     example = encoder.encode(record, image, np.random.default_rng(seed))
-    return example["caption_tokens"].tolist(), example["masked_labels"].tolist()
+    (tokens,), (labels,) = example["caption_tokens"], example["masked_labels"]
+    return tokens.tolist(), labels.tolist()
 
 
 @given(
@@ -119,8 +120,10 @@ def test_words_behind_count_too():
     last = int(batch["caption_lengths"][0]) - 2
     changed["caption_tokens"][0, last] = 4 + (batch["caption_tokens"][0, last] - 3) % 6
     first = slice(0, 2)
-    assert not torch.allclose(model.logits(changed)[0, first], model.logits(batch)[0, first])
-    assert torch.equal(model.logits(changed)[1], model.logits(batch)[1])
+    grid = model.visual(batch["image"])
+    before, after = model.logits(grid, batch), model.logits(grid, changed)
+    assert not torch.allclose(after[0, first], before[0, first])
+    assert torch.equal(after[1], before[1])
 
 
 @settings(deadline=None, max_examples=10)
@@ -151,7 +154,8 @@ def test_descriptions_fill_the_chosen_places_in():
     labels[0, place], tokens[0, place] = tokens[0, place].clone(), 3
     model = model_of().train()
 
-    def logits(batch):
+    def logits(grid, batch):
+        assert len(grid) == len(batch["image"])
         assert not model.training
         return torch.nn.functional.one_hot(
             torch.full_like(batch["caption_tokens"], TOKENIZER.encode("dog")[0]), 45
@@ -159,7 +163,8 @@ def test_descriptions_fill_the_chosen_places_in():
 
     model.logits = logits
     describe = MaskedCaptionPredictor(model, TOKENIZER)
-    [said] = describe({"caption_tokens": tokens, "masked_labels": labels})
+    image = small.batch(1)["image"]
+    [said] = describe({"image": image, "caption_tokens": tokens, "masked_labels": labels})
     guess = TOKENIZER.decode([*TOKENIZER.encode("dog")[:1]])
     assert said.target == "a cat"
     assert guess in said.prediction

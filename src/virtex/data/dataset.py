@@ -1,4 +1,4 @@
-"""Examples: a record, read, augmented and encoded by its task, as a function of a key."""
+"""Examples: records that are read, augmented and encoded for a task, as a function of a key."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -14,13 +14,13 @@ from virtex.errors import UserError
 Example = dict[str, object]
 Encode = Callable[[Record, Augmented, np.random.Generator], Example]
 
-# An epoch that training does not reach: validation draws are its own and the same each time.
+# Training does not reach this epoch, so validation has draws of its own, the same each time.
 VALIDATION_EPOCH = 2**32 - 1
 _MOST_BAD_IN_A_ROW = 100
 
 
 class Key(NamedTuple):
-    """Which example: a `position` (0 … N-1) in the records, as augmented in `epoch`."""
+    """The example of the record at `position` (0 … N-1), as augmented in `epoch`."""
 
     epoch: int
     position: int
@@ -29,10 +29,10 @@ class Key(NamedTuple):
 class ExampleDataset:
     """Records turned into examples; everything random is drawn from (`seed`, epoch, index).
 
-    With `on_bad_image` "error" a file that gives no image raises BadImage. With "skip", training
-    takes the next readable record in its place, because the processes of a job need batches of
-    one size; validation leaves it out, so that nothing counts twice. No file is skipped in silence:
-    `examples` hands back each one's error.
+    With `on_bad_image` "error" a bad image file raises BadImage. With "skip", training takes the
+    next readable record in its place, because the processes of a job need batches of one size;
+    validation leaves it out, so that nothing counts twice. `examples` returns the error of every
+    skipped file.
     """
 
     def __init__(
@@ -56,20 +56,20 @@ class ExampleDataset:
 
     @property
     def shard_sizes(self) -> npt.NDArray[np.int64]:
-        """How many examples lie together in each shard, in order, (S,)."""
+        """The number of examples in each shard, in order, (S,)."""
         return self._records.shard_sizes
 
     @property
     def fingerprint(self) -> str:
-        """A digest of the records, the same wherever they are the same."""
+        """A digest of the records, equal for equal records."""
         return self._records.fingerprint
 
     def __getitem__(self, key: tuple[int, int]) -> Example:
-        """The example of one key (epoch, index); raises BadImage with either `on_bad_image`."""
+        """The example of a key (epoch, position); raises BadImage with either `on_bad_image`."""
         return self._example(Key(*key), self._records[key[1]])
 
     def examples(self, keys: Sequence[Key]) -> tuple[list[Example], list[BadImage]]:
-        """The examples of a batch, and the errors of the files that were passed over for them.
+        """The examples of a batch, and the errors of the files that were skipped.
 
         Raises BadImage under "error", and UserError when a hundred files in a row are bad.
         """
@@ -103,6 +103,4 @@ class ExampleDataset:
         augmented = Augmented(read_image(record.picture, self._limits))
         for transform in self._transforms:
             augmented = transform(augmented, rng)
-        example = self._encode(record, augmented, rng)
-        # Last, so that it moves no other draw.
-        return example | {"dropout_key": int(rng.integers(2**63))}
+        return self._encode(record, augmented, rng)

@@ -19,18 +19,20 @@ from virtex.models.decoder import TransformerDecoder, causal_mask, decoder_pair
 from virtex.models.dropout import draw_dropout
 from virtex.tasks.base import (
     Batch,
-    Loss,
     Objective,
     Sample,
     Task,
     TaskSettings,
+    repeat_for_captions,
     token_cross_entropy,
 )
 from virtex.tasks.caption_tokens import (
     CaptionTokens,
+    caption_batch,
     caption_tokens,
-    image_batch,
+    dropout_keys,
     image_example,
+    of_captions,
     padded,
 )
 from virtex.text.tokenizer import Tokenizer
@@ -40,7 +42,7 @@ BOTH_DIRECTIONS = ("captioning_forward", "captioning_backward")
 
 @dataclass(frozen=True)
 class CaptionEncoder:
-    """A caption of the image in both directions."""
+    """Captions of the image in both directions."""
 
     captions: CaptionTokens
     padding_index: int = 0
@@ -48,23 +50,18 @@ class CaptionEncoder:
     def encode(
         self, record: Record, augmented: Augmented, rng: np.random.Generator
     ) -> dict[str, object]:
-        """`image` (H, W, 3) uint8, `image_id`, `caption_tokens` (T,) int64."""
-        tokens = self.captions.draw(record, augmented, rng)
-        return image_example(record, augmented) | {"caption_tokens": torch.tensor(tokens)}
+        """`image` (H, W, 3) uint8, `image_id`; a list of `caption_tokens`, each (t,) int64."""
+        captions = self.captions.draw(record, augmented, rng)
+        return image_example(record, augmented) | {
+            "caption_tokens": [torch.tensor(tokens) for tokens in captions],
+            "dropout_key": dropout_keys(len(captions), rng),
+        }
 
     def collate(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-        """A `Batch` with the captions and their lengths.
-
-        `caption_tokens` and `reversed_tokens` are (B, T) int64, padded on the right to the longest;
-        `caption_lengths` is (B,) int64.
-        """
-        captions = [example["caption_tokens"] for example in examples]
-        reverse = [caption.flip(0) for caption in captions]
-        return image_batch(examples) | {
-            "caption_tokens": padded(captions, self.padding_index),
-            "reversed_tokens": padded(reverse, self.padding_index),
-            "caption_lengths": torch.tensor([len(caption) for caption in captions]),
-        }
+        """As `caption_batch`, with `reversed_tokens` (N, T) int64, padded on the right as well."""
+        reverse = [caption.flip(0) for caption in of_captions(examples, "caption_tokens")]
+        reversed_tokens = padded(reverse, self.padding_index)
+        return caption_batch(examples, self.padding_index) | {"reversed_tokens": reversed_tokens}
 
 
 class Captioning(Objective):
@@ -85,7 +82,7 @@ class Captioning(Objective):
         forward_only = backward_textual is None
         self.loss_names = ("captioning_forward",) if forward_only else BOTH_DIRECTIONS
 
-    def num_targets(self, batch: Batch) -> dict[str, Tensor]:
+    def main_targets(self, batch: Batch) -> dict[str, Tensor]:
         """The tokens to predict, all but the first of each row."""
         padding = self.textual.embedding.padding_index
         names = ("caption_tokens", "reversed_tokens")
@@ -94,34 +91,36 @@ class Captioning(Objective):
             for loss, name in zip(self.loss_names, names, strict=False)
         }
 
-    def forward(self, batch: Batch) -> dict[str, Loss]:
+    def main_totals(self, grid: Tensor, batch: Batch) -> dict[str, Tensor]:
         """`captioning_forward` and `captioning_backward`, summed over the tokens to predict."""
         draw_dropout(self, batch["dropout_key"])
-        targets = self.num_targets(batch)
-        projected = self.textual.project(self.visual(batch["image"]))
+        projected = repeat_for_captions(self.textual.project(grid), batch)
         lengths = batch["caption_lengths"]
-        tokens = batch["caption_tokens"]
-        total = self._total(self.textual, projected, tokens, lengths)
-        losses = {"captioning_forward": Loss(total, targets["captioning_forward"])}
+        totals = {
+            "captioning_forward": next_token_loss(
+                self.textual, projected, batch["caption_tokens"], lengths
+            )
+        }
         if self.backward_textual is not None:
-            tokens = batch["reversed_tokens"]
-            total = self._total(self.backward_textual, projected, tokens, lengths)
-            losses["captioning_backward"] = Loss(total, targets["captioning_backward"])
-        return losses
+            totals["captioning_backward"] = next_token_loss(
+                self.backward_textual, projected, batch["reversed_tokens"], lengths
+            )
+        return totals
 
-    @staticmethod
-    def _total(
-        textual: TransformerDecoder, projected: Tensor, tokens: Tensor, lengths: Tensor
-    ) -> Tensor:
-        # The last token has no successor to predict.
-        mask = causal_mask(lengths - 1, tokens.shape[1] - 1)
-        logits = textual(projected, tokens[:, :-1], mask)
-        return token_cross_entropy(logits, tokens[:, 1:], textual.embedding.padding_index)
+
+def next_token_loss(
+    textual: TransformerDecoder, projected: Tensor, tokens: Tensor, lengths: Tensor
+) -> Tensor:
+    """The cross-entropy of each token given those before it, summed over tokens (N, T) int64."""
+    # The last token has no successor to predict.
+    mask = causal_mask(lengths - 1, tokens.shape[1] - 1)
+    logits = textual(projected, tokens[:, :-1], mask)
+    return token_cross_entropy(logits, tokens[:, 1:], textual.embedding.padding_index)
 
 
 @dataclass(frozen=True)
 class CaptionPredictor:
-    """The best caption of each image of a batch, and the one that it came with."""
+    """The best caption of each image, beside the caption in the batch, one for each image."""
 
     captioner: Captioner
 
@@ -161,11 +160,11 @@ def _forward_only(visual: Backbone, settings: TaskSettings) -> Captioning:
 
 BICAPTIONING = Task(
     labels="captions",
-    encoder=_encoder,
-    objective=_both_directions,
+    main_encoder=_encoder,
+    main_objective=_both_directions,
     sample_predictor=lambda objective, tokenizer, settings: caption_predictor(
         objective.visual, objective.textual, tokenizer, settings
     ),
     captioning_head=lambda objective: objective.textual,
 )
-CAPTIONING = replace(BICAPTIONING, objective=_forward_only)
+CAPTIONING = replace(BICAPTIONING, main_objective=_forward_only)

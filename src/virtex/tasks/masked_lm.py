@@ -21,18 +21,20 @@ from virtex.models.dropout import draw_dropout
 from virtex.models.modes import evaluating
 from virtex.tasks.base import (
     Batch,
-    Loss,
     Objective,
     Sample,
     Task,
     TaskSettings,
+    repeat_for_captions,
     token_cross_entropy,
 )
 from virtex.tasks.caption_tokens import (
     CaptionTokens,
+    caption_batch,
     caption_tokens,
-    image_batch,
+    dropout_keys,
     image_example,
+    of_captions,
     padded,
 )
 from virtex.text.tokenizer import Tokenizer
@@ -40,11 +42,11 @@ from virtex.text.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class MaskedCaptionEncoder:
-    """A caption with tokens to guess.
+    """Captions with tokens to predict.
 
-    `mask_proportion` of its tokens, rounded up, are chosen. Each becomes [MASK] with
+    `mask_proportion` of a caption's tokens, rounded up, are chosen. Each becomes [MASK] with
     `mask_probability`, another token, drawn from all ordinary ones, with `replace_probability`.
-    Special and unknown tokens are neither chosen nor put in.
+    Special and unknown tokens are neither chosen nor drawn.
     """
 
     captions: CaptionTokens
@@ -56,12 +58,22 @@ class MaskedCaptionEncoder:
     def encode(
         self, record: Record, augmented: Augmented, rng: np.random.Generator
     ) -> dict[str, object]:
-        """`image` (H, W, 3) uint8, `image_id`, `caption_tokens` and `masked_labels`, (T,) int64.
+        """`image` (H, W, 3) uint8, `image_id`; lists of `caption_tokens` and `masked_labels`.
 
-        A label is the original token where it is to be predicted, else the padding index.
+        Both are (t,) int64 for each caption. A label is the original token where it is to be
+        predicted, else the padding index.
         """
+        captions = self.captions.draw(record, augmented, rng)
+        tokens, labels = zip(*(self._masked(caption, rng) for caption in captions), strict=True)
+        return image_example(record, augmented) | {
+            "caption_tokens": tokens,
+            "masked_labels": labels,
+            "dropout_key": dropout_keys(len(captions), rng),
+        }
+
+    def _masked(self, caption: Sequence[int], rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         tokenizer = self.captions.tokenizer
-        tokens = np.array(self.captions.draw(record, augmented, rng))
+        tokens = np.array(caption)
         ordinary = np.flatnonzero(~np.isin(tokens, list(tokenizer.special_ids)))
         count = math.ceil(len(ordinary) * self.mask_proportion)
         chosen = rng.choice(ordinary, count, replace=False)
@@ -72,20 +84,12 @@ class MaskedCaptionEncoder:
         replaced = ~masked & (fate < self.mask_probability + self.replace_probability)
         tokens[chosen[masked]] = tokenizer.mask_index
         tokens[chosen[replaced]] = rng.choice(tokenizer.ordinary_ids, int(replaced.sum()))
-        return image_example(record, augmented) | {
-            "caption_tokens": torch.from_numpy(tokens),
-            "masked_labels": torch.from_numpy(labels),
-        }
+        return torch.from_numpy(tokens), torch.from_numpy(labels)
 
     def collate(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-        """A `Batch` with `caption_tokens` and `masked_labels` (B, T), `caption_lengths` (B,)."""
-        captions = [example["caption_tokens"] for example in examples]
-        labels = [example["masked_labels"] for example in examples]
-        return image_batch(examples) | {
-            "caption_tokens": padded(captions, self.padding_index),
-            "masked_labels": padded(labels, self.padding_index),
-            "caption_lengths": torch.tensor([len(caption) for caption in captions]),
-        }
+        """As `caption_batch`, with `masked_labels` (N, T) int64, padded on the right as well."""
+        labels = padded(of_captions(examples, "masked_labels"), self.padding_index)
+        return caption_batch(examples, self.padding_index) | {"masked_labels": labels}
 
 
 class MaskedLanguageModel(Objective):
@@ -97,29 +101,29 @@ class MaskedLanguageModel(Objective):
         super().__init__(visual)
         self.textual = textual
 
-    def num_targets(self, batch: Batch) -> dict[str, Tensor]:
+    def main_targets(self, batch: Batch) -> dict[str, Tensor]:
         """The tokens to predict."""
         padding = self.textual.embedding.padding_index
         return {"masked_lm": (batch["masked_labels"] != padding).sum()}
 
-    def logits(self, batch: Batch) -> Tensor:
-        """(B, T, V) for each position of `caption_tokens`."""
-        projected = self.textual.project(self.visual(batch["image"]))
+    def logits(self, grid: Tensor, batch: Batch) -> Tensor:
+        """(N, T, V) for each position of `caption_tokens`."""
+        projected = repeat_for_captions(self.textual.project(grid), batch)
         tokens = batch["caption_tokens"]
         mask = padding_mask(batch["caption_lengths"], tokens.shape[1])
         return self.textual(projected, tokens, mask)
 
-    def forward(self, batch: Batch) -> dict[str, Loss]:
+    def main_totals(self, grid: Tensor, batch: Batch) -> dict[str, Tensor]:
         """`masked_lm`, summed over the tokens to predict."""
         draw_dropout(self, batch["dropout_key"])
         padding = self.textual.embedding.padding_index
-        total = token_cross_entropy(self.logits(batch), batch["masked_labels"], padding)
-        return {"masked_lm": Loss(total, self.num_targets(batch)["masked_lm"])}
+        logits = self.logits(grid, batch)
+        return {"masked_lm": token_cross_entropy(logits, batch["masked_labels"], padding)}
 
 
 @dataclass(frozen=True)
 class MaskedCaptionPredictor:
-    """Captions with the model's guesses at the chosen places, and as they were."""
+    """Captions with the model's predictions at the chosen positions, and the original captions."""
 
     objective: MaskedLanguageModel
     tokenizer: Tokenizer
@@ -128,13 +132,14 @@ class MaskedCaptionPredictor:
         tokens, labels = batch["caption_tokens"], batch["masked_labels"]
         chosen = labels != self.objective.textual.embedding.padding_index
         with evaluating(self.objective):
-            guesses = self.objective.logits(batch).argmax(dim=-1)
-        predictions = torch.where(chosen, guesses, tokens).tolist()
+            grid = self.objective.visual(batch["image"])
+            likeliest = self.objective.logits(grid, batch).argmax(dim=-1)
+        predictions = torch.where(chosen, likeliest, tokens).tolist()
         targets = torch.where(chosen, labels, tokens).tolist()
         decode = self.tokenizer.decode
         return [
-            Sample(decode(one), decode(other))
-            for one, other in zip(predictions, targets, strict=True)
+            Sample(decode(prediction), decode(target))
+            for prediction, target in zip(predictions, targets, strict=True)
         ]
 
 
@@ -156,8 +161,8 @@ def _objective(visual: Backbone, settings: TaskSettings) -> MaskedLanguageModel:
 
 MASKED_LM = Task(
     labels="captions",
-    encoder=_encoder,
-    objective=_objective,
+    main_encoder=_encoder,
+    main_objective=_objective,
     sample_predictor=lambda objective, tokenizer, _: MaskedCaptionPredictor(objective, tokenizer),
     captioning_head=None,
 )
