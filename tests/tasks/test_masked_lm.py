@@ -12,6 +12,7 @@ from tests import small
 
 from virtex.data.records import Record
 from virtex.data.transforms import Augmented
+from virtex.tasks.base import Masking
 from virtex.tasks.caption_tokens import CaptionTokens
 from virtex.tasks.masked_lm import (
     MaskedCaptionEncoder,
@@ -26,10 +27,10 @@ CAPTIONS = CaptionTokens(TOKENIZER, max_length=30)
 SPECIAL = {0, 1, 2, 3}
 
 
-def encoded(caption, seed=0, **options):
+def encoded(caption, seed=0, proportion=0.15, mask=0.85, replace=0.1):
     record = Record(7, Path("unread.jpg"), (caption,))
     image = Augmented(np.zeros((4, 4, 3), np.uint8))
-    encoder = MaskedCaptionEncoder(CAPTIONS, **options)
+    encoder = MaskedCaptionEncoder(CAPTIONS, Masking(proportion, mask, replace))
     example = encoder.encode(record, image, np.random.default_rng(seed))
     (tokens,), (labels,) = example["caption_tokens"], example["masked_labels"]
     return tokens.tolist(), labels.tolist()
@@ -41,7 +42,7 @@ def encoded(caption, seed=0, **options):
     seed=st.integers(0, 2**32),
 )
 def test_the_share_of_ordinary_tokens_is_chosen_and_nothing_else_changes(words, proportion, seed):
-    tokens, labels = encoded(" ".join(words), seed, mask_proportion=proportion)
+    tokens, labels = encoded(" ".join(words), seed, proportion)
     plain = [1, *TOKENIZER.encode(" ".join(words)), 2][:30]
     ordinary = sum(token not in SPECIAL for token in plain)
     assert sum(label != 0 for label in labels) == math.ceil(ordinary * proportion)
@@ -58,8 +59,7 @@ def test_fates_have_their_probabilities(mask):
     fates = {"masked": 0, "kept": 0, "replaced": 0}
     caption = " ".join(["cat dog of right"] * 4)
     for seed in range(300):
-        options = {"mask_proportion": 1.0, "mask_probability": mask, "replace_probability": replace}
-        for token, label in zip(*encoded(caption, seed, **options), strict=True):
+        for token, label in zip(*encoded(caption, seed, 1.0, mask, replace), strict=True):
             if label:
                 fates["masked" if token == 3 else "kept" if token == label else "replaced"] += 1
     total = sum(fates.values())

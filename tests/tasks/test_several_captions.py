@@ -10,7 +10,7 @@ from tests import small
 
 from virtex.data.records import Record
 from virtex.data.transforms import Augmented
-from virtex.tasks.base import repeat_for_captions, select_images
+from virtex.tasks.base import Masking, repeat_for_captions, select_images
 from virtex.tasks.caption_tokens import CaptionTokens
 from virtex.tasks.captioning import CaptionEncoder
 from virtex.tasks.classification import TokenLabelEncoder
@@ -31,7 +31,7 @@ def encoder_of(kind, per_image):
         case "captioning":
             return CaptionEncoder(captions)
         case "masked_lm":
-            return MaskedCaptionEncoder(captions, mask_proportion=0.5)
+            return MaskedCaptionEncoder(captions, Masking(0.5, 0.85, 0.1))
         case "parallel_captioning":
             return ParallelCaptionEncoder(captions, parallel_share=0.5)
 

@@ -145,13 +145,12 @@ class AuxiliaryHead(nn.Module):
 class Objective(nn.Module):
     """The device's half of a task: `forward` gives the losses of a `Batch` by name.
 
-    A task defines `main_targets` and `main_totals`; `attach` adds the losses of its auxiliaries.
+    A task defines `main_losses`, the names of its own losses, `main_targets` and `main_totals`;
+    `attach` adds the losses of its auxiliaries, whose heads `auxiliaries` then holds.
     """
 
-    loss_names: tuple[str, ...]
-    """The keys of what `forward` gives, also where a process has no batch."""
+    main_losses: tuple[str, ...]
     auxiliaries: nn.ModuleDict
-    """The head of each auxiliary; absent where there is none."""
 
     def __init__(self, visual: Backbone) -> None:
         super().__init__()
@@ -170,7 +169,11 @@ class Objective(nn.Module):
         """Add the losses of auxiliaries; their parameters follow those of the task."""
         self.auxiliaries = nn.ModuleDict(heads)
         self.auxiliary_weights = dict(weights)
-        self.loss_names = (*self.loss_names, *weights)
+
+    @property
+    def loss_names(self) -> tuple[str, ...]:
+        """The keys of what `forward` gives, also where a process has no batch."""
+        return (*self.main_losses, *self.auxiliary_weights)
 
     def num_targets(self, batch: Batch) -> dict[str, Tensor]:
         """The number of items in each loss of a batch, int64 scalars, without computing it."""
@@ -216,7 +219,11 @@ SamplePredictor = Callable[[Batch], list[Sample]]
 
 @dataclass(frozen=True)
 class Masking:
-    """The shares of a caption's tokens that `virtex.tasks.masked_lm` masks and replaces."""
+    """How masked language modelling changes the tokens of a caption.
+
+    A share of `mask_proportion`, rounded up, is chosen. Each chosen token becomes [MASK] with
+    `mask_probability`, and another one, drawn from all ordinary tokens, with `replace_probability`.
+    """
 
     mask_proportion: float
     mask_probability: float

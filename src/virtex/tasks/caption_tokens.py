@@ -29,6 +29,11 @@ class CaptionTokens:
     single_caption: bool = False
     per_image: int | None = 1
 
+    @property
+    def padding_index(self) -> int:
+        """The token that fills up short captions, which is that of unknown text too."""
+        return self.tokenizer.unk_index
+
     def draw(
         self, record: Record, augmented: Augmented, rng: np.random.Generator
     ) -> list[list[int]]:

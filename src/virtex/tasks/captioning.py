@@ -3,7 +3,7 @@
 A caption is [SOS] w1 … wn [EOS]; the backward head reads it from the end: [EOS] wn … w1 [SOS].
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -37,15 +37,12 @@ from virtex.tasks.caption_tokens import (
 )
 from virtex.text.tokenizer import Tokenizer
 
-BOTH_DIRECTIONS = ("captioning_forward", "captioning_backward")
-
 
 @dataclass(frozen=True)
 class CaptionEncoder:
     """Captions of the image in both directions."""
 
     captions: CaptionTokens
-    padding_index: int = 0
 
     def encode(
         self, record: Record, augmented: Augmented, rng: np.random.Generator
@@ -60,8 +57,8 @@ class CaptionEncoder:
     def collate(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         """As `caption_batch`, with `reversed_tokens` (N, T) int64, padded on the right as well."""
         reverse = [caption.flip(0) for caption in of_captions(examples, "caption_tokens")]
-        reversed_tokens = padded(reverse, self.padding_index)
-        return caption_batch(examples, self.padding_index) | {"reversed_tokens": reversed_tokens}
+        padding = self.captions.padding_index
+        return caption_batch(examples, padding) | {"reversed_tokens": padded(reverse, padding)}
 
 
 class Captioning(Objective):
@@ -79,16 +76,15 @@ class Captioning(Objective):
         super().__init__(visual)
         self.textual = textual
         self.backward_textual = backward_textual
-        forward_only = backward_textual is None
-        self.loss_names = ("captioning_forward",) if forward_only else BOTH_DIRECTIONS
+        self.main_losses = ("captioning_forward",)
+        if backward_textual is not None:
+            self.main_losses += ("captioning_backward",)
 
     def main_targets(self, batch: Batch) -> dict[str, Tensor]:
         """The tokens to predict, all but the first of each row."""
         padding = self.textual.embedding.padding_index
-        names = ("caption_tokens", "reversed_tokens")
         return {
-            loss: (batch[name][:, 1:] != padding).sum()
-            for loss, name in zip(self.loss_names, names, strict=False)
+            name: (tokens[:, 1:] != padding).sum() for name, _, tokens in self._directions(batch)
         }
 
     def main_totals(self, grid: Tensor, batch: Batch) -> dict[str, Tensor]:
@@ -96,16 +92,16 @@ class Captioning(Objective):
         draw_dropout(self, batch["dropout_key"])
         projected = repeat_for_captions(self.textual.project(grid), batch)
         lengths = batch["caption_lengths"]
-        totals = {
-            "captioning_forward": next_token_loss(
-                self.textual, projected, batch["caption_tokens"], lengths
-            )
+        return {
+            name: next_token_loss(head, projected, tokens, lengths)
+            for name, head, tokens in self._directions(batch)
         }
+
+    def _directions(self, batch: Batch) -> Iterator[tuple[str, TransformerDecoder, Tensor]]:
+        """The loss, the head and the tokens (N, T) of each direction."""
+        yield "captioning_forward", self.textual, batch["caption_tokens"]
         if self.backward_textual is not None:
-            totals["captioning_backward"] = next_token_loss(
-                self.backward_textual, projected, batch["reversed_tokens"], lengths
-            )
-        return totals
+            yield "captioning_backward", self.backward_textual, batch["reversed_tokens"]
 
 
 def next_token_loss(
@@ -132,7 +128,7 @@ class CaptionPredictor:
 
 
 def _encoder(tokenizer: Tokenizer, settings: TaskSettings, training: bool) -> CaptionEncoder:
-    return CaptionEncoder(caption_tokens(tokenizer, settings, training), settings.padding_index)
+    return CaptionEncoder(caption_tokens(tokenizer, settings, training))
 
 
 def caption_predictor(

@@ -45,7 +45,7 @@ class LabelSetClassification(Objective):
     Indices in `ignored` do not count as labels; they also fill up short rows.
     """
 
-    loss_names = ("classification",)
+    main_losses = ("classification",)
     ignored: Tensor
 
     def __init__(self, visual: Backbone, textual: LabelHead, ignored: Sequence[int]) -> None:
@@ -80,7 +80,6 @@ class TokenLabelEncoder:
     """The tokens of the drawn captions as labels."""
 
     captions: CaptionTokens
-    padding_index: int = 0
 
     def encode(
         self, record: Record, augmented: Augmented, rng: np.random.Generator
@@ -91,7 +90,7 @@ class TokenLabelEncoder:
 
     def collate(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         """A `Batch` with `labels` (B, K) int64, padded on the right."""
-        return _label_batch(examples, self.padding_index)
+        return _label_batch(examples, self.captions.padding_index)
 
 
 @dataclass(frozen=True)
@@ -136,8 +135,7 @@ class LabelPredictor:
 def _token_encoder(
     tokenizer: Tokenizer, settings: TaskSettings, training: bool
 ) -> TokenLabelEncoder:
-    captions = caption_tokens(tokenizer, settings, training)
-    return TokenLabelEncoder(captions, settings.padding_index)
+    return TokenLabelEncoder(caption_tokens(tokenizer, settings, training))
 
 
 def _objective(

@@ -21,6 +21,7 @@ from virtex.models.dropout import draw_dropout
 from virtex.models.modes import evaluating
 from virtex.tasks.base import (
     Batch,
+    Masking,
     Objective,
     Sample,
     Task,
@@ -42,18 +43,10 @@ from virtex.text.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class MaskedCaptionEncoder:
-    """Captions with tokens to predict.
-
-    `mask_proportion` of a caption's tokens, rounded up, are chosen. Each becomes [MASK] with
-    `mask_probability`, another token, drawn from all ordinary ones, with `replace_probability`.
-    Special and unknown tokens are neither chosen nor drawn.
-    """
+    """Captions with tokens to predict; special and unknown tokens are neither chosen nor put in."""
 
     captions: CaptionTokens
-    mask_proportion: float = 0.15
-    mask_probability: float = 0.85
-    replace_probability: float = 0.10
-    padding_index: int = 0
+    masking: Masking
 
     def encode(
         self, record: Record, augmented: Augmented, rng: np.random.Generator
@@ -72,30 +65,31 @@ class MaskedCaptionEncoder:
         }
 
     def _masked(self, caption: Sequence[int], rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        tokenizer = self.captions.tokenizer
+        tokenizer, masking = self.captions.tokenizer, self.masking
         tokens = np.array(caption)
         ordinary = np.flatnonzero(~np.isin(tokens, list(tokenizer.special_ids)))
-        count = math.ceil(len(ordinary) * self.mask_proportion)
+        count = math.ceil(len(ordinary) * masking.mask_proportion)
         chosen = rng.choice(ordinary, count, replace=False)
-        labels = np.full_like(tokens, self.padding_index)
+        labels = np.full_like(tokens, self.captions.padding_index)
         labels[chosen] = tokens[chosen]
         fate = rng.random(count)
-        masked = fate < self.mask_probability
-        replaced = ~masked & (fate < self.mask_probability + self.replace_probability)
+        masked = fate < masking.mask_probability
+        replaced = ~masked & (fate < masking.mask_probability + masking.replace_probability)
         tokens[chosen[masked]] = tokenizer.mask_index
         tokens[chosen[replaced]] = rng.choice(tokenizer.ordinary_ids, int(replaced.sum()))
         return torch.from_numpy(tokens), torch.from_numpy(labels)
 
     def collate(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         """As `caption_batch`, with `masked_labels` (N, T) int64, padded on the right as well."""
-        labels = padded(of_captions(examples, "masked_labels"), self.padding_index)
-        return caption_batch(examples, self.padding_index) | {"masked_labels": labels}
+        padding = self.captions.padding_index
+        labels = padded(of_captions(examples, "masked_labels"), padding)
+        return caption_batch(examples, padding) | {"masked_labels": labels}
 
 
 class MaskedLanguageModel(Objective):
     """Cross-entropy of the chosen tokens; each position sees all tokens."""
 
-    loss_names = ("masked_lm",)
+    main_losses = ("masked_lm",)
 
     def __init__(self, visual: Backbone, textual: TransformerDecoder) -> None:
         super().__init__(visual)
@@ -144,14 +138,7 @@ class MaskedCaptionPredictor:
 
 
 def _encoder(tokenizer: Tokenizer, settings: TaskSettings, training: bool) -> MaskedCaptionEncoder:
-    masking = settings.masking
-    return MaskedCaptionEncoder(
-        caption_tokens(tokenizer, settings, training),
-        mask_proportion=masking.mask_proportion,
-        mask_probability=masking.mask_probability,
-        replace_probability=masking.replace_probability,
-        padding_index=settings.padding_index,
-    )
+    return MaskedCaptionEncoder(caption_tokens(tokenizer, settings, training), settings.masking)
 
 
 def _objective(visual: Backbone, settings: TaskSettings) -> MaskedLanguageModel:

@@ -51,7 +51,6 @@ class ParallelCaptionEncoder:
     """Captions, each to be predicted in parallel with the probability `parallel_share`."""
 
     captions: CaptionTokens
-    padding_index: int = 0
     parallel_share: float = PARALLEL_SHARE
 
     def encode(
@@ -68,13 +67,13 @@ class ParallelCaptionEncoder:
     def collate(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         """As `caption_batch`, with `parallel` (N,) bool."""
         parallel = torch.tensor(of_captions(examples, "parallel"))
-        return caption_batch(examples, self.padding_index) | {"parallel": parallel}
+        return caption_batch(examples, self.captions.padding_index) | {"parallel": parallel}
 
 
 class ParallelCaptioning(Objective):
     """Cross-entropy of all tokens but the first, from [MASK] alone or from the tokens before."""
 
-    loss_names = ("parallel_captioning",)
+    main_losses = ("parallel_captioning",)
 
     def __init__(self, visual: Backbone, textual: TransformerDecoder, mask_index: int) -> None:
         super().__init__(visual)
@@ -106,8 +105,7 @@ class ParallelCaptioning(Objective):
 def _encoder(
     tokenizer: Tokenizer, settings: TaskSettings, training: bool
 ) -> ParallelCaptionEncoder:
-    captions = caption_tokens(tokenizer, settings, training)
-    return ParallelCaptionEncoder(captions, settings.padding_index)
+    return ParallelCaptionEncoder(caption_tokens(tokenizer, settings, training))
 
 
 def _objective(visual: Backbone, settings: TaskSettings) -> ParallelCaptioning:

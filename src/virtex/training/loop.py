@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -18,19 +17,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 from virtex.distributed.world import World
 from virtex.errors import RunError, first_few
+from virtex.optim.lookahead import AnyOptimizer
 from virtex.optim.schedules import Schedule
 from virtex.tasks.base import Batch, Objective, select_images
 from virtex.training.precision import Precision
-
-
-class Optimizer(Protocol):
-    """What the loop needs of an optimizer; groups hold `name`, `peak_lr` and `lr`."""
-
-    @property
-    def param_groups(self) -> list[dict[str, Any]]: ...
-    def step(self) -> None: ...
-    def zero_grad(self) -> None: ...
-    def state_dict(self) -> dict[str, Any]: ...
 
 
 class Diverged(RunError):
@@ -60,12 +50,13 @@ class Step:
 class TrainState:
     """The objects of every step; all but `schedule` and `precision` change.
 
-    `parallel` is the objective, or a DistributedDataParallel of it.
+    `parallel` is the objective, or a DistributedDataParallel of it. The optimizer's groups hold
+    `name`, `peak_lr` and `lr`.
     """
 
     objective: Objective
     parallel: nn.Module
-    optimizer: Optimizer
+    optimizer: AnyOptimizer
     schedule: Schedule
     scaler: torch.amp.GradScaler
     precision: Precision
@@ -117,7 +108,8 @@ def optimize(
             losses = {name: losses[name] + mean.detach() for name, mean in means.items()}
         norm, applied = _optimizer_step(optimizer, state.scaler, parameters, clip_grad_norm)
         if not applied:
-            _restore(objective, statistics)
+            for buffer, saved in zip(objective.buffers(), statistics, strict=True):
+                buffer.copy_(saved)
         nonfinite = 0 if applied else nonfinite + 1
         step = Step(
             iteration=iteration,
@@ -159,7 +151,7 @@ def _microbatches(
 
 
 def _optimizer_step(
-    optimizer: Optimizer,
+    optimizer: AnyOptimizer,
     scaler: torch.amp.GradScaler,
     parameters: Sequence[nn.Parameter],
     clip_grad_norm: float,
@@ -217,12 +209,6 @@ def _seed_torch(random_seed: int, rank: int, iteration: int) -> None:
     (seed,) = np.random.SeedSequence([random_seed, rank, iteration]).generate_state(1, np.uint64)
     # torch takes 64-bit seeds as signed.
     torch.manual_seed(int(seed >> np.uint64(1)))
-
-
-@torch.no_grad()
-def _restore(module: Objective, buffers: Sequence[Tensor]) -> None:
-    for buffer, saved in zip(module.buffers(), buffers, strict=True):
-        buffer.copy_(saved)
 
 
 def _diagnosis(objective: Objective, step: Step, batch: Batch, nonfinite: int) -> str:
