@@ -127,10 +127,6 @@ class CaptionPredictor:
         return [Sample(*texts) for texts in zip(predictions, targets, strict=True)]
 
 
-def _encoder(tokenizer: Tokenizer, settings: TaskSettings, training: bool) -> CaptionEncoder:
-    return CaptionEncoder(caption_tokens(tokenizer, settings, training))
-
-
 def caption_predictor(
     visual: Backbone, textual: TransformerDecoder, tokenizer: Tokenizer, settings: TaskSettings
 ) -> CaptionPredictor:
@@ -145,22 +141,22 @@ def caption_predictor(
     return CaptionPredictor(captioner)
 
 
-def _both_directions(visual: Backbone, settings: TaskSettings) -> Captioning:
-    return Captioning(visual, *decoder_pair(settings.decoder_settings))
-
-
-def _forward_only(visual: Backbone, settings: TaskSettings) -> Captioning:
-    forward, _ = decoder_pair(settings.decoder_settings)
-    return Captioning(visual, forward)
-
-
-BICAPTIONING = Task(
+BICAPTIONING: Task[Captioning, Tokenizer] = Task(
     labels="captions",
-    main_encoder=_encoder,
-    main_objective=_both_directions,
+    main_encoder=lambda tokenizer, settings, training: CaptionEncoder(
+        caption_tokens(tokenizer, settings, training)
+    ),
+    main_objective=lambda visual, settings: Captioning(
+        visual, *decoder_pair(settings.decoder_settings)
+    ),
     sample_predictor=lambda objective, tokenizer, settings: caption_predictor(
         objective.visual, objective.textual, tokenizer, settings
     ),
     captioning_head=lambda objective: objective.textual,
 )
-CAPTIONING = replace(BICAPTIONING, main_objective=_forward_only)
+CAPTIONING = replace(
+    BICAPTIONING,
+    main_objective=lambda visual, settings: Captioning(
+        visual, decoder_pair(settings.decoder_settings)[0]
+    ),
+)

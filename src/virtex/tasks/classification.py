@@ -132,12 +132,6 @@ class LabelPredictor:
         ]
 
 
-def _token_encoder(
-    tokenizer: Tokenizer, settings: TaskSettings, training: bool
-) -> TokenLabelEncoder:
-    return TokenLabelEncoder(caption_tokens(tokenizer, settings, training))
-
-
 def _objective(
     visual: Backbone, settings: TaskSettings, ignored: Sequence[int]
 ) -> LabelSetClassification:
@@ -146,23 +140,19 @@ def _objective(
     return LabelSetClassification(visual, head, ignored)
 
 
-def _category_predictor(
-    objective: LabelSetClassification, categories: Categories, _: TaskSettings
-) -> LabelPredictor:
-    return LabelPredictor(objective, categories.name)
-
-
-TOKEN_CLASSIFICATION = Task(
+TOKEN_CLASSIFICATION: Task[LabelSetClassification, Tokenizer] = Task(
     labels="captions",
-    main_encoder=_token_encoder,
+    main_encoder=lambda tokenizer, settings, training: TokenLabelEncoder(
+        caption_tokens(tokenizer, settings, training)
+    ),
     main_objective=lambda visual, settings: _objective(visual, settings, settings.special_ids),
     sample_predictor=lambda objective, tokenizer, _: LabelPredictor(objective, tokenizer.token),
     captioning_head=None,
 )
-MULTILABEL_CLASSIFICATION = Task(
+MULTILABEL_CLASSIFICATION: Task[LabelSetClassification, Categories] = Task(
     labels="categories",
     main_encoder=lambda *_: CategoryEncoder(),
     main_objective=lambda visual, settings: _objective(visual, settings, (BACKGROUND,)),
-    sample_predictor=_category_predictor,
+    sample_predictor=lambda objective, categories, _: LabelPredictor(objective, categories.name),
     captioning_head=None,
 )

@@ -1,7 +1,7 @@
 """Masked language modelling: fill in words of a caption from the image and the words around them.
 
 As in BERT (Devlin et al., 2019, section 3.1) a share of a caption's tokens is chosen; most of them
-become [MASK], some another token, the rest stay; the original is predicted at all of them.
+become [MASK], some another token, and the rest stay; the originals of all of them are predicted.
 """
 
 import math
@@ -25,7 +25,6 @@ from virtex.tasks.base import (
     Objective,
     Sample,
     Task,
-    TaskSettings,
     repeat_for_captions,
     token_cross_entropy,
 )
@@ -137,19 +136,14 @@ class MaskedCaptionPredictor:
         ]
 
 
-def _encoder(tokenizer: Tokenizer, settings: TaskSettings, training: bool) -> MaskedCaptionEncoder:
-    return MaskedCaptionEncoder(caption_tokens(tokenizer, settings, training), settings.masking)
-
-
-def _objective(visual: Backbone, settings: TaskSettings) -> MaskedLanguageModel:
-    textual, _ = decoder_pair(settings.decoder_settings)
-    return MaskedLanguageModel(visual, textual)
-
-
-MASKED_LM = Task(
+MASKED_LM: Task[MaskedLanguageModel, Tokenizer] = Task(
     labels="captions",
-    main_encoder=_encoder,
-    main_objective=_objective,
+    main_encoder=lambda tokenizer, settings, training: MaskedCaptionEncoder(
+        caption_tokens(tokenizer, settings, training), settings.masking
+    ),
+    main_objective=lambda visual, settings: MaskedLanguageModel(
+        visual, decoder_pair(settings.decoder_settings)[0]
+    ),
     sample_predictor=lambda objective, tokenizer, _: MaskedCaptionPredictor(objective, tokenizer),
     captioning_head=None,
 )

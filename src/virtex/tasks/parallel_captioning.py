@@ -16,21 +16,9 @@ from torch import Tensor
 from virtex.data.records import Record
 from virtex.data.transforms import Augmented
 from virtex.models.backbone import Backbone
-from virtex.models.decoder import (
-    TransformerDecoder,
-    causal_mask,
-    decoder_pair,
-    padding_mask,
-)
+from virtex.models.decoder import TransformerDecoder, causal_mask, decoder_pair, padding_mask
 from virtex.models.dropout import draw_dropout
-from virtex.tasks.base import (
-    Batch,
-    Objective,
-    Task,
-    TaskSettings,
-    repeat_for_captions,
-    token_cross_entropy,
-)
+from virtex.tasks.base import Batch, Objective, Task, repeat_for_captions, token_cross_entropy
 from virtex.tasks.caption_tokens import (
     CaptionTokens,
     caption_batch,
@@ -71,7 +59,7 @@ class ParallelCaptionEncoder:
 
 
 class ParallelCaptioning(Objective):
-    """Cross-entropy of all tokens but the first, from [MASK] alone or from the tokens before."""
+    """Cross-entropy of all tokens but the first, given only [MASK] or the tokens before them."""
 
     main_losses = ("parallel_captioning",)
 
@@ -102,21 +90,14 @@ class ParallelCaptioning(Objective):
         return {"parallel_captioning": total}
 
 
-def _encoder(
-    tokenizer: Tokenizer, settings: TaskSettings, training: bool
-) -> ParallelCaptionEncoder:
-    return ParallelCaptionEncoder(caption_tokens(tokenizer, settings, training))
-
-
-def _objective(visual: Backbone, settings: TaskSettings) -> ParallelCaptioning:
-    textual, _ = decoder_pair(settings.decoder_settings)
-    return ParallelCaptioning(visual, textual, settings.mask_index)
-
-
-PARALLEL_CAPTIONING = Task(
+PARALLEL_CAPTIONING: Task[ParallelCaptioning, Tokenizer] = Task(
     labels="captions",
-    main_encoder=_encoder,
-    main_objective=_objective,
+    main_encoder=lambda tokenizer, settings, training: ParallelCaptionEncoder(
+        caption_tokens(tokenizer, settings, training)
+    ),
+    main_objective=lambda visual, settings: ParallelCaptioning(
+        visual, decoder_pair(settings.decoder_settings)[0], settings.mask_index
+    ),
     sample_predictor=lambda objective, tokenizer, settings: caption_predictor(
         objective.visual, objective.textual, tokenizer, settings
     ),
