@@ -147,7 +147,7 @@ def test_nothing_to_predict_is_a_loss_of_zero_with_zero_gradients():
     assert all(p.grad is None or not p.grad.any() for p in model.parameters())
 
 
-def test_descriptions_fill_the_chosen_places_in():
+def test_samples_have_predictions_at_the_chosen_positions():
     tokens = torch.tensor([[1, *TOKENIZER.encode("a cat"), 2]])
     labels = torch.zeros_like(tokens)
     place = 1 + TOKENIZER.encode("a cat").index(TOKENIZER.encode("cat")[0])
@@ -162,10 +162,10 @@ def test_descriptions_fill_the_chosen_places_in():
         )
 
     model.logits = logits
-    describe = MaskedCaptionPredictor(model, TOKENIZER)
+    predict = MaskedCaptionPredictor(model, TOKENIZER)
     image = small.batch(1)["image"]
-    [said] = describe({"image": image, "caption_tokens": tokens, "masked_labels": labels})
+    [sample] = predict({"image": image, "caption_tokens": tokens, "masked_labels": labels})
     guess = TOKENIZER.decode([*TOKENIZER.encode("dog")[:1]])
-    assert said.target == "a cat"
-    assert guess in said.prediction
+    assert sample.target == "a cat"
+    assert guess in sample.prediction
     assert model.training

@@ -27,9 +27,9 @@ from virtex.text.vocabulary import Categories
 Batch = Mapping[str, Tensor]
 """`image` (B, 3, H, W) uint8 RGB, `image_id` (B,) int64, and the tensors of the task.
 
-The first axis of a tensor is that of the B images or of the N captions, where those of an image are
-adjacent and in the images' order. `captions_per_image` (B,) int64 counts them, at least one each;
-a batch with one caption for every image lacks it. `dropout_key` (N,) int64 has a key per caption.
+The first axis of each tensor indexes the B images or the N captions, which are in the order of
+their images. `captions_per_image` (B,) int64, at least one each, is absent from a batch with one
+caption for every image. `dropout_key` (N,) int64 has the key of each caption.
 """
 
 
@@ -77,7 +77,7 @@ def at_least_float32(logits: Tensor) -> Tensor:
 
 
 def token_cross_entropy(logits: Tensor, targets: Tensor, padding_index: int) -> Tensor:
-    """The cross-entropy of (N, T, V) logits, summed over the (N, T) int64 targets but padding."""
+    """The cross-entropy of (N, T, V) logits, summed over all (N, T) int64 targets but padding."""
     return F.cross_entropy(
         at_least_float32(logits).flatten(0, 1),
         targets.flatten(),
@@ -145,8 +145,8 @@ class AuxiliaryHead(nn.Module):
 class Objective(nn.Module):
     """The device's half of a task: `forward` gives the losses of a `Batch` by name.
 
-    A task defines `main_losses`, the names of its own losses, `main_targets` and `main_totals`;
-    `attach` adds the losses of its auxiliaries, whose heads `auxiliaries` then holds.
+    A task defines `main_losses`, the names of its own losses, `main_targets` and `main_totals`.
+    `attach` adds the losses of auxiliaries, whose heads are then in `auxiliaries`.
     """
 
     main_losses: tuple[str, ...]
@@ -189,7 +189,10 @@ class Objective(nn.Module):
         return {name: Loss(total, items[name]) for name, total in totals.items()}
 
     def weighted(self, means: Mapping[str, Number]) -> dict[str, Number]:
-        """The mean losses, those of auxiliaries times their weights; training minimises the sum."""
+        """The mean losses, with those of auxiliaries multiplied by their weights.
+
+        Training minimises their sum.
+        """
         weights = self.auxiliary_weights
         return {
             name: mean * weights[name] if name in weights else mean for name, mean in means.items()
@@ -273,10 +276,10 @@ AnyVocabulary = TypeVar("AnyVocabulary", Tokenizer, Categories)
 
 @dataclass(frozen=True)
 class Auxiliary(Generic[AnyVocabulary]):
-    """A further loss on the backbone's grid, `weight` times which is added to that of a task.
+    """A further loss on the backbone's grid, added to those of a task with a `weight`.
 
-    `name` is that of the loss; the state dict holds the head's weights below `auxiliaries.NAME`.
-    `encoder` is as that of a `Task`.
+    The loss is called `name`, and the state dict holds the head below `auxiliaries.NAME`. The
+    arguments of `encoder` are those of `Task.main_encoder`.
     """
 
     name: str

@@ -20,8 +20,8 @@ from virtex.text.tokenizer import Tokenizer
 class CaptionTokens:
     """Captions of an image, drawn without replacement, as at most `max_length` tokens each.
 
-    There are `per_image` captions, or all if that is None or larger than their number. With
-    `single_caption` only the first one of the image can be drawn.
+    At most `per_image` captions are drawn; None draws all. With `single_caption` only the first
+    caption of an image can be drawn.
     """
 
     tokenizer: Tokenizer
@@ -31,7 +31,7 @@ class CaptionTokens:
 
     @property
     def padding_index(self) -> int:
-        """The token that fills up short captions, which is that of unknown text too."""
+        """The token that pads short captions, which also stands for unknown text."""
         return self.tokenizer.unk_index
 
     def draw(
@@ -76,9 +76,9 @@ def image_batch(examples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
 
 
 def caption_batch(examples: Sequence[Mapping[str, Any]], padding: int) -> dict[str, Tensor]:
-    """A `Batch` of examples with `caption_tokens`, (t,) int64 each, and a `dropout_key` for each.
+    """A `Batch` of examples with lists of `caption_tokens`, (t,) int64, and of `dropout_key`.
 
-    `caption_tokens` is (N, T) int64, padded on the right; `caption_lengths` (N,) int64.
+    `caption_tokens` becomes (N, T) int64, padded on the right; `caption_lengths` is (N,) int64.
     """
     captions = of_captions(examples, "caption_tokens")
     batch = image_batch(examples) | {

@@ -116,7 +116,7 @@ def next_token_loss(
 
 @dataclass(frozen=True)
 class CaptionPredictor:
-    """The best caption of each image, beside the caption in the batch, one for each image."""
+    """The best caption of each image of a batch with one caption for each, as the target."""
 
     captioner: Captioner
 

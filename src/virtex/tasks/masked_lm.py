@@ -42,7 +42,7 @@ from virtex.text.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class MaskedCaptionEncoder:
-    """Captions with tokens to predict; special and unknown tokens are neither chosen nor put in."""
+    """Captions with tokens to predict, none of them special or unknown."""
 
     captions: CaptionTokens
     masking: Masking

@@ -77,10 +77,10 @@ def optimize(
     """Train for the iterations `first` … `last` and yield after each.
 
     `batches` are this process's parts of the global batches and start at iteration `first`. A batch
-    is computed in `accumulate` parts with equally many images. Minimised is the sum of the losses,
-    those of auxiliaries weighted, each a mean over the items of the global batch, however it is
-    divided. The gradient's norm is clipped to `clip_grad_norm`. A step whose gradient is not finite
-    does not change the weights; more than `max_nonfinite_steps` of them in a row raise `Diverged`.
+    is computed in `accumulate` parts with equally many images. Each loss is a mean over the items
+    of the global batch, however it is divided; training minimises the sum of the weighted losses.
+    The gradient's norm is clipped to `clip_grad_norm`. A step whose gradient is not finite does not
+    change the weights; more than `max_nonfinite_steps` of them in a row raise `Diverged`.
     """
     objective, optimizer = state.objective, state.optimizer
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
