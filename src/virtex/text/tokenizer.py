@@ -81,7 +81,7 @@ class Tokenizer:
     """One vocabulary: text to ids and ids to text; can be pickled, for loader workers."""
 
     def __init__(self, model_bytes: bytes, source: str) -> None:
-        """`source` names the model in messages; raises UserError unless it has `CONTROL_SYMBOLS`."""
+        """`source` names the model in messages. Raises UserError if it lacks `CONTROL_SYMBOLS`."""
         self._source = source
         self.model_bytes = model_bytes
         self._processor = _processor(model_bytes, source)
