@@ -16,9 +16,9 @@ from virtex.models.heads import LabelHead
 from virtex.tasks.caption_tokens import CaptionTokens
 from virtex.tasks.classification import (
     CategoryEncoder,
-    LabelPredictor,
     LabelSetClassification,
     TokenLabelEncoder,
+    predict_labels,
 )
 from virtex.text.tokenizer import Tokenizer, train
 from virtex.text.vocabulary import Categories
@@ -111,7 +111,7 @@ def test_samples_name_the_likeliest_labels_and_the_target_labels():
     model = model_of(ignored=(0,)).train()
     names = Categories(("one", "two", "three", "four", "five", "six", "seven", "eight"))
     batch = batch_of([[2, 8], []])
-    samples = LabelPredictor(model, names.name)(batch)
+    samples = predict_labels(model, names.name, batch)
     assert [sample.target for sample in samples] == ["two, eight", "none"]
     model.eval()
     with torch.no_grad():

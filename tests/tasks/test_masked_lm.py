@@ -16,8 +16,8 @@ from virtex.tasks.base import Masking
 from virtex.tasks.caption_tokens import CaptionTokens
 from virtex.tasks.masked_lm import (
     MaskedCaptionEncoder,
-    MaskedCaptionPredictor,
     MaskedLanguageModel,
+    predict_masked,
 )
 from virtex.text.tokenizer import Tokenizer, train
 
@@ -162,9 +162,9 @@ def test_samples_have_predictions_at_the_chosen_positions():
         )
 
     model.logits = logits
-    predict = MaskedCaptionPredictor(model, TOKENIZER)
     image = small.batch(1)["image"]
-    [sample] = predict({"image": image, "caption_tokens": tokens, "masked_labels": labels})
+    batch = {"image": image, "caption_tokens": tokens, "masked_labels": labels}
+    [sample] = predict_masked(model, TOKENIZER, batch)
     guess = TOKENIZER.decode([*TOKENIZER.encode("dog")[:1]])
     assert sample.target == "a cat"
     assert guess in sample.prediction

@@ -21,6 +21,7 @@ from virtex.tasks.base import (
     Batch,
     Objective,
     Sample,
+    SamplePredictor,
     Task,
     TaskSettings,
     repeat_for_captions,
@@ -114,31 +115,22 @@ def next_token_loss(
     return token_cross_entropy(logits, tokens[:, 1:], textual.embedding.padding_index)
 
 
-@dataclass(frozen=True)
-class CaptionPredictor:
-    """The best caption of each image of a batch with one caption for each, as the target."""
-
-    captioner: Captioner
-
-    def __call__(self, batch: Batch) -> list[Sample]:
-        found = self.captioner.caption(batch["image"], batch["image_id"].tolist())
-        predictions = [captions[0].text for captions in found]
-        targets = map(self.captioner.tokenizer.decode, batch["caption_tokens"].tolist())
-        return [Sample(*texts) for texts in zip(predictions, targets, strict=True)]
-
-
 def caption_predictor(
     visual: Backbone, textual: TransformerDecoder, tokenizer: Tokenizer, settings: TaskSettings
-) -> CaptionPredictor:
-    """The predictor of a model whose head captions by the configured strategy."""
-    captioner = Captioner(
-        visual=visual,
-        textual=textual,
-        tokenizer=tokenizer,
-        strategy=settings.strategy,
-        max_tokens=settings.max_tokens,
-    )
-    return CaptionPredictor(captioner)
+) -> SamplePredictor:
+    """The predictor of a model whose head captions images by the configured strategy.
+
+    Its samples are the best caption of each image and, as the target, the one in the batch.
+    """
+    captioner = Captioner(visual, textual, tokenizer, settings.strategy, settings.max_tokens)
+
+    def predict(batch: Batch) -> list[Sample]:
+        found = captioner.caption(batch["image"], batch["image_id"].tolist())
+        targets = map(tokenizer.decode, batch["caption_tokens"].tolist())
+        pairs = zip(found, targets, strict=True)
+        return [Sample(captions[0].text, target) for captions, target in pairs]
+
+    return predict
 
 
 BICAPTIONING: Task[Captioning, Tokenizer] = Task(

@@ -5,6 +5,7 @@ The target is the uniform distribution over the labels of an image (Mahajan et a
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -93,7 +94,6 @@ class TokenLabelEncoder:
         return _label_batch(examples, self.captions.padding_index)
 
 
-@dataclass(frozen=True)
 class CategoryEncoder:
     """The categories of the image's objects as labels."""
 
@@ -112,24 +112,22 @@ class CategoryEncoder:
         return _label_batch(examples, BACKGROUND)
 
 
-@dataclass(frozen=True)
-class LabelPredictor:
+def predict_labels(
+    objective: LabelSetClassification, name: Callable[[int], str], batch: Batch
+) -> list[Sample]:
     """The names of the likeliest labels and of the target labels; `name` maps an index to one."""
+    ignored = set(objective.ignored.tolist())
+    with evaluating(objective):
+        logits = objective.textual(objective.visual(batch["image"]))
+        logits = logits.index_fill(1, objective.ignored, -torch.inf)
+        likeliest = logits.topk(min(_SHOWN, logits.shape[1] - len(ignored))).indices
+    targets = [sorted(set(row) - ignored) for row in batch["labels"].tolist()]
 
-    objective: LabelSetClassification
-    name: Callable[[int], str]
+    def text(labels: Sequence[int]) -> str:
+        return ", ".join(map(name, labels)) or "none"
 
-    def __call__(self, batch: Batch) -> list[Sample]:
-        ignored = set(self.objective.ignored.tolist())
-        with evaluating(self.objective):
-            logits = self.objective.textual(self.objective.visual(batch["image"]))
-            logits = logits.index_fill(1, self.objective.ignored, -torch.inf)
-            likeliest = logits.topk(min(_SHOWN, logits.shape[1] - len(ignored))).indices
-        targets = [sorted(set(row) - ignored) for row in batch["labels"].tolist()]
-        return [
-            Sample(*(", ".join(map(self.name, labels)) or "none" for labels in pair))
-            for pair in zip(likeliest.tolist(), targets, strict=True)
-        ]
+    pairs = zip(likeliest.tolist(), targets, strict=True)
+    return [Sample(text(prediction), text(target)) for prediction, target in pairs]
 
 
 def _objective(
@@ -146,13 +144,17 @@ TOKEN_CLASSIFICATION: Task[LabelSetClassification, Tokenizer] = Task(
         caption_tokens(tokenizer, settings, training)
     ),
     main_objective=lambda visual, settings: _objective(visual, settings, settings.special_ids),
-    sample_predictor=lambda objective, tokenizer, _: LabelPredictor(objective, tokenizer.token),
+    sample_predictor=lambda objective, tokenizer, _: partial(
+        predict_labels, objective, tokenizer.token
+    ),
     captioning_head=None,
 )
 MULTILABEL_CLASSIFICATION: Task[LabelSetClassification, Categories] = Task(
     labels="categories",
     main_encoder=lambda *_: CategoryEncoder(),
     main_objective=lambda visual, settings: _objective(visual, settings, (BACKGROUND,)),
-    sample_predictor=lambda objective, categories, _: LabelPredictor(objective, categories.name),
+    sample_predictor=lambda objective, categories, _: partial(
+        predict_labels, objective, categories.name
+    ),
     captioning_head=None,
 )

@@ -7,6 +7,7 @@ become [MASK], some another token, and the rest stay; the originals of all of th
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -114,26 +115,21 @@ class MaskedLanguageModel(Objective):
         return {"masked_lm": token_cross_entropy(logits, batch["masked_labels"], padding)}
 
 
-@dataclass(frozen=True)
-class MaskedCaptionPredictor:
+def predict_masked(
+    objective: MaskedLanguageModel, tokenizer: Tokenizer, batch: Batch
+) -> list[Sample]:
     """Captions with the model's predictions at the chosen positions, and the original captions."""
-
-    objective: MaskedLanguageModel
-    tokenizer: Tokenizer
-
-    def __call__(self, batch: Batch) -> list[Sample]:
-        tokens, labels = batch["caption_tokens"], batch["masked_labels"]
-        chosen = labels != self.objective.textual.embedding.padding_index
-        with evaluating(self.objective):
-            grid = self.objective.visual(batch["image"])
-            likeliest = self.objective.logits(grid, batch).argmax(dim=-1)
-        predictions = torch.where(chosen, likeliest, tokens).tolist()
-        targets = torch.where(chosen, labels, tokens).tolist()
-        decode = self.tokenizer.decode
-        return [
-            Sample(decode(prediction), decode(target))
-            for prediction, target in zip(predictions, targets, strict=True)
-        ]
+    tokens, labels = batch["caption_tokens"], batch["masked_labels"]
+    chosen = labels != objective.textual.embedding.padding_index
+    with evaluating(objective):
+        grid = objective.visual(batch["image"])
+        likeliest = objective.logits(grid, batch).argmax(dim=-1)
+    predictions = torch.where(chosen, likeliest, tokens).tolist()
+    targets = torch.where(chosen, labels, tokens).tolist()
+    return [
+        Sample(tokenizer.decode(prediction), tokenizer.decode(target))
+        for prediction, target in zip(predictions, targets, strict=True)
+    ]
 
 
 MASKED_LM: Task[MaskedLanguageModel, Tokenizer] = Task(
@@ -144,6 +140,6 @@ MASKED_LM: Task[MaskedLanguageModel, Tokenizer] = Task(
     main_objective=lambda visual, settings: MaskedLanguageModel(
         visual, decoder_pair(settings.decoder_settings)[0]
     ),
-    sample_predictor=lambda objective, tokenizer, _: MaskedCaptionPredictor(objective, tokenizer),
+    sample_predictor=lambda objective, tokenizer, _: partial(predict_masked, objective, tokenizer),
     captioning_head=None,
 )
