@@ -1,6 +1,7 @@
 """Examples: records that are read, augmented and encoded for a task, as a function of a key."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -26,6 +27,7 @@ class Key(NamedTuple):
     position: int
 
 
+@dataclass(frozen=True, eq=False)
 class ExampleDataset:
     """Records turned into examples; everything random is drawn from (`seed`, epoch, index).
 
@@ -35,38 +37,29 @@ class ExampleDataset:
     skipped file.
     """
 
-    def __init__(
-        self,
-        records: Records,
-        transforms: Sequence[Transform],
-        encode: Encode,
-        seed: int,
-        on_bad_image: OnBadImage = "error",
-        limits: ImageLimits = DEFAULT_LIMITS,
-    ) -> None:
-        self._records = records
-        self._transforms = tuple(transforms)
-        self._encode = encode
-        self._seed = seed
-        self._on_bad_image = on_bad_image
-        self._limits = limits
+    records: Records
+    transforms: Sequence[Transform]
+    encode: Encode
+    seed: int
+    on_bad_image: OnBadImage = "error"
+    limits: ImageLimits = DEFAULT_LIMITS
 
     def __len__(self) -> int:
-        return len(self._records)
+        return len(self.records)
 
     @property
     def shard_sizes(self) -> npt.NDArray[np.int64]:
         """The number of examples in each shard, in order, (S,)."""
-        return self._records.shard_sizes
+        return self.records.shard_sizes
 
     @property
     def fingerprint(self) -> str:
         """A digest of the records, equal for equal records."""
-        return self._records.fingerprint
+        return self.records.fingerprint
 
     def __getitem__(self, key: tuple[int, int]) -> Example:
         """The example of a key (epoch, position); raises BadImage with either `on_bad_image`."""
-        return self._example(Key(*key), self._records[key[1]])
+        return self._example(Key(*key), self.records[key[1]])
 
     def examples(self, keys: Sequence[Key]) -> tuple[list[Example], list[BadImage]]:
         """The examples of a batch, and the errors of the files that were skipped.
@@ -79,7 +72,7 @@ class ExampleDataset:
             try:
                 examples.append(self[key])
             except BadImage as error:
-                if self._on_bad_image == "error":
+                if self.on_bad_image == "error":
                     raise
                 bad.append(error)
                 if key.epoch != VALIDATION_EPOCH:
@@ -90,7 +83,7 @@ class ExampleDataset:
         """The next record that can be read, with the randomness of `key`; adds to `bad`."""
         for step in range(1, min(_MOST_BAD_IN_A_ROW, len(self))):
             try:
-                return self._example(key, self._records[(key.position + step) % len(self)])
+                return self._example(key, self.records[(key.position + step) % len(self)])
             except BadImage as error:
                 bad.append(error)
         raise UserError(
@@ -99,8 +92,8 @@ class ExampleDataset:
         )
 
     def _example(self, key: Key, record: Record) -> Example:
-        rng = np.random.default_rng([self._seed, *key])
-        augmented = Augmented(read_image(record.picture, self._limits))
-        for transform in self._transforms:
+        rng = np.random.default_rng([self.seed, *key])
+        augmented = Augmented(read_image(record.picture, self.limits))
+        for transform in self.transforms:
             augmented = transform(augmented, rng)
-        return self._encode(record, augmented, rng)
+        return self.encode(record, augmented, rng)
