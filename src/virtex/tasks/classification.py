@@ -5,7 +5,6 @@ The target is the uniform distribution over the labels of an image (Mahajan et a
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -144,8 +143,8 @@ TOKEN_CLASSIFICATION: Task[LabelSetClassification, Tokenizer] = Task(
         caption_tokens(tokenizer, settings, training)
     ),
     main_objective=lambda visual, settings: _objective(visual, settings, settings.special_ids),
-    sample_predictor=lambda objective, tokenizer, _: partial(
-        predict_labels, objective, tokenizer.token
+    sample_predictor=lambda objective, tokenizer, _: (
+        lambda batch: predict_labels(objective, tokenizer.token, batch)
     ),
     captioning_head=None,
 )
@@ -153,8 +152,8 @@ MULTILABEL_CLASSIFICATION: Task[LabelSetClassification, Categories] = Task(
     labels="categories",
     main_encoder=lambda *_: CategoryEncoder(),
     main_objective=lambda visual, settings: _objective(visual, settings, (BACKGROUND,)),
-    sample_predictor=lambda objective, categories, _: partial(
-        predict_labels, objective, categories.name
+    sample_predictor=lambda objective, categories, _: (
+        lambda batch: predict_labels(objective, categories.name, batch)
     ),
     captioning_head=None,
 )

@@ -7,7 +7,6 @@ become [MASK], some another token, and the rest stay; the originals of all of th
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -140,6 +139,8 @@ MASKED_LM: Task[MaskedLanguageModel, Tokenizer] = Task(
     main_objective=lambda visual, settings: MaskedLanguageModel(
         visual, decoder_pair(settings.decoder_settings)[0]
     ),
-    sample_predictor=lambda objective, tokenizer, _: partial(predict_masked, objective, tokenizer),
+    sample_predictor=lambda objective, tokenizer, _: (
+        lambda batch: predict_masked(objective, tokenizer, batch)
+    ),
     captioning_head=None,
 )
