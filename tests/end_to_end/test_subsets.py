@@ -128,10 +128,10 @@ def test_a_single_caption_is_for_training_alone(scenes):
     data = open_data(config)
 
     def captions(dataset, epochs):
-        return {tuple(dataset[epoch, 3]["caption_tokens"].tolist()) for epoch in epochs}
+        return {tuple(dataset[epoch, 3]["caption_tokens"][0].tolist()) for epoch in epochs}
 
     tokens = data.vocabulary
-    first = data.training._records[3].captions[0]
+    first = data.training.records[3].captions[0]
     [only] = captions(data.training, range(20))
     assert tokens.decode(only) in (first, first.replace("left", "right"))
     assert len(captions(data.validation, range(20))) > 1

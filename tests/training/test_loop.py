@@ -183,7 +183,7 @@ def test_a_rate_of_zero_moves_no_weight():
     assert int(model.visual.cnn.bn1.num_batches_tracked) == 1
 
 
-def test_steps_say_what_was_done():
+def test_steps_have_the_figures_of_the_iteration():
     model = small.captioning()
     steps = list(steps_of(model, optimizer_of(model), first=4, last=6))
     assert [step.iteration for step in steps] == [4, 5, 6]
