@@ -223,7 +223,7 @@ def test_a_disk_that_alters_what_it_was_given_is_noticed(tmp_path, saver, state,
 
     def alter(descriptor):
         flush(descriptor)
-        partial = next(tmp_path.glob(".*.partial"))
+        partial = next(tmp_path.glob(".*.partial-*"))
         written = bytearray(partial.read_bytes())
         written[written.index(weights) + 100] ^= 4
         partial.write_bytes(written)

@@ -242,7 +242,7 @@ class Job:
     @property
     def partial_file(self) -> Path | None:
         """The temporary file of a running or interrupted save."""
-        return next(self.directory.glob(".checkpoint_*.partial"), None)
+        return next(self.directory.glob(".checkpoint_*.partial*"), None)
 
 
 def free_port() -> int:

@@ -74,7 +74,7 @@ class Run:
     @property
     def partial_file(self) -> Path | None:
         """The temporary file of a running or interrupted save."""
-        return next(self.directory.glob(".checkpoint_*.partial"), None)
+        return next(self.directory.glob(".checkpoint_*.partial*"), None)
 
     def iterations(self) -> list[int]:
         """The iterations logged so far, over all sessions."""
