@@ -1,4 +1,4 @@
-"""An agent's watch over its processes: a process stopped by a signal cannot notice that itself."""
+"""Detection of processes that a signal has stopped, by their agent: they cannot notice it."""
 
 import os
 import signal
@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -14,8 +14,8 @@ from pathlib import Path
 def killing_stopped_children(limit_seconds: float) -> Iterator[None]:
     """Kill children that a signal has stopped for longer than the limit, with a message.
 
-    Needs `/proc`, and does nothing without it. Where the stopped process is on another machine, the
-    watchdogs of the processes here end them; it is for its own agent to kill that one.
+    Does nothing on a system without `/proc`. If a process on another machine has stopped, the
+    watchdogs end the processes here, and the agent there kills the stopped one.
     """
     ended = threading.Event()
     # Children of the main thread, which starts the processes.
@@ -47,10 +47,8 @@ def _end(pid: int, seconds: float) -> None:
         file=sys.stderr,
         flush=True,
     )
-    try:
+    with suppress(ProcessLookupError):  # it may have ended in the meantime
         os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return  # it has ended in the meantime
 
 
 def _numbers(children: Path) -> list[int]:
