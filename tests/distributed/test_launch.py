@@ -3,7 +3,6 @@
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -11,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from tests.distributed.ranks import free_url
 
 from virtex.distributed.signals import STOPPED
 
@@ -104,12 +104,6 @@ def children(pid):
     with suppress(OSError):  # one has ended meanwhile
         return [Path(f"/proc/{child}/cmdline").read_text() for child in found]
     return []
-
-
-def free_url():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return f"tcp://127.0.0.1:{listener.getsockname()[1]}"
 
 
 def test_a_process_that_is_killed_at_its_end_is_started_again(agent, tmp_path):

@@ -10,6 +10,7 @@ import sys
 import time
 
 import pytest
+from tests.distributed.ranks import start_two
 
 from virtex.distributed.watchdog import STUCK, Beat, Watchdog
 
@@ -79,28 +80,13 @@ assert not (note / "ended").exists()
 """
 
 
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
 @pytest.fixture
 def two():
-    """A function that starts two processes, and returns when they have met."""
+    """A function that starts two processes, and returns when they have joined."""
     started = []
 
     def start(*words):
-        place = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-        for rank in "01":
-            process = subprocess.Popen(
-                [sys.executable, "-c", TWO, *map(str, words)],
-                env={**os.environ, **place, "RANK": rank, "OMP_NUM_THREADS": "1"},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-            started.append(process)
+        started.extend(start_two(TWO, *words))
         for process in started:
             assert process.stdout.readline(), process.communicate()
         return started

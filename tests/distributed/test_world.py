@@ -1,11 +1,11 @@
 import os
 import signal
-import socket
 import subprocess
 import sys
 
 import pytest
 import torch
+from tests.distributed.ranks import free_url
 
 from virtex.distributed.environment import ProcessInfo
 from virtex.distributed.launch import LaunchConfig, launch
@@ -50,12 +50,6 @@ def main(_):
 def start():
     return launch(main, None, LaunchConfig(processes=2, url=sys.argv[1]))
 """
-
-
-def free_url():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return f"tcp://127.0.0.1:{listener.getsockname()[1]}"
 
 
 def two_processes(directory, program):
