@@ -175,37 +175,6 @@ def test_the_next_save_reports_one_that_failed(tmp_path, saver, state):
         saver.save(checkpoint.checkpoint_path(tmp_path, 2), state(2))
 
 
-FULL_DISK = """
-import resource, signal, sys
-from pathlib import Path
-import torch
-from virtex.errors import RunError
-from virtex.checkpoints.background import BackgroundSaver
-
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-# A write past this many bytes of a file fails, as it does on a full disk.
-resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
-saver = BackgroundSaver()
-saver.save(Path(sys.argv[1]), {"weight": torch.ones(100_000)})
-try:
-    saver.finish()
-except RunError as error:
-    print(error)
-"""
-
-
-def test_a_full_disk_leaves_the_checkpoint_before(tmp_path, state):
-    path = checkpoint.checkpoint_path(tmp_path, 1)
-    checkpoint.save(path, state(1))
-    ended = subprocess.run(
-        [sys.executable, "-c", FULL_DISK, path], capture_output=True, text=True, timeout=60
-    )
-    assert ended.returncode == 0, ended.stderr
-    assert ended.stdout.startswith(f"could not save {path}: ")
-    assert first_difference(checkpoint.load(path), state(1)) is None
-    assert list(tmp_path.iterdir()) == [path]
-
-
 def test_a_mistake_of_ours_in_the_thread_is_not_lost(tmp_path, saver):
     saver.save(tmp_path / "checkpoint_1.pth", {"version": torch.__version__})
     with pytest.raises(AssertionError, match="could be saved but not loaded"):

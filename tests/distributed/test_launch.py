@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from tests.distributed.ranks import free_url
 
+from virtex.distributed.launch import LaunchConfig, launch
 from virtex.distributed.signals import STOPPED
 
 pytestmark = pytest.mark.skipif(not Path("/proc").is_dir(), reason="there is no list of processes")
@@ -19,8 +20,29 @@ pytestmark = pytest.mark.skipif(not Path("/proc").is_dir(), reason="there is no 
 PROGRAM = """
 import atexit, os, signal, sys, time
 from pathlib import Path
+import torch
+from virtex.distributed.environment import read_environment
 from virtex.distributed.launch import LaunchConfig, launch
 from virtex.distributed.signals import stop_requests
+from virtex.distributed.world import Timeouts, connect
+from virtex.errors import UserError
+
+def joined():
+    return connect(read_environment(), gpus=False, timeouts=Timeouts())
+
+def sums(directory):
+    with joined() as (world, _):
+        total = world.sum(torch.tensor([world.rank + 1.0, 0.25]))
+        world.wait()
+        (directory / f"rank_{world.rank}").write_text(f"of {world.size}: {total.tolist()}")
+    return 3 if world.main else 4
+
+def refuses(_):
+    with joined() as (world, _):
+        if world.rank == 1:
+            raise UserError("no annotations")
+        world.wait()
+    return 0
 
 def agent_of(directory):
     maps = Path(f"/proc/{os.getppid()}/maps")
@@ -53,7 +75,6 @@ def start(name, directory, *words):
     return launch(globals()[name], Path(directory), machines)
 
 def main():
-    from virtex.errors import UserError
     try:
         return start(*sys.argv[1:])
     except UserError as error:
@@ -104,6 +125,25 @@ def children(pid):
     with suppress(OSError):  # one has ended meanwhile
         return [Path(f"/proc/{child}/cmdline").read_text() for child in found]
     return []
+
+
+@pytest.mark.cold
+def test_two_processes_sum_and_the_largest_status_is_the_job_s(agent, tmp_path):
+    process = agent("sums", f"processes=2, url={free_url()!r}")
+    assert process.wait(timeout=60) == 4, process.communicate()
+    assert [(tmp_path / f"rank_{rank}").read_text() for rank in "01"] == ["of 2: [3.0, 0.5]"] * 2
+
+
+def test_a_failing_process_ends_the_others_with_its_message(agent):
+    process = agent("refuses", f"processes=2, url={free_url()!r}")
+    assert "virtex: error: no annotations" in process.communicate(timeout=60)[1]
+    assert process.returncode == 2
+
+
+def test_one_process_is_not_launched():
+    pids = []
+    assert launch(lambda pid: pids.append(pid) or 5, os.getpid(), LaunchConfig()) == 5
+    assert pids == [os.getpid()]
 
 
 def test_a_process_that_is_killed_at_its_end_is_started_again(agent, tmp_path):

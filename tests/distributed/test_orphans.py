@@ -5,6 +5,8 @@ import subprocess
 import sys
 import threading
 
+import pytest
+
 from virtex.distributed.signals import StopRequest
 from virtex.distributed.watchdog import Watchdog
 
@@ -24,24 +26,13 @@ if __name__ == "__main__":
 """
 
 
-def test_a_parent_that_ended_before_is_missed():
+@pytest.mark.parametrize(("parent", "missed"), [(-1, True), (StopRequest().parent, False)])
+def test_only_a_parent_that_has_ended_is_missed(parent, missed):
     watchdog = Watchdog(0, 1, None, limit_seconds=0.8)
     noticed = threading.Event()
-    watchdog.orphaned = noticed.set
-    watchdog.parent = -1
+    watchdog.orphaned, watchdog.parent = noticed.set, parent
     try:
-        assert noticed.wait(0.5)
-    finally:
-        watchdog.stop()
-
-
-def test_a_parent_that_lives_is_not_missed():
-    watchdog = Watchdog(0, 1, None, limit_seconds=0.8)
-    noticed = threading.Event()
-    watchdog.orphaned = noticed.set
-    watchdog.parent = StopRequest().parent
-    try:
-        assert not noticed.wait(0.4)
+        assert noticed.wait(0.5) == missed
     finally:
         watchdog.stop()
 

@@ -5,7 +5,7 @@
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +39,6 @@ class ResumePoint:
     validation_due: bool = False
     untouched: int = -1
     cautions: tuple[str, ...] = ()
-
-    def without_state(self) -> "ResumePoint":
-        """The same point without its state, which takes much memory."""
-        return replace(self, state=None)
 
 
 def holds_run(directory: Path) -> bool:

@@ -30,7 +30,6 @@ class Failure:
 
 
 def local_failure(rank: int, phase: str, error: BaseException) -> Failure:
-    """The failure of this process."""
     message = str(error)
     if not isinstance(error, UserError):
         message = f"{type(error).__name__}: {message}" if message else type(error).__name__

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from virtex.distributed.environment import read_environment, wait_for
 from virtex.distributed.rank_process import RankProcesses
@@ -127,12 +127,9 @@ def _agent_config(machines: LaunchConfig, directory: Path) -> "AgentConfig":
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
     from torch.distributed.launcher.api import LaunchConfig as AgentConfig
 
-    handled: dict[str, Any] = {}
-    if "signals_to_handle" in AgentConfig.__dataclass_fields__:
-        numbers = (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
-        # Signals that nohup or a background shell made this process ignore stay ignored.
-        names = [one.name for one in numbers if signal.getsignal(one) != signal.SIG_IGN]
-        handled["signals_to_handle"] = ",".join(names)
+    # Signals that nohup or a background shell made this process ignore stay ignored.
+    numbers = (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+    names = [one.name for one in numbers if signal.getsignal(one) != signal.SIG_IGN]
     return AgentConfig(
         min_nodes=machines.count,
         max_nodes=machines.count,
@@ -145,7 +142,7 @@ def _agent_config(machines: LaunchConfig, directory: Path) -> "AgentConfig":
         max_restarts=machines.max_restarts,
         monitor_interval=0.5,
         logs_specs=DefaultLogsSpecs(log_dir=str(directory / "logs")),
-        **handled,
+        signals_to_handle=",".join(names),
     )
 
 

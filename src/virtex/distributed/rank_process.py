@@ -45,7 +45,6 @@ class RankProcesses:
 
     @property
     def started(self) -> bool:
-        """Whether any process has started."""
         return bool(self._numbers("process"))
 
     @property

@@ -25,8 +25,7 @@ def killing_stopped_children(limit_seconds: float) -> Iterator[None]:
         since: dict[int, float] = {}
         while not ended.wait(min(5.0, limit_seconds / 8)):
             now = time.monotonic()
-            stopped = [pid for pid in _numbers(children) if _is_stopped(pid)]
-            since = {pid: since.get(pid, now) for pid in stopped}
+            since = {pid: since.get(pid, now) for pid in _stopped(children)}
             for pid, begin in since.items():
                 if now - begin > limit_seconds:
                     _end(pid, now - begin)
@@ -51,17 +50,13 @@ def _end(pid: int, seconds: float) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
-def _numbers(children: Path) -> list[int]:
-    try:
-        return [int(word) for word in children.read_text(encoding="ascii").split()]
-    except OSError:
-        return []
-
-
-def _is_stopped(pid: int) -> bool:
-    """Whether the process is in state T; one under a debugger is in state t."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return False
-    return text.rpartition(")")[2].split()[0] == "T"
+def _stopped(children: Path) -> list[int]:
+    """The children in state T; a process under a debugger is in state t."""
+    stopped = []
+    with suppress(OSError):  # no `/proc`
+        for pid in children.read_text(encoding="ascii").split():
+            with suppress(OSError):  # it may have ended in the meantime
+                text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+                if text.rpartition(")")[2].split()[0] == "T":
+                    stopped.append(int(pid))
+    return stopped

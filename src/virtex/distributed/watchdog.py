@@ -87,7 +87,6 @@ class Watchdog:
         return self._phase[0]
 
     def report(self, phase: str) -> None:
-        """Report that this process enters a phase."""
         self._phase = (phase, time.monotonic())
 
     def announce(self, error: BaseException) -> None:
@@ -110,7 +109,6 @@ class Watchdog:
         return self.failure
 
     def stop(self) -> None:
-        """Stop watching."""
         self._ended.set()
         for thread in self._threads:
             thread.join(_STORE_SECONDS)

@@ -41,7 +41,6 @@ class RunLogger:
             self._board = SummaryWriter(str(directory), purge_step=first)
 
     def info(self, message: str) -> None:
-        """Log a message."""
         self.logger.info(message)
 
     def warning(self, message: str) -> None:
@@ -76,7 +75,6 @@ class RunLogger:
         self._board.add_text(name, text, iteration)
 
     def close(self) -> None:
-        """Close the files."""
         if self._scalars is not None:
             self._scalars.close()
         if self._board is not None:

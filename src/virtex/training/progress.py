@@ -16,14 +16,12 @@ class Meter:
         self.restart()
 
     def restart(self) -> None:
-        """Start a new interval."""
         self.steps = 0
         self.images = 0
         self.seconds = 0.0
         self.data_seconds = 0.0
 
     def add(self, step: Step) -> None:
-        """Count one step."""
         self.steps += 1
         self.images += step.images
         self.seconds += step.seconds

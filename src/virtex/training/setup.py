@@ -71,7 +71,6 @@ class PretrainOptions:
 
 
 def retention(options: PretrainOptions, start: ResumePoint) -> file.Retention:
-    """Which checkpoints of the run are kept."""
     if options.keep_recent is None:
         return file.Retention(DEFAULT_RECENT, MILESTONE, options.checkpoint_every, start.untouched)
     return file.Retention(options.keep_recent or None, untouched=start.untouched)
