@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -204,6 +205,18 @@ def test_infinity_watches_nothing(capfd):
     start = time.monotonic()
     watchdog.stop()
     assert time.monotonic() - start < 0.8 * watchdog.interval  # does not wait for the next beat
+
+
+@pytest.mark.parametrize(("parent", "missed"), [(-1, True), (os.getppid(), False)])
+def test_only_a_parent_that_has_ended_is_missed(parent, missed):
+    """Also one that ended before this process watched."""
+    watchdog = Watchdog(0, 1, None, limit_seconds=0.8)
+    noticed = threading.Event()
+    watchdog.orphaned, watchdog.parent = noticed.set, parent
+    try:
+        assert noticed.wait(0.5) == missed
+    finally:
+        watchdog.stop()
 
 
 def test_the_end_of_the_parent_is_a_request_to_stop(tmp_path):

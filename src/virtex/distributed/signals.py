@@ -1,6 +1,5 @@
 """Requests to stop: SIGTERM, and SIGUSR1, which SLURM can send shortly before the time limit."""
 
-import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -22,18 +21,11 @@ class Stopped(UserError):
 
 
 class StopRequest:
-    """Whether this process was asked to stop, and by which signal.
-
-    `parent` is the process that started this one, even if it has ended since.
-    """
+    """Whether this process was asked to stop, by which signal, and the id of its parent process."""
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
-        parent = multiprocessing.parent_process()
-        # Only children of multiprocessing know a parent that has ended.
-        found = os.getppid() if parent is None else parent.pid
-        assert found is not None
-        self.parent = found
+        self.parent = os.getppid()
 
     def __bool__(self) -> bool:
         return self.signal is not None
