@@ -115,7 +115,7 @@ def wait_for(path, process, seconds=60):
     deadline = time.monotonic() + seconds
     while not path.exists():
         assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline, f"{path.name} does not come"
+        assert time.monotonic() < deadline, f"{path.name} does not appear"
         time.sleep(0.01)
 
 
@@ -146,14 +146,14 @@ def test_one_process_is_not_launched():
     assert pids == [os.getpid()]
 
 
-def test_a_process_that_is_killed_at_its_end_is_started_again(agent, tmp_path):
+def test_a_process_that_is_killed_during_its_exit_is_restarted(agent, tmp_path):
     process = agent("dies_at_exit_once", f"max_restarts=1, url={free_url()!r}")
     assert process.wait(timeout=60) == 0, process.communicate()
     # Nor does the agent share anything with it by which it could wait for what was killed.
     assert [(tmp_path / f"maps_{attempt}").read_text().count("/sem.") for attempt in "01"] == [0, 0]
 
 
-def test_a_signal_in_the_start_up_of_a_process_reaches_it(agent, tmp_path):
+def test_a_signal_during_start_up_reaches_the_process(agent, tmp_path):
     process = agent("waits", f"max_restarts=1, url={free_url()!r}")
     deadline = time.monotonic() + 60
     while not any("process.py" in words for words in children(process.pid)):
@@ -175,7 +175,7 @@ def test_an_agent_that_is_interrupted_ends_its_processes_without_a_traceback(
     assert process.stderr.read() == ""  # until all that hold the other end have ended
 
 
-def test_the_second_machine_says_when_it_has_lost_the_first(agent, tmp_path):
+def test_the_second_machine_reports_that_it_has_lost_the_first(agent, tmp_path):
     machines = f"count=2, max_restarts=1, rendezvous_timeout=20, url={free_url()!r}"
     first, second = (
         agent("fails_without_the_first", f"{machines}, rank={rank}") for rank in (0, 1)

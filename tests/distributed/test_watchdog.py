@@ -187,7 +187,7 @@ def test_a_log_on_a_disk_that_does_not_answer_does_not_keep_it_alive(tmp_path):
     assert "rank 0 has been stuck" in ended.stderr
 
 
-def test_a_process_that_moves_on_lives(capfd):
+def test_a_process_whose_phase_changes_lives(capfd):
     watchdog = Watchdog(0, 1, None, 1.0)
     for step in range(30):
         watchdog.report(f"step {step}")
