@@ -114,8 +114,8 @@ def load(path: Path) -> dict[str, Any]:
     except pickle.UnpicklingError as error:
         raise DamagedCheckpoint(
             f"{path} is not a checkpoint of tensors and plain values; it was not loaded, as "
-            "such a file could run code. If you trust it, save its weights alone with the "
-            "program that wrote it"
+            "such a file could run code. If you trust it, save only its weights with the program "
+            "that wrote it"
         ) from error
     except _DAMAGE as error:
         raise DamagedCheckpoint(

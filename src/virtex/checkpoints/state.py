@@ -150,7 +150,7 @@ def load_optimizer(optimizer: AnyOptimizer, state: dict[str, Any]) -> None:
     except (ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
         raise UserError(
             f"--resume-from: the checkpoint's 'optimizer' does not fit this run ({error}); start a "
-            "new run from the weights alone with --init-from"
+            "new run from its weights with --init-from"
         ) from error
     for group, own in zip(optimizer.param_groups, configured, strict=True):
         group.update(own)
@@ -176,7 +176,7 @@ def check_same_run(
     Raises `UserError` if a setting that is not among `asked_for` or cannot change during a run
     differs, or if the vocabulary does.
     """
-    # Settings that are newer than the checkpoint have their defaults in both.
+    # Settings that are newer than the checkpoint have their defaults in its configuration.
     saved = settings.flat(before.config)
     now = settings.flat(config)
     changed = {key for key in saved.keys() | now.keys() if saved.get(key) != now.get(key)}
@@ -184,7 +184,7 @@ def check_same_run(
     if fixed:
         raise UserError(
             f"--resume-from: {', '.join(fixed)} cannot change in the middle of a run; start a new "
-            "run from the weights alone with --init-from"
+            "run from the weights with --init-from"
         )
     unasked = sorted(changed - set(asked_for))
     if unasked:
@@ -193,7 +193,7 @@ def check_same_run(
             "--resume-from: the configuration differs from the checkpoint's:\n"
             + "\n".join(lines)
             + "\nRestore the old values in the YAML file, or confirm new ones by repeating them "
-            "after --config-override; --init-from starts a new run from the weights alone"
+            "after --config-override; --init-from starts a new run from the weights"
         )
     if not _same_vocabulary(before.vocabulary, vocabulary):
         source = config.data.tokenizer_model if isinstance(vocabulary, Tokenizer) else "the data's"
@@ -212,7 +212,8 @@ def check_same_data(
     `subset_change` describes how the training images have changed; None if they have not. Raises
     `UserError` if the data have changed, unless that is `accepted`.
     """
-    before, cautions = saved.contents, []
+    before = saved.contents
+    cautions: list[str] = []
     if before is None:
         cautions.append(
             "the checkpoint holds no fingerprints of its data, so changes in them go unnoticed"

@@ -86,7 +86,7 @@ class World:
         return values
 
     def wait(self) -> None:
-        """Return when every process has called this."""
+        """Wait until every process has called this."""
         if self.size > 1:
             dist.barrier()
 

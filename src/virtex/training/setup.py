@@ -132,13 +132,14 @@ def begin(options: PretrainOptions, world: World, start: ResumePoint) -> TrainSt
     torch.backends.cudnn.deterministic = config.cudnn_deterministic
     torch.backends.cudnn.benchmark = config.cudnn_benchmark
     torch.manual_seed(config.random_seed)
-    given = start.state is not None or options.init_from is not None
-    objective = build_objective(config, weights_follow=given)
+    saved = None
     if start.state is not None:
-        load_weights(objective, Checkpoint("--resume-from", start.state), WEIGHT_PER_TOKEN)
+        saved = Checkpoint("--resume-from", start.state)
     elif options.init_from is not None:
-        given_weights = Checkpoint(f"--init-from {options.init_from}", file.load(options.init_from))
-        load_weights(objective, given_weights, WEIGHT_PER_TOKEN)
+        saved = Checkpoint(f"--init-from {options.init_from}", file.load(options.init_from))
+    objective = build_objective(config, weights_follow=saved is not None)
+    if saved is not None:
+        load_weights(objective, saved, WEIGHT_PER_TOKEN)
     objective.to(world.device)
     if config.sync_bn and world.size > 1:
         objective.visual.cnn = synchronise_batch_norm(objective.visual.cnn, world.device)
