@@ -32,8 +32,8 @@ CROP, MAX_LENGTH, WARM_UP = 224, 30, 2
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Images a second that the loader gives.")
-    parser.add_argument("root", type=Path, metavar="DATA_ROOT", help="a directory as COCO's")
+    parser = argparse.ArgumentParser(description="Images per second of the loader.")
+    parser.add_argument("root", type=Path, metavar="DATA_ROOT", help="directory in COCO's layout")
     parser.add_argument("--split", choices=("train", "val"), default="train")
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--batch-size", type=int, default=32)

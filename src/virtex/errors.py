@@ -19,6 +19,11 @@ class RunError(UserError):
     exit_status = 1
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or the error's type if it has no message."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 def first_few(items: Sequence[object], most: int = 5) -> str:
     """The first items for a message, with an ellipsis if there are more: `7, 9, 31, 40, 41, …`."""
     return ", ".join(map(str, items[:most])) + (", …" if len(items) > most else "")

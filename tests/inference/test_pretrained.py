@@ -316,7 +316,7 @@ def test_a_limit_on_images_is_named_by_its_argument(files, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"config": torch.ones(2)}, "settings are none of ours"),
+        ({"config": torch.ones(2)}, "settings are not virtex's"),
         ({"config": {"MODEL": 3}}, "does not accept: MODEL"),
         ({"config": None}, "does not accept"),
         ({"tokenizer": 3}, "holds no vocabulary"),

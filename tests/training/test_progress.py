@@ -71,7 +71,7 @@ def test_losses_in_words(losses, text):
     ("iteration", "step_seconds", "remaining"),
     [(100, 1.0, "0:00:00"), (40, 1.0, "0:01:00"), (1, 3600.0, "4 days, 3:00:00")],
 )
-def test_line_says_how_far_how_fast_and_how_long(iteration, step_seconds, remaining):
+def test_the_line_shows_progress_speed_and_remaining_time(iteration, step_seconds, remaining):
     meter = Meter(1, Traffic())
     meter.add(step_of())
     line = progress_line(iteration, 100, {"forward": 2.0}, meter.speed(1.25), step_seconds)

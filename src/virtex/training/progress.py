@@ -12,7 +12,7 @@ from virtex.training.loop import Step
 
 
 class Meter:
-    """Accumulates steps since its last restart; rates are means over them."""
+    """Accumulates the steps since its last restart; rates are means over them."""
 
     def __init__(self, processes: int, traffic: Traffic) -> None:
         self.processes = processes
@@ -20,14 +20,12 @@ class Meter:
         self.restart()
 
     def restart(self) -> None:
-        """Start a new interval."""
         self.steps = 0
         self.images = 0
         self.seconds = 0.0
         self.data_seconds = 0.0
 
     def add(self, step: Step) -> None:
-        """Count one step."""
         self.steps += 1
         self.images += step.images
         self.seconds += step.seconds
@@ -41,9 +39,8 @@ class Meter:
     def speed(self, memory_gb: float) -> dict[str, float]:
         """Images per second over all processes, share of time spent waiting for data, memory.
 
-        With several processes also megabytes of gradients per step, and the share of the time in
-        which gradients were exchanged in the steps that torch measures, most of it during the
-        backward pass.
+        With several processes also megabytes of gradients per step, and the share of the time
+        spent on exchanging them, mostly during the backward pass, in the steps that torch measures.
         """
         speed = {
             "speed/images_per_second": self.processes * self.images / self.seconds,
@@ -73,21 +70,18 @@ def progress_line(
 ) -> str:
     """One line: iteration, losses, rate, remaining time, share of waiting for data, memory."""
     remaining = timedelta(seconds=round((last - iteration) * step_seconds))
+    exchange = ""
+    if "speed/exchange_fraction" in speed:
+        exchange = f"exchange {speed['speed/exchange_fraction']:.0%}  "
     return (
         f"iteration {iteration:>{len(str(last))}}/{last}  "
         f"{losses_text(losses)}  "
         f"{speed['speed/images_per_second']:.1f} images/s  "
         f"remaining {remaining}  "
         f"data wait {speed['speed/data_wait_fraction']:.0%}  "
-        f"{_exchange(speed)}"
+        f"{exchange}"
         f"memory {speed['speed/memory_gb']:.1f} GB"
     )
-
-
-def _exchange(speed: Mapping[str, float]) -> str:
-    if "speed/exchange_fraction" not in speed:
-        return ""
-    return f"exchange {speed['speed/exchange_fraction']:.0%}  "
 
 
 def losses_text(losses: Mapping[str, float]) -> str:

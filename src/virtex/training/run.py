@@ -78,7 +78,7 @@ def pretrain(options: PretrainOptions) -> int:
         with translate_memory_errors(options.config, world):
             state = begin(options, world, start)
         fresh = start.state is None
-        start = start.without_state()  # it is as large as model and optimizer
+        start = replace(start, state=None)  # it is as large as model and optimizer
         watchdog.report("preflight")
         reports = preflight(options, world, data, state)
         if options.preflight_only:
