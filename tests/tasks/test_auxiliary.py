@@ -117,6 +117,7 @@ def test_training_and_validation_have_both_losses_and_the_task_has_its_own_ones(
     assert {name: means[1][name] for name in MAIN} == means[0]
     assert means[1].keys() == MAIN | {"length"}
     assert model.weighted(means[1])["length"] == WEIGHT * means[1]["length"]
+    assert model.total(means[1]) == sum(means[0].values()) + WEIGHT * means[1]["length"]
 
 
 def test_the_loss_is_a_mean_over_its_own_items():

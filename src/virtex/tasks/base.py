@@ -198,6 +198,10 @@ class Objective(nn.Module):
             name: mean * weights[name] if name in weights else mean for name, mean in means.items()
         }
 
+    def total(self, means: Mapping[str, float]) -> float:
+        """What training minimises, the sum of the weighted mean losses, of those that are known."""
+        return sum(self.weighted(means).values())
+
     def _heads(self) -> Iterator[tuple[str, AuxiliaryHead]]:
         for name in self.auxiliary_weights:
             head = self.auxiliaries[name]

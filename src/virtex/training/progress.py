@@ -53,9 +53,12 @@ class Meter:
         return speed
 
 
-def training_scalars(step: Step, losses: Mapping[str, float]) -> dict[str, float]:
-    """The numbers that a repeated run reproduces: losses, gradient norm, learning rates."""
-    scalars = {"train/loss": sum(losses.values())}
+def training_scalars(step: Step, total: float, losses: Mapping[str, float]) -> dict[str, float]:
+    """The numbers that a repeated run reproduces: losses, gradient norm, learning rates.
+
+    `total` is what training minimises, the weighted sum of `losses`.
+    """
+    scalars = {"train/loss": total}
     scalars |= {f"train/{name}": value for name, value in losses.items()}
     scalars["train/gradient_norm"] = float(step.gradient_norm)
     return scalars | {f"learning_rate/{name}": rate for name, rate in step.learning_rates.items()}
@@ -64,6 +67,7 @@ def training_scalars(step: Step, losses: Mapping[str, float]) -> dict[str, float
 def progress_line(
     iteration: int,
     last: int,
+    total: float,
     losses: Mapping[str, float],
     speed: Mapping[str, float],
     step_seconds: float,
@@ -75,7 +79,7 @@ def progress_line(
         exchange = f"exchange {speed['speed/exchange_fraction']:.0%}  "
     return (
         f"iteration {iteration:>{len(str(last))}}/{last}  "
-        f"{losses_text(losses)}  "
+        f"{losses_text(total, losses)}  "
         f"{speed['speed/images_per_second']:.1f} images/s  "
         f"remaining {remaining}  "
         f"data wait {speed['speed/data_wait_fraction']:.0%}  "
@@ -84,12 +88,12 @@ def progress_line(
     )
 
 
-def losses_text(losses: Mapping[str, float]) -> str:
-    """The sum of the losses and, if there are several, each of them."""
-    total = f"loss {sum(losses.values()):.4f}"
+def losses_text(total: float, losses: Mapping[str, float]) -> str:
+    """The total loss and, if there are several, each of them."""
+    text = f"loss {total:.4f}"
     if len(losses) == 1:
-        return total
-    return f"{total} ({', '.join(f'{name} {value:.4f}' for name, value in losses.items())})"
+        return text
+    return f"{text} ({', '.join(f'{name} {value:.4f}' for name, value in losses.items())})"
 
 
 def peak_memory_gb(device: torch.device) -> float:

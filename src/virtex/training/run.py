@@ -290,10 +290,11 @@ def _log_step(run: Run, meter: Meter, step: Step) -> None:
     if step.iteration % run.options.log_every and step.iteration != last:
         return
     losses = _mean_over_processes(step.losses, run.world)
+    total = run.state.objective.total(losses)
     speed = meter.speed(peak_memory_gb(run.world.device))
-    logger.log_scalars(step.iteration, training_scalars(step, losses))
+    logger.log_scalars(step.iteration, training_scalars(step, total, losses))
     logger.log_scalars(step.iteration, speed)
-    logger.info(progress_line(step.iteration, last, losses, speed, meter.step_seconds))
+    logger.info(progress_line(step.iteration, last, total, losses, speed, meter.step_seconds))
     meter.restart()
 
 

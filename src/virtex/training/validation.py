@@ -34,9 +34,10 @@ def validate_and_log(run: Run, iteration: int) -> bool:
     if not means:
         run.logger.warning(f"{phase}: no item to predict, so no loss")
         return True
-    scalars = {"val/loss": sum(means.values())} | {f"val/{k}": v for k, v in means.items()}
+    total = run.state.objective.total(means)
+    scalars = {"val/loss": total} | {f"val/{name}": mean for name, mean in means.items()}
     run.logger.log_scalars(iteration, scalars)
-    run.logger.info(f"{phase}: {losses_text(means)}")
+    run.logger.info(f"{phase}: {losses_text(total, means)}")
     if run.world.main:
         _log_samples(run, iteration)
     return True
