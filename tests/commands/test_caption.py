@@ -116,7 +116,7 @@ def test_a_file_gets_what_standard_output_would(caption, pictures, tmp_path, nam
     form = {".txt": "console"}.get(output.suffix, output.suffix.lower().removeprefix("."))
     status, out, err = caption(pictures, "--output", output)
     assert (status, out) == (0, "")
-    assert f"captions of 5 pictures written to {output}" in err
+    assert f"captions of 5 images written to {output}" in err
     assert output.read_text(encoding="utf-8") == caption(pictures, "--format", form)[1]
 
 

@@ -26,7 +26,7 @@ COCO_MINI = os.environ.get("VIRTEX_COCO_MINI")
 
 @pytest.fixture
 def save(tmp_path):
-    """A function that writes a picture as Pillow does, and gives the path."""
+    """A function that writes an image as Pillow does, and gives the path."""
 
     def write(image, name="image.jpg", **options):
         Image.fromarray(image).save(tmp_path / name, **options)
@@ -163,7 +163,7 @@ def test_lossless_files_give_their_pixels(save, photograph, name):
 
 @pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp", "a.tiff", "a.avif"])
 @pytest.mark.parametrize("turned", [1, 3, 6])
-def test_pictures_are_upright(save, name, turned):
+def test_images_are_upright(save, name, turned):
     if name == "a.avif" and not features.check("avif"):
         pytest.skip("this Pillow has no AVIF")
     image = np.zeros((32, 64, 3), np.uint8)
@@ -299,7 +299,7 @@ def damaged_path(tmp_path_factory):
 
 
 @given(place=st.integers(0, 10_000), value=st.integers(0, 255))
-def test_a_damaged_file_is_a_picture_or_a_bad_image(damaged_path, place, value):
+def test_a_damaged_file_is_an_image_or_a_bad_image(damaged_path, place, value):
     file = io.BytesIO()
     Image.radial_gradient("L").resize((40, 30)).save(file, "JPEG")
     data = bytearray(file.getvalue())
@@ -321,16 +321,16 @@ def written_formats():
 
 
 def in_format(kind):
-    """The bytes of a small picture in a format, dark in its middle."""
-    picture = Image.radial_gradient("L").resize((40, 30))
+    """The bytes of a small image in a format, dark in its middle."""
+    image = Image.radial_gradient("L").resize((40, 30))
     for mode in ("RGB", "L", "1", "P"):
         file = io.BytesIO()
         try:
-            picture.convert(mode).save(file, kind)
+            image.convert(mode).save(file, kind)
         except (OSError, ValueError, KeyError):
             continue
         return file.getvalue()
-    raise AssertionError(f"{kind} takes no picture")
+    raise AssertionError(f"{kind} takes no image")
 
 
 # Pillow's, of a format that it gives up.
@@ -350,7 +350,7 @@ def test_every_format_of_pillows_is_read(kind):
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")  # of odd metadata
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize("kind", written_formats())
-def test_damage_in_any_format_is_a_picture_or_a_bad_image(kind, tmp_path):
+def test_damage_in_any_format_is_an_image_or_a_bad_image(kind, tmp_path):
     data = in_format(kind)
     rng = np.random.default_rng(0)
     path = tmp_path / "damaged"
@@ -382,7 +382,7 @@ def test_other_files_are_an_error(tmp_path, suffix):
 
 
 def test_postscript_inside_another_file_is_not_run():
-    """Pillow would open it, and run Ghostscript, as the picture that an IPTC file holds."""
+    """Pillow would open it, and run Ghostscript, as the image that an IPTC file holds."""
     fields = {(3, 20): b"\0\x0a", (3, 30): b"\0\x0a", (3, 60): b"\1\0", (3, 120): b"\5"}
     fields[8, 10] = POSTSCRIPT
     data = b"".join(
@@ -396,7 +396,7 @@ def test_postscript_inside_another_file_is_not_run():
 
 
 @pytest.mark.cold
-def test_readers_are_imported_when_the_first_picture_is_read():
+def test_readers_are_imported_when_the_first_image_is_read():
     told = "import sys, virtex.data.images; print('PIL.PsdImagePlugin' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True)
     assert result.stdout == "False\n"
@@ -423,7 +423,7 @@ def test_a_bad_image_survives_the_way_from_a_worker():
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.tiff"])
-def test_a_picture_of_more_pixels_than_allowed_is_not_unpacked(save, photograph, name):
+def test_an_image_of_more_pixels_than_allowed_is_not_unpacked(save, photograph, name):
     path = save(photograph, name)
     assert read_image(path, ImageLimits(pixels=90 * 120)).shape == (90, 120, 3)
     with pytest.raises(BadImage, match=r"120 x 90 pixels are more than DATA\.MAX_PIXELS, 10799"):

@@ -177,29 +177,29 @@ def cut(path):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_bad_image_ends_the_run_with_its_path_and_no_traceback(dataset, records, workers):
-    cut(records[5].picture)
+    cut(records[5].image)
     with pytest.raises(BadImage) as caught:
         training(dataset, 2 * 11, workers)
-    assert caught.value.path == records[5].picture
-    assert str(caught.value).startswith(f"cannot read the image {records[5].picture}: ")
+    assert caught.value.path == records[5].image
+    assert str(caught.value).startswith(f"cannot read the image {records[5].image}: ")
     assert "Traceback" not in str(caught.value)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_skipped_images_are_reported_once_each_and_batches_stay_full(records, workers):
     for position in (5, 6):
-        cut(records[position].picture)
+        cut(records[position].image)
     dataset = ExampleDataset(records, TRAIN, encode, 0, "skip")
     skipped = []
     batches = training(dataset, 12, workers, skipped=skipped.append)
     assert {len(batch["image"]) for batch in batches} == {4}
-    assert sorted(error.path for error in skipped) == [records[5].picture, records[6].picture]
+    assert sorted(error.path for error in skipped) == [records[5].image, records[6].image]
     assert not {6, 7} & {i for batch in ids(batches) for i in batch}
 
 
 def test_skipped_images_leave_validation_smaller(records):
     for position in (0, 5, 8, 9, 10):
-        cut(records[position].picture)
+        cut(records[position].image)
     dataset = ExampleDataset(records, TRAIN, encode, 0, "skip")
     skipped = []
     batches = validation(dataset, 2, batch_size=2, skipped=skipped.append)
@@ -209,7 +209,7 @@ def test_skipped_images_leave_validation_smaller(records):
 
 def test_a_data_set_of_bad_images_only_is_an_error_not_a_hang(records):
     for record in records:
-        cut(record.picture)
+        cut(record.image)
     dataset = ExampleDataset(records, TRAIN, encode, 0, "skip")
     with pytest.raises(UserError, match="11 images in a row"):
         training(dataset, workers=2)

@@ -116,8 +116,8 @@ def test_a_selection_gives_the_records_at_its_positions(write_coco):
     selection = Subset(records, np.array([2, 0]))
     assert list(selection) == [records[2], records[0]]
     assert selection.image_ids.tolist() == [3, 1]
-    records[2].picture.unlink()
-    assert selection.missing([0, 1]) == [records[2].picture]
+    records[2].image.unlink()
+    assert selection.missing([0, 1]) == [records[2].image]
 
 
 # The manifest

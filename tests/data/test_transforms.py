@@ -17,7 +17,7 @@ def rng(seed=0):
 
 
 def coordinates(height, width):
-    """A picture whose first two channels are a pixel's row and column."""
+    """An image whose first two channels are a pixel's row and column."""
     rows, columns = np.mgrid[0:height, 0:width]
     return np.stack([rows, columns, 0 * rows], axis=-1).astype(np.uint8)
 
@@ -58,7 +58,7 @@ def test_random_crops_reach_every_edge():
 
 
 @pytest.mark.parametrize(("height", "width"), [(10, 200), (200, 10)])
-def test_pictures_too_long_for_any_draw_give_their_middle(height, width):
+def test_images_too_long_for_any_draw_give_their_middle(height, width):
     crop = transforms.RandomResizedCrop(8, scale=(1, 1))
     top, left, part_height, part_width = crop._part(height, width, rng())
     assert {part_height, part_width} == {10, 13}
@@ -121,7 +121,7 @@ def test_the_centre_crop_is_the_middle(height, width):
     assert result.flags.c_contiguous
 
 
-def test_a_centre_crop_larger_than_the_picture_is_an_error():
+def test_a_centre_crop_larger_than_the_image_is_an_error():
     with pytest.raises(UserError, match="5 pixels does not fit into 9 x 4"):
         transforms.CenterCrop(5)(Augmented(coordinates(4, 9)), rng())
 
@@ -159,7 +159,7 @@ TRANSFORMS = [
 
 
 @pytest.mark.parametrize("transform", TRANSFORMS, ids=lambda transform: type(transform).__name__)
-def test_a_transform_is_a_function_of_picture_and_generator(transform, photograph):
+def test_a_transform_is_a_function_of_image_and_generator(transform, photograph):
     before = photograph.copy()
     for seed in range(10):
         one, other = (transform(Augmented(photograph), rng(seed)) for _ in range(2))

@@ -9,7 +9,7 @@ from virtex.synthetic.reading import (
     stated_shapes,
 )
 
-PICTURE = [("red", "circle"), ("blue", "star")]
+IMAGE = [("red", "circle"), ("blue", "star")]
 
 
 def test_what_a_caption_states() -> None:
@@ -43,5 +43,5 @@ def test_nothing_stated() -> None:
     ],
 )
 def test_judgement(caption: str, words: bool, pairs: bool) -> None:
-    assert is_true(caption, PICTURE) == words
-    assert is_true_in_pairs(caption, iter(PICTURE)) == pairs
+    assert is_true(caption, IMAGE) == words
+    assert is_true_in_pairs(caption, iter(IMAGE)) == pairs

@@ -107,7 +107,7 @@ def test_every_word_of_every_caption_is_true(captioned: tuple[Scene, tuple[str, 
 
 @settings(deadline=None)
 @given(captioned_scenes())
-def test_mirrored_picture_fits_the_caption_with_left_and_right_swapped(
+def test_mirrored_image_fits_the_caption_with_left_and_right_swapped(
     captioned: tuple[Scene, tuple[str, ...]],
 ) -> None:
     scene, sentences = captioned

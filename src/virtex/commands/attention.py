@@ -55,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Caption the picture, draw the panels and say where they are; raises `UserError`."""
+    """Caption the image, draw the panels and say where they are; raises `UserError`."""
     image: Path = arguments.image
     output: Path = arguments.output or Path(f"{image.stem}_attention.png")
     _check(image, output, overwrite=arguments.overwrite)

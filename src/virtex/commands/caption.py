@@ -127,42 +127,42 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Check what can be checked, load the model, caption."""
-    from virtex.data.sources.find_images import find_pictures, path_of
+    from virtex.data.sources.find_images import find_images, path_of
     from virtex.inference.results import take_up
 
-    pictures = find_pictures(arguments.paths)
-    bad = [picture for picture in pictures if not isinstance(picture, Path)]
-    if len(bad) == len(pictures):
+    images = find_images(arguments.paths)
+    bad = [image for image in images if not isinstance(image, Path)]
+    if len(bad) == len(images):
         reasons = "; ".join(f"{one.path}: {one.reason}" for one in bad)
         raise UserError(f"there is nothing to caption: {reasons}")
     output: Path | None = arguments.output
     form = _form(arguments.format, output)
     _check_output(output, form, go_on=arguments.go_on)
     if output is not None and arguments.go_on:
-        wanted = {str(path_of(picture)) for picture in pictures}
+        wanted = {str(path_of(image)) for image in images}
         done = take_up(output, wanted)
-        pictures = [
-            picture
-            for picture in pictures
-            if str(path_of(picture)) not in done and not _is_same(path_of(picture), output)
+        images = [
+            image
+            for image in images
+            if str(path_of(image)) not in done and not _is_same(path_of(image), output)
         ]
-        print(f"{len(wanted & done):,} pictures have captions in {output}", file=sys.stderr)
-        if not pictures:
+        print(f"{len(wanted & done):,} images have captions in {output}", file=sys.stderr)
+        if not images:
             return 0
-    skipped = _caption(arguments, pictures, form)
+    skipped = _caption(arguments, images, form)
     if output is not None:
-        captioned = len(pictures) - skipped
-        print(f"captions of {captioned:,} pictures written to {output}", file=sys.stderr)
+        captioned = len(images) - skipped
+        print(f"captions of {captioned:,} images written to {output}", file=sys.stderr)
     if skipped:
-        raise RunError(f"{skipped:,} of {len(pictures):,} could not be captioned; see above")
+        raise RunError(f"{skipped:,} of {len(images):,} could not be captioned; see above")
     return 0
 
 
-def _caption(arguments: argparse.Namespace, pictures: "list[Path | BadImage]", form: "Form") -> int:
-    """Load the model and caption; how many pictures were bad."""
+def _caption(arguments: argparse.Namespace, images: "list[Path | BadImage]", form: "Form") -> int:
+    """Load the model and caption; how many images were bad."""
     from virtex.inference.captioning import (
         Decoding,
-        caption_pictures,
+        caption_images,
         decoding_strategy,
         write_captions,
     )
@@ -180,15 +180,15 @@ def _caption(arguments: argparse.Namespace, pictures: "list[Path | BadImage]", f
     captioner = pretrained.captioner(decoding_strategy(pretrained.config, decoding))
     if arguments.max_length is not None:
         captioner = replace(captioner, max_tokens=arguments.max_length)
-    batches = caption_pictures(
-        pretrained, captioner, pictures, top=arguments.top, batch_size=arguments.batch_size
+    batches = caption_images(
+        pretrained, captioner, images, top=arguments.top, batch_size=arguments.batch_size
     )
     # A live line would run into the captions where both are on one terminal.
     quiet = arguments.quiet or (arguments.output is None and sys.stdout.isatty())
-    with Progress("captions", len(pictures), "images", quiet=quiet) as progress:
+    with Progress("captions", len(images), "images", quiet=quiet) as progress:
         return write_captions(
             batches,
-            pictures,
+            images,
             arguments.output,
             form,
             advance=progress.advance,
@@ -197,7 +197,7 @@ def _caption(arguments: argparse.Namespace, pictures: "list[Path | BadImage]", f
 
 
 def _is_same(path: Path, output: Path) -> bool:
-    """Whether a file found among the pictures is the output."""
+    """Whether a file found among the images is the output."""
     return path.name == output.name and path.resolve() == output.resolve()
 
 

@@ -65,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="number of samples in each shard but the last (default: %(default)s)",
     )
-    _add_pictures(parser.add_argument_group("images"))
+    _add_images(parser.add_argument_group("images"))
     parser.add_argument(
         "--workers",
         type=positive_int,
@@ -76,7 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_quiet_argument(parser)
 
 
-def _add_pictures(group: argparse._ArgumentGroup) -> None:
+def _add_images(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--short-side",
         type=positive_int,

@@ -100,7 +100,7 @@ class ExampleDataset:
 
     def _example(self, key: Key, record: Record) -> Example:
         rng = np.random.default_rng([self._seed, *key])
-        augmented = Augmented(read_image(record.picture, self._limits))
+        augmented = Augmented(read_image(record.image, self._limits))
         for transform in self._transforms:
             augmented = transform(augmented, rng)
         example = self._encode(record, augmented, rng)

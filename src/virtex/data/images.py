@@ -110,11 +110,11 @@ class InLargerFile(Protocol):
         ...
 
 
-Picture = Path | InLargerFile
+ImageSource = Path | InLargerFile
 """Where the bytes of an image file are."""
 
 
-def read_image(picture: Picture, limits: ImageLimits = DEFAULT_LIMITS) -> PixelArray:
+def read_image(source: ImageSource, limits: ImageLimits = DEFAULT_LIMITS) -> PixelArray:
     """The image in a file of any format that Pillow opens by itself, (H, W, 3) RGB, contiguous.
 
     It is upright by its Exif orientation. Transparent parts lie on white, which most transparent
@@ -124,18 +124,20 @@ def read_image(picture: Picture, limits: ImageLimits = DEFAULT_LIMITS) -> PixelA
     Raises BadImage when the file is missing, empty, truncated, damaged, no image, or beyond
     `limits`.
     """
-    return read_content(content(picture, limits), picture, limits)
+    return decode_image(read_bytes(source, limits), source, limits)
 
 
-def read_content(data: bytes, picture: Picture, limits: ImageLimits = DEFAULT_LIMITS) -> PixelArray:
-    """As `read_image`, of a file that was read already; errors name `picture`."""
+def decode_image(
+    data: bytes, source: ImageSource, limits: ImageLimits = DEFAULT_LIMITS
+) -> PixelArray:
+    """As `read_image`, of a file that was read already; errors name `source`."""
     try:
         return decode(data, simplejpeg, limits)
     except UnidentifiedImageError as error:
-        raise BadImage(_named(picture), _unidentified(data)) from error
+        raise BadImage(_named(source), _unidentified(data)) from error
     except _DAMAGE as error:
         reason = str(error) or f"it is damaged ({type(error).__name__})"
-        raise BadImage(_named(picture), reason) from error
+        raise BadImage(_named(source), reason) from error
 
 
 def from_pillow(image: Image.Image) -> PixelArray:
@@ -148,21 +150,21 @@ def from_pillow(image: Image.Image) -> PixelArray:
     return upright(_rgb(image), orientation(exif))
 
 
-def content(picture: Picture, limits: ImageLimits = DEFAULT_LIMITS) -> bytes:
+def read_bytes(source: ImageSource, limits: ImageLimits = DEFAULT_LIMITS) -> bytes:
     """The bytes of an image file; raises BadImage where there are none, or too many."""
     try:
-        if isinstance(picture, Path):
-            with picture.open("rb") as file:
+        if isinstance(source, Path):
+            with source.open("rb") as file:
                 data = file.read(limits.file_bytes + 1)
         else:
-            data = picture.content()
+            data = source.content()
     except OSError as error:
-        raise BadImage(_named(picture), error.strerror or str(error)) from error
+        raise BadImage(_named(source), error.strerror or str(error)) from error
     if not data:
-        raise BadImage(_named(picture), "the file is empty")
+        raise BadImage(_named(source), "the file is empty")
     if len(data) > limits.file_bytes:
         reason = f"the file is larger than {limits.bytes_setting}, {limits.file_bytes >> 20} MB"
-        raise BadImage(_named(picture), reason)
+        raise BadImage(_named(source), reason)
     return data
 
 
@@ -172,8 +174,8 @@ def _unidentified(data: bytes) -> str:
     return "it is no image, or of a format that is not read"
 
 
-def _named(picture: Picture) -> Path | str:
-    return picture if isinstance(picture, Path) else str(picture)
+def _named(source: ImageSource) -> Path | str:
+    return source if isinstance(source, Path) else str(source)
 
 
 def decode(

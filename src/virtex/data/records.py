@@ -10,7 +10,7 @@ from typing import Protocol, TypeGuard
 import numpy as np
 import numpy.typing as npt
 
-from virtex.data.images import Picture
+from virtex.data.images import ImageSource
 
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 
@@ -24,7 +24,7 @@ class Record:
     """
 
     image_id: int
-    picture: Picture
+    image: ImageSource
     captions: tuple[str, ...] = ()
     categories: tuple[int, ...] = ()
 

@@ -1,4 +1,4 @@
-"""Captions for picture files: read ahead, captioned in batches, written as they come."""
+"""Captions for image files: read ahead, captioned in batches, written as they come."""
 
 import sys
 import warnings
@@ -22,7 +22,7 @@ from virtex.inference.pretrained import Pretrained
 from virtex.inference.results import Captioned, Form, Result, result_writer, shown
 
 _READERS = 4
-"""Threads that read pictures, which is also how many whole pictures are in memory at once."""
+"""Threads that read images, which is also how many whole images are in memory at once."""
 
 DecoderName = Literal["beam_search", "nucleus_sampling"]
 
@@ -70,56 +70,56 @@ def decoding_strategy(config: Config, wanted: Decoding) -> Strategy:
             assert_never(name)
 
 
-def caption_pictures(
+def caption_images(
     pretrained: Pretrained,
     captioner: Captioner,
-    pictures: Sequence[Path | BadImage],
+    images: Sequence[Path | BadImage],
     *,
     top: int,
     batch_size: int,
 ) -> Iterator[list[Result]]:
-    """The results of each batch of pictures, in order, with at most `top` captions of a picture.
+    """The results of each batch of images, in order, with at most `top` captions of an image.
 
-    Sampling knows a picture by the pixels that the model sees: its captions depend neither on its
-    name and place nor on the other pictures.
+    Sampling knows an image by the pixels that the model sees: its captions depend neither on its
+    name and place nor on the other images.
     """
 
-    def read(picture: Path | BadImage) -> _Read | BadImage:
-        if isinstance(picture, BadImage):
-            return picture
+    def read(image: Path | BadImage) -> _Read | BadImage:
+        if isinstance(image, BadImage):
+            return image
         try:
-            return _Read(picture, pretrained.crops([picture]))
+            return _Read(image, pretrained.crops([image]))
         except BadImage as error:
             return error
 
-    for batch in _read_ahead(read, pictures, batch_size):
-        whole = [picture for picture in batch if isinstance(picture, _Read)]
+    for batch in _read_ahead(read, images, batch_size):
+        whole = [image for image in batch if isinstance(image, _Read)]
         captions = iter(_caption(captioner, whole, pretrained.device))
         yield [
-            Captioned(picture.path, tuple(next(captions)[:top]))
-            if isinstance(picture, _Read)
-            else picture
-            for picture in batch
+            Captioned(image.path, tuple(next(captions)[:top]))
+            if isinstance(image, _Read)
+            else image
+            for image in batch
         ]
 
 
 def write_captions(
     batches: Iterator[list[Result]],
-    pictures: Sequence[Path | BadImage],
+    images: Sequence[Path | BadImage],
     output: Path | None,
     form: Form,
     *,
     advance: Callable[[int], None],
     warn: Callable[[str], None],
 ) -> int:
-    """Write the results of `pictures` as they come; how many are `BadImage`.
+    """Write the results of `images` as they come; how many are `BadImage`.
 
     They go to the end of a file, or to standard output. `advance` counts the results of each batch,
     `warn` names each image that was skipped. Raises `UserError` where the file cannot be
     opened, and `RunError` where it cannot be written on.
     """
     bad = 0
-    width = max((len(shown(path_of(picture))) for picture in pictures), default=0)
+    width = max((len(shown(path_of(image))) for image in images), default=0)
     with (
         _silent_pillow(),
         _opened(output) as stream,
@@ -149,14 +149,14 @@ def _refuse(decoder: DecoderName, **values: object) -> None:
 
 def _read_ahead(
     read: Callable[[Path | BadImage], _Read | BadImage],
-    pictures: Sequence[Path | BadImage],
+    images: Sequence[Path | BadImage],
     batch_size: int,
 ) -> Iterator[list[_Read | BadImage]]:
-    """Batches of pictures that are read while the batch before is in use."""
+    """Batches of images that are read while the batch before is in use."""
     with ThreadPoolExecutor(_READERS) as readers:
         reading: list[Future[_Read | BadImage]] = []
-        for first in range(0, len(pictures) + batch_size, batch_size):
-            following = pictures[first : first + batch_size]
+        for first in range(0, len(images) + batch_size, batch_size):
+            following = images[first : first + batch_size]
             current, reading = reading, [readers.submit(read, each) for each in following]
             if current:
                 yield [future.result() for future in current]
@@ -169,12 +169,12 @@ def _caption(
         return []
     try:
         return captioner.caption(
-            torch.cat([picture.pixels for picture in batch]).to(device),
-            [_key(picture.pixels) for picture in batch],
+            torch.cat([image.pixels for image in batch]).to(device),
+            [_key(image.pixels) for image in batch],
         )
     except torch.OutOfMemoryError as error:
         raise RunError(
-            f"the GPU's memory is too small for {len(batch)} pictures at once; "
+            f"the GPU's memory is too small for {len(batch)} images at once; "
             "give a smaller --batch-size"
         ) from error
 
@@ -208,7 +208,7 @@ def _opened(output: Path | None) -> Iterator[TextIO]:
 
 @contextmanager
 def _silent_pillow() -> Iterator[None]:
-    """Without its warnings of odd metadata and large pictures, which say no file's name."""
+    """Without its warnings of odd metadata and large images, which say no file's name."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="PIL")
         yield

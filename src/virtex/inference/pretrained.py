@@ -39,8 +39,8 @@ from virtex.tasks.base import WEIGHT_PER_TOKEN, Objective
 from virtex.text.tokenizer import Tokenizer
 from virtex.text.vocabulary import Vocabulary
 
-Picture = str | Path | Image.Image | PixelArray
-"""An image file, a picture of Pillow's, or (H, W, 3) uint8 RGB."""
+ImageInput = str | Path | Image.Image | PixelArray
+"""An image file, an image of Pillow's, or (H, W, 3) uint8 RGB."""
 
 
 @dataclass(frozen=True)
@@ -77,30 +77,30 @@ class Pretrained:
         self.objective.to(device)
         return self
 
-    def pixels(self, pictures: Sequence[Picture]) -> Tensor:
+    def pixels(self, pictures: Sequence[ImageInput]) -> Tensor:
         """(B, 3, H, W) uint8 RGB on the model's device, cropped as for validation.
 
-        Raises `BadImage`, a `UserError`, for a file that gives no picture.
+        Raises `BadImage`, a `UserError`, for a file that gives no image.
         """
         return self.crops(pictures).to(self.device)
 
-    def crops(self, pictures: Sequence[Picture]) -> Tensor:
+    def crops(self, pictures: Sequence[ImageInput]) -> Tensor:
         """`pixels` on the CPU."""
-        crops = [self._cropped(_array(picture, self.limits)) for picture in pictures]
+        crops = [self._cropped(_array(image, self.limits)) for image in pictures]
         return torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2)
 
     def caption(
         self,
-        pictures: Sequence[Picture],
+        pictures: Sequence[ImageInput],
         *,
         strategy: Strategy | None = None,
         keys: Sequence[int] | None = None,
         batch_size: int = 32,
     ) -> list[list[Caption]]:
-        """Captions of each picture, best first.
+        """Captions of each image, best first.
 
         `strategy` is `BeamSearch` or `NucleusSampling` of `virtex.decoding.captioner` (default: the
-        configuration's). `keys` name the pictures to sampling, their positions if None: what is
+        configuration's). `keys` name the images to sampling, their positions if None: what is
         drawn does not depend on `batch_size`.
 
         Raises `UserError` if the model's task is not captioning, and as `pixels` does.
@@ -114,9 +114,9 @@ class Pretrained:
         return found
 
     def attention(
-        self, picture: Picture, tokens: Sequence[int] | None = None, *, layer: int = -1
+        self, picture: ImageInput, tokens: Sequence[int] | None = None, *, layer: int = -1
     ) -> CaptionAttention:
-        """Where the model looks in a picture for each word of a caption.
+        """Where the model looks in an image for each word of a caption.
 
         `tokens` are the caption's, without [SOS] and [EOS]; if None, the best that beam search
         finds. `layer` is of the head: from 0, or from the end with -1.
@@ -137,8 +137,8 @@ class Pretrained:
         """What captions batches of pixels; arguments and errors as of `caption`."""
         return build_captioner(self.config, self.objective, self.vocabulary, strategy)
 
-    def features(self, pictures: Sequence[Picture], *, batch_size: int = 32) -> Tensor:
-        """(N, C) float32: the mean of each picture's grid, on the CPU."""
+    def features(self, pictures: Sequence[ImageInput], *, batch_size: int = 32) -> Tensor:
+        """(N, C) float32: the mean of each image's grid, on the CPU."""
         with evaluating(self.objective):
             pooled = [
                 self.objective.visual(self.pixels(pictures[first : first + batch_size]))
@@ -149,32 +149,32 @@ class Pretrained:
             ]
         return torch.cat([torch.empty(0, self.config.model.visual.feature_size), *pooled])
 
-    def _cropped(self, picture: PixelArray) -> PixelArray:
+    def _cropped(self, image: PixelArray) -> PixelArray:
         data = self.config.data
         unused = np.random.default_rng(0)  # these transforms draw nothing
-        augmented = Augmented(picture)
+        augmented = Augmented(image)
         for step in transform_steps(data.transforms_val, data.image_crop_size):
             augmented = step(augmented, unused)
         return augmented.image
 
 
-def _array(picture: Picture, limits: ImageLimits) -> PixelArray:
-    match picture:
+def _array(image: ImageInput, limits: ImageLimits) -> PixelArray:
+    match image:
         case str() | Path():
-            check_local(picture)
-            return read_image(Path(picture), limits)
+            check_local(image)
+            return read_image(Path(image), limits)
         case Image.Image():
             try:
-                return from_pillow(picture)
+                return from_pillow(image)
             except ValueError as error:
-                raise UserError(f"a picture of Pillow's mode {picture.mode}: {error}") from error
+                raise UserError(f"an image of Pillow's mode {image.mode}: {error}") from error
         case _:
-            if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
+            if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
                 raise UserError(
-                    f"a picture is an array of {picture.dtype} {list(picture.shape)}; expected "
+                    f"an image is an array of {image.dtype} {list(image.shape)}; expected "
                     "uint8 [height, width, 3], RGB from 0 to 255"
                 )
-            return picture
+            return image
 
 
 def load(

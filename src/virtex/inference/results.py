@@ -1,4 +1,4 @@
-"""What captioning a picture gives, and the forms in which it is written.
+"""What captioning an image gives, and the forms in which it is written.
 
 A result is written in one piece, so that whatever ends a run leaves whole results.
 """
@@ -27,7 +27,7 @@ _WIDEST_PATH = 48  # that others are aligned to
 
 @dataclass(frozen=True)
 class Captioned:
-    """A picture file with its captions, best first; at least one."""
+    """An image file with its captions, best first; at least one."""
 
     path: Path
     captions: tuple[Caption, ...]

@@ -355,8 +355,8 @@ def _show_samples(run: Run, logger: RunLogger, iteration: int) -> None:
         return
     predict = sample_predictor(run.options.config, run.state.objective, run.data.vocabulary)
     samples = predict({name: tensor.to(run.world.device) for name, tensor in batch.items()})
-    pictures = [image.permute(1, 2, 0).numpy() for image in batch["image"]]
-    sheet = contact_sheet(pictures, [sample.prediction for sample in samples])
+    images = [image.permute(1, 2, 0).numpy() for image in batch["image"]]
+    sheet = contact_sheet(images, [sample.prediction for sample in samples])
     rows = "\n".join(f"| {sample.prediction} | {sample.target} |" for sample in samples)
     logger.log_images(iteration, "val/samples", sheet, f"| predicted | given |\n|---|---|\n{rows}")
 

@@ -64,7 +64,7 @@ def test_the_order_of_the_file_changes_nothing_but_the_labels_numbers(tmp_path_f
         path.write_text(json.dumps(content))
         records = CocoCategories(root, "train")
         names = ("background", *records.categories)
-        found.append([(r.picture.name, {names[label] for label in r.categories}) for r in records])
+        found.append([(r.image.name, {names[label] for label in r.categories}) for r in records])
     assert found[0] == found[1]
     name = {category["id"]: category["name"] for category in CATEGORIES}
     expected = [(f"{i}.jpg", {name[c] for j, c in objects if i == j}) for i in range(1, 6)]

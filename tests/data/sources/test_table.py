@@ -67,7 +67,7 @@ def test_without_ids_they_depend_on_the_path_alone(tmp_path, kind):
     assert (np.diff(train.image_ids) > 0).all()
     assert np.isin(val.image_ids, train.image_ids).all()
     for record in train:
-        number = int(record.picture.stem)
+        number = int(record.image.stem)
         assert record.captions == (f"caption {number}", f"caption {number + 50}")
 
 
@@ -105,9 +105,9 @@ def test_spawned_processes_share_the_memory(tmp_path):
 
 def test_paths_may_be_absolute_below_the_root(tmp_path, monkeypatch):
     write(tmp_path / "train.csv", [{"image": str(tmp_path / "b" / "a.jpg"), "caption": "a"}])
-    assert TableCaptions(str(tmp_path), "train")[0].picture == tmp_path / "b/a.jpg"
+    assert TableCaptions(str(tmp_path), "train")[0].image == tmp_path / "b/a.jpg"
     monkeypatch.chdir(tmp_path)
-    assert TableCaptions(".", "train")[0].picture.resolve() == tmp_path / "b/a.jpg"
+    assert TableCaptions(".", "train")[0].image.resolve() == tmp_path / "b/a.jpg"
 
 
 @pytest.mark.parametrize(
@@ -248,7 +248,7 @@ def test_a_tsv_file_that_nobody_quoted_is_read_as_it_is(tmp_path, names, closed)
     text = lone("\t", names) if closed else lone("\t", names).replace('tea"', "tea")
     (tmp_path / "train.tsv").write_text(text)
     records = TableCaptions(str(tmp_path), "train")
-    found = {str(record.picture.relative_to(tmp_path)): record.captions for record in records}
+    found = {str(record.image.relative_to(tmp_path)): record.captions for record in records}
     captions = LONE[1::2] if closed else [text.replace('tea"', "tea") for text in LONE[1::2]]
     assert found == {name: (text,) for name, text in zip(LONE[::2], captions, strict=True)}
 

@@ -50,7 +50,7 @@ def test_other_names_give_ids_that_depend_on_the_path_alone(write, other):
     assert len(several) == 2
     assert np.isin(several.image_ids, more.image_ids).all()
     assert (np.diff(more.image_ids) > 0).all()
-    assert {(r.picture.stem, *r.captions) for r in several} == {
+    assert {(r.image.stem, *r.captions) for r in several} == {
         ("1", "one"),
         (other.rpartition("/")[2], "other"),
     }
@@ -109,7 +109,7 @@ def test_what_gives_no_records_is_an_error(write, files, reason, on_bad_image):
 
 def test_extensions_may_be_in_capitals_and_names_hold_dots(write):
     root = write({"v1.5 1.JPG": "", "v1.5 1.TXT": "a", "v1.5 2.avif": "", "v1.5 2.txt": "b\rc"})
-    captions = {record.picture.name: record.captions for record in TextFolder(root)}
+    captions = {record.image.name: record.captions for record in TextFolder(root)}
     assert captions == {"v1.5 1.JPG": ("a",), "v1.5 2.avif": ("b", "c")}
 
 

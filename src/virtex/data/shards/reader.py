@@ -103,7 +103,7 @@ class Shards:
             raise BadImage(str(text), reason)
         return Record(
             image_id=self._image_id(name, image_id),
-            picture=Member(self.store, name, self.home.root, *places[:3]),
+            image=Member(self.store, name, self.home.root, *places[:3]),
             captions=said.captions,
             categories=said.categories or (),
         )

@@ -15,9 +15,9 @@ from virtex.data.images import (
     DEFAULT_LIMITS,
     BadImage,
     ImageLimits,
-    Picture,
-    content,
-    read_content,
+    ImageSource,
+    decode_image,
+    read_bytes,
 )
 from virtex.data.records import Record, Records, record_json
 from virtex.data.shards.tar_index import IMAGES, KINDS, ROW, TarIndex, left_out
@@ -105,7 +105,7 @@ def _add(
     """Add a record; returns the error of an image that is skipped."""
     try:
         record = records[index]
-        extension, data = _picture(record, packing, limits)
+        extension, data = _image(record, packing, limits)
     except BadImage as error:
         if not packing.skip_bad:
             raise
@@ -118,34 +118,34 @@ def _add(
     return None
 
 
-def _picture(record: Record, packing: Packing, limits: ImageLimits) -> tuple[str, bytes]:
+def _image(record: Record, packing: Packing, limits: ImageLimits) -> tuple[str, bytes]:
     """The extension and the bytes of a record's image in the shard."""
-    data = content(record.picture, limits)
+    data = read_bytes(record.image, limits)
     reduction = packing.reduction
     if reduction is None:
         if packing.checked:
-            read_content(data, record.picture, limits)
-        return _extension(data, record.picture), data
-    image = read_content(data, record.picture, limits)
+            decode_image(data, record.image, limits)
+        return _extension(data, record.image), data
+    image = decode_image(data, record.image, limits)
     height, width = image.shape[:2]
     factor = reduction.short_side / min(height, width)
     if factor >= 1:
-        return _extension(data, record.picture), data
+        return _extension(data, record.image), data
     size = max(1, round(width * factor)), max(1, round(height * factor))
     small = cv2.cvtColor(cv2.resize(image, size, interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2BGR)
     encoded, jpeg = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, reduction.quality])
     if not encoded:
         reason = f"{size[0]} x {size[1]} pixels are too elongated to be written as JPEG"
-        raise BadImage(str(record.picture), reason)
+        raise BadImage(str(record.image), reason)
     return "jpg", jpeg.tobytes()
 
 
-def _extension(data: bytes, picture: Picture) -> str:
+def _extension(data: bytes, image: ImageSource) -> str:
     """What an image's name in the shard ends in, so that it is read as one."""
     for signature, extension in _SIGNATURES.items():
         if data.startswith(signature):
             return extension
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "webp"
-    named = str(picture).rpartition(".")[2].lower()
+    named = str(image).rpartition(".")[2].lower()
     return named if named in IMAGES else "img"  # a reader looks at the bytes

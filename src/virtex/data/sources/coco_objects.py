@@ -70,7 +70,7 @@ class CocoCategories(ImageFiles):
         start, end = self._ends.numpy()[index : index + 2]
         return Record(
             image_id=int(self._image_ids.numpy()[index]),
-            picture=self.path(index),
+            image=self.path(index),
             categories=tuple(self._labels.numpy()[start:end].tolist()),
         )
 

@@ -8,7 +8,7 @@ from virtex.data.images import BadImage
 from virtex.errors import UserError
 
 
-def find_pictures(paths: Sequence[Path]) -> list[Path | BadImage]:
+def find_images(paths: Sequence[Path]) -> list[Path | BadImage]:
     """Every file that `paths` name or hold, each once, in the order of `paths`.
 
     What lies in a directory is sorted by name; hidden files and directories are left out, links are
@@ -24,23 +24,23 @@ def find_pictures(paths: Sequence[Path]) -> list[Path | BadImage]:
             raise UserError(
                 f"{path}: {error.strerror}; name image files, or directories that hold them"
             ) from error
-    found = (picture for path in paths for picture in _pictures(path))
-    return list({path_of(picture): picture for picture in found}.values())
+    found = (image for path in paths for image in _images_of(path))
+    return list({path_of(image): image for image in found}.values())
 
 
-def path_of(picture: Path | BadImage) -> Path:
-    """The path of what `find_pictures` gives."""
-    return picture.path if isinstance(picture, BadImage) else picture
+def path_of(image: Path | BadImage) -> Path:
+    """The path of what `find_images` gives."""
+    return image.path if isinstance(image, BadImage) else image
 
 
-def _pictures(path: Path) -> Iterator[Path | BadImage]:
+def _images_of(path: Path) -> Iterator[Path | BadImage]:
     if not path.is_dir():
         yield path
         return
     empty = True
-    for picture in _below(path, frozenset({path.resolve()})):
+    for image in _below(path, frozenset({path.resolve()})):
         empty = False
-        yield picture
+        yield image
     if empty:
         yield BadImage(path, "the directory holds no files, or hidden ones alone")
 

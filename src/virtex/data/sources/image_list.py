@@ -85,7 +85,7 @@ class CaptionedImages(ImageFiles):
         start, end = self._ends.numpy()[index : index + 2]
         return Record(
             image_id=int(self._image_ids.numpy()[index]),
-            picture=self.path(index),
+            image=self.path(index),
             captions=tuple(self._captions[i] for i in self._order.numpy()[start:end].tolist()),
         )
 

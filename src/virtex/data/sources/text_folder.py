@@ -13,7 +13,7 @@ from virtex.data.images import IMAGE_EXTENSIONS, BadImage, OnBadImage
 from virtex.data.plain_text import CONVERT, NotTextError, decoded
 from virtex.data.records import hashed_id
 from virtex.data.shared_strings import StringPacker
-from virtex.data.sources.find_images import find_pictures
+from virtex.data.sources.find_images import find_images
 from virtex.data.sources.image_list import CaptionColumns, CaptionedImages, finding
 from virtex.errors import UserError, first_few
 from virtex.files import reading
@@ -35,7 +35,7 @@ class TextFolder(CaptionedImages):
         Raises UserError when a text cannot be read, belongs to two images, or there is no record;
         under `on_bad_image` "error" also when anything would be left out.
         """
-        found = find_pictures([root])
+        found = find_images([root])
         files = [path for path in found if isinstance(path, Path)]
         texts = _by_stem([p for p in files if p.suffix.lower() == _TEXT and _is_named(p)], "texts")
         images = [path for path in files if _is_image(path) and _is_named(path)]
