@@ -79,15 +79,3 @@ class Records(Protocol):
         """A hash of what there is to train on and how it is stored, in hex: equal on machines
         that have the same."""
         ...
-
-
-def missing_files(paths: Iterable[Path]) -> list[Path]:
-    """The files that do not exist or are empty."""
-    return [path for path in paths if not _has_content(path)]
-
-
-def _has_content(path: Path) -> bool:
-    try:
-        return path.stat().st_size > 0
-    except OSError:
-        return False

@@ -40,7 +40,9 @@ def test_labels_count_the_categories_in_the_files_order_from_one(write):
     ]
     assert records.categories == ("dog", "cat", "tooth")
     np.testing.assert_array_equal(records.image_ids, [3, 7, 12])
-    text = "1 images have no object: they are in no loss, only in batch norm (image ids 3)"
+    text = (
+        "1 images have no object: they contribute to batch norm but not to the loss (image ids 3)"
+    )
     assert records.report == (text,)
 
 

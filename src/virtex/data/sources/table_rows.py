@@ -44,14 +44,14 @@ class _Names:
     image_id: str | None
 
 
-def place(path: Path, number: int) -> str:
+def row_name(path: Path, number: int) -> str:
     """What to call a row: `line 7`."""
     return f"{'row' if path.suffix == '.parquet' else 'line'} {number}"
 
 
-def broken(path: Path, number: int, what: str) -> UserError:
+def row_error(path: Path, number: int, what: str) -> UserError:
     """The error of a row."""
-    return UserError(f"{path}, {place(path, number)}: {what}")
+    return UserError(f"{path}, {row_name(path, number)}: {what}")
 
 
 def read_rows(path: Path) -> Iterator[Row]:
@@ -105,7 +105,7 @@ def _row(path: Path, number: int, values: Mapping[str, Any], names: _Names) -> R
     image = values.get(names.image)
     if not isinstance(image, str) or not image:
         what = f"'{names.image}' must be the path of an image, not {image!r:.80}"
-        raise broken(path, number, what)
+        raise row_error(path, number, what)
     captions = values.get(names.caption)
     if names.caption != _CAPTIONS or _is_null(captions):
         captions = [captions]
@@ -114,14 +114,14 @@ def _row(path: Path, number: int, values: Mapping[str, Any], names: _Names) -> R
     ):
         kind = "a list of texts" if names.caption == _CAPTIONS else "a text"
         what = f"'{names.caption}' must be {kind}, not {values.get(names.caption)!r:.80}"
-        raise broken(path, number, what)
+        raise row_error(path, number, what)
     texts = tuple(None if _is_null(text) else text for text in captions)
     image_id = None
     if names.image_id is not None:
         image_id = _integer(values.get(names.image_id))
         if image_id is None:
             what = f"must be a whole number of 64 bits, not {values.get(names.image_id)!r:.80}"
-            raise broken(path, number, f"'{names.image_id}' {what}")
+            raise row_error(path, number, f"'{names.image_id}' {what}")
     return Row(number, image, texts, image_id)
 
 
@@ -197,7 +197,7 @@ def _batch_rows(path: Path, batch: Any, first: int) -> list[dict[str, Any]]:
         while _is_text(batch.slice(number - first, 1)):
             number += 1
         what = f"a text is not UTF-8: {undecodable(error)}; {CONVERT}"
-        raise broken(path, number, what) from error
+        raise row_error(path, number, what) from error
 
 
 def _is_text(batch: Any) -> bool:
