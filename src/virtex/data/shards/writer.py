@@ -136,7 +136,7 @@ def _image(record: Record, packing: Packing, limits: ImageLimits) -> tuple[str, 
     encoded, jpeg = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, reduction.quality])
     if not encoded:
         reason = f"{size[0]} x {size[1]} pixels are too elongated to be written as JPEG"
-        raise BadImage(str(record.image), reason)
+        raise BadImage(record.image, reason)
     return "jpg", jpeg.tobytes()
 
 
