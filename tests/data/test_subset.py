@@ -21,7 +21,6 @@ from virtex.data.subset import (
     select,
     subset,
     training_subset,
-    write,
     write_or_remove,
 )
 from virtex.errors import UserError
@@ -163,13 +162,13 @@ def refused(written):
 def test_what_is_written_is_read(tmp_path_factory, ids, seed, percentage):
     path = tmp_path_factory.getbasetemp() / "any.json"
     manifest = SubsetManifest(tuple(sorted(ids)), 2 * len(ids), seed, percentage)
-    write(path, manifest)
+    write_or_remove(path, manifest)
     assert read(path) == manifest
 
 
 def test_the_file_says_everything_and_is_fixed_for_good(path):
     _, manifest = choose(Ids([30, 10, 20, 40]), percentage=75)
-    write(path, manifest)
+    write_or_remove(path, manifest)
     kept = [10, 20, 40]
     assert json.loads(path.read_text()) == {
         "format": 1,
@@ -185,10 +184,10 @@ def test_the_file_says_everything_and_is_fixed_for_good(path):
 
 def test_another_process_chooses_and_writes_the_same(path):
     _, manifest = choose(Ids(range(200)))
-    write(path, manifest)
+    write_or_remove(path, manifest)
     program = (
         "import sys; from tests.data.test_subset import *;"
-        "write(Path(sys.argv[1]), choose(Ids(range(199, -1, -1)))[1])"
+        "write_or_remove(Path(sys.argv[1]), choose(Ids(range(199, -1, -1)))[1])"
     )
     other = path.with_name("other.json")
     subprocess.run([sys.executable, "-c", program, str(other)], check=True, cwd=REPOSITORY)
@@ -200,10 +199,10 @@ def test_a_list_made_by_hand_needs_nothing_but_ids(written):
 
 
 def test_a_file_that_cannot_be_written_leaves_the_old_one(path):
-    write(path, SubsetManifest((1, 2), 3))
+    write_or_remove(path, SubsetManifest((1, 2), 3))
     path.with_name(f".subset.json.partial-{os.getpid()}").mkdir()
     with pytest.raises(IsADirectoryError):
-        write(path, SubsetManifest((4,), 5))
+        write_or_remove(path, SubsetManifest((4,), 5))
     assert read(path) == SubsetManifest((1, 2), 3)
 
 
@@ -230,7 +229,7 @@ def test_a_file_that_is_not_json_is_an_error(path, content):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ([1, 2], "holds no JSON object; expected the subset.json of a run, or at least"),
+        ([1, 2], "does not hold a JSON object; expected the subset.json of a run, or at least"),
         ({}, "it has no 'ids'"),
         ({"ids": "1 2"}, "'ids' is '1 2'; input should be a valid array"),
         ({"ids": []}, "'ids' is empty"),
@@ -254,7 +253,7 @@ def test_a_wrong_value_is_named_with_what_is_allowed(refused, content, message):
 
 @pytest.mark.parametrize("change", [{"ids": [1, 2]}, {"images": 9}, {"sha256": "0"}])
 def test_an_edited_file_is_noticed_unless_its_sums_are_removed(path, refused, change):
-    write(path, SubsetManifest((1, 2, 3), 4))
+    write_or_remove(path, SubsetManifest((1, 2, 3), 4))
     content = json.loads(path.read_text()) | change
     assert "are not those that were written" in refused(content)
     del content["sha256"], content["images"]
