@@ -68,12 +68,12 @@ def test_what_was_not_kept_cannot_be_compared(coco, value):
         (CAPTIONS | {13: ["a"]}, "5 images with 6 captions, is 6 images with 7 captions"),
         (
             CAPTIONS | {9: ["fivf"]},
-            "5 images with 6 captions, is 5 images with 6 captions, the same ids with other"
-            " captions or categories",
+            "5 images with 6 captions, is 5 images with 6 captions, with the same ids"
+            " and other captions or categories",
         ),
         (
             {**{i: CAPTIONS[i] for i in (3, 5, 8, 9)}, 13: ["six"]},
-            "5 images with 6 captions, is 5 images with 6 captions, of other ids",
+            "5 images with 6 captions, is 5 images with 6 captions, with other ids",
         ),
     ],
 )
@@ -89,7 +89,7 @@ def test_shards_do_not_count_captions(coco, write_coco, tmp_path):
     before = of(opened(packed(coco, tmp_path / "before")))
     other = CocoCaptions(write_coco(CAPTIONS | {9: ["fivf"]}), "train")
     shards = opened(packed(other, tmp_path / "after", 2))
-    words = "was 5 images, is 5 images, the same ids with other captions or categories"
+    words = "was 5 images, is 5 images, with the same ids and other captions or categories"
     assert differences(before, of(shards)) == [f"training: {words}", f"validation: {words}"]
 
 
