@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from tests.synthetic.mirroring import mirrored
 
 from virtex.synthetic.composing import compose, scene_random
 from virtex.synthetic.drawing import SUPERSAMPLES, draw, encode_jpeg
@@ -54,10 +55,10 @@ def test_area_is_that_of_the_drawn_pixels(scene: Scene) -> None:
 @given(SCENES)
 def test_mirrored_scene_is_the_mirrored_image(scene: Scene) -> None:
     """Within a quarter of a pixel: at most that part of an edge pixel differs."""
-    mirrored = draw(scene.mirrored(), SIDE).astype(int)
+    mirror_image = draw(mirrored(scene), SIDE).astype(int)
     background = draw(without_objects(scene), SIDE).astype(int)
     expected = (draw(scene, SIDE).astype(int) - background)[:, ::-1]
-    differing = np.abs((mirrored - background) - expected).max(axis=2) > 120
+    differing = np.abs((mirror_image - background) - expected).max(axis=2) > 120
     assert differing.mean() < 0.01
 
 

@@ -3,7 +3,6 @@ import pytest
 from virtex.synthetic.reading import (
     is_true,
     is_true_in_pairs,
-    stated_backdrops,
     stated_colors,
     stated_pairs,
     stated_shapes,
@@ -17,7 +16,6 @@ def test_what_a_caption_states() -> None:
     assert stated_shapes(caption) == ["circle", "cross"]
     assert stated_colors(caption) == ["red", "blue"]
     assert stated_pairs(caption) == [("red", "circle"), ("blue", "cross")]
-    assert stated_backdrops(caption) == ["white"]
 
 
 def test_nothing_stated() -> None:

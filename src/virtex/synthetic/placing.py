@@ -7,15 +7,15 @@ from virtex.synthetic.outlines import Point
 from virtex.synthetic.scenes import Object
 
 MARGIN = 0.02  # free strip along the image's edges
-GAP = 0.03  # least distance of two boxes along the axis that tells them apart
-_SLOPE = 0.4  # most that one of two stands off the other's axis, over their distance along it
+GAP = 0.03  # least distance of two boxes along the axis that separates them
+_SLOPE = 0.4  # largest offset of two objects across their axis, over their distance along it
 
 
 def place(random: Random, objects: list[Object]) -> tuple[Object, ...]:
-    """The objects (one, two or three) moved to random positions.
+    """Move one, two or three objects to random positions.
 
-    Two are beside or above each other, three in three of the image's quarters. The longer sides
-    of two boxes and GAP must fit between the margins; of three, each must fit in a quarter.
+    Two are beside or above each other, three in three of the image's quarters. The longer sides of
+    two boxes and GAP must fit between the margins; each of three must fit in a quarter.
     """
     match objects:
         case [alone]:
@@ -62,7 +62,7 @@ def _in_quarter(random: Random, item: Object, corner: Point) -> Point:
 
 
 def _place_two(random: Random, first: Object, second: Object) -> tuple[Object, Object]:
-    """One beside or above the other, either first, far more than they differ on the other axis."""
+    """Place one object beside or above the other, in either order, and close to the same axis."""
     along = random.randrange(2)  # 0: beside, 1: above
     swapped = random.random() < 0.5
     before, after = (second, first) if swapped else (first, second)

@@ -1,6 +1,6 @@
 """Directories that are written atomically: under a temporary name first, then renamed.
 
-The file LISTING names everything that was written, so that a later run recognises its own output.
+The file LISTING names everything that was written, so that a later run recognises the output.
 """
 
 import json
@@ -33,7 +33,7 @@ def atomic_directory(
         partial.mkdir(parents=True)
         yield partial
         write_json(partial / LISTING, {"options": options, "files": sorted(_files(partial))})
-        _check_output(output, overwrite)  # drawing takes a while
+        _check_output(output, overwrite)  # it may have changed during drawing
         _move(partial, output)
     except OSError as error:
         raise UserError(f"cannot write {output}: {error}") from error
@@ -42,7 +42,7 @@ def atomic_directory(
 
 
 def _files(root: Path) -> set[str]:
-    """The relative paths of everything in a directory except directories."""
+    """The relative paths of everything but directories below a directory."""
     found = (path for path in root.rglob("*") if path.is_symlink() or not path.is_dir())
     return {path.relative_to(root).as_posix() for path in found}
 
@@ -79,7 +79,7 @@ def _listed(output: Path) -> set[str]:
 
 
 def _move(partial: Path, output: Path) -> None:
-    """If killed between the two renames, the former tree is kept intact under another name."""
+    """Rename `partial` to `output`; a kill between two renames leaves the former tree intact."""
     if not output.exists():
         partial.rename(output)
         return
