@@ -103,26 +103,26 @@ def _column(path: Path, given: Sequence[str], accepted: Sequence[str], what: str
 
 
 def _row(path: Path, number: int, values: Mapping[str, Any], names: _Names) -> Row:
+    def unfit(name: str, expected: str) -> UserError:
+        return row_error(path, number, f"'{name}' must be {expected}, not {values.get(name)!r:.80}")
+
     image = values.get(names.image)
     if not isinstance(image, str) or not image:
-        what = f"'{names.image}' must be the path of an image, not {image!r:.80}"
-        raise row_error(path, number, what)
+        raise unfit(names.image, "the path of an image")
     captions = values.get(names.caption)
     if names.caption != _CAPTIONS or _is_null(captions):
         captions = [captions]
     if not isinstance(captions, list) or not all(
         isinstance(text, str) or _is_null(text) for text in captions
     ):
-        kind = "a list of texts" if names.caption == _CAPTIONS else "a text"
-        what = f"'{names.caption}' must be {kind}, not {values.get(names.caption)!r:.80}"
-        raise row_error(path, number, what)
+        expected = "a list of texts" if names.caption == _CAPTIONS else "a text"
+        raise unfit(names.caption, expected)
     texts = tuple(None if _is_null(text) else text for text in captions)
     image_id = None
     if names.image_id is not None:
         image_id = _integer(values.get(names.image_id))
         if image_id is None:
-            what = f"must be a whole number of 64 bits, not {values.get(names.image_id)!r:.80}"
-            raise row_error(path, number, f"'{names.image_id}' {what}")
+            raise unfit(names.image_id, "a whole number of 64 bits")
     return Row(number, image, texts, image_id)
 
 
@@ -193,11 +193,9 @@ def _batch_rows(path: Path, batch: Any, first: int) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = batch.to_pylist()
         return rows
     except UnicodeDecodeError as error:
-        number = first
-        while _is_text(batch.slice(number - first, 1)):
-            number += 1
+        bad = next(row for row in range(batch.num_rows) if not _is_text(batch.slice(row, 1)))
         what = f"a text is not UTF-8: {undecodable(error)}; {CONVERT}"
-        raise row_error(path, number, what) from error
+        raise row_error(path, first + bad, what) from error
 
 
 def _is_text(batch: Any) -> bool:
