@@ -10,6 +10,11 @@ MARGIN = 0.02  # free strip along the image's edges
 GAP = 0.03  # least distance of two boxes along the axis that separates them
 _SLOPE = 0.4  # largest offset of two objects across their axis, over their distance along it
 
+Interval = tuple[float, float]
+_WHOLE: Interval = (MARGIN, 1 - MARGIN)
+_LOW: Interval = (MARGIN, 0.5 - GAP / 2)
+_HIGH: Interval = (0.5 + GAP / 2, 1 - MARGIN)
+
 
 def place(random: Random, objects: list[Object]) -> tuple[Object, ...]:
     """Move one, two or three objects to random positions.
@@ -19,15 +24,15 @@ def place(random: Random, objects: list[Object]) -> tuple[Object, ...]:
     """
     match objects:
         case [alone]:
-            return (_moved(alone, _anywhere(random, alone)),)
+            return (_placed_inside(random, alone, (_WHOLE, _WHOLE)),)
         case [first, second]:
             return _place_two(random, first, second)
         case _:
-            quarters = [(0.0, 0.0), (0.5, 0.0), (0.0, 0.5), (0.5, 0.5)]
+            quarters = [(_LOW, _LOW), (_HIGH, _LOW), (_LOW, _HIGH), (_HIGH, _HIGH)]
             random.shuffle(quarters)
             return tuple(
-                _moved(item, _in_quarter(random, item, corner))
-                for item, corner in zip(objects, quarters[: len(objects)], strict=True)
+                _placed_inside(random, item, quarter)
+                for item, quarter in zip(objects, quarters[: len(objects)], strict=True)
             )
 
 
@@ -40,25 +45,13 @@ def _halves(item: Object) -> Point:
     return (right - left) / 2, (bottom - top) / 2
 
 
-def _anywhere(random: Random, item: Object) -> Point:
-    half_width, half_height = _halves(item)
-    return (
-        random.uniform(MARGIN + half_width, 1 - MARGIN - half_width),
-        random.uniform(MARGIN + half_height, 1 - MARGIN - half_height),
-    )
-
-
-def _in_quarter(random: Random, item: Object, corner: Point) -> Point:
-    """A position in the quarter whose upper left corner is given."""
-    low, high = MARGIN, 0.5 - GAP / 2
+def _placed_inside(random: Random, item: Object, region: tuple[Interval, Interval]) -> Object:
+    """The object at a random position with its box inside two intervals, of x and of y."""
     x, y = (
-        random.uniform(
-            start + (low if start == 0 else GAP / 2) + half,
-            start + (high if start == 0 else 0.5 - MARGIN) - half,
-        )
-        for start, half in zip(corner, _halves(item), strict=True)
+        random.uniform(low + half, high - half)
+        for (low, high), half in zip(region, _halves(item), strict=True)
     )
-    return x, y
+    return _moved(item, (x, y))
 
 
 def _place_two(random: Random, first: Object, second: Object) -> tuple[Object, Object]:
