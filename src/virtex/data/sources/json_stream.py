@@ -38,9 +38,8 @@ def list_items(path: Path, window: int = 1 << 20) -> Iterator[tuple[str, object]
 
 def _members(scanner: "_Scanner") -> Iterator[tuple[str, object]]:
     scanner.expect("{")
-    more = not scanner.skip("}")
     lists = set()
-    while more:
+    for _ in scanner.elements("}"):
         key = scanner.value()
         if not isinstance(key, str):
             raise ValueError(f"a key was expected {scanner.place}")
@@ -49,24 +48,12 @@ def _members(scanner: "_Scanner") -> Iterator[tuple[str, object]]:
         scanner.expect(":")
         if scanner.skip("["):
             lists.add(key)
-            for item in _items(scanner):
-                yield key, item
+            for _ in scanner.elements("]"):
+                yield key, scanner.value()
         else:
             scanner.value()
-        more = scanner.skip(",")
-        if not more:
-            scanner.expect("}")
     if scanner.peek():
         raise ValueError(f"the object is followed by more {scanner.place}")
-
-
-def _items(scanner: "_Scanner") -> Iterator[object]:
-    more = not scanner.skip("]")
-    while more:
-        yield scanner.value()
-        more = scanner.skip(",")
-        if not more:
-            scanner.expect("]")
 
 
 class _Scanner:
@@ -105,6 +92,15 @@ class _Scanner:
         """Move past `character`; raises ValueError if something else comes next."""
         if not self.skip(character):
             raise ValueError(f"{character!r} was expected, not {self.peek()!r} {self.place}")
+
+    def elements(self, end: str) -> Iterator[None]:
+        """Stop before each element of a list or object, and after its `end`."""
+        more = not self.skip(end)
+        while more:
+            yield
+            more = self.skip(",")
+            if not more:
+                self.expect(end)
 
     def value(self) -> object:
         """The next value of any type; raises ValueError if there is none."""
