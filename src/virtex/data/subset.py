@@ -23,7 +23,7 @@ from pydantic import ConfigDict, FailFast, Field
 from virtex.data.json_files import Count, Int64, JsonFile, parse_json
 from virtex.data.records import Record, Records
 from virtex.data.shared_strings import shared
-from virtex.errors import UserError, first_few
+from virtex.errors import UserError, first_few, report_lines
 from virtex.files import reading, whole_file
 
 SUBSET = "subset.json"
@@ -131,13 +131,13 @@ def change(path: Path, manifest: SubsetManifest | None) -> str | None:
     other_settings = (before.seed, before.percentage) != (manifest.seed, manifest.percentage)
     if other_settings or before.ids == manifest.ids:
         return None
-    gone = np.setdiff1d(before.ids, manifest.ids)
-    new = np.setdiff1d(manifest.ids, before.ids)
-    differences = [
-        f"{len(ids)} {what} (image ids {first_few(ids.tolist())})"
-        for what, ids in (("left out", gone), ("new", new))
-        if len(ids)
-    ]
+    differences = report_lines(
+        {
+            "left out": np.setdiff1d(before.ids, manifest.ids),
+            "new": np.setdiff1d(manifest.ids, before.ids),
+        },
+        "image ids",
+    )
     return (
         f"subset: this run trained on the {len(before.ids)} images of {path}, and now would on "
         f"{len(manifest.ids)} of {manifest.of}: {', '.join(differences)}"

@@ -23,13 +23,9 @@ from virtex.data.sources.image_list import (
     CaptionedImages,
     check_left_out,
     defect,
-    report_lines,
 )
 from virtex.data.sources.json_stream import list_items
-from virtex.errors import UserError
-
-IMAGE_IDS = "image ids "
-"""The places of findings, for `report_lines`."""
+from virtex.errors import UserError, report_lines
 
 
 class CocoCaptions(CaptionedImages):
@@ -60,7 +56,7 @@ class CocoCaptions(CaptionedImages):
                 "captions are blank": wanted[known & (defects == BLANK)],
                 "captions are null": wanted[known & (defects == NULL)],
             },
-            IMAGE_IDS,
+            "image ids",
         )
         check_left_out(path, self.report, on_bad_image)
         if not len(usable):
@@ -160,6 +156,6 @@ def sorted_ids(
     ascending = given[order]
     repeated = np.unique(ascending[1:][ascending[1:] == ascending[:-1]])
     if len(repeated):
-        (line,) = report_lines({"image ids are given to several images": repeated}, IMAGE_IDS)
+        (line,) = report_lines({"image ids are given to several images": repeated}, "image ids")
         raise UserError(f"{path}: {line}")
     return order, ascending

@@ -17,16 +17,15 @@ from virtex.data.images import OnBadImage
 from virtex.data.records import Record
 from virtex.data.shared_strings import StringPacker, hashed, shared
 from virtex.data.sources.coco import (
-    IMAGE_IDS,
     annotations_file,
     file_name,
     integer,
     sorted_ids,
     text,
 )
-from virtex.data.sources.image_list import ImageFiles, check_left_out, report_lines
+from virtex.data.sources.image_list import ImageFiles, check_left_out
 from virtex.data.sources.json_stream import list_items
-from virtex.errors import UserError
+from virtex.errors import UserError, report_lines
 
 
 class CocoCategories(ImageFiles):
@@ -54,7 +53,7 @@ class CocoCategories(ImageFiles):
         places, labels = np.unique(objects, axis=1)
         counts = np.bincount(places, minlength=len(image_ids))
         without = "images have no object: they contribute to batch norm but not to the loss"
-        self.report = left_out + report_lines({without: image_ids[counts == 0]}, IMAGE_IDS)
+        self.report = left_out + report_lines({without: image_ids[counts == 0]}, "image ids")
         super().__init__(root / f"{split}2017", columns.names.packed(), order, image_ids)
         self._labels = shared(labels)
         self._ends = shared(np.concatenate([[0], np.cumsum(counts)]))
@@ -137,6 +136,6 @@ def _known_objects(
             "objects are of images that are not listed": images[~known_image],
             "objects are of categories that are not listed": images[known_image & ~known_category],
         },
-        IMAGE_IDS,
+        "image ids",
     )
     return np.stack((places, indices)), left_out

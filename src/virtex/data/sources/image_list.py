@@ -4,7 +4,7 @@ An image without an id gets a hash of its path below the data's root: the same o
 beside any other images.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from virtex.data.contents import content_rows
 from virtex.data.images import OnBadImage
 from virtex.data.records import Record
 from virtex.data.shared_strings import PackedStrings, hashed, shared
-from virtex.errors import UserError, first_few
+from virtex.errors import UserError
 
 BLANK, NULL = 1, 2
 """Why a caption cannot be used: it has no text, or it is null."""
@@ -119,20 +119,6 @@ def defect(caption: str | None) -> int:
     if caption is None:
         return NULL
     return 0 if caption.strip() else BLANK
-
-
-def report_lines(
-    found: Mapping[str, Sequence[object] | npt.NDArray[np.int64]], places: str = ""
-) -> tuple[str, ...]:
-    """A line for each finding that has any places: `3 captions are blank (line 7, line 9, …)`.
-
-    `places` is what the places are called, where they do not tell: `image ids `.
-    """
-    return tuple(
-        f"{len(where)} {what} ({places}{first_few(list(where))})"
-        for what, where in found.items()
-        if len(where)
-    )
 
 
 def check_left_out(path: Path, left_out: Sequence[str], on_bad_image: OnBadImage) -> None:

@@ -23,10 +23,9 @@ from virtex.data.sources.image_list import (
     CaptionedImages,
     check_left_out,
     defect,
-    report_lines,
 )
 from virtex.data.sources.table_rows import KINDS, Row, read_rows, row_error, row_name
-from virtex.errors import UserError
+from virtex.errors import UserError, report_lines
 
 
 class TableCaptions(CaptionedImages):

@@ -14,8 +14,8 @@ from virtex.data.plain_text import CONVERT, NotTextError, decoded
 from virtex.data.records import hashed_id
 from virtex.data.shared_strings import StringPacker
 from virtex.data.sources.find_images import find_images
-from virtex.data.sources.image_list import CaptionedImages, report_lines
-from virtex.errors import UserError, first_few
+from virtex.data.sources.image_list import CaptionedImages
+from virtex.errors import UserError, first_few, report_lines
 from virtex.files import reading
 
 
