@@ -9,28 +9,13 @@ import struct
 import numpy as np
 import numpy.typing as npt
 
-_EXIF_HEADER = b"Exif\0\0"
-_APPLICATION_SEGMENTS = frozenset(bytes((0xFF, 0xE0 + number)) for number in range(16))
-_MOST_SEGMENTS = 1000  # Exif is among the first, but a profile or a preview may precede it
+EXIF_HEADER = b"Exif\0\0"
 _ORIENTATION_TAG, _SHORT = 0x0112, 3
-
-
-def jpeg_exif(data: bytes) -> bytes:
-    """The Exif payload of a JPEG file, without its header; empty if there is none."""
-    position = 2
-    for _ in range(_MOST_SEGMENTS):
-        if data[position : position + 2] not in _APPLICATION_SEGMENTS:  # they precede all others
-            break
-        length = int.from_bytes(data[position + 2 : position + 4], "big")
-        if data.startswith(_EXIF_HEADER, position + 4):
-            return data[position + 4 + len(_EXIF_HEADER) : position + 2 + length]
-        position += 2 + length
-    return b""
 
 
 def orientation(exif: bytes) -> int:
     """The orientation, 1 … 8, of an Exif payload (with or without its header); 1 is upright."""
-    tiff = exif.removeprefix(_EXIF_HEADER)
+    tiff = exif.removeprefix(EXIF_HEADER)
     endian = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])
     if endian is None:
         return 1

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from virtex.data import jpeg_parts
-from virtex.data.exif import jpeg_exif, orientation, upright
+from virtex.data.exif import orientation, upright
 from virtex.errors import UserError
 
 try:
@@ -191,7 +191,7 @@ def decode(
         with _opened(data, _formats(), limits) as image:
             return from_pillow(image)
     jpeg_parts.check_scans(data, limits.pixels)
-    turned = orientation(jpeg_exif(data))
+    turned = orientation(jpeg_parts.exif(data))
     if jpeg_decoder is not None and _is_plain_jpeg(data, jpeg_decoder, limits.pixels):
         with suppress(ValueError):
             return upright(jpeg_decoder.decode_jpeg(data, strict=True), turned)

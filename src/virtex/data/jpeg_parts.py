@@ -5,9 +5,13 @@ Whatever follows the image's end marker (a second image, a video, a sender's byt
 
 import re
 from collections.abc import Iterator
+from itertools import islice
 from typing import NamedTuple
 
+from virtex.data.exif import EXIF_HEADER
+
 _SOS, _EOI, _DRI = 0xDA, 0xD9, 0xDD
+_APPLICATION = frozenset(range(0xE0, 0xF0))
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF: the size of the image
 # Comments and application segments except JFIF's and Adobe's, which name the colour space.
 _METADATA = frozenset((*range(0xE1, 0xEE), 0xEF, 0xFE))
@@ -19,6 +23,7 @@ _RESTART = re.compile(rb"\xff[\xd0-\xd7]")
 _SCAN = b"\xff\xda"
 _MOST_SCANS = 100  # programs write about ten
 _MOST_SEGMENTS = 20_000
+_MOST_BEFORE_EXIF = 1000  # it is among the first, but a profile or a preview may precede it
 # It has no FF, and begins with 0 for data that are cut after an FF.
 _PROBE = bytes(37 * number * number % 251 for number in range(64))
 
@@ -48,6 +53,16 @@ def segments(data: bytes) -> Iterator[Segment]:
         end = len(data) if match is None else match.start()
         yield Segment(start, code, min(position, end), end)
     raise ValueError(f"it has more than {_MOST_SEGMENTS} segments, which only waste time")
+
+
+def exif(data: bytes) -> bytes:
+    """The Exif payload with its header; empty if there is none."""
+    for part in islice(segments(data), _MOST_BEFORE_EXIF):
+        if part.code not in _APPLICATION:  # they precede all others
+            break
+        if data.startswith(EXIF_HEADER, part.start + 4):
+            return data[part.start + 4 : part.parameters_end]
+    return b""
 
 
 def check_scans(data: bytes, max_pixels: int) -> None:
