@@ -31,7 +31,7 @@ def undecodable(error: UnicodeDecodeError, content: bytes = b"") -> str:
 
 
 def undecodable_place(path: Path) -> str:
-    """The first place in a file that is not UTF-8: `byte 1234, behind '"caption": "a caf'`."""
+    """The first place in a file that is not UTF-8: `byte 1234, after '"caption": "a caf'`."""
     decoder, position = codecs.getincrementaldecoder("utf-8")(), 0
     with path.open("rb") as file:
         while chunk := file.read(1 << 20):
@@ -40,7 +40,7 @@ def undecodable_place(path: Path) -> str:
             except UnicodeDecodeError as error:
                 begin = position + len(chunk) - len(error.object)
                 before = error.object[max(0, error.start - 40) : error.start]
-                return f"byte {begin + error.start}, behind {before.decode(errors='ignore')!r}"
+                return f"byte {begin + error.start}, after {before.decode(errors='ignore')!r}"
             position += len(chunk)
     return f"byte {position}, its end"
 

@@ -1,11 +1,10 @@
 """Captions without images, for training a tokenizer."""
 
-import reprlib
 from collections.abc import Iterator
 from pathlib import Path
 
 from virtex.data.plain_text import text_lines
-from virtex.data.sources.json_stream import list_items
+from virtex.data.sources.json_stream import list_items, text
 from virtex.data.sources.separated_rows import DELIMITERS, separated_rows
 from virtex.errors import UserError
 from virtex.files import reading
@@ -36,15 +35,8 @@ def read_captions(path: Path, column: str) -> Iterator[str]:
 
 def _coco(path: Path) -> Iterator[str]:
     for key, item in list_items(path):
-        if key != "annotations":
-            continue
-        caption = item.get("caption") if isinstance(item, dict) else None
-        if not isinstance(caption, str):
-            raise UserError(
-                f"{path}: every item of 'annotations' needs 'caption', a string;"
-                f" one is {reprlib.repr(item)}"
-            )
-        yield caption
+        if key == "annotations":
+            yield text(path, key, item, "caption")
 
 
 def _column(path: Path, column: str) -> Iterator[str]:

@@ -4,7 +4,6 @@ The annotations alone determine the records; no directory is listed. Records are
 image ids, whatever the order in the file.
 """
 
-import reprlib
 from array import array
 from collections import Counter
 from collections.abc import Sequence
@@ -15,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 
 from virtex.data.images import OnBadImage
-from virtex.data.records import is_int64
 from virtex.data.shared_strings import StringPacker
 from virtex.data.sources.image_list import (
     BLANK,
@@ -24,7 +22,7 @@ from virtex.data.sources.image_list import (
     check_left_out,
     defect,
 )
-from virtex.data.sources.json_stream import list_items
+from virtex.data.sources.json_stream import integer, invalid_item, list_items, text
 from virtex.errors import UserError, report_lines
 
 
@@ -115,36 +113,14 @@ def _read(path: Path) -> _Columns:
     return columns
 
 
-def integer(path: Path, key: str, item: object, name: str) -> int:
-    """The 64-bit integer `name` of an item of the file's list `key`; raises UserError."""
-    value = item.get(name) if isinstance(item, dict) else None
-    if not is_int64(value):
-        raise _invalid_item(path, key, item, f"'{name}', a whole number of 64 bits")
-    return value
-
-
-def text(path: Path, key: str, item: object, name: str) -> str:
-    """The string `name` of an item of the file's list `key`; raises UserError."""
-    value = item.get(name) if isinstance(item, dict) else None
-    if not isinstance(value, str):
-        raise _invalid_item(path, key, item, f"'{name}', a string")
-    return value
-
-
 def file_name(path: Path, key: str, item: object) -> str:
     """The `file_name` of an item, a path inside the directory of images; raises UserError."""
     name = text(path, key, item, "file_name")
     outside = {"", ".", ".."} & {*name.split("/")}
     if outside or "\\" in name or "\0" in name:
         needed = "'file_name', a path inside the directory of images such as '000000000042.jpg'"
-        raise _invalid_item(path, key, item, needed)
+        raise invalid_item(path, key, item, needed)
     return name
-
-
-def _invalid_item(path: Path, key: str, item: object, needed: str) -> UserError:
-    # An item may be large or deeply nested; reprlib shows a part of it.
-    shown = reprlib.repr(item)
-    return UserError(f"{path}: every item of '{key}' needs {needed}; one is {shown}")
 
 
 def sorted_ids(

@@ -16,15 +16,9 @@ from virtex.data.contents import content_rows
 from virtex.data.images import OnBadImage
 from virtex.data.records import Record
 from virtex.data.shared_strings import StringPacker, hashed, shared
-from virtex.data.sources.coco import (
-    annotations_file,
-    file_name,
-    integer,
-    sorted_ids,
-    text,
-)
+from virtex.data.sources.coco import annotations_file, file_name, sorted_ids
 from virtex.data.sources.image_list import ImageFiles, check_left_out
-from virtex.data.sources.json_stream import list_items
+from virtex.data.sources.json_stream import integer, list_items, text
 from virtex.errors import UserError, report_lines
 
 

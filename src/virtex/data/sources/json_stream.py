@@ -1,11 +1,13 @@
 """Large JSON files, read item by item, so that COCO's annotations are never in memory at once."""
 
 import json
+import reprlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
 from virtex.data.plain_text import CONVERT, undecodable, undecodable_place
+from virtex.data.records import is_int64
 from virtex.errors import UserError
 from virtex.files import reading
 
@@ -34,6 +36,29 @@ def list_items(path: Path, window: int = 1 << 20) -> Iterator[tuple[str, object]
         raise UserError(f"{path} is not a well-formed JSON object: {error}") from error
     except RecursionError as error:
         raise UserError(f"{path}: an item is nested too deeply for annotations") from error
+
+
+def integer(path: Path, key: str, item: object, name: str) -> int:
+    """The 64-bit integer `name` of an item of the file's list `key`; raises UserError."""
+    value = item.get(name) if isinstance(item, dict) else None
+    if not is_int64(value):
+        raise invalid_item(path, key, item, f"'{name}', a whole number of 64 bits")
+    return value
+
+
+def text(path: Path, key: str, item: object, name: str) -> str:
+    """The string `name` of an item of the file's list `key`; raises UserError."""
+    value = item.get(name) if isinstance(item, dict) else None
+    if not isinstance(value, str):
+        raise invalid_item(path, key, item, f"'{name}', a string")
+    return value
+
+
+def invalid_item(path: Path, key: str, item: object, needed: str) -> UserError:
+    """The error of an item of the file's list `key`, which needs `needed`."""
+    # An item may be large or deeply nested; reprlib shows a part of it.
+    shown = reprlib.repr(item)
+    return UserError(f"{path}: every item of '{key}' needs {needed}; one is {shown}")
 
 
 def _members(scanner: "_Scanner") -> Iterator[tuple[str, object]]:

@@ -13,7 +13,7 @@ IMAGE_COLUMNS = ("image", "filepath", "path", "file_name")
 """Names of the column of image files; the first has priority over the others."""
 _MOST_CHARACTERS = 1 << 27  # of one value; the default of the csv module is 131,072
 _REMEDY = (
-    "a value that begins with a quotation mark, or holds a separator or a line break, must stand"
+    "a value that begins with a quotation mark, or holds a separator or a line break, must be"
     " in double quotes, and quotation marks inside it must be doubled"
 )
 
