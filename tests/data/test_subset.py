@@ -161,7 +161,7 @@ def refused(written):
 @given(all_ids, st.none() | st.integers(0, 2**32 - 1), st.none() | st.floats(1e-3, 100))
 def test_what_is_written_is_read(tmp_path_factory, ids, seed, percentage):
     path = tmp_path_factory.getbasetemp() / "any.json"
-    manifest = SubsetManifest(tuple(sorted(ids)), 2 * len(ids), seed, percentage)
+    manifest = SubsetManifest.from_ids(tuple(sorted(ids)), 2 * len(ids), seed, percentage)
     write_or_remove(path, manifest)
     assert read(path) == manifest
 
@@ -195,15 +195,15 @@ def test_another_process_chooses_and_writes_the_same(path):
 
 
 def test_a_list_made_by_hand_needs_nothing_but_ids(written):
-    assert read(written({"ids": [7, -2, 5]})) == SubsetManifest((-2, 5, 7))
+    assert read(written({"ids": [7, -2, 5]})) == SubsetManifest.from_ids((-2, 5, 7))
 
 
 def test_a_file_that_cannot_be_written_leaves_the_old_one(path):
-    write_or_remove(path, SubsetManifest((1, 2), 3))
+    write_or_remove(path, SubsetManifest.from_ids((1, 2), 3))
     path.with_name(f".subset.json.partial-{os.getpid()}").mkdir()
     with pytest.raises(IsADirectoryError):
-        write_or_remove(path, SubsetManifest((4,), 5))
-    assert read(path) == SubsetManifest((1, 2), 3)
+        write_or_remove(path, SubsetManifest.from_ids((4,), 5))
+    assert read(path) == SubsetManifest.from_ids((1, 2), 3)
 
 
 # Mistakes in the file
@@ -253,7 +253,7 @@ def test_a_wrong_value_is_named_with_what_is_allowed(refused, content, message):
 
 @pytest.mark.parametrize("change", [{"ids": [1, 2]}, {"images": 9}, {"sha256": "0"}])
 def test_an_edited_file_is_noticed_unless_its_sums_are_removed(path, refused, change):
-    write_or_remove(path, SubsetManifest((1, 2, 3), 4))
+    write_or_remove(path, SubsetManifest.from_ids((1, 2, 3), 4))
     content = json.loads(path.read_text()) | change
     assert "are not those that were written" in refused(content)
     del content["sha256"], content["images"]
@@ -271,7 +271,7 @@ def test_a_manifest_selects_its_images_in_the_order_of_the_records(
     path = tmp_path_factory.getbasetemp() / "any.json"
     wanted = data.draw(st.lists(st.sampled_from(ids), min_size=1, unique=True))
     random.shuffle(ids)
-    selected = select(Ids(ids), SubsetManifest(tuple(sorted(wanted))), path)
+    selected = select(Ids(ids), SubsetManifest.from_ids(tuple(sorted(wanted))), path)
     assert selected.image_ids.tolist() == [image_id for image_id in ids if image_id in wanted]
 
 
@@ -280,7 +280,7 @@ def test_a_run_s_manifest_gives_its_images_back_to_other_seeds(path):
     write_or_remove(path, manifest)
     again, given = choose(Ids(range(50)), percentage=100, seed=8, manifest=path)
     assert again.image_ids.tolist() == chosen.image_ids.tolist()
-    assert given == SubsetManifest(manifest.ids, 50)  # the seed of now did not choose them
+    assert given == SubsetManifest.from_ids(manifest.ids, 50)  # the seed of now did not choose them
     assert given.sha256 == manifest.sha256
 
 
@@ -321,8 +321,8 @@ def test_a_run_that_goes_on_notices_that_the_data_have_changed(path):
 
 
 def test_changed_images_are_named(path):
-    write_or_remove(path, SubsetManifest((1, 2, 3), 9))
-    words = str(change(path, SubsetManifest((2, 4), 9)))
+    write_or_remove(path, SubsetManifest.from_ids((1, 2, 3), 9))
+    words = str(change(path, SubsetManifest.from_ids((2, 4), 9)))
     assert words.endswith(": 2 left out (image ids 1, 3), 1 new (image ids 4)")
 
 
@@ -337,7 +337,7 @@ def test_another_percentage_is_a_wish_and_replaces_the_file(path):
 
 
 def test_no_file_says_nothing(path):
-    assert change(path, SubsetManifest((1,), 2)) is None
+    assert change(path, SubsetManifest.from_ids((1,), 2)) is None
     write_or_remove(path, None)
     assert not path.exists()
     assert path.name == SUBSET

@@ -10,11 +10,10 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 from decimal import ROUND_CEILING, Context, Decimal
 from fractions import Fraction
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -33,8 +32,8 @@ _MOST_BYTES = 64 << 20  # five million ids
 _LEAST = 'expected the subset.json of a run, or at least {"ids": [1, 2, 3]}'
 
 
-class _SubsetFile(JsonFile):
-    """The content of `subset.json`."""
+class SubsetManifest(JsonFile):
+    """The content of `subset.json`: image ids and how they were chosen from `of` images."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -44,25 +43,20 @@ class _SubsetFile(JsonFile):
     images: Count | None = None
     of: Count | None = None
     sha256: str | None = None
-    ids: Annotated[list[Int64], Field(min_length=1), FailFast()]
+    ids: Annotated[tuple[Int64, ...], Field(min_length=1), FailFast()]
 
-
-@dataclass(frozen=True)
-class SubsetManifest:
-    """Image ids, ascending and all different, and how they were chosen from `of` images.
-
-    `of` is None in a list made by hand, `seed` and `percentage` if a file listed the ids.
-    """
-
-    ids: tuple[int, ...]
-    of: int | None = None
-    seed: int | None = None
-    percentage: float | None = None
-
-    @property
-    def sha256(self) -> str:
-        """The digest of the ids in decimal, joined by newlines; equal for equal subsets."""
-        return hashlib.sha256("\n".join(map(str, self.ids)).encode()).hexdigest()
+    @classmethod
+    def from_ids(
+        cls,
+        ids: tuple[int, ...],
+        of: int | None = None,
+        seed: int | None = None,
+        percentage: float | None = None,
+    ) -> Self:
+        """The complete manifest of `ids`, which are ascending and all different."""
+        sha256 = hashlib.sha256("\n".join(map(str, ids)).encode()).hexdigest()
+        images = len(ids)
+        return cls(seed=seed, percentage=percentage, images=images, of=of, sha256=sha256, ids=ids)
 
 
 def training_subset(
@@ -75,12 +69,12 @@ def training_subset(
     """
     if manifest is not None:
         listed = read(manifest)
-        return select(records, listed, manifest), SubsetManifest(listed.ids, len(records))
+        return select(records, listed, manifest), SubsetManifest.from_ids(listed.ids, len(records))
     selected = subset(records, percentage, seed)
     if selected is records:
         return records, None
     ids = tuple(sorted(selected.image_ids.tolist()))
-    return selected, SubsetManifest(ids, len(records), seed, percentage)
+    return selected, SubsetManifest.from_ids(ids, len(records), seed, percentage)
 
 
 def select(records: Records, manifest: SubsetManifest, path: Path) -> Records:
@@ -106,17 +100,8 @@ def write_or_remove(path: Path, manifest: SubsetManifest | None) -> None:
     if manifest is None:
         path.unlink(missing_ok=True)
         return
-    content = {
-        "format": 1,
-        "seed": manifest.seed,
-        "percentage": manifest.percentage,
-        "images": len(manifest.ids),
-        "of": manifest.of,
-        "sha256": manifest.sha256,
-        "ids": manifest.ids,
-    }
     with whole_file(path) as file:
-        file.write((json.dumps(content, indent=1) + "\n").encode())
+        file.write((json.dumps(manifest.model_dump(), indent=1) + "\n").encode())
 
 
 def change(path: Path, manifest: SubsetManifest | None) -> str | None:
@@ -161,7 +146,7 @@ def read(path: Path) -> SubsetManifest:
             raise UserError(missing) from None
     if len(content) > _MOST_BYTES:
         raise UserError(f"{path} has more than {_MOST_BYTES >> 20} MB; {_LEAST}")
-    listed = parse_json(_SubsetFile, content, str(path), _LEAST)
+    listed = parse_json(SubsetManifest, content, str(path), _LEAST)
     unique, counts = np.unique(np.array(listed.ids, np.int64), return_counts=True)
     repeated = unique[counts > 1].tolist()
     if repeated:
@@ -169,10 +154,11 @@ def read(path: Path) -> SubsetManifest:
             f"{path} lists {len(repeated)} images more than once (image ids"
             f" {first_few(repeated)}); keep one of each"
         )
-    manifest = SubsetManifest(tuple(unique.tolist()), listed.of, listed.seed, listed.percentage)
-    if listed.images not in (None, len(unique)) or listed.sha256 not in (None, manifest.sha256):
+    ids = tuple(unique.tolist())
+    manifest = SubsetManifest.from_ids(ids, listed.of, listed.seed, listed.percentage)
+    if listed.images not in (None, len(ids)) or listed.sha256 not in (None, manifest.sha256):
         raise UserError(
-            f"the {len(unique)} ids of {path} are not those that were written: 'sha256' or "
+            f"the {len(ids)} ids of {path} are not those that were written: 'sha256' or "
             "'images' does not match them. Copy the file from its run again or, if the ids are "
             "correct, remove these two keys"
         )
