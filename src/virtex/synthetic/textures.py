@@ -30,16 +30,10 @@ def texture_polygons(item: Object) -> list[tuple[Point, ...]]:
 def _stripes() -> list[tuple[Point, ...]]:
     """Vertical bands as wide as the gaps between them, one of them in the middle."""
     period = 1 / _STRIPES
+    half = period / 4
+    stripe = [(-half, -_REACH), (half, -_REACH), (half, _REACH), (-half, _REACH)]
     middles = [index * period for index in range(-_STRIPES, _STRIPES + 1)]
-    return [
-        (
-            (middle - period / 4, -_REACH),
-            (middle + period / 4, -_REACH),
-            (middle + period / 4, _REACH),
-            (middle - period / 4, _REACH),
-        )
-        for middle in middles
-    ]
+    return [tuple((middle + x, y) for x, y in stripe) for middle in middles]
 
 
 def _dots() -> list[tuple[Point, ...]]:
