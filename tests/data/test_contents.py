@@ -50,12 +50,12 @@ def test_every_format_of_one_content_is_the_same(coco, tmp_path):
         assert shards.order == expected.order
 
 
-def test_a_checkpoint_keeps_it(coco):
+def test_contents_survive_a_checkpoint(coco):
     assert from_plain(pickle.loads(pickle.dumps(of(coco).to_plain()))) == of(coco)
 
 
 @pytest.mark.parametrize("value", [None, {}, {"format": 2}, {"format": 1, "training": 3}, [1]])
-def test_what_was_not_kept_cannot_be_compared(coco, value):
+def test_unknown_contents_cannot_be_compared(coco, value):
     assert from_plain(value) is None
     whole = of(coco).to_plain()
     assert from_plain(whole | {"format": 2}) is None
@@ -77,7 +77,7 @@ def test_what_was_not_kept_cannot_be_compared(coco, value):
         ),
     ],
 )
-def test_what_has_changed_is_said(coco, write_coco, now, words):
+def test_differences_are_described(coco, write_coco, now, words):
     before = of(coco)
     changed = CocoCaptions(write_coco(now), "train")
     lines = differences(before, of(changed))

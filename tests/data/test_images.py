@@ -52,13 +52,13 @@ DECODERS = pytest.mark.parametrize("decoder", [simplejpeg, None], ids=["simplejp
 @DECODERS
 @pytest.mark.parametrize("what", UNUSUAL)
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")  # of odd metadata
-def test_a_whole_jpeg_is_read_as_pillow_reads_it_whatever_is_odd_about_it(what, decoder):
+def test_an_unusual_jpeg_is_read_as_by_pillow(what, decoder):
     with Image.open(io.BytesIO(UNUSUAL[what])) as image:
         expected = np.asarray(image.convert("RGB"))
     np.testing.assert_array_equal(decode(UNUSUAL[what], decoder), expected)
 
 
-def test_a_jpeg_without_loss_gives_its_values():
+def test_a_lossless_jpeg_gives_its_values():
     values = np.arange(600).reshape(20, 30) * 7 % 200
     np.testing.assert_array_equal(decode(jpegs.lossless(values), simplejpeg)[:, :, 1], values)
 
@@ -77,7 +77,7 @@ SHORTENED = {
 @pytest.mark.parametrize(
     "following", [b"", b"\xff" * 30, bytes(8000), jpegs.EOI, bytes(8000) + jpegs.EOI]
 )
-def test_a_jpeg_that_breaks_off_is_an_error_whatever_follows(what, following, decoder):
+def test_a_truncated_jpeg_is_an_error_whatever_follows(what, following, decoder):
     data = SHORTENED[what]
     # An end marker between two scans of a progressive file makes a coarser image of it; and what
     # the last bytes of a scan stand for is often not to be seen.
@@ -130,7 +130,7 @@ def test_a_damaged_jpeg_is_the_same_with_either_decoder(what, changes):
     ("change", "named"),
     [((4, 12), "12 bits a sample"), ((5, 0, 0), "without a height"), ((9, 2), "2 components")],
 )
-def test_a_jpeg_of_a_kind_that_is_not_read_is_named_so(save, photograph, change, named):
+def test_an_unsupported_kind_of_jpeg_is_named(save, photograph, change, named):
     path = save(photograph)
     data = bytearray(path.read_bytes())
     start = data.index(b"\xff\xc0")
@@ -223,7 +223,7 @@ def test_twelve_bits_are_scaled_by_their_own_range():
     np.testing.assert_array_equal(image[:, :, 1], SIXTEEN_BITS >> 8)
 
 
-def test_a_tiff_whose_zero_is_white_is_no_negative():
+def test_a_tiff_whose_zero_is_white_is_inverted():
     image = decode(tiff(SIXTEEN_BITS, white=0), None)
     np.testing.assert_array_equal(image[:, :, 1], 255 - (SIXTEEN_BITS >> 8))
 
@@ -267,7 +267,7 @@ def test_transparent_palettes_are_white(tmp_path, photograph):
     assert (read_image(tmp_path / "a.gif")[0, 0] == 255).all()
 
 
-def test_four_inks_are_as_pillow_has_them(tmp_path, photograph):
+def test_cmyk_is_converted_as_by_pillow(tmp_path, photograph):
     Image.fromarray(photograph).convert("CMYK").save(tmp_path / "a.jpg", quality=95)
     expected = np.asarray(Image.open(tmp_path / "a.jpg").convert("RGB"))
     np.testing.assert_array_equal(read_image(tmp_path / "a.jpg"), expected)
@@ -339,7 +339,7 @@ OLD_FORMATS = pytest.mark.filterwarnings("ignore:.*format is deprecated:Deprecat
 
 @OLD_FORMATS
 @pytest.mark.parametrize("kind", sorted({*written_formats()} - {"SPIDER"}))  # of 32 bits
-def test_every_format_of_pillows_is_read(kind):
+def test_every_format_of_pillow_is_read(kind):
     image = decode(in_format(kind), None)
     assert image.dtype == np.uint8
     middle = image[image.shape[0] // 2, image.shape[1] // 2]
@@ -416,7 +416,7 @@ def test_an_empty_file_and_a_directory_are_errors(tmp_path):
         read_image(tmp_path)
 
 
-def test_a_bad_image_survives_the_way_from_a_worker():
+def test_a_bad_image_survives_pickling():
     error = pickle.loads(pickle.dumps(BadImage(Path("a.jpg"), "it is empty")))
     assert (error.path, error.reason) == (Path("a.jpg"), "it is empty")
     assert str(error) == "cannot read the image a.jpg: it is empty"
@@ -492,7 +492,7 @@ def test_scans_that_all_give_something_may_do_the_work_of_a_hundred_of_the_large
         decode(data, simplejpeg, ImageLimits(pixels=7039))
 
 
-def test_more_segments_than_a_program_writes_are_refused_in_no_time():
+def test_more_segments_than_a_program_writes_are_refused_quickly():
     data = b"\xff\xd8" + b"\xff\xe0\x00\x02" * 5_000_000 + jpegs.SOS * 200
     before = time.perf_counter()
     with pytest.raises(ValueError, match="more than 20000 segments"):
@@ -500,7 +500,7 @@ def test_more_segments_than_a_program_writes_are_refused_in_no_time():
     assert time.perf_counter() - before < 2
 
 
-def test_very_many_segments_are_passed_over_in_no_time():
+def test_very_many_segments_are_skipped_quickly():
     data = b"\xff\xd8" + b"\xff\xe0\x00\x02" * 10_000_000
     before = time.perf_counter()
     assert jpeg_parts.exif(data) == b""

@@ -89,7 +89,7 @@ def test_the_error_of_no_image_names_the_smallest_percentage_that_gives_one(imag
             subset(Ids(range(images)), smallest * 0.998, 0)
 
 
-def test_the_choice_is_fixed_for_good():
+def test_the_choice_never_changes():
     # A changed figure here would change every data-efficiency run.
     assert subset(Ids(range(1000)), 0.5, 7).image_ids.tolist() == [83, 271, 370, 502, 779]
 
@@ -166,7 +166,7 @@ def test_what_is_written_is_read(tmp_path_factory, ids, seed, percentage):
     assert read(path) == manifest
 
 
-def test_the_file_says_everything_and_is_fixed_for_good(path):
+def test_the_file_has_every_key_and_never_changes(path):
     _, manifest = choose(Ids([30, 10, 20, 40]), percentage=75)
     write_or_remove(path, manifest)
     kept = [10, 20, 40]
@@ -305,16 +305,16 @@ def test_ids_that_the_annotations_lack_are_counted_and_named(written):
     assert "(image ids 8, 9, 10, 11, 12, …)" in str(caught.value)
 
 
-# A run that goes on
+# A resumed run
 
 
-def test_a_run_that_goes_on_with_the_same_images_is_unchanged(path):
+def test_a_resumed_run_with_the_same_images_is_unchanged(path):
     _, manifest = choose(Ids(range(50)))
     write_or_remove(path, manifest)
     assert change(path, choose(Ids(np.arange(49, -1, -1)))[1]) is None
 
 
-def test_a_run_that_goes_on_notices_that_the_data_have_changed(path):
+def test_a_resumed_run_notices_changed_data(path):
     write_or_remove(path, choose(Ids(range(40)), percentage=50)[1])
     now = choose(Ids(range(20, 60)), percentage=50)[1]
     assert f"on the 20 images of {path}, and now would on 20 of 40: " in str(change(path, now))
@@ -326,7 +326,7 @@ def test_changed_images_are_named(path):
     assert words.endswith(": 2 left out (image ids 1, 3), 1 new (image ids 4)")
 
 
-def test_another_percentage_is_a_wish_and_replaces_the_file(path):
+def test_another_percentage_is_a_setting_and_replaces_the_file(path):
     records = Ids(range(50))
     write_or_remove(path, choose(records, percentage=50)[1])
     for percentage in (20, 100):
@@ -336,7 +336,7 @@ def test_another_percentage_is_a_wish_and_replaces_the_file(path):
         assert path.exists() == (percentage < 100)
 
 
-def test_no_file_says_nothing(path):
+def test_a_missing_file_reports_no_change(path):
     assert change(path, SubsetManifest.from_ids((1,), 2)) is None
     write_or_remove(path, None)
     assert not path.exists()

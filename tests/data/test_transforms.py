@@ -66,7 +66,7 @@ def test_images_too_long_for_any_draw_give_their_middle(height, width):
 
 
 @pytest.mark.parametrize("p", [0.0, 0.5, 1.0])
-def test_flips_happen_with_their_probability_and_say_so(p, photograph):
+def test_flips_happen_with_their_probability_and_are_recorded(p, photograph):
     flip = transforms.HorizontalFlip(p)
     results = [flip(Augmented(photograph), rng(seed)) for seed in range(400)]
     for result in results:
@@ -96,7 +96,7 @@ def test_jitter_of_nothing_is_nothing(photograph):
     np.testing.assert_array_equal(jitter(Augmented(photograph), rng()).image, photograph)
 
 
-def test_jitter_draws_anew_and_leaves_the_mirror_alone():
+def test_jitter_draws_again_and_keeps_the_mirror_flag():
     red = Augmented(np.full((2, 2, 3), (200, 40, 40), np.uint8), mirrored=True)
     results = [transforms.ColorJitter(p=1)(red, rng(seed)) for seed in range(50)]
     assert len({result.image[0, 0].tobytes() for result in results}) > 45
@@ -218,7 +218,7 @@ def test_greys_have_no_saturation_or_hue_to_change(photograph):
     assert np.abs(transforms.adjust_saturation(grey, 1.4).astype(int) - grey).max() <= 1
 
 
-def test_the_given_image_is_left_alone(photograph):
+def test_the_input_is_not_changed(photograph):
     before = photograph.copy()
     transforms.adjust_brightness(photograph, 0.5)
     transforms.adjust_contrast(photograph, 0.5)

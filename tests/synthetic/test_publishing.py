@@ -36,9 +36,7 @@ def publish_half(output: Path, interruption: type[BaseException]) -> None:
 
 
 @pytest.mark.parametrize("interruption", [KeyboardInterrupt, UserError, SystemExit])
-def test_interrupted_leaves_the_place_as_it_was(
-    tmp_path: Path, interruption: type[BaseException]
-) -> None:
+def test_an_interruption_changes_nothing(tmp_path: Path, interruption: type[BaseException]) -> None:
     publish(tmp_path / "scenes", "before")
     for output in (tmp_path / "scenes", tmp_path / "others"):
         with pytest.raises(interruption):
@@ -90,7 +88,7 @@ def test_file_that_appears_meanwhile_is_kept(tmp_path: Path) -> None:
     assert (output / "mine.txt").read_text() == "precious"
 
 
-def test_file_is_no_place(tmp_path: Path) -> None:
+def test_a_file_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "scenes").write_text("precious")
     for output in (tmp_path / "scenes", tmp_path / "scenes" / "below"):
         with pytest.raises(UserError, match="scenes"):

@@ -58,7 +58,7 @@ ANNOTATIONS = [
 ]
 
 
-def test_what_lacks_its_counterpart_is_an_error_that_names_it(write_coco):
+def test_unmatched_items_are_an_error_that_names_them(write_coco):
     root = write_coco({5: [], 6: [], 8: []}, annotations=ANNOTATIONS)
     expected = (
         r"captions_train2017\.json: 2 images have no caption \(image ids 6, 8\);"
@@ -69,7 +69,7 @@ def test_what_lacks_its_counterpart_is_an_error_that_names_it(write_coco):
         CocoCaptions(root, "train")
 
 
-def test_what_lacks_its_counterpart_is_left_out_and_reported_when_asked(write_coco):
+def test_unmatched_items_are_left_out_and_reported_on_request(write_coco):
     root = write_coco({5: [], 6: [], 8: []}, annotations=ANNOTATIONS)
     records = CocoCaptions(root, "train", on_bad_image="skip")
     assert [(record.image_id, record.captions) for record in records] == [(5, ("five",))]

@@ -80,7 +80,7 @@ def test_the_order_of_the_file_changes_nothing_but_the_labels_numbers(tmp_path_f
         ([(7, 4)], "1 objects are of categories that are not listed (image ids 7)"),
     ],
 )
-def test_objects_of_unknown_images_or_categories_are_an_error_unless_asked_for(
+def test_objects_of_unknown_images_or_categories_are_an_error_unless_skipped(
     write, objects, reason
 ):
     root = write([*objects, (3, 3)])

@@ -45,7 +45,7 @@ def test_links_are_followed_but_not_in_circles(tree):
     ]
 
 
-def test_what_is_no_file_is_left_out_and_a_link_to_nothing_is_not(tree):
+def test_special_files_are_left_out_and_broken_links_are_not(tree):
     root = tree("a/1.png")
     os.mkfifo(root / "a/pipe")
     (root / "a/dangling").symlink_to(root / "nowhere")

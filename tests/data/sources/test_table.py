@@ -226,7 +226,7 @@ def test_a_broken_row_of_parquet_is_named(tmp_path):
         TableCaptions(str(tmp_path), "train")
 
 
-def test_half_a_surrogate_pair_is_no_traceback(tmp_path):
+def test_half_a_surrogate_pair_becomes_a_question_mark(tmp_path):
     (tmp_path / "train.jsonl").write_text(r'{"image": "\ud800", "caption": "\ud800"}')
     assert TableCaptions(str(tmp_path), "train")[0].captions == ("?",)
 
@@ -244,7 +244,7 @@ def lone(delimiter, names="image caption"):
 
 @pytest.mark.parametrize("names", ["image caption", "caption image"])
 @pytest.mark.parametrize("closed", [True, False])
-def test_a_tsv_file_that_nobody_quoted_is_read_as_it_is(tmp_path, names, closed):
+def test_an_unquoted_tsv_file_is_read_literally(tmp_path, names, closed):
     text = lone("\t", names) if closed else lone("\t", names).replace('tea"', "tea")
     (tmp_path / "train.tsv").write_text(text)
     records = TableCaptions(str(tmp_path), "train")
@@ -279,7 +279,7 @@ def test_rows_that_a_quotation_mark_swallows_are_an_error(tmp_path, kind, text, 
         TableCaptions(str(tmp_path), "train", on_bad_image)
 
 
-def test_long_captions_are_read_and_the_bound_of_the_csv_module_is_left_alone(tmp_path):
+def test_long_captions_are_read_and_the_limit_of_the_csv_module_is_restored(tmp_path):
     before = csv.field_size_limit()
     for kind in KINDS:
         directory = tmp_path / kind
