@@ -127,10 +127,9 @@ def sorted_ids(
     path: Path, image_ids: Sequence[int]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """The positions that sort the ids, and the ids sorted; raises UserError for a repeated id."""
-    given = np.array(image_ids, np.int64)
-    order = np.argsort(given, kind="stable")
-    ascending = given[order]
-    repeated = np.unique(ascending[1:][ascending[1:] == ascending[:-1]])
+    ids = np.array(image_ids, np.int64)
+    ascending, order, counts = np.unique(ids, return_index=True, return_counts=True)
+    repeated = ascending[counts > 1]
     if len(repeated):
         (line,) = report_lines({"image ids are given to several images": repeated}, "image ids")
         raise UserError(f"{path}: {line}")

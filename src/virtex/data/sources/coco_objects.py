@@ -119,8 +119,7 @@ def _known_objects(
     """
     images = np.array(columns.object_image_ids, np.int64)
     categories = np.array(columns.object_category_ids, np.int64)
-    by_id = np.argsort(columns.category_ids)
-    category_ids = np.array(columns.category_ids, np.int64)[by_id]
+    category_ids, by_id = np.unique(np.array(columns.category_ids, np.int64), return_index=True)
     known_image, known_category = np.isin(images, image_ids), np.isin(categories, category_ids)
     known = known_image & known_category
     places = np.searchsorted(image_ids, images[known])
