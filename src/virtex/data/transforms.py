@@ -55,15 +55,6 @@ def resize(image: PixelArray, height: int, width: int) -> PixelArray:
     return result
 
 
-def resize_antialiased(image: PixelArray, height: int, width: int) -> PixelArray:
-    """Resize with Pillow's antialiased bilinear filter, as torchvision's `Resize` does.
-
-    It is slower than `resize`.
-    """
-    resized = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
-    return np.array(resized)
-
-
 @dataclass(frozen=True)
 class RandomResizedCrop:
     """A random part of the image, resized to `size` x `size` pixels (Szegedy et al. 2014).
@@ -181,9 +172,10 @@ def _factor(amount: float, rng: np.random.Generator) -> float:
 
 @dataclass(frozen=True)
 class SmallestResize:
-    """Resizing of the shorter side to `size` pixels, the longer one in proportion, antialiased.
+    """Resizing of the shorter side to `size` pixels, the longer one in proportion.
 
-    If the longer side is more than 64 times the shorter one, only its middle is kept.
+    Pillow's antialiased bilinear filter is slower than `resize`, and what torchvision's `Resize`
+    uses. If the longer side is more than 64 times the shorter one, only its middle is kept.
     """
 
     size: int
@@ -192,9 +184,10 @@ class SmallestResize:
         sides = augmented.image.shape[:2]
         height, width = (min(side, _MOST_ELONGATED * min(sides)) for side in sides)
         factor = self.size / min(height, width)
-        middle = _middle(augmented.image, height, width)
-        resized = resize_antialiased(middle, round(height * factor), round(width * factor))
-        return replace(augmented, image=resized)
+        middle = Image.fromarray(_middle(augmented.image, height, width))
+        size = round(width * factor), round(height * factor)
+        resized = middle.resize(size, Image.Resampling.BILINEAR)
+        return replace(augmented, image=np.array(resized))
 
 
 @dataclass(frozen=True)
