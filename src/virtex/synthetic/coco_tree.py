@@ -40,10 +40,8 @@ def _write_split(root: Path, split: str, drawing: Drawing, count: int, advance: 
         image = _image(_FIRST_IDS[split] + index, scene, drawing.side)
         write_image(folder / image["file_name"], scene, drawing.side)
         images.append(image)
-        for caption in captions(scene, random):
-            sentences.append(
-                {"id": len(sentences) + 1, "image_id": image["id"], "caption": caption}
-            )
+        for number, caption in enumerate(captions(scene, random), len(sentences) + 1):
+            sentences.append({"id": number, "image_id": image["id"], "caption": caption})
         for item in scene.objects:
             identity = {"id": len(instances) + 1, "image_id": image["id"]}
             instances.append(identity | _instance(item, scene, drawing.side))
