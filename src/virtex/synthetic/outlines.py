@@ -39,21 +39,16 @@ def _upright(shape: Shape) -> list[Point]:
             return list(around([1.0, _STAR_WAIST], 10))
         case "cross":
             a = _CROSS_ARM
-            corner = [(-a, -1.0), (a, -1.0), (a, -a)]
-            return [point for turn in range(4) for point in (_turn(p, turn) for p in corner)]
+            points = [(-a, -1.0), (a, -1.0), (a, -a)]
+            for _ in range(3):
+                points += [(-y, x) for x, y in points[-3:]]  # a quarter turn
+            return points
         case "ring":
             outer = list(around([1.0], _CIRCLE_POINTS))
             inner = list(around([_RING_HOLE], _CIRCLE_POINTS))
             return [*outer, outer[0], inner[0], *reversed(inner)]
         case _:
             assert_never(shape)
-
-
-def _turn(point: Point, quarters: int) -> Point:
-    x, y = point
-    for _ in range(quarters):
-        x, y = -y, x
-    return x, y
 
 
 @cache

@@ -62,20 +62,16 @@ def _check_output(output: Path, overwrite: bool) -> None:
 
 
 def _check_own(output: Path) -> None:
-    strangers = sorted(_files(output) - _listed(output) - {LISTING})
+    try:
+        listed = set(json.loads((output / LISTING).read_text(encoding="ascii"))["files"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError):  # it is missing or damaged
+        listed = set()
+    strangers = sorted(_files(output) - listed - {LISTING})
     if strangers:
         raise UserError(
             f"{output} cannot be replaced: {len(strangers)} file(s) in it, such as {strangers[0]}, "
             "were not written by this command; move them away or choose another directory"
         )
-
-
-def _listed(output: Path) -> set[str]:
-    """The files of an earlier run's listing; empty if that is missing or damaged."""
-    try:
-        return set(json.loads((output / LISTING).read_text(encoding="ascii"))["files"])
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
-        return set()
 
 
 def _move(partial: Path, output: Path) -> None:
