@@ -21,7 +21,7 @@ import torch
 
 from virtex.data.dataset import ExampleDataset
 from virtex.data.images import simplejpeg
-from virtex.data.loader import training_batches
+from virtex.data.loader import LoadedBatch, training_batches
 from virtex.data.sources.coco import CocoCaptions
 from virtex.data.transforms import ColorJitter, HorizontalFlip, RandomResizedCrop
 from virtex.tasks.caption_tokens import CaptionTokens
@@ -75,11 +75,11 @@ def main() -> None:
         print(json.dumps(result), flush=True)
 
 
-def _rate(batches: Iterator[dict[str, torch.Tensor]], seconds: float) -> float:
+def _rate(batches: Iterator[LoadedBatch], seconds: float) -> float:
     images = 0
     start = time.perf_counter()
     while (elapsed := time.perf_counter() - start) < seconds:
-        images += len(next(batches)["image"])
+        images += len(next(batches).batch["image"])
     return images / elapsed
 
 

@@ -1,4 +1,4 @@
-"""The exceptions whose message is for the user; every room may import them."""
+"""Exceptions whose message is for the user, and lists in such messages."""
 
 from collections.abc import Collection, Mapping, Sequence
 
@@ -6,8 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 class UserError(Exception):
     """A mistake that the user can correct.
 
-    The message says what is wrong, where, what was expected and what to do; the command line prints
-    it without a traceback and exits with `exit_status`.
+    The message tells what is wrong and where, what was expected and what to do. The command line
+    prints it without a traceback and exits with `exit_status`.
     """
 
     exit_status = 2
@@ -20,7 +20,7 @@ class RunError(UserError):
 
 
 def first_few(items: Sequence[object], most: int = 5) -> str:
-    """The first items for a message, and whether there are more: `7, 9, 31, 40, 41, …`."""
+    """The first items for a message, with an ellipsis if there are more: `7, 9, 31, 40, 41, …`."""
     return ", ".join(map(str, items[:most])) + (", …" if len(items) > most else "")
 
 

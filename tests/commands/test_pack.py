@@ -85,7 +85,7 @@ def test_packing_again_keeps_what_is_whole_and_mends_the_rest(coco, tmp_path, ca
     (split / ".00003.tar.partial-1").write_bytes(b"from an earlier job")
     capsys.readouterr()
     assert main(arguments(coco, tmp_path / "a")) == 0
-    assert "(1 shards kept, 0 samples left out)" in capsys.readouterr().out
+    assert "(1 shards kept, 0 samples skipped)" in capsys.readouterr().out
     assert contents(tmp_path / "a") == before
 
 
@@ -131,7 +131,7 @@ def test_a_bad_picture_is_an_error_or_left_out_and_named(coco, tmp_path, capsys)
     assert main(arguments(coco, tmp_path / "b", "--skip-bad")) == 0
     told = capsys.readouterr()
     assert f"skipped cannot read the image {path}" in told.err
-    assert "1 samples left out" in told.out
+    assert "1 samples skipped" in told.out
     records = opened(tmp_path / "b")
     assert records.image_ids.tolist() == [0, 1, 2, 3, 5, 6, 7, 8, 9]
     assert records.report == ("00001.tar: 1 images cannot be read (keys 4.jpg)",)
@@ -175,7 +175,7 @@ def test_large_pictures_are_shrunk_upright_and_small_ones_copied(coco, tmp_path)
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (("--quality", "101"), "--quality 101: expected 1 to 100"),
+        (("--quality", "101"), "--quality 101: expected an integer from 1 to 100"),
         (("--labels", "categories"), "instances_train2017.json"),
         (("--split", "val"), "captions_val2017.json"),
     ],
@@ -188,7 +188,7 @@ def test_impossible_wishes_are_an_error(coco, tmp_path, capsys, more, message):
 def test_a_table_has_no_categories(tmp_path, capsys):
     names = [str(tmp_path), str(tmp_path / "a")]
     assert main(["pack", "--from", "table", *names, "--labels", "categories"]) == 2
-    assert "--from table holds captions alone" in capsys.readouterr().err
+    assert "--from table have only captions" in capsys.readouterr().err
 
 
 def test_a_table_and_a_folder_are_packed(coco, tmp_path, capsys):

@@ -210,7 +210,9 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one(path):
 
 
 def test_a_missing_file_and_a_directory_are_named(path):
-    with pytest.raises(UserError, match=r"no subset manifest .*; check DATA.SUBSET_MANIFEST"):
+    with pytest.raises(
+        UserError, match=r"the subset manifest .* does not exist; check DATA.SUBSET_MANIFEST"
+    ):
         read(path)
     with pytest.raises(UserError, match=r"is a directory; name a file such as .*subset\.json"):
         read(path.parent)

@@ -12,7 +12,7 @@ from virtex.distributed.traffic import Traffic
 STEPS = """
 import json
 import torch
-from virtex.training.run import distributed
+from virtex.distributed.data_parallel import data_parallel
 from virtex.distributed.environment import read_environment
 from virtex.distributed.traffic import Traffic
 from virtex.distributed.world import Timeouts, connect
@@ -20,7 +20,7 @@ from virtex.distributed.world import Timeouts, connect
 with connect(read_environment(), gpus=False, timeouts=Timeouts()) as (world, _):
     model = torch.nn.Sequential(torch.nn.Linear(40, 300), torch.nn.Tanh(), torch.nn.Linear(300, 5))
     model[0].bias.requires_grad_(False)
-    parallel = distributed(model, world)
+    parallel = data_parallel(model, world)
     traffic = Traffic()
     traffic.watch(parallel)
     for _ in range(3):

@@ -180,6 +180,17 @@ def test_weights_without_a_configuration_ask_for_it(files):
         virtex.load(path)
 
 
+@pytest.mark.parametrize("given", ["file", "value", "checkpoint"])
+def test_settings_that_do_not_fit_their_task_are_refused(files, tmp_path, given):
+    config = configured("MODEL.NAME", "token_classification")
+    path = tmp_path / "weights.pth"
+    torch.save(files.own() | {"config": config.model_dump(mode="json", by_alias=True)}, path)
+    (tmp_path / "a.yaml").write_text(settings.dump(config), encoding="utf-8")
+    configs = {"file": tmp_path / "a.yaml", "value": config, "checkpoint": None}
+    with pytest.raises(UserError, match=r"MODEL\.TEXTUAL\.NAME.* expected the textual head 'none'"):
+        virtex.load(path, config=configs[given])
+
+
 def test_weights_without_a_vocabulary_ask_for_it(files):
     config = configured("DATA.TOKENIZER_MODEL", "/nowhere/coco.model")
     with pytest.raises(UserError, match=r"/nowhere/coco\.model.*--tokenizer"):

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from virtex._version import __version__
 from virtex.checkpoints import file as checkpoint
 from virtex.config import loading as settings
-from virtex.config.schema import EARLIER_RUN, Config
+from virtex.config.schema import Config
 from virtex.data.contents import Contents, differences, from_plain
-from virtex.errors import UserError
+from virtex.errors import UserError, first_few
 from virtex.models.modes import materialise
 from virtex.models.state_dict import (
     current_names,
@@ -59,9 +59,7 @@ class Checkpoint:
     def config(self) -> Config:
         """The configuration of the run that saved it."""
         try:
-            return Config.model_validate_json(
-                json.dumps(self.state.get("config")), by_alias=True, context=EARLIER_RUN
-            )
+            return Config.model_validate_json(json.dumps(self.state.get("config")), by_alias=True)
         except TypeError as error:
             raise UserError(f"the checkpoint's settings are none of ours: {error}") from error
         except ValidationError as error:
@@ -91,7 +89,7 @@ class Checkpoint:
         """The weights by their names in virtex, for a checkpoint of any release."""
         weights = current_names(model_weights(self.state))
         if not any(isinstance(value, Tensor) for value in weights.values()):
-            held = ", ".join(sorted(map(str, self.state))[:8]) or "nothing"
+            held = first_few(sorted(map(str, self.state)), 8) or "nothing"
             raise UserError(
                 f"{self.source} holds no weights, neither under 'model' nor by themselves; it holds"
                 f" {held}. Give a checkpoint, or a file of the state dict alone"

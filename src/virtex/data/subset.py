@@ -23,7 +23,7 @@ from virtex.data.json_files import Count, Int64, JsonFile, parse_json
 from virtex.data.records import Record, Records
 from virtex.data.shared_strings import shared
 from virtex.errors import UserError, first_few, report_lines
-from virtex.files import reading, whole_file
+from virtex.files import read_at_most, whole_file
 
 SUBSET = "subset.json"
 """The name of the manifest in the directory of a run."""
@@ -137,15 +137,12 @@ def read(path: Path) -> SubsetManifest:
     """
     if path.is_dir():
         raise UserError(f"{path} is a directory; name a file such as {path / SUBSET}")
-    with reading(path):
-        try:
-            with path.open("rb") as file:
-                content = file.read(_MOST_BYTES + 1)
-        except FileNotFoundError:
-            missing = f"there is no subset manifest {path}; check DATA.SUBSET_MANIFEST"
-            raise UserError(missing) from None
-    if len(content) > _MOST_BYTES:
-        raise UserError(f"{path} has more than {_MOST_BYTES >> 20} MB; {_LEAST}")
+    content = read_at_most(
+        path,
+        _MOST_BYTES,
+        name=f"the subset manifest {path}",
+        remedy="check DATA.SUBSET_MANIFEST",
+    )
     listed = parse_json(SubsetManifest, content, str(path), _LEAST)
     unique, counts = np.unique(np.array(listed.ids, np.int64), return_counts=True)
     repeated = unique[counts > 1].tolist()

@@ -40,6 +40,11 @@ class StopRequest:
     def __bool__(self) -> bool:
         return self.signal is not None
 
+    def check(self, message: str) -> None:
+        """Raise `Stopped` with this message if a signal was received."""
+        if self:
+            raise Stopped(message)
+
     def note(self, number: int, _: object = None) -> None:
         """Handle a signal: the work continues to a point at which it can stop."""
         self.signal = signal.Signals(number)

@@ -19,7 +19,7 @@ from virtex.distributed.environment import ProcessInfo, wait_for
 from virtex.distributed.failures import is_connection_error, local_failure, report_to_agent
 from virtex.distributed.signals import Stopped
 from virtex.distributed.watchdog import Watchdog, ask_to_stop
-from virtex.errors import RunError, UserError
+from virtex.errors import RunError, UserError, first_few
 
 A = TypeVar("A")
 
@@ -225,7 +225,7 @@ def _rendezvous(process: ProcessInfo, seconds: float, stopping: Callable[[], boo
             missing = [key.removeprefix("joined/") for key in keys if not store.check([key])]
             raise RunError(
                 f"{len(missing)} of {process.size} processes did not join within {seconds:.0f} s: "
-                f"rank {', '.join(missing[:8])}. Each machine must run the same command, with its "
+                f"rank {first_few(missing, 8)}. Each machine must run the same command, with its "
                 f"own --machine-rank, and reach {process.host}:{process.port} (rank {process.rank} "
                 f"on {socket.gethostname()} waited for them)"
             )

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from virtex.errors import UserError
+from virtex.files import writing
 from virtex.synthetic.trees import write_json
 
 LISTING = "scenes.json"
@@ -30,13 +31,12 @@ def atomic_directory(
     _check_output(output, overwrite)
     partial = output.with_name(f".{output.name}.partial-{os.getpid()}")
     try:
-        partial.mkdir(parents=True)
-        yield partial
-        write_json(partial / LISTING, {"options": options, "files": sorted(_files(partial))})
-        _check_output(output, overwrite)  # it may have changed during drawing
-        _move(partial, output)
-    except OSError as error:
-        raise UserError(f"cannot write {output}: {error}") from error
+        with writing(output):
+            partial.mkdir(parents=True)
+            yield partial
+            write_json(partial / LISTING, {"options": options, "files": sorted(_files(partial))})
+            _check_output(output, overwrite)  # it may have changed during drawing
+            _move(partial, output)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

@@ -1,7 +1,11 @@
 """The speed and remaining time of a run, as scalars and as lines for the console."""
 
+import resource
+import sys
 from collections.abc import Mapping
 from datetime import timedelta
+
+import torch
 
 from virtex.distributed.traffic import Traffic
 from virtex.training.loop import Step
@@ -92,3 +96,11 @@ def losses_text(losses: Mapping[str, float]) -> str:
     if len(losses) == 1:
         return total
     return f"{total} ({', '.join(f'{name} {value:.4f}' for name, value in losses.items())})"
+
+
+def peak_memory_gb(device: torch.device) -> float:
+    """Peak memory of this process, in GB: the GPU's if there is one, else resident memory."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated() / 1e9
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9

@@ -12,6 +12,7 @@ from virtex.build.model import build_objective, check_backbone
 from virtex.build.optimizer import build_optimizer, build_schedule
 from virtex.checkpoints import file
 from virtex.checkpoints import run_directory as directory
+from virtex.checkpoints.background import BackgroundSaver
 from virtex.checkpoints.run_directory import ResumePoint
 from virtex.checkpoints.state import (
     Checkpoint,
@@ -30,10 +31,13 @@ from virtex.distributed.preflight import (
     report_lines,
 )
 from virtex.distributed.shared_memory import free_shared_memory, shared_memory_advice
+from virtex.distributed.signals import StopRequest
+from virtex.distributed.watchdog import Watchdog
 from virtex.distributed.world import Timeouts, World, check_gpus
 from virtex.errors import RunError, UserError
 from virtex.models.sync_batch_norm import synchronise_batch_norm
 from virtex.tasks.base import WEIGHT_PER_TOKEN, Objective
+from virtex.training.logger import RunLogger
 from virtex.training.loop import TrainState
 from virtex.training.precision import choose_precision
 
@@ -68,6 +72,21 @@ class PretrainOptions:
     preflight_only: bool = False
     debug_rank: int | None = None
     terminal: Path | None = None
+
+
+@dataclass(frozen=True)
+class Run:
+    """One process's part of a run: its options, its objects, and what reports and saves them."""
+
+    options: PretrainOptions
+    world: World
+    watchdog: Watchdog
+    request: StopRequest
+    logger: RunLogger
+    data: PretrainingData
+    state: TrainState
+    retention: file.Retention
+    saver: BackgroundSaver
 
 
 def retention(options: PretrainOptions, start: ResumePoint) -> file.Retention:
