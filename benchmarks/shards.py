@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from virtex.data.images import content
+from virtex.data.images import read_bytes
 from virtex.data.records import Records
 from virtex.data.shards.pack import PackJob, pack
 from virtex.data.shards.reader import open_shards
@@ -46,7 +46,7 @@ def main() -> None:
         pack(PackJob(files, packed, Packing(checked=False), 10000), lambda _: None)
         store = LocalStore(str(packed))
         shards = open_shards(store, "captions", "error", cache_dir=packed, window=131072)
-        picture_bytes = sum(len(content(record.picture)) for record in files) / len(files)
+        picture_bytes = sum(len(read_bytes(record.image)) for record in files) / len(files)
         kinds: dict[str, Records] = {"files": files, "shards": shards}
         times: dict[str, list[float]] = {kind: [] for kind in kinds}
         for repeat in range(arguments.repeats + 1):
@@ -89,7 +89,7 @@ def _read_all(records: Records, rounds: int) -> float:
     start = time.perf_counter()
     for _ in range(rounds):
         for index in order:
-            content(records[index].picture)
+            read_bytes(records[index].image)
     return time.perf_counter() - start
 
 

@@ -1,6 +1,6 @@
 """Exceptions whose message is for the user, and lists in such messages."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 
 class UserError(Exception):
@@ -27,3 +27,16 @@ def first_line(error: BaseException) -> str:
 def first_few(items: Sequence[object], most: int = 5) -> str:
     """The first items for a message, with an ellipsis if there are more: `7, 9, 31, 40, 41, …`."""
     return ", ".join(map(str, items[:most])) + (", …" if len(items) > most else "")
+
+
+def report_lines(found: Mapping[str, Collection[object]], kind: str = "") -> tuple[str, ...]:
+    """A line for each finding that has items: `3 captions are blank (image ids 7, 9, 31)`.
+
+    `kind` is the name of the items, if they do not tell by themselves.
+    """
+    name = f"{kind} " if kind else ""
+    return tuple(
+        f"{len(items)} {what} ({name}{first_few(list(items))})"
+        for what, items in found.items()
+        if len(items)
+    )

@@ -206,7 +206,7 @@ def test_files_that_give_no_picture_are_named_and_the_others_captioned(
     for name, record in expected.items():
         assert_same_captions(found[name], record)
     for path, reason in [
-        (pictures / "notes.txt", "is no image"),
+        (pictures / "notes.txt", "is not an image"),
         (pictures / "cut.jpg", ""),
         (paths[1], "holds no files"),
     ]:

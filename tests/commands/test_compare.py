@@ -202,7 +202,7 @@ def test_runs_with_a_manifest_each_are_grouped_by_its_size(write, table):
     runs = seeds(write, "few", "DATA.SUBSET_MANIFEST", "few.json")
     other = write("few_9", "RANDOM_SEED", "9", "DATA.SUBSET_MANIFEST", "other.json", forward=3.0)
     for number, name in enumerate([*runs, other]):
-        subset.write(Path(name, "subset.json"), SubsetManifest((number, 9), 10))
+        subset.write_or_remove(Path(name, "subset.json"), SubsetManifest.from_ids((number, 9), 10))
     lines, _ = table(*runs, other, write("all", forward=1.0))
     assert [re.split("  +", line)[:2] for line in lines] == [
         ["SUBSET_MANIFEST", "runs"],

@@ -62,7 +62,7 @@ def test_a_split_is_packed_and_described(coco, tmp_path, capsys):
     assert "train: 10 samples in 4 shards, " in told
     for record in opened(tmp_path / "a"):
         expected = (coco / "train2017" / f"{record.image_id}.jpg").read_bytes()
-        assert record.picture.content() == expected
+        assert record.image.content() == expected
         assert record.captions == (f"noise {record.image_id}",)
 
 
@@ -163,13 +163,13 @@ def test_large_pictures_are_shrunk_upright_and_small_ones_copied(coco, tmp_path)
     Image.new("RGB", (30, 40)).save(small)
     assert main(arguments(coco, tmp_path / "a", "--short-side", "30", "--quality", "80")) == 0
     records = opened(tmp_path / "a")
-    assert read_image(records[0].picture).shape == (30, 45, 3)
-    assert read_image(records[1].picture).shape == (45, 30, 3)
-    assert records[2].picture.content() == small.read_bytes()
+    assert read_image(records[0].image).shape == (30, 45, 3)
+    assert read_image(records[1].image).shape == (45, 30, 3)
+    assert records[2].image.content() == small.read_bytes()
     full = read_image(coco / "train2017" / "1.jpg").astype(float)
     means = full[: 2 * 45, : 2 * 30].reshape(45, 2, 30, 2, 3).mean(axis=(1, 3))
     # Noise is hard to compress: a few levels off on average.
-    assert abs(read_image(records[1].picture) - means).mean() < 30
+    assert abs(read_image(records[1].image) - means).mean() < 30
 
 
 @pytest.mark.parametrize(
@@ -207,4 +207,4 @@ def test_a_table_and_a_folder_are_packed(coco, tmp_path, capsys):
         assert sorted(record.captions for record in records) == [("one",), ("two",)]
         for record in records:
             number = {"one": 1, "two": 2}[record.captions[0]]
-            assert record.picture.content() == (pictures / f"{number}.jpg").read_bytes()
+            assert record.image.content() == (pictures / f"{number}.jpg").read_bytes()

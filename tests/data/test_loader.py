@@ -178,30 +178,30 @@ def cut(path):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_bad_image_ends_the_run_with_its_path_and_no_traceback(dataset, records, workers):
-    cut(records[5].picture)
+    cut(records[5].image)
     with pytest.raises(BadImage) as caught:
         training(dataset, 2 * 11, workers)
-    assert caught.value.path == records[5].picture
-    assert str(caught.value).startswith(f"cannot read the image {records[5].picture}: ")
+    assert caught.value.path == records[5].image
+    assert str(caught.value).startswith(f"cannot read the image {records[5].image}: ")
     assert "Traceback" not in str(caught.value)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_skipped_images_come_with_their_batch_and_batches_stay_full(records, workers):
     for position in (5, 6):
-        cut(records[position].picture)
+        cut(records[position].image)
     dataset = ExampleDataset(records, TRAIN, encode, 0, "skip")
     batches = training_batches(dataset, collate, batch_size=4, workers=workers, seed=3)
     loaded = list(islice(batches, 12))
     assert {len(batch["image"]) for batch, _ in loaded} == {4}
     skipped = {error.path for _, bad in loaded for error in bad}
-    assert skipped == {records[5].picture, records[6].picture}
+    assert skipped == {records[5].image, records[6].image}
     assert not {6, 7} & {i for batch in ids(batch for batch, _ in loaded) for i in batch}
 
 
 def test_skipped_images_leave_validation_smaller(records):
     for position in (0, 5, 8, 9, 10):
-        cut(records[position].picture)
+        cut(records[position].image)
     dataset = ExampleDataset(records, TRAIN, encode, 0, "skip")
     loaded = list(validation_batches(dataset, collate, batch_size=2, workers=2))
     assert ids(batch for batch, _ in loaded if batch) == [[2], [3, 4], [5], [7, 8]]
@@ -211,7 +211,7 @@ def test_skipped_images_leave_validation_smaller(records):
 
 def test_a_data_set_of_bad_images_only_is_an_error_not_a_hang(records):
     for record in records:
-        cut(record.picture)
+        cut(record.image)
     dataset = ExampleDataset(records, TRAIN, encode, 0, "skip")
     with pytest.raises(UserError, match="11 images in a row"):
         training(dataset, workers=2)

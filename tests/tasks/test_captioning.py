@@ -28,7 +28,7 @@ CLOSE = {"rtol": 1e-6, "atol": 0}
 
 
 def encoded(*captions, encoder=ENCODER, mirrored=False, seed=0):
-    record = Record(image_id=7, picture=Path("unread.jpg"), captions=captions)
+    record = Record(image_id=7, image=Path("unread.jpg"), captions=captions)
     image = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
     return encoder.encode(record, Augmented(image, mirrored), np.random.default_rng(seed))
 

@@ -109,10 +109,10 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Find the images, check the output, load the model and write the captions."""
-    from virtex.data.sources.find_images import find_pictures, path_of
+    from virtex.data.sources.find_images import find_images, path_of
     from virtex.inference.results import load_finished
 
-    images = find_pictures(arguments.paths)
+    images = find_images(arguments.paths)
     bad = [image for image in images if not isinstance(image, Path)]
     if len(bad) == len(images):
         reasons = "; ".join(f"{one.path}: {one.reason}" for one in bad)

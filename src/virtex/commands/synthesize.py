@@ -53,8 +53,9 @@ def run(arguments: argparse.Namespace) -> int:
     from virtex.synthetic.coco_tree import write_coco_tree
     from virtex.synthetic.imagefolder_tree import write_imagefolder_tree
     from virtex.synthetic.publishing import atomic_directory
-    from virtex.synthetic.trees import Amount, Drawing, check_amount, check_classes
+    from virtex.synthetic.trees import Amount, Drawing, check_amount
     from virtex.synthetic.voc_tree import write_voc_tree
+    from virtex.synthetic.words import SHAPES
 
     drawing = Drawing(arguments.seed, arguments.size, arguments.max_objects)
     pretraining = Amount(arguments.train, arguments.val)
@@ -68,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
     if "coco" in trees:
         check_amount(pretraining, "the COCO tree")
     if trees != ["coco"]:
-        check_classes(evaluation, "each evaluation tree")
+        check_amount(evaluation, "each evaluation tree", least=len(SHAPES))
     options = {
         name: value
         for name, value in vars(arguments).items()

@@ -93,7 +93,7 @@ class ExampleDataset:
 
     def _example(self, key: Key, record: Record) -> Example:
         rng = np.random.default_rng([self.seed, *key])
-        augmented = Augmented(read_image(record.picture, self.limits))
+        augmented = Augmented(read_image(record.image, self.limits))
         for transform in self.transforms:
             augmented = transform(augmented, rng)
         return self.encode(record, augmented, rng)

@@ -7,18 +7,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from virtex.data.images import Picture, read_image
+from virtex.data.images import ImageSource, read_image
 from virtex.data.transforms import Augmented, CenterCrop, SmallestResize
 
 _BATCH = 100
 
 
-def center_crops(pictures: Sequence[Picture], size: int) -> Tensor:
+def center_crops(images: Sequence[ImageSource], size: int) -> Tensor:
     """(N, 3, size, size) uint8 RGB: shorter side resized to `size`, then the central square."""
     unused = np.random.default_rng(0)  # these transforms are not random
     resize, crop = SmallestResize(size), CenterCrop(size)
-    images = [crop(resize(Augmented(read_image(p)), unused), unused).image for p in pictures]
-    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
+    crops = [crop(resize(Augmented(read_image(i)), unused), unused).image for i in images]
+    return torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2)
 
 
 @torch.inference_mode()

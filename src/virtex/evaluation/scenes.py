@@ -65,14 +65,14 @@ def caption_scenes(
     for first in range(0, count, _BATCH):
         batch = [records[index] for index in range(first, min(first + _BATCH, count))]
         size = pretrained.config.data.image_crop_size
-        images = center_crops([record.picture for record in batch], size)
+        images = center_crops([record.image for record in batch], size)
         found = captioner.caption(images, [record.image_id for record in batch])
         for record, captions in zip(batch, found, strict=True):
             text, score = captions[0].text, captions[0].score
             truth = objects[record.image_id]
             captioned.append(
                 CaptionedScene(
-                    path=str(record.picture),
+                    path=str(record.image),
                     caption=text,
                     score=score,
                     objects=tuple(" ".join(pair) for pair in truth),

@@ -57,7 +57,7 @@ class Watched:
 
     def read(self):
         for record in self.records:
-            record.picture.content()
+            record.image.content()
 
 
 def spawned():

@@ -103,7 +103,7 @@ class Shards:
             raise BadImage(str(text), reason)
         return Record(
             image_id=hashed_id(name, image_id) if self.manifest.hashed_ids else image_id,
-            picture=Member(self.store, name, self.home.root, *locations[:3]),
+            image=Member(self.store, name, self.home.root, *locations[:3]),
             captions=parsed.captions,
             categories=categories,
         )

@@ -16,9 +16,9 @@ from virtex.data.images import (
     DEFAULT_LIMITS,
     BadImage,
     ImageLimits,
-    Picture,
-    content,
-    read_content,
+    ImageSource,
+    decode_image,
+    read_bytes,
 )
 from virtex.data.records import Record, Records, record_json
 from virtex.data.shards.tar_index import IMAGES, KINDS, ROW, TarIndex, summarize
@@ -121,15 +121,15 @@ def _add(
 
 def _image(record: Record, packing: Packing, limits: ImageLimits) -> tuple[str, bytes]:
     """The extension and the bytes of a record's image in the shard."""
-    data = content(record.picture, limits)
+    data = read_bytes(record.image, limits)
     if packing.checked or packing.reduction is not None:
-        image = read_content(data, record.picture, limits)
+        image = decode_image(data, record.image, limits)
         if packing.reduction is not None and min(image.shape[:2]) > packing.reduction.short_side:
-            return "jpg", _reduced(image, packing.reduction, record.picture)
-    return _extension(data, record.picture), data
+            return "jpg", _reduced(image, packing.reduction, record.image)
+    return _extension(data, record.image), data
 
 
-def _reduced(image: npt.NDArray[np.uint8], reduction: Reduction, picture: Picture) -> bytes:
+def _reduced(image: npt.NDArray[np.uint8], reduction: Reduction, source: ImageSource) -> bytes:
     """An (H, W, 3) RGB image as a smaller JPEG."""
     height, width = image.shape[:2]
     factor = reduction.short_side / min(height, width)
@@ -138,16 +138,16 @@ def _reduced(image: npt.NDArray[np.uint8], reduction: Reduction, picture: Pictur
     encoded, jpeg = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, reduction.quality])
     if not encoded:
         reason = f"{size[0]} x {size[1]} pixels are too elongated to be written as JPEG"
-        raise BadImage(str(picture), reason)
+        raise BadImage(source, reason)
     return jpeg.tobytes()
 
 
-def _extension(data: bytes, picture: Picture) -> str:
+def _extension(data: bytes, source: ImageSource) -> str:
     """The extension of an image's name in the shard, by which it is recognized."""
     for signature, extension in _SIGNATURES.items():
         if data.startswith(signature):
             return extension
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "webp"
-    named = str(picture).rpartition(".")[2].lower()
+    named = str(source).rpartition(".")[2].lower()
     return named if named in IMAGES else "img"  # the format is found from the bytes
