@@ -43,6 +43,12 @@ class Preprocessing:
         return augmented.image
 
 
+def center_crops(images: Sequence[ImageSource], size: int) -> Tensor:
+    """(N, 3, size, size) uint8 RGB: shorter side resized to `size`, then the central square."""
+    crops = [Preprocessing(size, size)(image, DEFAULT_LIMITS) for image in images]
+    return torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2)
+
+
 @dataclass(frozen=True)
 class Features:
     """The features of images, in the order of their paths.
@@ -117,10 +123,13 @@ def pooled_features(
         batch_size=_BATCH,
         workers=settings.workers,
         pin_memory=settings.device.type == "cuda",
-        skipped=bad.append,
     )
     with evaluating(backbone):
-        for batch in batches:
+        for batch, errors in batches:
+            bad += errors
+            advance(len(errors))
+            if not batch:
+                continue
             with settings.precision.autocast():
                 grid = backbone(batch["image"].to(settings.device, non_blocking=True))
             values.append(grid.mean(dim=(2, 3)).float().cpu())
