@@ -1,8 +1,8 @@
 """Metrics of predictions and rankings in percent, with bootstrap intervals over the test images.
 
-A statistic is a function of how often each test image counts: once for the value itself, as often
-as it was drawn for each resample of the bootstrap. Average precision is defined as in scikit-learn's
-`average_precision_score`; of images with equal scores none is ranked above another.
+A statistic is a function of how often each test image counts: once for the value itself, and as
+often as it was drawn for a resample of the bootstrap. Average precision is that of scikit-learn's
+`average_precision_score`: images with equal scores share one threshold.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -25,8 +25,9 @@ _RESAMPLES_AT_ONCE = 32
 class Figure:
     """A number in percent.
 
-    `interval` holds 95 % of the values that the bootstrap over the test images gave. `deviation` is
-    the standard deviation over draws of training images. `settings` have what the number depends on.
+    `interval` holds the middle 95 % of the values that the bootstrap over the test images gives.
+    `deviation` is the standard deviation over draws of training images. `settings` are what the
+    number depends on.
     """
 
     metric: str
@@ -94,7 +95,7 @@ def prediction_statistics(
         of_class = _stretch_sums(counts, order, starts)
         right = _stretch_sums(counts, wrong_excluded, correct_starts)
         return np.stack(
-            [_ratio(right.sum(0), of_class.sum(0)), _mean_over_classes(_ratio(right, of_class))]
+            [_ratio(right.sum(1), of_class.sum(1)), _mean_over_classes(_ratio(right, of_class))]
         )
 
     return Statistics(("top1", "balanced_accuracy"), len(labels), compute)
@@ -117,10 +118,10 @@ def ranking_statistics(
     ]
 
     def compute(counts: Counts) -> Floats:
-        measured = np.stack([ranking.measure(counts) for ranking in rankings])  # (K, 2, R)
-        return np.stack([_mean_over_classes(measured[:, metric]) for metric in (0, 1)])
+        measured = np.stack([ranking.measure(counts) for ranking in rankings], axis=2)
+        return np.stack([_mean_over_classes(of_classes) for of_classes in measured])
 
-    left_out = tuple(classes[k] if classes else str(k) for k in np.flatnonzero(~both))
+    left_out = tuple(classes[k] if classes else str(k) for k in np.flatnonzero(~both).tolist())
     return Statistics(("mAP", "AUROC"), len(labels), compute, left_out)
 
 
@@ -146,7 +147,7 @@ def voc2007_average_precision(scores: Floats, positive: npt.NDArray[np.bool_]) -
         return float("nan")
     ranking = _Ranking.of(scores, positive, np.arange(len(scores)))
     found, seen = ranking.found_and_seen(np.ones((len(scores), 1), np.float32))
-    precision, recall = (found / seen)[:, 0], (found / found[-1])[:, 0]
+    precision, recall = found[0] / seen[0, :-1], found[0] / found[0, -1]
     return float(np.mean([precision[recall >= tenth / 10].max() for tenth in range(11)]))
 
 
@@ -154,15 +155,17 @@ def voc2007_average_precision(scores: Floats, positive: npt.NDArray[np.bool_]) -
 class _Ranking:
     """The images that count for a class, highest score first, in stretches.
 
-    A *tie* is all images of one score, if a positive is among them. `starts` cuts `order` into
-    2 G + 1 stretches: the negatives above the first tie, the first tie, the negatives between
-    it and the second tie, and so on.
+    A *tie* is all images of one score, if a positive is among them. G ties cut the ranking into
+    G + 1 stretches: down to the end of the first tie, from there to the end of the second, and so
+    on. Positives, and the negatives within ties, are cut at the same places.
     """
 
     order: npt.NDArray[np.int64]
     starts: npt.NDArray[np.int64]
     positives: npt.NDArray[np.int64]
     positive_starts: npt.NDArray[np.int64]
+    tied_negatives: npt.NDArray[np.int64]
+    tied_starts: npt.NDArray[np.int64]
 
     @classmethod
     def of(
@@ -170,38 +173,41 @@ class _Ranking:
     ) -> "_Ranking":
         """Rank `images`, whose scores and labels are given in the same order."""
         order = np.argsort(-scores, kind="stable")
+        hit = positive[order]
         begins = np.flatnonzero(np.diff(scores[order], prepend=np.inf))
-        ends = np.append(begins[1:], len(order))
-        tie = np.add.reduceat(positive[order].astype(np.int64), begins) > 0
-        begins, ends = begins[tie], ends[tie]
-        places = np.flatnonzero(positive[order])
+        lengths = np.diff(begins, append=len(order))
+        tie = np.add.reduceat(hit.astype(np.int64), begins) > 0
+        hits = np.flatnonzero(hit)
+        tied = np.flatnonzero(np.repeat(tie, lengths) & ~hit)
         return cls(
             order=images[order],
-            starts=np.concatenate([[0], np.column_stack([begins, ends]).ravel()]),
-            positives=images[order[places]],
-            positive_starts=np.searchsorted(places, begins),
+            starts=np.append(0, (begins + lengths)[tie]),
+            positives=images[order[hits]],
+            positive_starts=np.searchsorted(hits, begins[tie]),
+            tied_negatives=images[order[tied]],
+            tied_starts=np.searchsorted(tied, begins[tie]),
         )
 
     def found_and_seen(self, counts: Counts) -> tuple[Floats, Floats]:
-        """The positives and all images down to the end of each tie, (G, R) each."""
-        found = _stretch_sums(counts, self.positives, self.positive_starts).cumsum(0)
-        return found, _stretch_sums(counts, self.order, self.starts).cumsum(0)[1::2]
+        """The positives (R, G) and all images (R, G + 1) down to the end of each stretch."""
+        found = _stretch_sums(counts, self.positives, self.positive_starts).cumsum(1)
+        return found, _stretch_sums(counts, self.order, self.starts).cumsum(1)
 
     def measure(self, counts: Counts) -> Floats:
         """Average precision and area under the ROC curve, (2, R)."""
-        images = _stretch_sums(counts, self.order, self.starts)
-        positives = _stretch_sums(counts, self.positives, self.positive_starts)
-        found, seen = positives.cumsum(0), images.cumsum(0)
-        total = found[-1]
-        negatives = seen[-1] - total
-        # A tie that no resample drew has no positive either: any divisor but 0 gives 0.
-        precision = found / np.maximum(seen[1::2], 1)
-        average_precision = _ratio((positives * precision).sum(0), total * (negatives > 0))
-        # Of the negatives, those above a tie and half of those within it outrank its positives.
-        within = images[1::2] - positives
-        outranking = seen[:-1:2] - (found - positives) + within / 2
-        below = (positives * (negatives - outranking)).sum(0)
-        return np.stack([average_precision, _ratio(below, total * negatives)])
+        found, seen = self.found_and_seen(counts)
+        total = found[:, -1]
+        negatives = seen[:, -1] - total
+        seen = seen[:, :-1]
+        positives = np.diff(found, axis=1, prepend=0)
+        # Down to the first image that a resample drew there is no positive: any divisor gives 0.
+        precision = found / np.maximum(seen, 1)
+        average_precision = _ratio((positives * precision).sum(1), total * (negatives > 0))
+        below = negatives[:, None] - (seen - found)
+        if len(self.tied_negatives):
+            below += _stretch_sums(counts, self.tied_negatives, self.tied_starts) / 2
+        area = _ratio((positives * below).sum(1), total * negatives)
+        return np.stack([average_precision, area])
 
 
 def _measure_once(scores: Floats, positive: npt.NDArray[np.bool_]) -> tuple[float, float]:
@@ -227,7 +233,7 @@ def _resamples(images: int, seed: int, resamples: int) -> list[Counts]:
 def _stretch_sums(
     counts: Counts, order: npt.NDArray[np.int64], starts: npt.NDArray[np.int64]
 ) -> Floats:
-    """Sum the counts of consecutive stretches of `order`, (stretches, R).
+    """Sum the counts of consecutive stretches of `order`, (R, stretches).
 
     A stretch reaches from its start to the next one's, and may be empty.
     """
@@ -235,7 +241,9 @@ def _stretch_sums(
     sums = F.embedding_bag(
         torch.from_numpy(order), torch.from_numpy(counts), torch.from_numpy(starts), mode="sum"
     )
-    return sums.numpy().astype(np.float64)
+    # NumPy adds up along the last axis many times faster than along the first.
+    by_resample: Floats = np.ascontiguousarray(sums.numpy().T, dtype=np.float64)
+    return by_resample
 
 
 def _ratio(numerator: Floats, denominator: Floats) -> Floats:
@@ -245,8 +253,8 @@ def _ratio(numerator: Floats, denominator: Floats) -> Floats:
 
 
 def _mean_over_classes(values: Floats) -> Floats:
-    """The mean over the first axis of the values that are not NaN."""
-    return _ratio(np.nansum(values, axis=0), (~np.isnan(values)).sum(0).astype(np.float64))
+    """The mean of values (R, K) over the classes that have one."""
+    return _ratio(np.nansum(values, axis=1), (~np.isnan(values)).sum(1).astype(np.float64))
 
 
 def _strings(names: object) -> tuple[str, ...]:

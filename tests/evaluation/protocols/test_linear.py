@@ -71,7 +71,9 @@ def test_noise_takes_a_strong_penalty_and_signal_a_weak_one():
     # The classes lie between each other along one axis, without noise: only weak penalties see it.
     signal = torch.stack([labels + 20 * torch.randn(240, generator=generator)] * 2, dim=1)
     signal[:, 1] -= labels
-    chosen = [linear(Split(x, labels), Split(x, labels))[0].settings["penalty"] for x in (noise, signal)]
+    chosen = [
+        linear(Split(x, labels), Split(x, labels))[0].settings["penalty"] for x in (noise, signal)
+    ]
     assert chosen[0] > chosen[1]
 
 

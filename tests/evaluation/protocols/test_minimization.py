@@ -7,9 +7,7 @@ from virtex.evaluation.protocols.minimization import minimize
 def quadratics(problems, width, conditions):
     """½ (x - target)ᵀ diag (x - target), with curvatures from 1 to each problem's condition."""
     target = gaussians.normal(problems, width, seed=0).double()
-    curvature = torch.stack(
-        [torch.logspace(0, c, width, dtype=torch.float64) for c in conditions]
-    )
+    curvature = torch.stack([torch.logspace(0, c, width, dtype=torch.float64) for c in conditions])
 
     def objective(point, which):
         difference = point - target[which]

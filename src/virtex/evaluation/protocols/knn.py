@@ -45,7 +45,7 @@ def knn(
     targets = train.one_against_rest().labels
     scores: dict[int, list[Tensor]] = {k: [] for k in kept}
     references = F.normalize(train.features, dim=1)
-    for queries in F.normalize(test.features.double(), dim=1).split(_TEST_BATCH):
+    for queries in torch.split(F.normalize(test.features.double(), dim=1), _TEST_BATCH):
         similarities, neighbours = _nearest(queries, references, max(kept))
         # The nearest image has vote 1, so that no temperature overflows.
         votes = ((similarities - similarities[:, :1]) / temperature).exp()

@@ -32,8 +32,7 @@ def low_shot(
     label. A count that exceeds the smallest class is left out and named in the settings. `advance`
     counts fits.
 
-    Source: Goyal et al., Scaling and Benchmarking Self-Supervised Visual Representation Learning,
-    section 6.1.
+    Source: Goyal et al., Scaling and Benchmarking Self-Supervised Visual Representation Learning.
     """
     train, test, settings = prepare(train, test)
     smallest = _smallest_class(train)

@@ -103,8 +103,8 @@ def shuffled_members(
 
 
 def _number_classes(train: Split, test: Split) -> tuple[Split, Split]:
-    known, labels = train.labels.unique(return_inverse=True)
-    tested, test_labels = test.labels.unique(return_inverse=True)
+    known, labels = torch.unique(train.labels, return_inverse=True)
+    tested, test_labels = torch.unique(test.labels, return_inverse=True)
     _refuse_classes(train, known, tested, "training images but no test image")
     _refuse_classes(train, tested, known, "test images but no training image")
     if len(known) < 2:
@@ -120,7 +120,9 @@ def _number_classes(train: Split, test: Split) -> tuple[Split, Split]:
 
 
 def _refuse_classes(split: Split, present: Tensor, required: Tensor, problem: str) -> None:
-    missing = [split.name(label) for label in sorted(set(present.tolist()) - set(required.tolist()))]
+    missing = [
+        split.name(label) for label in sorted(set(present.tolist()) - set(required.tolist()))
+    ]
     if missing:
         many = len(missing) > 1
         raise UserError(

@@ -83,9 +83,7 @@ def _enough_for_folds(train: Split, test: Split) -> tuple[Split, Split, tuple[st
     names = [train.name(k) for k in range(len(kept))]
     classes = tuple(name for name, use in zip(names, kept.tolist(), strict=True) if use)
     too_small = tuple(name for name, use in zip(names, kept.tolist(), strict=True) if not use)
-    train, test = (
-        Split(split.features, split.labels[:, kept], classes) for split in (train, test)
-    )
+    train, test = (Split(split.features, split.labels[:, kept], classes) for split in (train, test))
     return train, test, too_small
 
 
@@ -150,7 +148,7 @@ def _fit_with_torch(
     start = examples.new_zeros((classes, examples.shape[1]))
     for cost in COSTS:
         weights = _fit(examples, fitted, torch.full((len(fitted),), cost).double(), weights)
-        of_folds = (weights @ examples.T).unflatten(0, (classes, FOLDS)).numpy()
+        of_folds = (weights @ examples.T).view(classes, FOLDS, -1).numpy()
         precision = np.array(
             [
                 np.mean(
@@ -165,7 +163,7 @@ def _fit_with_torch(
         better = torch.from_numpy(precision > best)
         best = np.maximum(best, precision)
         chosen[better] = cost
-        start[better] = weights.unflatten(0, (classes, FOLDS)).mean(1)[better]
+        start[better] = weights.view(classes, FOLDS, -1).mean(1)[better]
         advance(classes)
     final = _fit(examples, all_signs, chosen, start)
     return (queries @ final.T).numpy(), tuple(chosen.tolist())
