@@ -35,6 +35,7 @@ def random_classes(images=60, classes=4, seed=0):
     return scores, rng.choice([-1, 0, 1], (images, classes)).astype(np.int8)
 
 
+@settings(max_examples=40)
 @given(rankings())
 def test_ranking_metrics_equal_scikit_learns(ranking):
     scores, positive = ranking
@@ -45,6 +46,7 @@ def test_ranking_metrics_equal_scikit_learns(ranking):
     assert auroc(scores, positive) == pytest.approx(slow_auroc(scores, positive), abs=1e-12)
 
 
+@settings(max_examples=40)
 @given(rankings(), st.randoms(use_true_random=False))
 def test_ranking_metrics_depend_on_the_order_of_scores_alone(ranking, random):
     scores, positive = ranking
