@@ -242,14 +242,14 @@ def _stretch_sums(
         torch.from_numpy(order), torch.from_numpy(counts), torch.from_numpy(starts), mode="sum"
     )
     # NumPy adds up along the last axis many times faster than along the first.
-    by_resample: Floats = np.ascontiguousarray(sums.numpy().T, dtype=np.float64)
-    return by_resample
+    return np.ascontiguousarray(sums.numpy().T, dtype=np.float64)
 
 
 def _ratio(numerator: Floats, denominator: Floats) -> Floats:
     """Divide, with NaN where the denominator is 0."""
-    unknown = np.full(numerator.shape, np.nan)
-    return np.divide(numerator, denominator, out=unknown, where=denominator > 0)
+    quotient = np.full(numerator.shape, np.nan)
+    np.divide(numerator, denominator, out=quotient, where=denominator > 0)
+    return quotient
 
 
 def _mean_over_classes(values: Floats) -> Floats:

@@ -20,7 +20,7 @@ def fitted(monkeypatch):
         original = getattr(module, name)
 
         def recording(inputs, labels, *rest, original=original):
-            recorded.append((inputs, labels))
+            recorded.append((inputs.values, labels))
             return original(inputs, labels, *rest)
 
         monkeypatch.setattr(module, name, recording)
@@ -43,11 +43,12 @@ def test_every_class_has_as_many_images_and_larger_counts_contain_smaller(fitted
 
 
 def test_draws_do_not_depend_on_the_features(fitted):
-    other = Split(-3 * TRAIN.features, TRAIN.labels)
+    other = Split(-2 * TRAIN.features, TRAIN.labels)
     for split in (TRAIN, other):
         low_shot(split, TEST, counts=(3,), draws=1)
     (first, labels), (second, other_labels) = fitted
-    torch.testing.assert_close(first[:, :-1], -second[:, :-1])
+    # The axes may point either way.
+    torch.testing.assert_close(first[:, :-1].abs(), second[:, :-1].abs())
     assert torch.equal(labels, other_labels)
 
 

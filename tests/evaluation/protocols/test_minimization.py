@@ -1,7 +1,13 @@
 import torch
 from tests.evaluation import gaussians
 
-from virtex.evaluation.protocols.minimization import minimize
+from virtex.evaluation.protocols.minimization import minimize as minimize_with_guess
+
+
+def minimize(objective, start, tolerance):
+    return minimize_with_guess(
+        objective, start, tolerance=tolerance, curvature=torch.ones_like(start)
+    )
 
 
 def quadratics(problems, width, conditions):
@@ -59,3 +65,18 @@ def test_a_minimum_that_rounding_hides_ends_the_search():
     start = torch.zeros(1, 5, dtype=torch.float64)
     found = minimize(objective, start, tolerance=0)
     torch.testing.assert_close(found, target, rtol=0, atol=1e-6)
+
+
+def test_the_true_curvature_leads_to_the_minimum_in_one_step():
+    objective, target = quadratics(2, 8, conditions=(3, 6))
+    start = torch.zeros(2, 8, dtype=torch.float64)
+    curvature = torch.stack([torch.logspace(0, c, 8, dtype=torch.float64) for c in (3, 6)])
+    evaluated = []
+
+    def recorded(point, which):
+        evaluated.append(which)
+        return objective(point, which)
+
+    found = minimize_with_guess(recorded, start, tolerance=1e-6, curvature=curvature)
+    torch.testing.assert_close(found, target, rtol=0, atol=1e-9)
+    assert len(evaluated) == 2

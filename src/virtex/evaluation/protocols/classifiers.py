@@ -1,10 +1,10 @@
 """Linear classifiers on frozen features: multinomial and binary logistic regression, and SVMs.
 
-Inputs are (N, M) float64 and end with a column of ones, so the last parameter is the intercept.
 Penalties belong to the mean loss: `mean loss + penalty / 2 * |weights|²`.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -16,43 +16,77 @@ from virtex.evaluation.protocols.minimization import minimize
 MarginLoss = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
-def standardise(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
-    """Both splits in float64 with mean 0 and deviation 1 over the training images, and ones."""
+@dataclass(frozen=True)
+class Inputs:
+    """What a classifier is fitted on: `values` (N, M) float64, and the mean square (M,) of each
+    column over the training images, which guides the fit and does not change its result.
+
+    Columns are principal axes: a penalty on all weights is the same in them as in the features, and
+    the curvature of the loss is nearly diagonal.
+    """
+
+    values: Tensor
+    spectrum: Tensor
+
+    def rows(self, chosen: Tensor) -> "Inputs":
+        """The chosen images."""
+        return replace(self, values=self.values[chosen])
+
+
+def standardise(train: Tensor, test: Tensor) -> tuple[Inputs, Tensor]:
+    """Training inputs and test values for logistic regression.
+
+    Features have mean 0 and deviation 1 over the training images. The last column holds ones, so
+    the last weight is the intercept.
+    """
     mean, deviation = train.double().mean(0), train.double().std(0, correction=0)
     # A constant feature would become 0 / 0, or rounding errors divided by themselves.
     deviation = torch.where(deviation > 1e-6 * mean.abs(), deviation, 1.0)
-    return append_ones((train - mean) / deviation), append_ones((test - mean) / deviation)
+    train, test = (train - mean) / deviation, (test - mean) / deviation
+    spectrum, axes = _principal_axes(train)
+    inputs = Inputs(_append_ones(train @ axes), F.pad(spectrum, (0, 1), value=1.0))
+    return inputs, _append_ones(test @ axes)
 
 
-def append_ones(features: Tensor) -> Tensor:
-    """The features in float64 with a last column of ones."""
-    return F.pad(features.double(), (0, 1), value=1.0)
+def normalise(train: Tensor, test: Tensor) -> tuple[Inputs, Tensor]:
+    """Training inputs and test values for SVMs: features of length 1 with a column of ones.
+
+    The penalty covers the ones too, so they take part in the principal axes.
+    """
+    train, test = (_append_ones(F.normalize(x, dim=1).double()) for x in (train, test))
+    spectrum, axes = _principal_axes(train)
+    return Inputs(train @ axes, spectrum), test @ axes
 
 
 def fit_multinomial(
-    inputs: Tensor, labels: Tensor, penalty: float, start: Tensor, tolerance: float
+    inputs: Inputs, labels: Tensor, penalty: float, start: Tensor, tolerance: float
 ) -> Tensor:
     """Weights (K, M) of multinomial logistic regression on labels (N,), from `start`.
 
     The intercepts are not penalised.
     """
-    rows = torch.arange(len(labels))
+    values = inputs.values
+    rows, classes = torch.arange(len(labels)), len(start)
+    decay = torch.full_like(start, penalty)
+    decay[:, -1] = 0
 
     def objective(parameters: Tensor, _: Tensor) -> tuple[Tensor, Tensor]:
         weights = parameters.view_as(start)
-        log_probabilities = (inputs @ weights.T).log_softmax(dim=1)
-        value = -log_probabilities[rows, labels].mean() + penalty / 2 * _squares(weights)
-        residual = log_probabilities.exp_()
+        log_probabilities = (values @ weights.T).log_softmax(dim=1)
+        value = (decay * weights.square()).sum() / 2 - log_probabilities[rows, labels].mean()
+        residual = log_probabilities.exp()
         residual[rows, labels] -= 1
-        gradient = residual.T @ inputs / len(inputs)
-        gradient[:, :-1] += penalty * weights[:, :-1]
+        gradient = residual.T @ values / len(values) + decay * weights
         return value[None], gradient.view(1, -1)
 
-    return minimize(objective, start.reshape(1, -1), tolerance=tolerance).view_as(start)
+    # That of equal probabilities.
+    curvature = (inputs.spectrum * (1 - 1 / classes) / classes + decay).reshape(1, -1)
+    flat = start.reshape(1, -1)
+    return minimize(objective, flat, tolerance=tolerance, curvature=curvature).view_as(start)
 
 
 def fit_binary(
-    inputs: Tensor, signs: Tensor, penalties: Tensor, start: Tensor, tolerance: float
+    inputs: Inputs, signs: Tensor, penalties: Tensor, start: Tensor, tolerance: float
 ) -> Tensor:
     """Weights (P, M) of P binary logistic regressions on the same inputs, from `start`.
 
@@ -61,13 +95,16 @@ def fit_binary(
     """
     present = (signs != 0).double()
     importance = present / present.sum(dim=1, keepdim=True)
-    decay = penalties[:, None].repeat(1, inputs.shape[1])
+    decay = penalties[:, None].repeat(1, start.shape[1])
     decay[:, -1] = 0
-    return _fit_margins(logistic, inputs, signs, importance, decay, start, tolerance)
+    # That of the same probability for all images.
+    positive = (importance * (signs > 0)).sum(dim=1, keepdim=True)
+    curvature = positive * (1 - positive) * inputs.spectrum + decay
+    return _fit_margins(logistic, inputs, signs, importance, decay, start, tolerance, curvature)
 
 
 def fit_svm(
-    inputs: Tensor,
+    inputs: Inputs,
     signs: Tensor,
     cost: Tensor,
     start: Tensor,
@@ -82,8 +119,11 @@ def fit_svm(
     """
     images = (signs != 0).sum(dim=1, keepdim=True).double()
     importance = torch.where(signs > 0, positive_weight, (signs != 0).double()) / images
-    decay = (1 / (cost[:, None] * images)).expand(-1, inputs.shape[1])
-    return _fit_margins(squared_hinge, inputs, signs, importance, decay, start, tolerance)
+    decay = (1 / (cost[:, None] * images)).expand(-1, start.shape[1])
+    curvature = 2 * inputs.spectrum + decay
+    return _fit_margins(
+        squared_hinge, inputs, signs, importance, decay, start, tolerance, curvature
+    )
 
 
 def logistic(margins: Tensor) -> tuple[Tensor, Tensor]:
@@ -100,24 +140,31 @@ def squared_hinge(margins: Tensor) -> tuple[Tensor, Tensor]:
 
 def _fit_margins(
     loss: MarginLoss,
-    inputs: Tensor,
+    inputs: Inputs,
     signs: Tensor,
     importance: Tensor,
     decay: Tensor,
     start: Tensor,
     tolerance: float,
+    curvature: Tensor,
 ) -> Tensor:
     signs = signs.double()
 
     def objective(parameters: Tensor, problems: Tensor) -> tuple[Tensor, Tensor]:
         sign, weight, shrink = signs[problems], importance[problems], decay[problems]
-        losses, slopes = loss(sign * (parameters @ inputs.T))
+        losses, slopes = loss(sign * (parameters @ inputs.values.T))
         penalty = (shrink * parameters.square()).sum(dim=1) / 2
-        gradient = (slopes * sign * weight) @ inputs + shrink * parameters
+        gradient = (slopes * sign * weight) @ inputs.values + shrink * parameters
         return (losses * weight).sum(dim=1) + penalty, gradient
 
-    return minimize(objective, start, tolerance=tolerance)
+    return minimize(objective, start, tolerance=tolerance, curvature=curvature)
 
 
-def _squares(weights: Tensor) -> Tensor:
-    return weights[:, :-1].square().sum()
+def _append_ones(values: Tensor) -> Tensor:
+    return F.pad(values, (0, 1), value=1.0)
+
+
+def _principal_axes(values: Tensor) -> tuple[Tensor, Tensor]:
+    """The mean squares (M,) of values (N, M) along their axes, and the axes (M, M) as columns."""
+    spectrum, axes = torch.linalg.eigh(values.T @ values / len(values))
+    return spectrum.clamp(min=0), axes

@@ -12,7 +12,7 @@ from virtex.evaluation.figures import (
     prediction_statistics,
     ranking_statistics,
 )
-from virtex.evaluation.protocols.classifiers import fit_binary, fit_multinomial, standardise
+from virtex.evaluation.protocols.classifiers import Inputs, fit_binary, fit_multinomial, standardise
 from virtex.evaluation.protocols.split import Split, prepare, stratified_subset
 
 # From 1 to 10^-4.5, half a power of ten apart. The strongest comes first: it is quickly fitted, and
@@ -44,18 +44,18 @@ def linear(
     inputs, test_inputs = standardise(train.features, test.features)
     settings |= {"penalties": tuple(penalties), "seed": seed}
     if train.multilabel:
-        chosen, weights = fit_binary_with_sweep(inputs, train.labels, seed, penalties, advance)
+        chosen, weights = _fit_binary_with_sweep(inputs, train.labels, seed, penalties, advance)
         settings["penalty"] = tuple(chosen.tolist())
         scores = (test_inputs @ weights.T).numpy()
         return ranking_statistics(scores, test.labels.numpy(), test.classes).figures(settings)
-    penalty, weights = fit_multinomial_with_sweep(inputs, train.labels, seed, penalties, advance)
+    penalty, weights = _fit_multinomial_with_sweep(inputs, train.labels, seed, penalties, advance)
     settings["penalty"] = penalty
     predicted = (test_inputs @ weights.T).argmax(dim=1)
     return prediction_statistics(predicted.numpy(), test.labels.numpy()).figures(settings)
 
 
-def fit_multinomial_with_sweep(
-    inputs: Tensor,
+def _fit_multinomial_with_sweep(
+    inputs: Inputs,
     labels: Tensor,
     seed: int,
     penalties: Sequence[float],
@@ -63,12 +63,12 @@ def fit_multinomial_with_sweep(
 ) -> tuple[float, Tensor]:
     """The chosen penalty, and weights (K, M) fitted on all inputs (N, M) with it."""
     held_out = torch.from_numpy(stratified_subset(labels.numpy(), HELD_OUT, seed))
-    weights = inputs.new_zeros((int(labels.max()) + 1, inputs.shape[1]))
+    weights = inputs.values.new_zeros((int(labels.max()) + 1, inputs.values.shape[1]))
     best, chosen, start = -1.0, penalties[0], weights
-    fitted, fitted_labels = inputs[~held_out], labels[~held_out]
+    fitted, fitted_labels = inputs.rows(~held_out), labels[~held_out]
     for penalty in penalties:
         weights = fit_multinomial(fitted, fitted_labels, penalty, weights, _SWEEP_TOLERANCE)
-        predicted = (inputs[held_out] @ weights.T).argmax(dim=1)
+        predicted = (inputs.values[held_out] @ weights.T).argmax(dim=1)
         accuracy = float((predicted == labels[held_out]).double().mean())
         if accuracy > best:
             best, chosen, start = accuracy, penalty, weights
@@ -76,8 +76,8 @@ def fit_multinomial_with_sweep(
     return chosen, fit_multinomial(inputs, labels, chosen, start, _TOLERANCE)
 
 
-def fit_binary_with_sweep(
-    inputs: Tensor,
+def _fit_binary_with_sweep(
+    inputs: Inputs,
     labels: Tensor,
     seed: int,
     penalties: Sequence[float],
@@ -92,14 +92,16 @@ def fit_binary_with_sweep(
         np.stack([stratified_subset(row, HELD_OUT, seed) for row in signs.long().numpy()])
     )
     fitted = torch.where(held_out, 0, signs)
-    weights = inputs.new_zeros((len(signs), inputs.shape[1]))
+    weights = inputs.values.new_zeros((len(signs), inputs.values.shape[1]))
     best = torch.full((len(signs),), -1.0, dtype=torch.float64)
     chosen, start = torch.full_like(best, penalties[0]), weights
     for penalty in penalties:
         weights = fit_binary(
             inputs, fitted, torch.full_like(best, penalty), weights, _SWEEP_TOLERANCE
         )
-        precision = _precision_of_classes(weights @ inputs.T, torch.where(held_out, signs, 0))
+        precision = _precision_of_classes(
+            weights @ inputs.values.T, torch.where(held_out, signs, 0)
+        )
         better = precision > best  # never for NaN
         best, chosen = best.where(~better, precision), chosen.where(~better, penalty)
         start = start.where(~better[:, None], weights)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from virtex.errors import UserError
 from virtex.evaluation.figures import Figure, prediction_statistics, ranking_statistics
-from virtex.evaluation.protocols.classifiers import fit_binary, fit_multinomial, standardise
+from virtex.evaluation.protocols.classifiers import Inputs, fit_binary, fit_multinomial, standardise
 from virtex.evaluation.protocols.split import Split, prepare, shuffled_members
 
 # A few images a class leave nothing to hold out, so the penalty is fixed.
@@ -73,27 +73,27 @@ def _smallest_class(train: Split) -> int:
     return int(train.labels.bincount().min())
 
 
-def _fit_one_label(inputs: Tensor, labels: Tensor, count: int, *seeds: int) -> Tensor:
+def _fit_one_label(inputs: Inputs, labels: Tensor, count: int, *seeds: int) -> Tensor:
     classes = int(labels.max()) + 1
     drawn = torch.from_numpy(
         np.concatenate(
             [shuffled_members(labels.numpy(), k, *seeds)[:count] for k in range(classes)]
         )
     )
-    start = inputs.new_zeros((classes, inputs.shape[1]))
-    return fit_multinomial(inputs[drawn], labels[drawn], PENALTY, start, _TOLERANCE)
+    start = inputs.values.new_zeros((classes, inputs.values.shape[1]))
+    return fit_multinomial(inputs.rows(drawn), labels[drawn], PENALTY, start, _TOLERANCE)
 
 
-def _fit_several_labels(inputs: Tensor, labels: Tensor, count: int, *seeds: int) -> Tensor:
+def _fit_several_labels(inputs: Inputs, labels: Tensor, count: int, *seeds: int) -> Tensor:
     classes = labels.shape[1]
     signs = torch.zeros_like(labels.T)
     for k, column in enumerate(labels.T.long().numpy()):
         for sign, most in ((1, count), (-1, count * max(classes - 1, 1))):
             signs[k, torch.from_numpy(shuffled_members(column, sign, *seeds, k)[:most])] = sign
     drawn = (signs != 0).any(0)
-    start = inputs.new_zeros((classes, inputs.shape[1]))
+    start = inputs.values.new_zeros((classes, inputs.values.shape[1]))
     penalties = torch.full((classes,), PENALTY, dtype=torch.float64)
-    return fit_binary(inputs[drawn], signs[:, drawn], penalties, start, _TOLERANCE)
+    return fit_binary(inputs.rows(drawn), signs[:, drawn], penalties, start, _TOLERANCE)
 
 
 def _measure(scores: Tensor, test: Split) -> dict[str, float]:

@@ -18,9 +18,16 @@ _TRIALS = 20
 
 
 def minimize(
-    objective: Objective, start: Tensor, *, tolerance: float, iterations: int = 2000
+    objective: Objective,
+    start: Tensor,
+    *,
+    tolerance: float,
+    curvature: Tensor,
+    iterations: int = 2000,
 ) -> Tensor:
     """The parameters (P, M) float64 that minimise each problem, from `start` (P, M).
+
+    `curvature` (P, M) is a guess of the second derivatives, up to a factor a problem.
 
     A problem has converged when no entry of its gradient exceeds `tolerance`, or when rounding
     allows no further decrease.
@@ -28,7 +35,7 @@ def minimize(
     Source: Nocedal and Wright, Numerical Optimization, 2nd edition, algorithms 7.4 and 3.1.
     """
     result = start.clone()
-    batch = _Batch.start(objective, start)
+    batch = _Batch.start(objective, start, curvature)
     for _ in range(iterations):
         going = batch.moved & (batch.gradient.abs().amax(dim=1) > tolerance)
         if not going.all():
@@ -46,8 +53,8 @@ class _Batch:
     """The problems that have not converged, with the last steps of each.
 
     `history` holds steps (P, M), changes of the gradient (P, M) and the inverse of their product
-    (P, 1), 0 where a step had no curvature. `scale` (P, 1) is the first guess of the inverse
-    curvature.
+    (P, 1), 0 where a step had no curvature. The first guess of the inverse curvature is `inverse`
+    (P, M) times `scale` (P, 1), which the last step determines.
     """
 
     problems: Tensor
@@ -55,31 +62,22 @@ class _Batch:
     value: Tensor
     gradient: Tensor
     moved: Tensor
+    inverse: Tensor
     scale: Tensor
     history: list[tuple[Tensor, Tensor, Tensor]]
 
     @classmethod
-    def start(cls, objective: Objective, point: Tensor) -> "_Batch":
+    def start(cls, objective: Objective, point: Tensor, curvature: Tensor) -> "_Batch":
         problems = torch.arange(len(point))
         value, gradient = objective(point, problems)
-        # The first step has length 1 at most.
-        scale = 1 / gradient.norm(dim=1, keepdim=True).clamp(min=1)
+        scale = point.new_ones((len(point), 1))
         moved = torch.ones(len(point), dtype=torch.bool)
-        return cls(problems, point.clone(), value, gradient, moved, scale, [])
+        return cls(problems, point.clone(), value, gradient, moved, 1 / curvature, scale, [])
 
     def keep(self, chosen: Tensor) -> None:
         """Drop the other problems."""
-        self.problems, self.point, self.value, self.gradient, self.moved, self.scale = (
-            tensor[chosen]
-            for tensor in (
-                self.problems,
-                self.point,
-                self.value,
-                self.gradient,
-                self.moved,
-                self.scale,
-            )
-        )
+        for name in ("problems", "point", "value", "gradient", "moved", "inverse", "scale"):
+            setattr(self, name, getattr(self, name)[chosen])
         self.history = [(s[chosen], y[chosen], rho[chosen]) for s, y, rho in self.history]
 
     def step(self, objective: Objective) -> None:
@@ -91,7 +89,9 @@ class _Batch:
         curved = product > 1e-14 * step.norm(dim=1, keepdim=True) * change.norm(dim=1, keepdim=True)
         inverse = torch.where(curved, 1 / product, 0.0)
         self.scale = torch.where(
-            curved, product / change.square().sum(dim=1, keepdim=True), self.scale
+            curved,
+            product / (self.inverse * change.square()).sum(dim=1, keepdim=True),
+            self.scale,
         )
         self.history = [*self.history[-_MEMORY + 1 :], (step, change, inverse)]
         self.point, self.value, self.gradient = point, value, gradient
@@ -103,7 +103,7 @@ class _Batch:
             factor = inverse * (step * direction).sum(dim=1, keepdim=True)
             direction = direction - factor * change
             factors.append(factor)
-        direction = direction * self.scale
+        direction = direction * self.scale * self.inverse
         for (step, change, inverse), factor in zip(self.history, reversed(factors), strict=True):
             correction = factor - inverse * (change * direction).sum(dim=1, keepdim=True)
             direction = direction + correction * step

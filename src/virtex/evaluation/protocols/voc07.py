@@ -12,13 +12,13 @@ from torch import Tensor
 
 from virtex.errors import UserError
 from virtex.evaluation.figures import Figure, average_precision, ranking_statistics
-from virtex.evaluation.protocols.classifiers import append_ones, fit_svm
+from virtex.evaluation.protocols.classifiers import fit_svm, normalise
 from virtex.evaluation.protocols.split import Split, prepare
 
 COSTS = (0.01, 0.1, 1.0, 10.0)
 POSITIVE_WEIGHT = 2
 FOLDS = 3
-_TOLERANCE = 1e-6
+_TOLERANCE = 1e-7
 _SKLEARN_TOLERANCE = 1e-4  # the published protocol leaves it at this default
 _SKLEARN_ITERATIONS = 2000
 
@@ -46,10 +46,9 @@ def voc07(
     train, test = train.one_against_rest(), test.one_against_rest()
     published = torch.where(train.labels == 1, 1, -1).to(torch.int8)
     train, test, too_small = _enough_for_folds(replace(train, labels=published), test)
-    inputs, test_inputs = (F.normalize(split.features, dim=1) for split in (train, test))
     signs = train.labels.T.contiguous().numpy()
     fit = _fit_with_sklearn if engine == "sklearn" else _fit_with_torch
-    scores, costs = fit(inputs, signs, test_inputs, advance)
+    scores, costs = fit(train.features, signs, test.features, advance)
     left_out = settings.get("left_out", ())
     assert isinstance(left_out, tuple)
     settings |= {
@@ -88,7 +87,7 @@ def _enough_for_folds(train: Split, test: Split) -> tuple[Split, Split, tuple[st
 
 
 def _fit_with_sklearn(
-    inputs: Tensor, signs: Signs, test_inputs: Tensor, advance: Callable[[int], None]
+    features: Tensor, signs: Signs, test_features: Tensor, advance: Callable[[int], None]
 ) -> tuple[Floats, tuple[float, ...]]:
     """Test scores (N, K) and the chosen cost of each class."""
     try:
@@ -112,7 +111,7 @@ def _fit_with_sklearn(
         found: Floats = classifier.decision_function(queries)
         return found
 
-    examples, queries = inputs.double().numpy(), test_inputs.double().numpy()
+    examples, queries = (F.normalize(x, dim=1).double().numpy() for x in (features, test_features))
     test_scores, chosen = [], []
     for sign in signs:
         folds = stratified_folds(sign)
@@ -133,22 +132,28 @@ def _fit_with_sklearn(
 
 
 def _fit_with_torch(
-    inputs: Tensor, signs: Signs, test_inputs: Tensor, advance: Callable[[int], None]
+    features: Tensor, signs: Signs, test_features: Tensor, advance: Callable[[int], None]
 ) -> tuple[Floats, tuple[float, ...]]:
     """As `_fit_with_sklearn`; all classes and folds are fitted at once, cost after cost."""
-    examples, queries = append_ones(inputs), append_ones(test_inputs)
+    inputs, queries = normalise(features, test_features)
+
+    def fit(signs: Tensor, cost: Tensor, start: Tensor) -> Tensor:
+        return fit_svm(
+            inputs, signs, cost, start, positive_weight=POSITIVE_WEIGHT, tolerance=_TOLERANCE
+        )
+
     all_signs = torch.from_numpy(signs)
     classes = len(signs)
     folds = torch.from_numpy(np.stack([stratified_folds(sign) for sign in signs]))
     held_out = folds[:, None] == torch.arange(FOLDS)[:, None]  # (K, folds, N)
     fitted = torch.where(held_out, 0, all_signs[:, None]).flatten(0, 1)
-    weights = examples.new_zeros((classes * FOLDS, examples.shape[1]))
+    weights = inputs.values.new_zeros((classes * FOLDS, inputs.values.shape[1]))
     best = np.full(classes, -1.0)
     chosen = torch.full((classes,), COSTS[0], dtype=torch.float64)
-    start = examples.new_zeros((classes, examples.shape[1]))
+    start = inputs.values.new_zeros((classes, inputs.values.shape[1]))
     for cost in COSTS:
-        weights = _fit(examples, fitted, torch.full((len(fitted),), cost).double(), weights)
-        of_folds = (weights @ examples.T).view(classes, FOLDS, -1).numpy()
+        weights = fit(fitted, torch.full((len(fitted),), cost, dtype=torch.float64), weights)
+        of_folds = (weights @ inputs.values.T).view(classes, FOLDS, -1).numpy()
         precision = np.array(
             [
                 np.mean(
@@ -165,11 +170,5 @@ def _fit_with_torch(
         chosen[better] = cost
         start[better] = weights.view(classes, FOLDS, -1).mean(1)[better]
         advance(classes)
-    final = _fit(examples, all_signs, chosen, start)
+    final = fit(all_signs, chosen, start)
     return (queries @ final.T).numpy(), tuple(chosen.tolist())
-
-
-def _fit(inputs: Tensor, signs: Tensor, cost: Tensor, start: Tensor) -> Tensor:
-    return fit_svm(
-        inputs, signs, cost, start, positive_weight=POSITIVE_WEIGHT, tolerance=_TOLERANCE
-    )
