@@ -146,8 +146,9 @@ def voc2007_average_precision(scores: Floats, positive: npt.NDArray[np.bool_]) -
     if not positive.any():
         return float("nan")
     ranking = _Ranking.of(scores, positive, np.arange(len(scores)))
-    found, seen = ranking.found_and_seen(np.ones((len(scores), 1), np.float32))
-    precision, recall = found[0] / seen[0, :-1], found[0] / found[0, -1]
+    positives, images = ranking.positives_and_images(np.ones((len(scores), 1), np.float32))
+    found, seen = positives[0].cumsum(), images[0, :-1].cumsum()
+    precision, recall = found / seen, found / found[-1]
     return float(np.mean([precision[recall >= tenth / 10].max() for tenth in range(11)]))
 
 
@@ -188,25 +189,27 @@ class _Ranking:
             tied_starts=np.searchsorted(tied, begins[tie]),
         )
 
-    def found_and_seen(self, counts: Counts) -> tuple[Floats, Floats]:
-        """The positives (R, G) and all images (R, G + 1) down to the end of each stretch."""
-        found = _stretch_sums(counts, self.positives, self.positive_starts).cumsum(1)
-        return found, _stretch_sums(counts, self.order, self.starts).cumsum(1)
+    def positives_and_images(self, counts: Counts) -> tuple[Floats, Floats]:
+        """The positives (R, G) and all images (R, G + 1) of each stretch."""
+        positives = _stretch_sums(counts, self.positives, self.positive_starts)
+        return positives, _stretch_sums(counts, self.order, self.starts)
 
     def measure(self, counts: Counts) -> Floats:
         """Average precision and area under the ROC curve, (2, R)."""
-        found, seen = self.found_and_seen(counts)
+        positives, images = self.positives_and_images(counts)
+        found, seen = positives.cumsum(1), images.cumsum(1)
         total = found[:, -1]
         negatives = seen[:, -1] - total
         seen = seen[:, :-1]
-        positives = np.diff(found, axis=1, prepend=0)
         # Down to the first image that a resample drew there is no positive: any divisor gives 0.
         precision = found / np.maximum(seen, 1)
-        average_precision = _ratio((positives * precision).sum(1), total * (negatives > 0))
+        average_precision = _ratio(
+            np.einsum("rg,rg->r", positives, precision), total * (negatives > 0)
+        )
         below = negatives[:, None] - (seen - found)
         if len(self.tied_negatives):
             below += _stretch_sums(counts, self.tied_negatives, self.tied_starts) / 2
-        area = _ratio((positives * below).sum(1), total * negatives)
+        area = _ratio(np.einsum("rg,rg->r", positives, below), total * negatives)
         return np.stack([average_precision, area])
 
 

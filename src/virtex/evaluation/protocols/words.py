@@ -16,7 +16,7 @@ from torch import Tensor
 from virtex.errors import UserError
 from virtex.evaluation.figures import Figure
 from virtex.evaluation.protocols.linear import PENALTIES, linear
-from virtex.evaluation.protocols.split import Split
+from virtex.evaluation.protocols.split import Split, check_features
 
 # The words of training images: rarer ones have too few positives, and what most images have tells
 # little about one of them.
@@ -50,6 +50,7 @@ def words(
     `train` and `test` are features (N, C), with the captions of each image. The words are those of
     `choose_words`, named in the settings. `advance` counts the penalties of `linear`.
     """
+    check_features(train, test)
     assert len(train_captions) == len(train)
     assert len(test_captions) == len(test)
     chosen = choose_words(train_captions, test_captions, count)
