@@ -27,6 +27,7 @@ COMMANDS = {
     "quickstart": "generate scenes, pretrain on them and evaluate the result, in minutes",
     "caption": "generate captions for images",
     "attention": "visualize the attention of a model for each word of a caption",
+    "evaluate": "evaluate backbones on other data, by k-NN, linear classifiers and more",
     "evaluate-scenes": "evaluate the captions and features of a checkpoint on held-out scenes",
 }
 

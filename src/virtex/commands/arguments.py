@@ -159,11 +159,12 @@ def add_device_argument(parser: Arguments) -> None:
 
 def load_on_device(arguments: argparse.Namespace) -> "Pretrained":
     """Load the model onto `--device`, with the limits of `add_image_limits`; raises `UserError`."""
-    device = _device(arguments.device)
+    device = device_name(arguments.device)
     return replace(load_checkpoint(arguments).to(device), limits=image_limits(arguments))
 
 
-def _device(name: str | None) -> str:
+def device_name(name: str | None) -> str:
+    """The device of `--device`, by default the first GPU, otherwise the CPU; raises `UserError`."""
     import torch
 
     gpus = torch.cuda.device_count()

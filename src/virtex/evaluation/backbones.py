@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from virtex.build.model import build_backbone
 from virtex.checkpoints.state import Checkpoint, read
 from virtex.config import loading as settings
-from virtex.config.schema import EARLIER_RUN, Config
+from virtex.config.schema import Config
 from virtex.errors import UserError
-from virtex.models.networks import fetch_weights, feature_size, load_pretrained, network
+from virtex.models.networks import feature_size, fetch_weights, load_pretrained, network
 from virtex.models.state_dict import current_names, model_weights
 
 RANDOM, TORCHVISION = "random", "torchvision"
@@ -88,7 +88,7 @@ def _given_config(
 ) -> Config | None:
     size = [] if image_size is None else ["DATA.IMAGE_CROP_SIZE", str(image_size)]
     if config is not None:
-        return settings.load(Config, config, size, context=EARLIER_RUN)
+        return settings.load(Config, config, size)
     if network_name is None:
         return None
     named = Config.model_validate({"MODEL": {"VISUAL": {"NAME": network_name}}})
@@ -101,7 +101,7 @@ def _given_config(
 def _with_image_size(config: Config, image_size: int) -> Config:
     plain = config.model_dump(mode="json", by_alias=True)
     plain["DATA"]["IMAGE_CROP_SIZE"] = image_size
-    return Config.model_validate(plain, context=EARLIER_RUN)
+    return Config.model_validate(plain)
 
 
 def _open(

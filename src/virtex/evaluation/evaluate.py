@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 
 from virtex.build.data import caption_records
-from virtex.config.schema import Data
+from virtex.config.data import Data
 from virtex.data.images import OnBadImage
 from virtex.data.sources.labelled import read_labelled
 from virtex.errors import UserError, first_few
@@ -122,7 +122,8 @@ def _captioned(root: Path, seed: int) -> EvaluationData:
     texts = "\n".join("\0".join(caption) for split in captions for caption in split)
     return EvaluationData(
         root,
-        *paths,
+        paths[0],
+        paths[1],
         data_hash(root, (*paths[0], *paths[1]), np.frombuffer(texts.encode(), np.uint8)),
         (
             f"{len(paths[0])} training and {len(paths[1])} test images with captions",
@@ -167,8 +168,11 @@ def evaluate(
             if on_bad_image == "error":
                 raise UserError(f"{message}; repair or remove them, or give --on-bad-image skip")
             say(f"{message}; they are left out")
-        common = {"image_size": backbone.image_size, "resize": steps.resize}
-        common |= {"precision": str(settings.precision.dtype).removeprefix("torch.")}
+        common = {
+            "image_size": backbone.image_size,
+            "resize": steps.resize,
+            "precision": str(settings.precision.dtype).removeprefix("torch."),
+        }
         yield [
             Result(
                 checkpoint=backbone.sha256,

@@ -99,7 +99,10 @@ def cached_features(
     if path is not None:
         content = io.BytesIO()
         np.savez(
-            content, values=features.values.numpy(), kept=features.kept, bad=json.dumps(features.bad)
+            content,
+            values=features.values.numpy(),
+            kept=features.kept,
+            bad=json.dumps(features.bad),
         )
         write_whole(path, content.getvalue())
     return features

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torchvision.models import vision_transformer
 
 from virtex.errors import UserError
+from virtex.models.modes import SizesAlone
 from virtex.models.state_dict import model_weights, state_dict_mismatches
 
 State = Mapping[str, Any]
@@ -141,6 +142,16 @@ def check_network(name: str, image_size: int) -> None:
             f"of {name}, {patch} pixels; choose a multiple of {patch}, such as "
             f"{image_size + patch - image_size % patch}, or another MODEL.VISUAL.NAME"
         )
+
+
+def feature_size(name: str) -> int:
+    """The number of channels of a network's grid; raises `UserError` for an unknown name."""
+    family = _family(name)
+    with SizesAlone():
+        cnn: nn.Module = torchvision.models.get_model(name, weights=None)
+    width = cnn.get_submodule(family.classifier).in_features
+    assert isinstance(width, int)
+    return width
 
 
 def network(

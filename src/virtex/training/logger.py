@@ -84,6 +84,13 @@ class RunLogger:
             handler.close()
 
 
+def log_evaluation(directory: Path, iteration: int, values: Mapping[str, float]) -> None:
+    """Log named numbers to TensorBoard for a checkpoint of a run that is not in progress."""
+    with SummaryWriter(str(directory)) as board:
+        for name, value in values.items():
+            board.add_scalar(name, value, iteration)
+
+
 def _drop_later_scalars(path: Path, first: int) -> None:
     if not path.exists():
         return

@@ -2,6 +2,7 @@
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
@@ -39,6 +40,16 @@ def choose_precision(amp: bool, device: torch.device) -> Precision:
     if kind == "cpu" and _cpu_has_bfloat16():
         return Precision(torch.bfloat16, kind, "mixed precision; this CPU has bfloat16")
     return Precision(torch.float32, kind, f"AMP is true, but this {kind} device lacks bfloat16")
+
+
+def named_precision(
+    name: Literal["auto", "float32", "bfloat16"], device: torch.device
+) -> Precision:
+    """The type of a name; auto is bfloat16 on a GPU that has it, otherwise float32."""
+    if name == "auto":
+        fast = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        name = "bfloat16" if fast else "float32"
+    return Precision(getattr(torch, name), device.type, "--precision")
 
 
 def _cpu_has_bfloat16() -> bool:

@@ -1,6 +1,6 @@
 import pytest
-
 from virtex.data.sources.image_folder import image_folder
+
 from virtex.errors import UserError
 
 

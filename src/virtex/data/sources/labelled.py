@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -122,8 +122,10 @@ def _image_folder(root: Path) -> LabelledData:
     found = {split: _class_directories(root / split) for split in ("train", test)}
     names = {split: sorted(directories) for split, directories in found.items()}
     if names["train"] != names[test]:
-        only = {split: set(names[split]) - set(names[other]) for split, other in
-                (("train", test), (test, "train"))}
+        only = {
+            split: set(names[split]) - set(names[other])
+            for split, other in (("train", test), (test, "train"))
+        }
         parts = [f"{len(v)} only in {k}/ ({first_few(sorted(v))})" for k, v in only.items() if v]
         raise UserError(
             f"{root} has {len(names['train'])} classes in train/ and {len(names[test])} in {test}/:"
@@ -131,12 +133,14 @@ def _image_folder(root: Path) -> LabelledData:
         )
     classes = tuple(names["train"])
     others: Counter[str] = Counter()
-    splits = [_folder_split(found[split], classes, others) for split in ("train", test)]
-    report = ()
+    train_images, test_images = (
+        _folder_split(found[split], classes, others) for split in ("train", test)
+    )
+    report: tuple[str, ...] = ()
     if others:
         kinds = ", ".join(f"{count} *{kind}" for kind, count in others.most_common(8))
         report = (f"{others.total()} files without an image's extension were ignored: {kinds}",)
-    return LabelledData("imagefolder", root, classes, *splits, report)
+    return LabelledData("imagefolder", root, classes, train_images, test_images, report)
 
 
 def _class_directories(root: Path) -> dict[str, Path]:
@@ -174,8 +178,8 @@ def _voc(root: Path) -> LabelledData:
     )
     if not classes:
         raise UserError(f"{sets} holds no CLASS_trainval.txt")
-    splits = [_voc_split(root, sets, classes, split) for split in ("trainval", "test")]
-    return LabelledData("voc", root, classes, *splits)
+    train, test = (_voc_split(root, sets, classes, split) for split in ("trainval", "test"))
+    return LabelledData("voc", root, classes, train, test)
 
 
 def _voc_split(root: Path, sets: Path, classes: Sequence[str], split: str) -> LabelledImages:
@@ -183,7 +187,9 @@ def _voc_split(root: Path, sets: Path, classes: Sequence[str], split: str) -> La
     names = list(columns[0])
     for name, column in zip(classes, columns, strict=True):
         if list(column) != names:
-            raise UserError(f"{sets / f'{name}_{split}.txt'} lists other images than the first class")
+            raise UserError(
+                f"{sets / f'{name}_{split}.txt'} lists other images than the first class"
+            )
     labels = np.array([list(column.values()) for column in columns], np.int8).T
     return LabelledImages(tuple(root / "JPEGImages" / f"{name}.jpg" for name in names), labels)
 
@@ -216,22 +222,26 @@ def _coco(root: Path) -> LabelledData:
             f"{root}: the categories of the two annotation files differ; they must be the same, in "
             "the same order"
         )
-    splits = []
-    for records in (train, test):
-        labels = np.full((len(records), len(records.categories)), -1, np.int8)
-        for row in range(len(records)):
-            labels[row, [index - 1 for index in records[row].categories]] = 1
-        paths = tuple(records.path(row) for row in range(len(records)))
-        splits.append(LabelledImages(paths, labels))
-    used = [((split.labels == 1).any(axis=0)) for split in splits]
-    both = np.flatnonzero(used[0] & used[1])
-    unused = [name for index, name in enumerate(train.categories) if index not in both]
-    report = report_lines({"categories have no image in one of the splits": unused}, "categories")
-    classes = tuple(train.categories[index] for index in both)
-    if not classes:
+    splits = [_coco_split(records) for records in (train, test)]
+    used = np.logical_and(*((images.labels == 1).any(axis=0) for images in splits))
+    names = np.array(train.categories)
+    if not used.any():
         raise UserError(f"{root}: no category has images in both splits")
-    splits = [LabelledImages(split.paths, split.labels[:, both]) for split in splits]
-    return LabelledData("coco", root, classes, *splits, report)
+    train_images, test_images = (
+        LabelledImages(images.paths, images.labels[:, used]) for images in splits
+    )
+    unused = {"categories have no image in one of the splits": names[~used].tolist()}
+    report = report_lines(unused, "categories")
+    return LabelledData(
+        "coco", root, tuple(names[used].tolist()), train_images, test_images, report
+    )
+
+
+def _coco_split(records: CocoCategories) -> LabelledImages:
+    labels = np.full((len(records), len(records.categories)), -1, np.int8)
+    for row in range(len(records)):
+        labels[row, [index - 1 for index in records[row].categories]] = 1
+    return LabelledImages(tuple(records.path(row) for row in range(len(records))), labels)
 
 
 # A table
@@ -248,8 +258,7 @@ def _table(path: Path) -> LabelledData:
             "'split' (train or test) and one or several label columns"
         )
     values = [_cells(path, number, names, row) for number, row in rows if row]
-    splits = {"train": "train", **dict.fromkeys((*_TEST_DIRECTORIES, "train"), "test")}
-    splits["train"] = "train"
+    splits = {"train": "train", **dict.fromkeys(_TEST_DIRECTORIES, "test")}
     parts: dict[str, list[dict[str, str]]] = {"train": [], "test": []}
     for number, row in values:
         if row["split"] not in splits:
