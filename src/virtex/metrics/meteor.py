@@ -1,0 +1,86 @@
+"""METEOR by the Java program meteor-1.5.jar (Denkowski and Lavie, WMT 2014), over its pipes.
+
+The protocol of `-stdio`: a line `SCORE ||| reference ||| … ||| hypothesis` is answered by a line of
+statistics, and `EVAL ||| statistics ||| …` by a line with the score of each, and one of all.
+"""
+
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO
+
+from virtex.errors import RunError, UserError
+from virtex.metrics.ngrams import Tokens
+
+_HEAP = "-Xmx2G"
+_SHOWN = 300  # characters of what Java writes to its standard error
+
+
+def find_java() -> str | None:
+    """The path of the program `java`, or None."""
+    return shutil.which("java")
+
+
+def meteor(
+    java: str, jar: Path, predictions: Sequence[Tokens], references: Sequence[Sequence[Tokens]]
+) -> tuple[float, list[float]]:
+    """METEOR of the corpus and of each image, (N,), for English, between 0 and 1.
+
+    Raises UserError when the jar is not a file, and RunError when the program does not answer as
+    meteor-1.5 does.
+    """
+    if not jar.is_file():
+        raise UserError(f"there is no file {jar}; expected meteor-1.5.jar")
+    command = [java, _HEAP, "-jar", str(jar), "-", "-", "-stdio", "-l", "en", "-norm"]
+    with (
+        tempfile.TemporaryFile() as errors,
+        subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            encoding="utf-8",
+        ) as process,
+    ):
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            return _converse(process.stdin, process.stdout, predictions, references)
+        except (OSError, ValueError) as error:
+            process.kill()
+            errors.seek(0)
+            shown = errors.read().decode("utf-8", "replace").strip()[-_SHOWN:]
+            raise RunError(
+                f"{jar} did not answer as meteor-1.5.jar does: {error}"
+                + (f"; it wrote: {' '.join(shown.split())}" if shown else "")
+            ) from error
+        except BaseException:
+            process.kill()
+            raise
+
+
+def _converse(
+    questions: IO[str],
+    answers: IO[str],
+    predictions: Sequence[Tokens],
+    references: Sequence[Sequence[Tokens]],
+) -> tuple[float, list[float]]:
+    """Send all captions and read the scores; raises OSError and ValueError."""
+    statistics = []
+    for prediction, image in zip(predictions, references, strict=True):
+        texts = (" ".join(tokens).replace("|||", "") for tokens in (*image, prediction))
+        _send(questions, " ||| ".join(("SCORE", *texts)))
+        line = answers.readline()
+        if not line.strip():
+            raise ValueError("expected a line of statistics, got nothing")
+        statistics.append(line.strip())
+    _send(questions, " ||| ".join(("EVAL", *statistics)))
+    scores = [float(answers.readline()) for _ in predictions]
+    return float(answers.readline()), scores
+
+
+def _send(stream: IO[str], line: str) -> None:
+    stream.write(line + "\n")
+    stream.flush()
