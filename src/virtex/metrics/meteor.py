@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -15,6 +16,7 @@ from virtex.errors import RunError, UserError
 from virtex.metrics.ngrams import Tokens
 
 _HEAP = "-Xmx2G"
+_PATIENCE = 2.0  # seconds to end
 _SHOWN = 300  # characters of what Java writes to its standard error
 
 
@@ -37,11 +39,7 @@ def meteor(
     with (
         tempfile.TemporaryFile() as errors,
         subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            encoding="utf-8",
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, encoding="utf-8"
         ) as process,
     ):
         assert process.stdin is not None
@@ -49,16 +47,25 @@ def meteor(
         try:
             return _converse(process.stdin, process.stdout, predictions, references)
         except (OSError, ValueError) as error:
-            process.kill()
+            _end(process, process.stdin)
             errors.seek(0)
-            shown = errors.read().decode("utf-8", "replace").strip()[-_SHOWN:]
+            written = " ".join(errors.read().decode("utf-8", "replace").split())
             raise RunError(
                 f"{jar} did not answer as meteor-1.5.jar does: {error}"
-                + (f"; it wrote: {' '.join(shown.split())}" if shown else "")
+                + (f"; Java wrote: {written[-_SHOWN:]}" if written else "")
             ) from error
-        except BaseException:
-            process.kill()
-            raise
+        finally:
+            _end(process, process.stdin)
+
+
+def _end(process: subprocess.Popen[str], questions: IO[str]) -> None:
+    """End the program, which does so itself when its input ends."""
+    with suppress(OSError):
+        questions.close()
+    try:
+        process.wait(_PATIENCE)
+    except subprocess.TimeoutExpired:
+        process.kill()
 
 
 def _converse(
