@@ -212,8 +212,9 @@ def _captions(place: str, row: Mapping[str, Any]) -> list[str]:
         raise UserError(f"{place} has no '{_CAPTIONS[0]}', only {_keys(row)}")
     values = row[name] if isinstance(row[name], list) else [row[name]]
     # `virtex caption` writes objects with text and score.
-    texts = [value.get("text") if isinstance(value, dict) else value for value in values]
-    if not all(isinstance(text, str) for text in texts):
+    found = [value.get("text") if isinstance(value, dict) else value for value in values]
+    texts = [text for text in found if isinstance(text, str)]
+    if len(texts) < len(values):
         raise UserError(f"{place}: '{name}' must be text or a list of texts, not {row[name]!r:.80}")
     return texts
 
