@@ -9,7 +9,6 @@ import pytest
 
 from virtex.errors import RunError, UserError
 from virtex.metrics import caption_scores, scoring
-from virtex.metrics.meteor import meteor
 
 PREDICTIONS = {2: "A cat sleeps.", 1: "A dog runs on grass."}
 REFERENCES = {1: ["The dog is running.", "A dog runs."], 2: ["A cat sits on a mat."]}
@@ -79,14 +78,16 @@ def test_without_java_or_a_jar_meteor_is_not_available(tmp_path, monkeypatch):
     scores = caption_scores(PREDICTIONS, REFERENCES)
     assert scores.not_available["METEOR"] == "there is no meteor-1.5.jar; name it with --meteor-jar"
     monkeypatch.setattr(scoring, "find_java", lambda: None)
-    scores = caption_scores(PREDICTIONS, REFERENCES, meteor_jar=tmp_path / "meteor-1.5.jar")
+    jar = tmp_path / "meteor-1.5.jar"
+    jar.touch()
+    scores = caption_scores(PREDICTIONS, REFERENCES, meteor_jar=jar)
     assert "there is no Java" in scores.not_available["METEOR"]
     assert "METEOR" not in scores.corpus
 
 
 def test_a_jar_that_is_missing_is_an_error(tmp_path):
     with pytest.raises(UserError, match=r"there is no file .*no\.jar"):
-        meteor("java", tmp_path / "no.jar", [["a"]], [[["a"]]])
+        caption_scores(PREDICTIONS, REFERENCES, meteor_jar=tmp_path / "no.jar")
 
 
 def test_meteor_is_for_english_alone(tmp_path):

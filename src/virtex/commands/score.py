@@ -86,8 +86,8 @@ def run(arguments: argparse.Namespace) -> int:
     )
     if scores.without_words:
         print(
-            f"virtex score: warning: {len(scores.without_words)} predictions have no words"
-            f" (images {first_few(scores.without_words)})",
+            f"virtex score: warning: predictions without words: {first_few(scores.without_words)}"
+            f" ({len(scores.without_words)} in all)",
             file=sys.stderr,
         )
     _print(scores)

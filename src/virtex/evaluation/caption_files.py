@@ -53,7 +53,7 @@ def read_references(path: Path) -> References:
     """
     references = References(path)
     for place, row in _rows(path):
-        if "file_name" in row and "id" in row and not any(name in row for name in _CAPTIONS):
+        if _is_listed_image(row):
             references.add_name(str(row["file_name"]), _image(place, {_ID: row["id"]})[0])
             continue
         image, is_path = _image(place, row)
@@ -76,7 +76,7 @@ def read_predictions(path: Path, references: References) -> dict[str, str]:
     predictions: dict[str, str] = {}
     repeated = []
     for place, row in _rows(path):
-        if row.get("error"):
+        if row.get("error") or _is_listed_image(row):
             continue
         image, is_path = _image(place, row)
         image_id = references.find(image, is_path=is_path)
@@ -85,8 +85,8 @@ def read_predictions(path: Path, references: References) -> dict[str, str]:
         predictions.setdefault(image_id, next(iter(_captions(place, row)), ""))
     if repeated:
         raise UserError(
-            f"{path}: {len(repeated)} predictions are of an image that already has one (images"
-            f" {first_few(repeated)}); keep one for each, as with --top 1 of `virtex caption`"
+            f"{path} holds several predictions for images {first_few(repeated)}; keep one for each"
+            " (`virtex caption --top 1` writes one)"
         )
     if not predictions:
         raise UserError(f"{path} holds no captions")
@@ -188,6 +188,11 @@ def _object(place: str, value: Any) -> Mapping[str, Any]:
             f"{place}: expected an object with the image and its caption, not {value!r:.80}"
         )
     return value
+
+
+def _is_listed_image(row: Mapping[str, Any]) -> bool:
+    """Whether a row is of the list `images` of COCO's captions."""
+    return "file_name" in row and "id" in row and not any(name in row for name in _CAPTIONS)
 
 
 def _image(place: str, row: Mapping[str, Any]) -> tuple[str, bool]:

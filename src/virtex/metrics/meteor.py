@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-from virtex.errors import RunError, UserError
+from virtex.errors import RunError
 from virtex.metrics.ngrams import Tokens
 
 _HEAP = "-Xmx2G"
@@ -30,11 +30,8 @@ def meteor(
 ) -> tuple[float, list[float]]:
     """METEOR of the corpus and of each image, (N,), for English, between 0 and 1.
 
-    Raises UserError when the jar is not a file, and RunError when the program does not answer as
-    meteor-1.5 does.
+    Raises RunError when the program does not answer as meteor-1.5 does.
     """
-    if not jar.is_file():
-        raise UserError(f"there is no file {jar}; expected meteor-1.5.jar")
     command = [java, _HEAP, "-jar", str(jar), "-", "-", "-stdio", "-l", "en", "-norm"]
     with (
         tempfile.TemporaryFile() as errors,

@@ -35,15 +35,18 @@ _WRITTEN = {
     "&amp;": "&", "&lt;": "<", "&gt;": ">", "&quot;": "''", "&apos;": "'",
     "&nbsp;": " ", "&MD;": "--", "&mdash;": "--", "&ndash;": "--",
 }  # fmt: skip
-"""How characters and entities are written that are a token."""
+"""How a token is written that is one character or entity."""
 _IN_WORDS = re.compile(r"[()\u2018\u2019]|(?<=[A-Z])&amp;(?=[A-Z])|&apos;")
 _KEPT = frozenset(character for character in _WRITTEN if len(character) == 1) | {"\u2010", "\u2044"}
+"""Characters beyond ASCII that the rules know themselves."""
 _SYMBOLS = re.compile(
-    "[\u00a1\u00a5-\u00a9\u00ac\u00ae-\u00b1\u00b4\u00b6-\u00b8\u00bf\u00d7\u00f7\u0589\u05be\u05c0\u05c3"
-    "\u05f3\u05f4\u0606-\u060c\u061b\u061f\u066a\u066d\u06d4\u0964\u0965\u0e3f\u2016\u2017\u201a\u201e\u201f\u2020-\u2023"
-    "\u2030-\u2038\u203b\u203e-\u2042\u207a-\u207e\u208a-\u208e\u20a4\u2100-\u214f\u2155-\u215e\u2190-\u2bff"
-    "\u3001\u3002\u3012\u30fb\uff01-\uff0f\uff1a-\uff20\uff3b-\uff40\uff5b-\uff65\uffe0\uffe1\uffe5\uffe6]"
+    "[\u00a1\u00a5-\u00a9\u00ac\u00ae-\u00b1\u00b4\u00b6-\u00b8\u00bf\u00d7\u00f7"
+    "\u0589\u05be\u05c0\u05c3\u05f3\u05f4\u0606-\u060c\u061b\u061f\u066a\u066d\u06d4\u0964\u0965\u0e3f"
+    "\u2016\u2017\u201a\u201e-\u2023\u2030-\u2038\u203b\u203e-\u2042\u207a-\u207e\u208a-\u208e\u20a4"
+    "\u2100-\u214f\u2155-\u215e\u2190-\u2bff\u3001\u3002\u3012\u30fb"
+    "\uff01-\uff0f\uff1a-\uff20\uff3b-\uff40\uff5b-\uff65\uffe0\uffe1\uffe5\uffe6]"
 )
+"""Symbols that Java's tokenizer knows; others are dropped."""
 _SUPERSCRIPTS = frozenset("\u00b2\u00b3\u00b9\u2070\u2074\u2075\u2076\u2077\u2078\u2079")
 
 _PLAIN = re.compile(

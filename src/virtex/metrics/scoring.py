@@ -65,8 +65,11 @@ def caption_scores(
         RunError: Java failed.
     """
     _check(predictions, references)
-    if meteor_jar is not None and tokenize != "ptb":
-        raise UserError("METEOR is for English: it needs the tokenizer ptb")
+    if meteor_jar is not None:
+        if tokenize != "ptb":
+            raise UserError("METEOR is for English: it needs the tokenizer ptb")
+        if not meteor_jar.is_file():
+            raise UserError(f"there is no file {meteor_jar}; expected meteor-1.5.jar")
     # Java's sums are in the order of the images.
     keys = sorted(predictions, key=repr)
     tokens_of = find_tokenizer(tokenize)
@@ -108,16 +111,16 @@ def _check(predictions: Mapping[Key, str], references: Mapping[Key, Sequence[str
     if not predictions:
         raise UserError("there is no predicted caption")
     findings = {
-        "images have a prediction and no reference": predictions.keys() - references.keys(),
-        "images have references and no prediction": references.keys() - predictions.keys(),
-        "images have an empty list of references": {k for k, v in references.items() if not v},
-        "images have a blank prediction": {k for k, v in predictions.items() if not v.strip()},
-        "images have a blank reference": {
+        "images with a prediction and no reference": predictions.keys() - references.keys(),
+        "images with references and no prediction": references.keys() - predictions.keys(),
+        "images with an empty list of references": {k for k, v in references.items() if not v},
+        "images with a blank prediction": {k for k, v in predictions.items() if not v.strip()},
+        "images with a blank reference": {
             key for key, captions in references.items() if not all(map(str.strip, captions))
         },
     }
     problems = [
-        f"{len(keys)} {what} ({first_few(sorted(keys, key=repr))})"
+        f"{what}: {first_few(sorted(keys, key=repr))} ({len(keys)} in all)"
         for what, keys in findings.items()
         if keys
     ]
