@@ -256,3 +256,16 @@ def test_help_imports_nothing_heavy():
         "assert not {'torch', 'cv2', 'numpy', 'virtex.metrics'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "json", "csv", "tsv"])
+def test_what_virtex_caption_writes_is_scored(tmp_path, captioning_model, pictures, ending):
+    predictions = tmp_path / f"p.{ending}"
+    words = ["caption", pictures, "--checkpoint", captioning_model, "--output", predictions]
+    assert main([*map(str, words), "--max-length", "6", "--quiet"]) == 0
+    rows = [(f"{n}.png", "a dog runs on grass") for n in range(5)]
+    references = write(tmp_path, "val.csv", table(("image", "caption"), rows))
+    per_image = tmp_path / "images.jsonl"
+    assert score(predictions, references, "--per-image", per_image) == 0
+    images = [json.loads(line)["image_id"] for line in per_image.read_text().splitlines()]
+    assert images == [f"{n}.png" for n in range(5)]

@@ -70,6 +70,8 @@ def caption_scores(
             raise UserError("METEOR is for English: it needs the tokenizer ptb")
         if not meteor_jar.is_file():
             raise UserError(f"there is no file {meteor_jar}; expected meteor-1.5.jar")
+    if chrf:
+        import_sacrebleu("chrF")  # before the work starts
     # Java's sums are in the order of the images.
     keys = sorted(predictions, key=repr)
     tokens_of = find_tokenizer(tokenize)

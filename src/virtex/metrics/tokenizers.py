@@ -23,12 +23,12 @@ def find_tokenizer(name: TokenizerName) -> Callable[[str], list[str]]:
         case "ptb":
             return penn_treebank_tokens
         case "international":
-            import_sacrebleu(f"--tokenize {name}")
+            import_sacrebleu(f"the tokenizer {name}")
             from sacrebleu.tokenizers.tokenizer_intl import TokenizerV14International
 
             return _lower_cased(TokenizerV14International())
         case "characters":
-            import_sacrebleu(f"--tokenize {name}")
+            import_sacrebleu(f"the tokenizer {name}")
             from sacrebleu.tokenizers.tokenizer_char import TokenizerChar
 
             return _lower_cased(TokenizerChar())
