@@ -46,7 +46,7 @@ def caption_scores(
     chrf: bool = False,
     meteor_jar: Path | None = None,
 ) -> CaptionScores[Key]:
-    """Score one predicted caption per image against its reference captions, of which 1 or more.
+    """Score one predicted caption per image against its one or more reference captions.
 
     Both mappings have the same keys. The scores depend neither on the order of the images nor on
     that of the references of an image.
@@ -64,14 +64,8 @@ def caption_scores(
             or a library that is not installed.
         RunError: Java failed.
     """
-    _check(predictions, references)
-    if meteor_jar is not None:
-        if tokenize != "ptb":
-            raise UserError("METEOR is for English: it needs the tokenizer ptb")
-        if not meteor_jar.is_file():
-            raise UserError(f"there is no file {meteor_jar}; expected meteor-1.5.jar")
-    if chrf:
-        import_sacrebleu("chrF")  # before the work starts
+    _check_captions(predictions, references)
+    _check_options(tokenize, chrf=chrf, meteor_jar=meteor_jar)
     # Java's sums are in the order of the images.
     keys = sorted(predictions, key=repr)
     tokens_of = find_tokenizer(tokenize)
@@ -84,14 +78,12 @@ def caption_scores(
     corpus |= {name: math.fsum(columns[name]) / len(keys) for name in ("ROUGE_L", "CIDEr")}
     not_available = {}
     java = find_java()
-    if meteor_jar is not None and java is not None:
-        corpus["METEOR"], columns["METEOR"] = meteor(java, meteor_jar, predicted, referred)
+    if meteor_jar is None:
+        not_available["METEOR"] = "there is no meteor-1.5.jar; name it with --meteor-jar"
+    elif java is None:
+        not_available["METEOR"] = "there is no Java: the program java is not on the PATH"
     else:
-        not_available["METEOR"] = (
-            "there is no meteor-1.5.jar; name it with --meteor-jar"
-            if meteor_jar is None
-            else "there is no Java: the program java is not on the PATH"
-        )
+        corpus["METEOR"], columns["METEOR"] = meteor(java, meteor_jar, predicted, referred)
     if chrf:
         texts = [predictions[key] for key in keys]
         corpus["chrF"], columns["chrF"] = _chrf(texts, [references[key] for key in keys])
@@ -109,7 +101,18 @@ def caption_scores(
     )
 
 
-def _check(predictions: Mapping[Key, str], references: Mapping[Key, Sequence[str]]) -> None:
+def _check_options(tokenize: TokenizerName, *, chrf: bool, meteor_jar: Path | None) -> None:
+    if meteor_jar is not None and tokenize != "ptb":
+        raise UserError("METEOR is for English: it needs the tokenizer ptb")
+    if meteor_jar is not None and not meteor_jar.is_file():
+        raise UserError(f"there is no file {meteor_jar}; expected meteor-1.5.jar")
+    if chrf:
+        import_sacrebleu("chrF")
+
+
+def _check_captions(
+    predictions: Mapping[Key, str], references: Mapping[Key, Sequence[str]]
+) -> None:
     if not predictions:
         raise UserError("there is no predicted caption")
     findings = {
