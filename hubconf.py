@@ -1,8 +1,8 @@
-"""Entry points of `torch.hub`, from a clone of this repository that need not be installed.
+"""Entry points of `torch.hub`, for a clone of this repository that need not be installed.
 
     torch.hub.load("path/to/clone", "resnet50", source="local", checkpoint="checkpoint_500000.pth")
 
-A backbone needs torch and torchvision alone; `virtex` needs all that pyproject.toml lists.
+A backbone needs only torch and torchvision; `virtex` needs all dependencies in pyproject.toml.
 """
 
 import pathlib
@@ -17,32 +17,32 @@ if TYPE_CHECKING:
 # Every callable here whose name has no underscore is an entry.
 dependencies = ["torch", "torchvision"]
 
-# torch.hub removes its directory from sys.path again; ours stays, as the package imports lazily.
+# torch.hub removes its own entry of sys.path again; this one stays, as virtex imports lazily.
 _SOURCE = str(pathlib.Path(__file__).resolve().parent / "src")
 if _SOURCE not in sys.path:
     sys.path.insert(0, _SOURCE)
 
 
 def resnet50(checkpoint: str | pathlib.Path | None = None) -> nn.Module:
-    """Torchvision's ResNet-50 without classifier, in evaluation mode.
+    """Torchvision's ResNet-50 without its classifier, in evaluation mode.
 
     It takes (B, 3, H, W) float RGB, normalised as torchvision's models expect it (pixels in [0, 1]
-    less the mean 0.485, 0.456, 0.406, by the standard deviation 0.229, 0.224, 0.225), and gives
+    less the mean 0.485, 0.456, 0.406, by the standard deviation 0.229, 0.224, 0.225), and returns
     (B, 2048) features: the mean of the last grid.
 
-    `checkpoint` is a file of virtex, ours or published, or a state dict; None leaves the weights
-    untrained. Raises `virtex.errors.UserError` that names missing and unexpected weights.
+    `checkpoint` is a checkpoint of virtex, a published one or a state dict; None leaves the weights
+    untrained. Raises `virtex.errors.UserError` that names missing and unexpected keys.
     """
     return _backbone("resnet50", checkpoint)
 
 
 def resnet101(checkpoint: str | pathlib.Path | None = None) -> nn.Module:
-    """Torchvision's ResNet-101 without classifier; otherwise as `resnet50`."""
+    """Torchvision's ResNet-101 without its classifier; otherwise as `resnet50`."""
     return _backbone("resnet101", checkpoint)
 
 
 def wide_resnet50_2(checkpoint: str | pathlib.Path | None = None) -> nn.Module:
-    """Torchvision's wide ResNet-50-2 without classifier; otherwise as `resnet50`."""
+    """Torchvision's wide ResNet-50-2 without its classifier; otherwise as `resnet50`."""
     return _backbone("wide_resnet50_2", checkpoint)
 
 

@@ -23,23 +23,14 @@ from pathlib import Path
 
 IMAGES, CAPTIONS = 118_287, 591_753
 WORDS = (
-    "a",
-    "the",
-    "man",
-    "woman",
-    "dog",
-    "sitting",
-    "standing",
-    "street",
-    "with",
-    "on",
+    *("a", "the", "man", "woman", "dog", "sitting", "standing", "street", "with", "on"),
     "next to",
 )
 MEGABYTE = 1_000_000
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Memory that COCO's captions cost a job.")
+    parser = argparse.ArgumentParser(description="Memory that a job needs for COCO's captions.")
     parser.add_argument("--workers", type=int, default=4, help="loader workers (default: 4)")
     parser.add_argument("--measure", type=Path, metavar="ROOT", help="only measure this COCO tree")
     arguments = parser.parse_args()

@@ -58,7 +58,7 @@ def main() -> None:
     torch.manual_seed(0)
     model = build_objective(settings.load(Config, BASE)).to(device).eval()
     textual = model.textual
-    # Without an end, so that both run all steps.
+    # Captions must not end early, so that both run all steps.
     with torch.no_grad():
         textual.output.bias[2] = -1e9
     images = torch.randint(0, 256, (arguments.batch, 3, 224, 224), dtype=torch.uint8).to(device)

@@ -2,12 +2,11 @@
 
     PYTHONPATH=. python benchmarks/exchange.py [--processes 2] [--batch 4] [--repeats 7]
 
-Processes on this machine's CPU over gloo, the base configuration. Each of the layouts `rebuilt`
+The processes run the base configuration on this machine's CPU over gloo. The layouts `rebuilt`
 (torch's default, a static graph: one bucket in the first steps, later ones by the order in which
-gradients were ready) and `fixed` (`virtex.training.run.distributed`) is timed alternately with the
-same passes without an exchange. One JSON line each: median seconds of forward and backward pass,
-what the exchange adds to them, and torch's own mean of the seconds in which gradients were
-exchanged.
+gradients were ready) and `fixed` (`virtex.distributed.data_parallel`) are timed alternately with
+the same passes without an exchange. Prints a JSON line for each: median seconds of forward and
+backward pass, the seconds that the exchange adds, and torch's own mean of the seconds of exchange.
 """
 
 import argparse
@@ -27,18 +26,18 @@ from torch.nn.parallel import DistributedDataParallel
 from virtex.build.model import build_objective
 from virtex.config import loading as settings
 from virtex.config.schema import Config
+from virtex.distributed.data_parallel import data_parallel
 from virtex.distributed.environment import read_environment
 from virtex.distributed.traffic import Traffic
 from virtex.distributed.world import Timeouts, World, connect
 from virtex.tasks.base import Objective
-from virtex.training.run import distributed
 
 WARM_UP = 4
 """Passes before the first timed one; torch builds its final buckets after two or three."""
 
 
 def rebuilt(objective: Objective, _: World) -> torch.nn.Module:
-    """Wrap as torch does by default."""
+    """Wrap the objective as torch does by default."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         return DistributedDataParallel(
@@ -56,7 +55,7 @@ def train(rank: int, port: int, processes: int, batch: int, repeats: int) -> Non
         config = settings.load(Config, BASE)
         seconds: dict[str, list[tuple[float, float]]] = {"rebuilt": [], "fixed": []}
         cases = []
-        for name, wrap in (("rebuilt", rebuilt), ("fixed", distributed)):
+        for name, wrap in (("rebuilt", rebuilt), ("fixed", data_parallel)):
             parallel, traffic = wrap(build_objective(config), world), Traffic()
             traffic.watch(parallel)
             cases.append((name, parallel, traffic))
@@ -86,7 +85,7 @@ def passes(world: World, module: torch.nn.Module, inputs: dict[str, torch.Tensor
 def summary(
     layout: str, processes: int, batch: int, rows: list[tuple[float, float]]
 ) -> dict[str, object]:
-    """Medians; the added time is that of the pairs."""
+    """Medians; the added time is the median difference within pairs."""
     added = statistics.median(one - other for one, other in rows)
     return {
         "benchmark": "exchange",

@@ -17,15 +17,17 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
-from virtex.data.order import DEFAULT_WINDOW, TrainingKeys
+from virtex.data.dataset import Key
+from virtex.data.order import DEFAULT_WINDOW, training_keys
 from virtex.data.shards.manifest import MANIFEST, ShardSummary, manifest_json
 from virtex.data.shards.reader import Shards, open_shards
+from virtex.data.shards.store import FileVersion
 from virtex.data.shards.tar_index import ROW, TarIndex
 
 PER_SHARD, BATCH, POSITIONS = 10000, 256, 10000
@@ -46,11 +48,9 @@ class SyntheticStore:
         self._tar_bytes = PER_SHARD * (PICTURE_BYTES + 1024)
         self._index = TarIndex(rows, self._tar_bytes, "0" * 64, "keys").to_bytes()
 
-    def names(self) -> list[str]:
-        return [*(f"{shard:06}.tar" for shard in range(self._shards)), MANIFEST]
-
-    def sizes(self) -> dict[str, int]:
-        return {name: self.size(name) for name in self.names()}
+    def list_files(self) -> dict[str, FileVersion]:
+        names = [*(f"{shard:06}.tar" for shard in range(self._shards)), MANIFEST]
+        return {name: FileVersion(self.size(name), "") for name in names}
 
     def register_checksums(self, files: Mapping[str, tuple[int, str]]) -> None:
         pass
@@ -148,9 +148,9 @@ def measure(samples: int, manifest: Path) -> None:
     print(json.dumps(result), flush=True)
 
 
-def keys(records: Shards, first: int) -> TrainingKeys:
+def keys(records: Shards, first: int) -> Iterator[list[Key]]:
     """The batches of one process that trains alone, from iteration `first` on."""
-    return TrainingKeys(
+    return training_keys(
         records.shard_sizes,
         window=DEFAULT_WINDOW,
         batch_size=BATCH,

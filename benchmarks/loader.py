@@ -21,7 +21,7 @@ import torch
 
 from virtex.data.dataset import ExampleDataset
 from virtex.data.images import simplejpeg
-from virtex.data.loader import training_batches
+from virtex.data.loader import LoadedBatch, training_batches
 from virtex.data.sources.coco import CocoCaptions
 from virtex.data.transforms import ColorJitter, HorizontalFlip, RandomResizedCrop
 from virtex.tasks.caption_tokens import CaptionTokens
@@ -32,8 +32,8 @@ CROP, MAX_LENGTH, WARM_UP = 224, 30, 2
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Images a second that the loader gives.")
-    parser.add_argument("root", type=Path, metavar="DATA_ROOT", help="a directory as COCO's")
+    parser = argparse.ArgumentParser(description="Images per second of the loader.")
+    parser.add_argument("root", type=Path, metavar="DATA_ROOT", help="directory in COCO's layout")
     parser.add_argument("--split", choices=("train", "val"), default="train")
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--batch-size", type=int, default=32)
@@ -75,11 +75,11 @@ def main() -> None:
         print(json.dumps(result), flush=True)
 
 
-def _rate(batches: Iterator[dict[str, torch.Tensor]], seconds: float) -> float:
+def _rate(batches: Iterator[LoadedBatch], seconds: float) -> float:
     images = 0
     start = time.perf_counter()
     while (elapsed := time.perf_counter() - start) < seconds:
-        images += len(next(batches)["image"])
+        images += len(next(batches).batch["image"])
     return images / elapsed
 
 

@@ -11,6 +11,7 @@ import json
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -39,9 +40,9 @@ def state_of_a_run() -> dict[str, object]:
     return {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "iteration": 1}
 
 
-def seconds(call: object) -> float:
+def seconds(call: Callable[[], object]) -> float:
     start = time.perf_counter()
-    call()  # type: ignore[operator]
+    call()
     return time.perf_counter() - start
 
 
@@ -70,7 +71,7 @@ def main() -> None:
             saver.finish()
         size = path.stat().st_size
     copy, write, one, busy = map(statistics.median, (copies, writes, alone, beside))
-    # While the file is written steps take longer; the rest of them do not notice.
+    # Steps take longer only while the file is being written.
     lost = copy + write * max(0.0, 1 - one / busy)
     result = {
         "benchmark": "saving",

@@ -3,8 +3,8 @@
     python benchmarks/shards.py DATA_ROOT [--split val] [--short-side 320] [--work-dir DIRECTORY]
 
 DATA_ROOT is a directory in COCO's layout, packed into `--work-dir` without change. A sample is its
-captions and the image's bytes, checked but not decoded; all samples are read in a random order,
-the kinds alternating, from the page cache. Prints a JSON line with medians and their ratio.
+captions and the image's bytes, checked but not decoded; all samples are read in a random order from
+the page cache, alternating between the kinds. Prints a JSON line with medians and their ratio.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from virtex.data.images import content
+from virtex.data.images import read_bytes
 from virtex.data.records import Records
 from virtex.data.shards.pack import PackJob, pack
 from virtex.data.shards.reader import open_shards
@@ -30,9 +30,9 @@ from virtex.data.sources.coco import CocoCaptions
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Microseconds to read a sample.")
-    parser.add_argument("root", type=Path, metavar="DATA_ROOT", help="a directory as COCO's")
+    parser.add_argument("root", type=Path, metavar="DATA_ROOT", help="directory in COCO's layout")
     parser.add_argument("--split", choices=("train", "val"), default="train")
-    parser.add_argument("--short-side", type=int, help="shrink the pictures first, as packing can")
+    parser.add_argument("--short-side", type=int, help="shrink the images before packing")
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--rounds", type=int, default=10, help="over all samples, in a repeat")
     parser.add_argument("--work-dir", type=Path, help="where to pack to (default: a temporary one)")
@@ -46,7 +46,7 @@ def main() -> None:
         pack(PackJob(files, packed, Packing(checked=False), 10000), lambda _: None)
         store = LocalStore(str(packed))
         shards = open_shards(store, "captions", "error", cache_dir=packed, window=131072)
-        picture_bytes = sum(len(content(record.picture)) for record in files) / len(files)
+        picture_bytes = sum(len(read_bytes(record.image)) for record in files) / len(files)
         kinds: dict[str, Records] = {"files": files, "shards": shards}
         times: dict[str, list[float]] = {kind: [] for kind in kinds}
         for repeat in range(arguments.repeats + 1):
@@ -69,18 +69,18 @@ def main() -> None:
 
 
 def _reduced(root: Path, split: str, short_side: int, output: Path) -> Path:
-    """A COCO tree of the same names and captions with smaller pictures."""
+    """A COCO tree of the same names and captions with smaller images."""
     files = CocoCaptions(root, split, on_bad_image="skip")
     packing = Packing(Reduction(short_side, 90))
     write_shard(files, range(len(files)), output.with_suffix(".tar"), packing)
     (output / f"{split}2017").mkdir(parents=True)
     (output / "annotations").symlink_to((root / "annotations").resolve())
     with tarfile.open(output.with_suffix(".tar")) as archive:
-        pictures = [member for member in archive if member.name.endswith(".jpg")]
-        for index, member in enumerate(pictures):
-            picture = archive.extractfile(member)
-            assert picture is not None
-            (output / f"{split}2017" / files.path(index).name).write_bytes(picture.read())
+        images = [member for member in archive if member.name.endswith(".jpg")]
+        for index, member in enumerate(images):
+            image = archive.extractfile(member)
+            assert image is not None
+            (output / f"{split}2017" / files.path(index).name).write_bytes(image.read())
     return output
 
 
@@ -89,7 +89,7 @@ def _read_all(records: Records, rounds: int) -> float:
     start = time.perf_counter()
     for _ in range(rounds):
         for index in order:
-            content(records[index].picture)
+            read_bytes(records[index].image)
     return time.perf_counter() - start
 
 

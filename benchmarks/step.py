@@ -32,7 +32,7 @@ BASE = Path(__file__).parent.parent / "configs" / "_base_bicaptioning_R_50_L1_H1
 
 
 def caption_batch(batch: int, lengths: np.ndarray, device: torch.device) -> dict[str, Tensor]:
-    """Random images and captions of the given lengths, as the loader gives them."""
+    """A batch of random images and captions of the given lengths, like the loader's."""
     rng = np.random.default_rng(0)
     tokens = [torch.tensor([1, *rng.integers(4, 10000, n - 2), 2]) for n in lengths]
 
@@ -75,7 +75,7 @@ def our_step(
 
 
 def plain_step(batch: dict[str, Tensor], device: torch.device) -> Callable[[], None]:
-    """The same of the plain network, with a parameter group for each parameter."""
+    """One step of the plain network, with a parameter group for each parameter."""
     model = PlainBicaptioning().to(device)
     groups = [{"params": [parameter]} for parameter in model.parameters()]
     optimizer = torch.optim.SGD(groups, lr=0.0, momentum=0.9, weight_decay=1e-4)
@@ -98,7 +98,7 @@ def _synchronised(call: Callable[[], object], device: torch.device) -> None:
 
 
 def alternating_seconds(steps: list[Callable[[], None]], repeats: int) -> list[list[float]]:
-    """Times of the steps in turns, after one warm-up of each."""
+    """Times of the steps, which alternate, after one warm-up of each."""
     times: list[list[float]] = [[] for _ in steps]
     for repeat in range(repeats + 1):
         for step, record in zip(steps, times, strict=True):

@@ -100,6 +100,10 @@ class Program:
     def _run_main(self):
         main = sys.modules["__main__"] = ModuleType("__main__")
         first, *rest = self.words
+        if first == "-u":  # as torchrun starts its processes
+            first, *rest = rest
+            for stream in (sys.stdout, sys.stderr):
+                stream.reconfigure(write_through=True)
         paths = [path for path in self.environment.get("PYTHONPATH", "").split(os.pathsep) if path]
         sys.path[:] = [self.directory, *paths, *sys.path]
         if first == "-m":
@@ -111,7 +115,7 @@ class Program:
             exec(compile(rest[0], "<string>", "exec"), vars(main))
         else:
             sys.path[0] = str(Path(first).resolve().parent)
-            sys.argv[:] = self.words
+            sys.argv[:] = [first, *rest]
             main.__file__ = first
             exec(compile(Path(first).read_bytes(), first, "exec"), vars(main))
 
@@ -283,6 +287,7 @@ def can_fork(words, environment):
         names = [name for name in variables if name.startswith(FIXED) and name != "PYTHONPATH"]
         return {name: variables[name] for name in names}
 
+    words = words[1:] if words[:1] == ["-u"] else words
     plain = words[:1] in (["-c"], ["-m"]) or bool(words and not words[0].startswith("-"))
     return plain and fixed(environment) == fixed(os.environ)
 

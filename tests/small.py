@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from virtex.models.backbone import Backbone
 from virtex.models.decoder import TokenEmbedding, Transformer, TransformerDecoder, tied_output
 from virtex.models.networks import residual_grid
+from virtex.tasks.base import AuxiliaryHead, Batch
 from virtex.tasks.captioning import Captioning
 
 VOCABULARY = 11
@@ -82,6 +83,23 @@ def captioning(
         forward.visual_projection, forward.embedding, body, forward.output
     )
     return Captioning(visual, forward, backward)
+
+
+class LengthHead(AuxiliaryHead):
+    """Predicts the length of an image's caption where it has more than five tokens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.output = nn.Linear(CHANNELS, 1)
+        spread(self, seed=7)
+
+    def num_targets(self, batch: Batch) -> Tensor:
+        return (batch["caption_lengths"] > 5).sum()
+
+    def forward(self, grid: Tensor, batch: Batch) -> Tensor:
+        lengths = batch["caption_lengths"]
+        errors = self.output(grid.mean(dim=(2, 3))).squeeze(1) - lengths
+        return (errors.square() * (lengths > 5)).sum()
 
 
 def batch(rows: int, seed: int = 0) -> dict[str, Tensor]:

@@ -6,10 +6,10 @@ DATA_ROOT is a directory in COCO's layout; a vocabulary of `--vocab-size` pieces
 captions. Each configuration runs in its own process, one after another, and is validated and saved
 like any run; its checkpoint is then deleted (up to 1.5 GB), its log and curves are kept.
 `results.jsonl` in `--output` gets a JSON line for each run; runs recorded there with the same
-settings are skipped, so that an interrupted command can be repeated. Prints those lines and a final
-table of them; exits with 1 if any configuration failed. Half an hour on two idle cores with the
-defaults. It shows that every model trains, not how well: the rates only just reach their peak,
-which is meant for 256 images.
+settings are skipped, so that an interrupted command can be repeated. Prints these lines and a final
+table; exits with 1 if any configuration failed. With the defaults it takes half an hour on two idle
+cores. It shows that every model trains, not how well: the rates only just reach their peak, which
+is meant for 256 images.
 """
 
 import argparse

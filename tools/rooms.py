@@ -1,12 +1,12 @@
-"""Count the rooms of the package, and the rooms that one visits to follow a value through it.
+"""Count the rooms of the package, and the rooms through which a value passes.
 
     python tools/rooms.py [--source src]
 
-A room is a folder or a module at the package's root, and an arrow a pair of rooms of which the
-first imports the second. Three walks are traced through a small run on the CPU, which takes about
-half a minute: of a caption from the disk to its loss, of a checkpoint to a caption, and of a
-setting to the constructor that takes it. They go through the command line and `virtex.load` alone,
-so that `--source`, the folder that holds the package, can be that of another commit.
+A room is a folder or a module at the package's root; an arrow leads from a room to another that it
+imports. Three walks are traced through a small run on the CPU, which takes about half a minute:
+from a caption on disk to its loss, from a checkpoint to a caption, and from a setting to the
+constructor that takes it. They use only the command line and `virtex.load`, so that `--source`, the
+folder that holds the package, can belong to another commit.
 """
 
 import argparse
@@ -62,7 +62,7 @@ def _module(package: Path, module: str, name: str) -> str:
 
 
 def arrows(package: Path) -> set[tuple[str, str]]:
-    """Pairs of rooms of which the first imports the second."""
+    """Pairs of a room and another that it imports."""
     pairs = set()
     for file in package.rglob("*.py"):
         importer = file.relative_to(package).parts[0].removesuffix(".py")

@@ -20,8 +20,8 @@ def load(
     max_pixels: int | None = None,
     max_image_mb: int | None = None,
 ) -> "Pretrained":
-    """A pretrained model from its checkpoint; see `virtex.inference.pretrained.load`."""
-    # Here, so that importing the package is cheap.
+    """Load a pretrained model from its checkpoint; see `virtex.inference.pretrained.load`."""
+    # Imported here, so that importing the package is fast.
     from virtex.inference import pretrained
 
     return pretrained.load(

@@ -1,6 +1,6 @@
-"""The command `virtex`: a table of sub-commands, each in its own module of `virtex.commands`.
+"""The command `virtex`, with a module of `virtex.commands` for each sub-command.
 
-Only the module of the sub-command that was asked for is imported, so that `--help` is quick.
+Only the module of the sub-command in use is imported, so that `--help` is quick.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from virtex.errors import UserError
 COMMANDS = {
     "pretrain": "pretrain a visual backbone on image captions",
     "slurm": "submit pretraining to a SLURM cluster, with automatic requeueing",
-    "sweep": "pretrain on several fractions of the images, with several random seeds",
+    "sweep": "pretrain on several percentages of the images, with several random seeds",
     "compare": "compare runs by the mean and standard deviation of their metrics over seeds",
     "tokenizer": "train a SentencePiece vocabulary on captions",
     "config": "print a resolved configuration, or its JSON schema",
@@ -44,10 +44,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one sub-command; returns the exit status.
+    """Run one sub-command and return the exit status.
 
-    0 is success, 1 a failed run, 2 wrong input, 75 a run that was asked to stop and saved, 130 an
-    interrupt.
+    0 is success, 1 a failed run, 2 wrong input, 75 a run that was stopped by a signal and saved,
+    130 an interrupt.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments:
@@ -55,8 +55,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     known, rest = _parser().parse_known_args(arguments[:1])
     command = importlib.import_module(f"virtex.commands.{known.command.replace('-', '_')}")
+    summary = COMMANDS[known.command]
     parser = argparse.ArgumentParser(
-        prog=f"virtex {known.command}", description=COMMANDS[known.command]
+        prog=f"virtex {known.command}", description=f"{summary[0].upper()}{summary[1:]}."
     )
     command.add_arguments(parser)
     try:
@@ -66,24 +67,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"virtex {known.command}: error: {error}", file=sys.stderr)
         return error.exit_status
     except BrokenPipeError:
-        # Whoever read the output, such as `head`, has read enough.
+        # The reader of the output, such as `head`, has closed it.
         _discard_output()
         return 0
     except OSError as error:
         if error.errno != errno.ENOSPC or error.filename is not None:
             raise
         _discard_output()
-        print(f"virtex {known.command}: error: the output's disk is full", file=sys.stderr)
+        print(f"virtex {known.command}: error: the disk of the output is full", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
     finally:
-        # Last registered, so called first: an interrupt has nothing to end any more.
+        # Registered last, so called first: an interrupt while Python exits has no effect.
         atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
     return status
 
 
 def _discard_output() -> None:
-    """Let what is left in the buffer go nowhere, as Python complains when it cannot write it."""
+    """Redirect standard output to nowhere, so that Python can flush the rest of it at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

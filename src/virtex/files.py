@@ -1,4 +1,4 @@
-"""Checks of local paths, and files that are written atomically."""
+"""Local files: checks of their paths, bounded reads, atomic writes, and the errors of both."""
 
 import os
 import re
@@ -39,8 +39,35 @@ def reading(path: str | Path, kind: type[UserError] = UserError) -> Iterator[Non
 
 
 @contextmanager
+def writing(path: str | Path, kind: type[UserError] = UserError) -> Iterator[None]:
+    """Raise an OSError in this context as an error of `kind` that names the path."""
+    try:
+        yield
+    except OSError as error:
+        raise kind(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def read_at_most(path: Path, limit: int, *, name: str, remedy: str) -> bytes:
+    """The content of a file; raises UserError if it has more than `limit` bytes or none at all.
+
+    Messages begin with `name` and end with `remedy`.
+    """
+    check_local(path)
+    try:
+        with path.open("rb") as file:
+            content = file.read(limit + 1)
+    except FileNotFoundError as error:
+        raise UserError(f"{name} does not exist; {remedy}") from error
+    except OSError as error:
+        raise UserError(f"cannot read {name}: {error.strerror}; {remedy}") from error
+    if len(content) > limit:
+        raise UserError(f"{name} is larger than {limit >> 20} MB; {remedy}")
+    return content
+
+
+@contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """A file to write, which is renamed to `path` at the end of the context.
+    """Open a file for writing that is renamed to `path` at the end of the context.
 
     If the process or the context fails before, `path` is unchanged. Raises OSError.
     """
@@ -56,13 +83,8 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write `content` to `path` atomically, creating the directories above it.
-
-    Raises `UserError` if that fails.
-    """
-    try:
+    """Write `content` to `path` atomically, with its directories; raises UserError on failure."""
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as file:
             file.write(content)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from error

@@ -6,7 +6,7 @@ from virtex.checkpoints import file as checkpoint
 
 @pytest.fixture
 def state():
-    """A function of an iteration: what a checkpoint of a very small run holds."""
+    """A function that makes the state of a very small run at an iteration."""
 
     def make(iteration):
         generator = torch.Generator().manual_seed(iteration)
@@ -28,7 +28,7 @@ def state():
 
 @pytest.fixture
 def saved(tmp_path, state):
-    """A function that saves the checkpoints of some iterations and gives the last one's path."""
+    """A function that saves checkpoints of some iterations and returns the last path."""
 
     def save(*iterations):
         for iteration in iterations:

@@ -39,7 +39,7 @@ for trial in range(12):
     child = os.fork()
     if child == 0:
         save_without_end(directory)
-    while not checkpoint.checkpoints(directory) or not list(directory.glob(".*.partial")):
+    while not checkpoint.checkpoints(directory) or not list(directory.glob(".*.partial-*")):
         time.sleep(0.0005)
     time.sleep(random.Random(trial).uniform(0, 0.03))
     os.kill(child, signal.SIGKILL)
@@ -51,11 +51,11 @@ def test_what_is_loaded_equals_what_was_saved(saved, state):
     assert first_difference(checkpoint.load(saved(7)), state(7)) is None
 
 
-def test_a_save_that_is_killed_leaves_whole_checkpoints_only(tmp_path):
+def test_a_killed_save_leaves_only_complete_checkpoints(tmp_path):
     subprocess.run([sys.executable, "-c", KILL_SAVES, tmp_path], check=True, timeout=120)
     inside = 0
     for directory in tmp_path.iterdir():
-        inside += bool(list(directory.glob(".checkpoint_*.partial")))
+        inside += bool(list(directory.glob(".checkpoint_*.partial-*")))
         paths = checkpoint.checkpoints(directory)
         iterations = [checkpoint.checkpoint_iteration(path) for path in paths]
         assert iterations == list(range(iterations[0], iterations[0] + len(paths)))
@@ -136,7 +136,7 @@ def test_other_files_are_damaged_checkpoints(tmp_path, content):
         checkpoint.load(path)
 
 
-def test_a_tensor_alone_is_no_checkpoint(tmp_path):
+def test_a_tensor_is_not_a_checkpoint(tmp_path):
     torch.save(torch.ones(3), tmp_path / "tensor.pth")
     with pytest.raises(DamagedCheckpoint, match="holds a Tensor"):
         checkpoint.load(tmp_path / "tensor.pth")

@@ -8,13 +8,13 @@ from virtex.checkpoints.file import DamagedCheckpoint
 from virtex.errors import UserError
 
 
-def test_a_new_run_begins_where_no_run_is(tmp_path):
+def test_a_new_run_starts_in_a_directory_without_a_run(tmp_path):
     directory.check_free(tmp_path)
     directory.check_free(tmp_path / "deep" / "down")
 
 
 @pytest.mark.parametrize("trace", ["config.yaml", "checkpoint_7.pth"])
-def test_a_new_run_does_not_begin_over_another(tmp_path, trace):
+def test_a_new_run_does_not_overwrite_another(tmp_path, trace):
     (tmp_path / trace).touch()
     with pytest.raises(UserError, match=r"already holds a run.*--resume-from latest"):
         directory.check_free(tmp_path)
@@ -34,13 +34,13 @@ def test_checkpoints_of_a_version_that_kept_all_are_left_alone(tmp_path, saved):
     assert directory.find_start(tmp_path, "latest").untouched == 7
 
 
-def test_a_file_is_no_directory(tmp_path):
+def test_a_file_is_not_a_directory(tmp_path):
     (tmp_path / "run").touch()
     with pytest.raises(UserError, match="is a file"):
         directory.check_free(tmp_path / "run")
 
 
-def test_latest_is_the_newest_whole_checkpoint(tmp_path, saved):
+def test_latest_is_the_newest_intact_checkpoint(tmp_path, saved):
     saved(7, 9)
     start = directory.find_start(tmp_path, "latest")
     assert (start.iteration, start.state["iteration"]) == (9, 9)
@@ -89,7 +89,7 @@ def test_an_older_file_does_not_overwrite_newer_ones(tmp_path, saved):
 
 
 @pytest.mark.parametrize("missing", ["optimizer", "iteration"])
-def test_weights_alone_cannot_be_gone_on_from(tmp_path, state, missing):
+def test_a_run_cannot_resume_from_weights_alone(tmp_path, state, missing):
     path = tmp_path / "weights.pth"
     torch.save({key: value for key, value in state(7).items() if key != missing}, path)
     with pytest.raises(UserError, match="--init-from"):

@@ -86,8 +86,8 @@ def test_a_file_is_replaced_only_when_asked_for(attention, pictures, tmp_path):
     [
         (["nowhere.png"], "nowhere.png is not a file; name an image file"),
         (["pictures"], "pictures is not a file"),
-        (["notes.png"], "cannot read the image notes.png: it is no image"),
-        (["pictures/0.png", "--output", "a.jpg"], "a.jpg: the output is a PNG file"),
+        (["notes.png"], "cannot read the image notes.png: it is not an image"),
+        (["pictures/0.png", "--output", "a.jpg"], "a.jpg: expected a file name that ends in .png"),
         (["pictures/0.png", "--output", "b.png"], "b.png is a directory; name a file in it"),
         (["pictures/0.png", "--layer", "1"], "layer 1: the head has 1; give 0 to 0, or -1"),
         (["pictures/0.png", "--caption", "日本"], "no word of '日本' is in the model's vocabulary"),

@@ -116,7 +116,7 @@ def test_a_file_gets_what_standard_output_would(caption, pictures, tmp_path, nam
     form = {".txt": "console"}.get(output.suffix, output.suffix.lower().removeprefix("."))
     status, out, err = caption(pictures, "--output", output)
     assert (status, out) == (0, "")
-    assert f"captions of 5 pictures written to {output}" in err
+    assert f"captions of 5 images written to {output}" in err
     assert output.read_text(encoding="utf-8") == caption(pictures, "--format", form)[1]
 
 
@@ -206,7 +206,7 @@ def test_files_that_give_no_picture_are_named_and_the_others_captioned(
     for name, record in expected.items():
         assert_same_captions(found[name], record)
     for path, reason in [
-        (pictures / "notes.txt", "is no image"),
+        (pictures / "notes.txt", "is not an image"),
         (pictures / "cut.jpg", ""),
         (paths[1], "holds no files"),
     ]:
@@ -223,17 +223,17 @@ def test_files_that_give_no_picture_are_named_and_the_others_captioned(
         (["pictures", "nowhere"], "nowhere: No such file or directory; name image files"),
         (["empty"], "nothing to caption: empty: the directory holds no files"),
         (["empty", "empty/also"], "nothing to caption: empty: .*; empty/also: "),
-        (["pictures", "--output", "old.json"], "old.json exists; remove it, or name another"),
-        (["pictures", "--output", "old.jsonl"], "old.jsonl exists; give --continue .* or name"),
+        (["pictures", "--output", "old.json"], "old.json exists; remove it, or choose another"),
+        (["pictures", "--output", "old.jsonl"], "old.jsonl exists; give --continue .* or choose"),
         (["pictures", "--output", "pictures"], "pictures is a directory; name a file in it"),
-        (["pictures", "--output", "k.xlsx"], r"k.xlsx: .* end in \.txt, \.jsonl, .*--format"),
-        (["pictures", "--continue"], "JSON lines; name it, as in --output FILE.jsonl"),
-        (["pictures", "--continue", "--output", "old.json"], "adds to results .* JSON lines"),
-        (["pictures", "--continue", "--output", "old.jsonl"], "line 1 of old.jsonl is no result"),
-        (["pictures", "--continue", "--output", "mine.jsonl"], "line 2 of mine.jsonl is no result"),
+        (["pictures", "--output", "k.xlsx"], r"k.xlsx: .* ends in \.txt, \.jsonl, .*--format"),
+        (["pictures", "--continue"], "requires results in jsonl format; name their file"),
+        (["pictures", "--continue", "--output", "old.json"], "requires results in jsonl format"),
+        (["pictures", "--continue", "--output", "old.jsonl"], "old.jsonl is not a result"),
+        (["pictures", "--continue", "--output", "mine.jsonl"], "line 2 of mine.jsonl is not"),
         (
             ["pictures", "--device", "abacus"],
-            "--device abacus: the devices of this machine are cpu",
+            "--device abacus is not available; the devices of this machine: cpu",
         ),
     ],
 )
@@ -261,9 +261,9 @@ def test_wrong_input_is_refused_before_the_model_is_loaded(
     [
         (["--top", 4], "--top 4: a search with a beam size of 3 .* --beam-size 4, .* at most 3"),
         (["--top", 2, "--beam-size", 1], "--top 2: .* beam size of 1 "),
-        (["--seed", 1], "--seed 1 is for nucleus_sampling, .* by beam_search; give --decoder"),
-        (["--nucleus-size", 0.5], r"--nucleus-size 0\.5 is for nucleus_sampling"),
-        ([*SAMPLES, "--beam-size", 2], "--beam-size 2 is for beam_search"),
+        (["--seed", 1], "--seed 1 is an option of nucleus_sampling, .* beam_search; give --dec"),
+        (["--nucleus-size", 0.5], r"--nucleus-size 0\.5 is an option of nucleus_sampling"),
+        ([*SAMPLES, "--beam-size", 2], "--beam-size 2 is an option of beam_search"),
         (["--decoder", "nucleus_sampling", "--nucleus-size", 1.5], r"a nucleus size of 1\.5 "),
         (["--max-length", 13], "at most 13 tokens are not possible; the head reads 1 to 12"),
     ],
@@ -341,7 +341,7 @@ def test_a_full_disk_is_told(caption, pictures):
         pytest.skip("there is no full device here")
     status, _, err = caption(pictures, "--output", "/dev/full")
     assert status == 1
-    assert "cannot go on writing /dev/full: No space left on device; make room" in err
+    assert "cannot write more to /dev/full: No space left on device; free some space" in err
 
 
 @pytest.fixture

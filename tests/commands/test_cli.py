@@ -111,7 +111,7 @@ def test_output_to_a_full_disk_is_named():
     with open("/dev/full", "w") as full:  # noqa: PTH123
         ended = virtex("config", "--json-schema", stdout=full)
     assert ended.returncode == 1
-    assert ended.stderr == "virtex config: error: the output's disk is full\n"
+    assert ended.stderr == "virtex config: error: the disk of the output is full\n"
 
 
 AT_EXIT = """

@@ -171,8 +171,11 @@ def test_an_unfinished_run_is_marked_and_warned_of(write, table):
     lines, warnings = table(*runs)
     assert "7–20 of 20" in lines[1]
     assert " 9 of 20" in lines[2]
-    assert "virtex compare: warning: b is at iteration 7 of 20" in warnings
-    assert "warning: c is at iteration 9 of 20" in warnings
+    assert (
+        "virtex compare: warning: b is unfinished: its metrics are those of iteration 7 of 20"
+        in warnings
+    )
+    assert "warning: c is unfinished: its metrics are those of iteration 9 of 20" in warnings
     assert "warning: a " not in warnings
 
 
@@ -180,7 +183,7 @@ def test_a_run_that_has_just_begun_has_no_numbers(write, table):
     Path(write("a"), "scalars.jsonl").unlink()
     lines, warnings = table("a")
     assert lines == ["runs  iterations", "   1     0 of 20"]
-    assert "a is at iteration 0 of 20" in warnings
+    assert "a is unfinished: its metrics are those of iteration 0 of 20" in warnings
 
 
 def test_lines_that_cannot_be_read_are_warned_of(write, table):
@@ -199,7 +202,7 @@ def test_runs_with_a_manifest_each_are_grouped_by_its_size(write, table):
     runs = seeds(write, "few", "DATA.SUBSET_MANIFEST", "few.json")
     other = write("few_9", "RANDOM_SEED", "9", "DATA.SUBSET_MANIFEST", "other.json", forward=3.0)
     for number, name in enumerate([*runs, other]):
-        subset.write(Path(name, "subset.json"), SubsetManifest((number, 9), 10))
+        subset.write_or_remove(Path(name, "subset.json"), SubsetManifest.from_ids((number, 9), 10))
     lines, _ = table(*runs, other, write("all", forward=1.0))
     assert [re.split("  +", line)[:2] for line in lines] == [
         ["SUBSET_MANIFEST", "runs"],
@@ -295,15 +298,15 @@ def damage(name, text):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["none"], "none is not a run of virtex pretrain: it does not exist"),
-        (["a.yaml"], "a.yaml is not a run of virtex pretrain: it is a file"),
-        (["empty"], "empty is not a run of virtex pretrain: it holds no config.yaml"),
-        (["sweep"], "name those: sweep/*/"),
-        (["a", "sweep/../a"], "a is given twice; name every run once"),
-        (["a", "--metric", "val/los"], "--metric val/los: none of the runs has it; did you mean"),
-        (["a", "--metric", "x"], "none of the runs has it; they have train/loss, val/loss"),
-        (["new", "--metric", "x"], "they have no numbers yet"),
-        (["damaged"], "damaged/report/results.json is not JSON"),
+        (["none"], "none is not a run of `virtex pretrain`: it does not exist"),
+        (["a.yaml"], "a.yaml is not a run of `virtex pretrain`: it is a file"),
+        (["empty"], "empty is not a run of `virtex pretrain`: it holds no config.yaml"),
+        (["sweep"], "give sweep/*/ instead"),
+        (["a", "sweep/../a"], "/a is given more than once; name every run once"),
+        (["a", "--metric", "val/los"], "--metric val/los: no run has this metric; did you mean"),
+        (["a", "--metric", "x"], "no run has this metric; their metrics: train/loss, val/loss"),
+        (["new", "--metric", "x"], "their metrics: none yet"),
+        (["damaged"], "damaged/report/results.json is not valid JSON"),
         (["listed"], "listed/report/results.json does not hold a JSON object"),
         (["other"], "unknown setting 'SPEED' in other/config.yaml"),
     ],

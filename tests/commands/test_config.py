@@ -45,10 +45,11 @@ def test_the_schema_knows_the_keys_and_their_meaning(capsys: pytest.CaptureFixtu
     [
         ([], "expected a FILE with the YAML configuration, or --json-schema"),
         (["a.yaml", "--json-schema"], "--json-schema does not take a FILE"),
-        (["none.yaml"], "none.yaml does not exist; check the path"),
-        (["a.yaml", "AMP"], "'AMP' has no partner"),
+        (["none.yaml"], "none.yaml does not exist; check the path of the YAML file"),
+        (["a.yaml", "AMP"], "'AMP' has no value"),
         (["a.yaml", "OPTIM.LR", "-1"], "'OPTIM.LR' is -1 on the command line; expected a number"),
         (["a.yaml", "OPTIM.WARMPU_STEPS", "1"], "did you mean 'OPTIM.WARMUP_STEPS'?"),
+        (["a.yaml", "MODEL.TEXTUAL.NAME", "none"], "expected a textual head such as"),
     ],
 )
 def test_a_mistake_ends_with_its_remedy_and_no_traceback(

@@ -62,7 +62,7 @@ def test_a_split_is_packed_and_described(coco, tmp_path, capsys):
     assert "train: 10 samples in 4 shards, " in told
     for record in opened(tmp_path / "a"):
         expected = (coco / "train2017" / f"{record.image_id}.jpg").read_bytes()
-        assert record.picture.content() == expected
+        assert record.image.content() == expected
         assert record.captions == (f"noise {record.image_id}",)
 
 
@@ -85,7 +85,7 @@ def test_packing_again_keeps_what_is_whole_and_mends_the_rest(coco, tmp_path, ca
     (split / ".00003.tar.partial-1").write_bytes(b"from an earlier job")
     capsys.readouterr()
     assert main(arguments(coco, tmp_path / "a")) == 0
-    assert "(1 shards kept, 0 samples left out)" in capsys.readouterr().out
+    assert "(1 shards kept, 0 samples skipped)" in capsys.readouterr().out
     assert contents(tmp_path / "a") == before
 
 
@@ -131,7 +131,7 @@ def test_a_bad_picture_is_an_error_or_left_out_and_named(coco, tmp_path, capsys)
     assert main(arguments(coco, tmp_path / "b", "--skip-bad")) == 0
     told = capsys.readouterr()
     assert f"skipped cannot read the image {path}" in told.err
-    assert "1 samples left out" in told.out
+    assert "1 samples skipped" in told.out
     records = opened(tmp_path / "b")
     assert records.image_ids.tolist() == [0, 1, 2, 3, 5, 6, 7, 8, 9]
     assert records.report == ("00001.tar: 1 images cannot be read (keys 4.jpg)",)
@@ -163,19 +163,19 @@ def test_large_pictures_are_shrunk_upright_and_small_ones_copied(coco, tmp_path)
     Image.new("RGB", (30, 40)).save(small)
     assert main(arguments(coco, tmp_path / "a", "--short-side", "30", "--quality", "80")) == 0
     records = opened(tmp_path / "a")
-    assert read_image(records[0].picture).shape == (30, 45, 3)
-    assert read_image(records[1].picture).shape == (45, 30, 3)
-    assert records[2].picture.content() == small.read_bytes()
+    assert read_image(records[0].image).shape == (30, 45, 3)
+    assert read_image(records[1].image).shape == (45, 30, 3)
+    assert records[2].image.content() == small.read_bytes()
     full = read_image(coco / "train2017" / "1.jpg").astype(float)
     means = full[: 2 * 45, : 2 * 30].reshape(45, 2, 30, 2, 3).mean(axis=(1, 3))
     # Noise is hard to compress: a few levels off on average.
-    assert abs(read_image(records[1].picture) - means).mean() < 30
+    assert abs(read_image(records[1].image) - means).mean() < 30
 
 
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (("--quality", "101"), "--quality 101: expected 1 to 100"),
+        (("--quality", "101"), "--quality 101: expected an integer from 1 to 100"),
         (("--labels", "categories"), "instances_train2017.json"),
         (("--split", "val"), "captions_val2017.json"),
     ],
@@ -188,7 +188,7 @@ def test_impossible_wishes_are_an_error(coco, tmp_path, capsys, more, message):
 def test_a_table_has_no_categories(tmp_path, capsys):
     names = [str(tmp_path), str(tmp_path / "a")]
     assert main(["pack", "--from", "table", *names, "--labels", "categories"]) == 2
-    assert "--from table holds captions alone" in capsys.readouterr().err
+    assert "--from table have only captions" in capsys.readouterr().err
 
 
 def test_a_table_and_a_folder_are_packed(coco, tmp_path, capsys):
@@ -207,4 +207,4 @@ def test_a_table_and_a_folder_are_packed(coco, tmp_path, capsys):
         assert sorted(record.captions for record in records) == [("one",), ("two",)]
         for record in records:
             number = {"one": 1, "two": 2}[record.captions[0]]
-            assert record.picture.content() == (pictures / f"{number}.jpg").read_bytes()
+            assert record.image.content() == (pictures / f"{number}.jpg").read_bytes()

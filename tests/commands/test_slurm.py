@@ -61,7 +61,7 @@ def test_what_is_submitted_is_what_a_dry_run_shows(slurm, capsys):
     assert slurm(*flags) == 0
     assert Path("logs/4321_submission.sh").read_text() == shown
     printed = capsys.readouterr().out
-    assert "job 4321 is queued: 1 nodes of 4 processes" in printed
+    assert "job 4321 is queued; nodes: 1, processes per node: 4" in printed
     assert "run directory: runs/a\n" in printed
     assert f"tail -F {Path('logs').absolute()}/4321_0_log.out" in printed
     assert "scancel 4321" in printed
@@ -94,9 +94,9 @@ def test_the_pickle_holds_nothing_that_must_be_built(slurm):
     [
         ((), ("--config", "b.yaml"), "b.yaml"),
         ((), (*RUN, "--config-override", "OPTIM.LRR", "1"), "did you mean 'OPTIM.LR'"),
-        (("--gpus-per-node", "3"), RUN, "64 over all processes, which does not divide by 3"),
-        (("--nodes", "2", "--tasks-per-node", "3"), RUN, "does not divide by 6 processes"),
-        ((), (*RUN, "--num-machines", "2"), "--num-machines after --: SLURM starts"),
+        (("--gpus-per-node", "3"), RUN, "64 over all processes, which is not divisible by 3"),
+        (("--nodes", "2", "--tasks-per-node", "3"), RUN, "is not divisible by 6 processes"),
+        ((), (*RUN, "--num-machines", "2"), "--num-machines after -- is not allowed, as"),
         ((), (*RUN, "--num-gpus-per-machine", "2"), "--num-gpus-per-machine after --"),
         ((), (*RUN, "--resume-from", "latest"), "there is no run in runs/a"),
         ((), (*RUN, "--resume-from", "x.pth"), "--resume-from x.pth: no such file"),
@@ -106,7 +106,7 @@ def test_the_pickle_holds_nothing_that_must_be_built(slurm):
         (("--notice", "3600"), RUN, "--notice 3600: the notice must be shorter than --time 60"),
         (("--folder", "a.yaml"), RUN, "a.yaml is a file"),
         (("--cluster", "local", "--nodes", "2"), RUN, "--nodes 2: --cluster local"),
-        (("--cluster", "debug", "--tasks-per-node", "2"), RUN, "runs one process, not 2"),
+        (("--cluster", "debug", "--tasks-per-node", "2"), RUN, "runs a single process, not 2"),
     ],
 )
 def test_a_mistake_is_told_before_anything_is_queued(slurm, capsys, arguments, run, message):
@@ -125,7 +125,7 @@ def test_a_mistake_is_told_before_anything_is_queued(slurm, capsys, arguments, r
         ((), (*RUN, "--cpu-workers", "x"), "virtex pretrain: error: argument --cpu-workers: 'x'"),
         ((), ("--cpu-workers", "1"), "virtex pretrain: error: the following arguments"),
         (("--comment", "a\nb"), RUN, "'a\\nb' is not one line"),
-        (("--nodes", "0"), RUN, "--nodes: must be 1 or more"),
+        (("--nodes", "0"), RUN, "--nodes: '0' is not an integer of at least 1"),
         (("--dry-run", "--cluster", "local"), RUN, "not allowed with argument"),
     ],
 )

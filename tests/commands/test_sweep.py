@@ -75,7 +75,7 @@ def test_a_sweep_may_grow_and_its_script_is_not_overwritten(sweep, capsys):
     assert sweep(*grid()) == 0
     before = script()
     assert sweep(*grid(seeds="0 1 2")) == 2
-    assert "--slurm sweep.sh exists and is another script" in capsys.readouterr().err
+    assert "--slurm sweep.sh exists with other contents" in capsys.readouterr().err
     assert script() == before
     Path("sweep.sh").unlink()
     assert sweep(*grid("5 50", "1 2")) == 0
@@ -105,31 +105,34 @@ def test_a_file_in_place_of_the_directory_is_refused(sweep, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (grid("10 50 10.0 50"), "--percentages names 10, 50 more than once"),
-        (grid(seeds="0 1 00"), "--seeds names 0 more than once"),
+        (grid("10 50 10.0 50"), "--percentages 10, 50: give each value only once"),
+        (grid(seeds="0 1 00"), "--seeds 0: give each value only once"),
         (grid(seeds="4294967296"), "'RANDOM_SEED' is 4294967296 on the command line; expected"),
         ([*grid(), "--config-override", "OPTIM.LR", "-1"], "'OPTIM.LR' is -1 on the command line"),
         ([*grid(), "--config-override", "RANDOM_SEED", "1"], "RANDOM_SEED, which --seeds sets"),
         (
             [*grid(), "--config-override", "DATA.USE_PERCENTAGE", "1"],
-            "--config-override sets DATA.USE_PERCENTAGE, which --percentages sets too; remove it",
+            "--config-override sets DATA.USE_PERCENTAGE, which --percentages sets too; remove",
         ),
         (
             # The first of the runs would be accepted.
             [*grid("100 50"), "--config-override", "DATA.SUBSET_MANIFEST", "subset.json"],
-            "'DATA.USE_PERCENTAGE' is 50 on the command line; expected one of them",
+            "'DATA.USE_PERCENTAGE' is 50 on the command line; expected only one of them",
         ),
         (
             [*grid(), "--", "--serialization-dir", "x"],
-            "--serialization-dir after -- is set by the sweep",
+            "--serialization-dir after -- is not allowed in a sweep",
         ),
-        ([*grid(), "--", "--resume-from", "latest"], "--resume-from after -- is set by the sweep"),
-        ([*grid(), "--", "--init-from", "x.pth"], "--init-from after -- is set by the sweep"),
+        (
+            [*grid(), "--", "--resume-from", "latest"],
+            "--resume-from after -- is not allowed in a sweep",
+        ),
+        ([*grid(), "--", "--init-from", "x.pth"], "--init-from after -- is not allowed in a sweep"),
         (
             [*grid(), "--", "--config-over", "AMP", "false"],
-            "--config-override after -- is set by the sweep",
+            "--config-override after -- is not allowed in a sweep",
         ),
-        ([*grid(), "--", "--config", "b.yaml"], "--config after -- is set by the sweep"),
+        ([*grid(), "--", "--config", "b.yaml"], "--config after -- is not allowed in a sweep"),
     ],
 )
 def test_a_mistake_is_told_before_anything_is_made(sweep, capsys, arguments, message):
@@ -144,7 +147,7 @@ def test_a_mistake_is_told_before_anything_is_made(sweep, capsys, arguments, mes
     ("arguments", "message"),
     [
         *[(grid(p), "is not a number above 0 and at most 100") for p in ("0", "101", "nan", "x")],
-        (grid(seeds="1.5"), "'1.5' is not a whole number"),
+        (grid(seeds="1.5"), "'1.5' is not an integer of at least 0"),
         ([*grid(), "--", "--cpu-workers", "many"], "virtex pretrain: error: argument --cpu-worker"),
         ([*grid(), "--", "--workers", "2"], "virtex pretrain: error: unrecognized arguments"),
         (["--seeds", "0"], "--percentages"),

@@ -80,8 +80,8 @@ def test_same_bytes_in_every_process(tmp_path: Path) -> None:
         (["--evaluation-val", "5"], "5 held-out images for each evaluation tree"),
         (["--size", "8"], "8 pixels"),
         (["--size", "5000"], "5000 pixels"),
-        (["--max-objects", "4"], "at most 4 objects"),
-        (["--max-objects", "0"], "at most 0 objects"),
+        (["--max-objects", "4"], "objects in a scene is 4"),
+        (["--max-objects", "0"], "objects in a scene is 0"),
         (["--seed", "-3"], "the seed is -3"),
     ],
 )

@@ -8,11 +8,11 @@ from typing import Annotated, Literal
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic import BaseModel, ConfigDict, Field
 
 from virtex.config import loading as settings
-from virtex.config import yaml12 as settings_yaml
+from virtex.config import yaml12
+from virtex.config.section import reports_conflicts
 from virtex.errors import UserError
 
 
@@ -32,15 +32,10 @@ class Engine(Part):
     spare: str | None = None
     radio: bool | Path = False
 
-    @model_validator(mode="after")
-    def _check(self) -> "Engine":
+    @reports_conflicts
+    def _conflicts(self):
         if self.electric and self.cylinders:
-            conflict = PydanticCustomError(
-                "conflict", "{reason}", {"keys": ("ELECTRIC", "CYLINDERS"), "reason": "choose one"}
-            )
-            details = InitErrorDetails(type=conflict, loc=(), input=None)
-            raise ValidationError.from_exception_data("Engine", [details])
-        return self
+            yield ("ENGINE.ELECTRIC", "ENGINE.CYLINDERS"), "choose one"
 
 
 class Car(Part):
@@ -104,7 +99,7 @@ def test_what_is_not_set_has_its_default(load) -> None:
     ],
 )
 def test_plain_values_follow_yaml_1_2(text: str, value: object) -> None:
-    read = settings_yaml.parse(text)
+    read = yaml12.parse(text)
     assert read == value
     assert type(read) is type(value)
 
@@ -143,7 +138,7 @@ def test_two_files_may_share_a_base_name(tmp_path: Path) -> None:
 def test_a_circle_of_bases_is_shown(load) -> None:
     write(Path("sub/b.yaml"), "_BASE_: ../a.yaml")
     assert problem(load, "_BASE_: sub/b.yaml") == (
-        "_BASE_ goes in a circle: a.yaml -> sub/b.yaml -> a.yaml; remove _BASE_ from one of them"
+        "_BASE_ forms a cycle: a.yaml -> sub/b.yaml -> a.yaml; remove _BASE_ from one of them"
     )
 
 
@@ -153,7 +148,7 @@ def test_a_file_that_is_its_own_base_is_a_circle(load) -> None:
 
 def test_a_missing_base_names_both_files(load) -> None:
     assert problem(load, "_BASE_: sub/b.yaml") == (
-        "sub/b.yaml (named as _BASE_ by a.yaml) does not exist; check the path"
+        "sub/b.yaml (named as _BASE_ by a.yaml) does not exist; check the path of the YAML file"
     )
 
 
@@ -192,11 +187,11 @@ def test_override_values_are_yaml(load) -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["NAME"], "expected KEY VALUE pairs on the command line, but 'NAME' has no partner"),
+        (["NAME"], "expected KEY VALUE pairs on the command line, but 'NAME' has no value"),
         (["NAME=a", "b"], "'NAME=a' on the command line is not the name of a setting"),
         (["--flag", "b"], "'--flag' on the command line is not the name of a setting"),
         (["NAME", "[a"], "'NAME' is '[a' on the command line, which is not valid YAML"),
-        (["NAME", "*a"], "in quotes twice"),
+        (["NAME", "*a"], "needs two pairs of quotes"),
         (["ENGINE.POWER", "x"], "'ENGINE.POWER' is 'x' on the command line; expected a number"),
         (
             ["NAME.X", "1"],
@@ -269,9 +264,34 @@ def test_a_wrong_value_at_the_top_is_refused(load, text: str, message: str) -> N
 
 def test_keys_that_do_not_fit_are_told_with_their_origins(load) -> None:
     assert problem(load, "NAME: a", "ENGINE.ELECTRIC", "true") == (
-        "'ENGINE.ELECTRIC' is true on the command line, 'ENGINE.CYLINDERS' is 4 by default; "
+        "'ENGINE.ELECTRIC' is true on the command line and 'ENGINE.CYLINDERS' is 4 by default; "
         "choose one"
     )
+
+
+def test_conflicts_of_the_schema_and_of_a_check_are_reported_together(tmp_path: Path) -> None:
+    def check(car: Car):
+        if car.name == "a":
+            yield ("NAME", "COLOR"), "choose another name"
+
+    path = write(tmp_path / "a.yaml", "NAME: a\nENGINE: {ELECTRIC: true}")
+    with pytest.raises(UserError) as caught:
+        settings.load(Car, path, check=check)
+    assert str(caught.value).splitlines() == [
+        "2 problems:",
+        f"  'ENGINE.ELECTRIC' is true in {path} and 'ENGINE.CYLINDERS' is 4 by default; choose one",
+        f"  'NAME' is 'a' in {path} and 'COLOR' is 'red' by default; choose another name",
+    ]
+    with pytest.raises(UserError, match=r"'NAME' is 'a' .*; choose another name$"):
+        settings.load(Car, path, ["ENGINE.ELECTRIC", "false"], check=check)
+    assert settings.load(Car, path, ["NAME", "b", "ENGINE.ELECTRIC", "false"], check=check)
+
+
+def test_a_wrong_value_does_not_hide_a_conflict_of_another_section(load) -> None:
+    text = problem(load, "NAME: a\nCOLOR: green\nENGINE: {ELECTRIC: true}")
+    assert text.startswith("2 problems:")
+    assert "'COLOR' is 'green'" in text
+    assert text.endswith("; choose one")
 
 
 def test_a_long_value_is_cut(load) -> None:
@@ -328,11 +348,11 @@ def test_all_problems_are_told_at_once(load) -> None:
         ("", "a.yaml is empty; expected settings"),
         ("# only words\n", "a.yaml is empty"),
         ("- 1", "a.yaml holds a list; expected settings"),
-        ("words", "a.yaml holds one value; expected settings"),
+        ("words", "a.yaml holds a single value; expected settings"),
         ("NAME: a\nNAME: b", "a.yaml is not valid YAML, line 2, column 1: the key 'NAME' is given"),
         ("NAME: a\nENGINE:\n  POWER: 1\n  POWER: 1", "line 4, column 3: the key 'POWER' is given"),
-        ("1: a", "line 1, column 1: the key 1 is not text"),
-        ("? [a]\n: b", "the key ['a'] is not text"),
+        ("1: a", "line 1, column 1: the key 1 is not a string"),
+        ("? [a]\n: b", "the key ['a'] is not a string"),
         ("NAME: [", "a.yaml is not valid YAML, line 1, column 8"),
         ("NAME: a\n\tX: 1", "line 2, column 1"),
         ("NAME: a\n  X: 1", "line 2, column 4: mapping values are not allowed here"),
@@ -344,19 +364,18 @@ def test_all_problems_are_told_at_once(load) -> None:
         ("NAME: &a [*a]", "line 1, column 7: found unconstructable recursive node"),
         ("NAME: a\nX: \0", "line 2, column 4: character U+0000 is not allowed"),
         ('NAME: "\\ud800"', "line 1, column 7: half of a surrogate pair"),
-        (f"NAME: {'9' * 5000}", "line 1, column 7: a number of too many digits"),
-        (f"NAME: 0x{'9' * 4000}", "line 1, column 7: a number of too many digits"),
+        (f"NAME: {'9' * 5000}", "line 1, column 7: the number has too many digits"),
+        (f"NAME: 0x{'9' * 4000}", "line 1, column 7: the number has too many digits"),
         ('NAME: "a\\0b"', "line 1, column 7: the character U+0000 is not allowed"),
         ("[" * 5000, "nested too deeply"),
         ("X: " + "[" * 100 + "]" * 100, "nested too deeply"),
         ("X: " + "{a: " * 100 + "}" * 100, "nested too deeply"),
         ("- " * 500 + "a", "nested too deeply"),
-        ("#" * (2 << 20), "more than 1048576 characters are no settings"),
-        ("#" * (5 << 20), "a.yaml is larger than 4 MB"),
+        ("#" * (2 << 20), "a.yaml is larger than 1 MB; check the path of the YAML file"),
         (
             "a0: &a0 [1, 1]\n"
             + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 19)),
-            "its aliases (*name) stand for more than 100000 values",
+            "its aliases (*name) expand to more than 100000 values",
         ),
     ],
 )
@@ -366,8 +385,8 @@ def test_malformed_yaml_is_placed(load, text: str, message: str) -> None:
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     for path, message in {
-        tmp_path: "is a directory; name a YAML file",
-        tmp_path / "none.yaml": "does not exist; check the path",
+        tmp_path: "Is a directory; check the path of the YAML file",
+        tmp_path / "none.yaml": "does not exist; check the path of the YAML file",
         tmp_path / "file" / "x.yaml": "cannot read",
     }.items():
         (tmp_path / "file").touch()
@@ -393,7 +412,7 @@ def test_links_that_lead_in_a_circle_are_an_error(tmp_path: Path) -> None:
 
 def test_a_file_without_end_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("_BASE_: /dev/zero")
-    with pytest.raises(UserError, match=r"/dev/zero \(named as _BASE_ by .*\) is larger than 4 MB"):
+    with pytest.raises(UserError, match=r"/dev/zero \(named as _BASE_ by .*\) is larger than 1 MB"):
         settings.load(Car, tmp_path / "a.yaml")
 
 
@@ -463,7 +482,7 @@ def test_any_mistake_is_told_in_words_for_users(
 ) -> None:
     values |= {} if engine is None else {"ENGINE": engine}
     path = tmp_path_factory.getbasetemp() / "any.yaml"
-    path.write_text(settings_yaml.write(values), encoding="utf-8", newline="")
+    path.write_text(yaml12.write(values), encoding="utf-8", newline="")
     try:
         settings.load(Car, path)
     except UserError as error:

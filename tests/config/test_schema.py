@@ -12,29 +12,29 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from virtex.build.model import load_config
 from virtex.checkpoints.state import Checkpoint
 from virtex.config import loading as settings
-from virtex.config.schema import (
-    EARLIER_RUN,
-    Config,
-    Data,
-    Optim,
-    TaskName,
-    Textual,
+from virtex.config.data import Data
+from virtex.config.model import Textual
+from virtex.config.optim import Optim
+from virtex.config.schema import Config, TaskName, check_processes
+from virtex.config.specs import (
     TextualArchitecture,
     TransformSpec,
-    check_processes,
+    parse_architecture,
+    parse_network,
+    parse_transform,
 )
-from virtex.config.specs import parse_architecture, parse_network, parse_transform
 from virtex.errors import UserError
 
 
 @pytest.fixture
 def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Loads pairs of KEY VALUE on top of the defaults."""
+    """Loads pairs of KEY VALUE on top of the defaults, for a new run."""
     monkeypatch.chdir(tmp_path)
     Path("a.yaml").write_text("RANDOM_SEED: 0")
-    return lambda *overrides: settings.load(Config, Path("a.yaml"), overrides)
+    return lambda *overrides: load_config(Path("a.yaml"), overrides)
 
 
 def problem(load, *overrides: str) -> str:
@@ -189,6 +189,7 @@ def test_transforms_keep_their_order() -> None:
         ("random_resized_crop::{'scale': (0, 1)}", "expected two numbers above 0"),
         ("random_resized_crop::{'scale': (1, 0.5)}", "the smaller first"),
         ("random_resized_crop::{'ratio': (1, 1e999)}", "expected two numbers above 0, the smaller"),
+        ("random_resized_crop::{'ratio': (1, 1" + "0" * 400 + ")}", "expected two numbers above 0"),
         ("color_jitter::{'hue': 0.6}", "hue is 0.6; expected a number at least 0 and at most 0.5"),
         ("horizontal_flip::", "'' is not a dictionary literal; expected arguments such as"),
         ("horizontal_flip::0.5", "'0.5' is not a dictionary literal"),
@@ -217,7 +218,7 @@ def test_a_transform_is_never_executed(load, tmp_path: Path) -> None:
         ("[normalize, center_crop]", "expected normalize exactly once, as the last transform"),
         ("[center_crop, normalize, normalize]", "expected normalize exactly once"),
         ("[horizontal_flip, normalize]", "expected random_resized_crop or center_crop"),
-        ("[center_crop, \"normalize::{'mean': (0, 0, 0)}\"]", "expected the same mean and std"),
+        ("[center_crop, \"normalize::{'mean': (0, 0, 0)}\"]", "with the same mean and std in both"),
     ],
 )
 def test_transforms_must_give_normalised_crops(load, transforms: str, message: str) -> None:
@@ -312,13 +313,13 @@ def test_no_decay_is_a_regular_expression(load) -> None:
     [
         (
             ["OPTIM.NUM_ITERATIONS", "10000"],
-            "'OPTIM.WARMUP_STEPS' is 10000 by default, 'OPTIM.NUM_ITERATIONS' is 10000 on the "
+            "'OPTIM.WARMUP_STEPS' is 10000 by default and 'OPTIM.NUM_ITERATIONS' is 10000 on the "
             "command line; expected a warm-up shorter than the run",
         ),
         (
             ["OPTIM.LR_DECAY_NAME", "multistep"],
-            "'OPTIM.LR_DECAY_NAME' is 'multistep' on the command line, 'OPTIM.LR_STEPS' is [] by "
-            "default; expected the iterations of multistep, such as LR_STEPS: [300000, 400000]",
+            "'OPTIM.LR_DECAY_NAME' is 'multistep' on the command line and 'OPTIM.LR_STEPS' is [] "
+            "by default; expected the iterations of multistep, such as LR_STEPS: [300000, 400000]",
         ),
         (["OPTIM.LR_STEPS", "[1]"], "expected LR_STEPS only with multistep"),
         (
@@ -332,27 +333,28 @@ def test_no_decay_is_a_regular_expression(load) -> None:
         (["DATA.EOS_INDEX", "1"], "; expected four different ids, those of the tokenizer"),
         (
             ["DATA.VOCAB_SIZE", "5", "DATA.MASK_INDEX", "5"],
-            "'DATA.MASK_INDEX' is 5 on the command line, 'DATA.VOCAB_SIZE' is 5 on the command "
+            "'DATA.MASK_INDEX' is 5 on the command line and 'DATA.VOCAB_SIZE' is 5 on the command "
             "line; expected an id below the size of the vocabulary",
         ),
         (
             ["DATA.SUBSET_MANIFEST", "subset.json", "DATA.USE_PERCENTAGE", "99.5"],
-            "'DATA.SUBSET_MANIFEST' is 'subset.json' on the command line, 'DATA.USE_PERCENTAGE' is "
-            "99.5 on the command line; expected one of them",
+            "'DATA.SUBSET_MANIFEST' is 'subset.json' on the command line and 'DATA.USE_PERCENTAGE' "
+            "is 99.5 on the command line; expected only one of them",
         ),
         (
             ["MODEL.DECODER.BEAM_SIZE", "5", "DATA.VOCAB_SIZE", "4"],
-            "'MODEL.DECODER.BEAM_SIZE' is 5 on the command line, 'DATA.VOCAB_SIZE' is 4 on the "
+            "'MODEL.DECODER.BEAM_SIZE' is 5 on the command line and 'DATA.VOCAB_SIZE' is 4 on the "
             "command line; expected a beam that is not larger than the vocabulary",
         ),
         (
             ["MODEL.NAME", "token_classification"],
-            "'MODEL.NAME' is 'token_classification' on the command line, 'MODEL.TEXTUAL.NAME' is "
-            "'transdec_postnorm::L1_H2048_A32_F8192' by default; expected the textual head 'none'",
+            "'MODEL.NAME' is 'token_classification' on the command line and 'MODEL.TEXTUAL.NAME' "
+            "is 'transdec_postnorm::L1_H2048_A32_F8192' by default; expected the textual head "
+            "'none'",
         ),
         (
             ["MODEL.TEXTUAL.NAME", "none"],
-            "'MODEL.NAME' is 'virtex' by default, 'MODEL.TEXTUAL.NAME' is 'none' on the command "
+            "'MODEL.NAME' is 'virtex' by default and 'MODEL.TEXTUAL.NAME' is 'none' on the command "
             "line; expected a textual head such as 'transdec",
         ),
         (
@@ -361,8 +363,8 @@ def test_no_decay_is_a_regular_expression(load) -> None:
         ),
         (
             ["DATA.MAX_CAPTION_LENGTH", "12"],
-            "'MODEL.DECODER.MAX_DECODING_STEPS' is 30 by default, 'DATA.MAX_CAPTION_LENGTH' is 12 "
-            "on the command line; expected decoding that is not longer than a caption",
+            "'MODEL.DECODER.MAX_DECODING_STEPS' is 30 by default and 'DATA.MAX_CAPTION_LENGTH' is "
+            "12 on the command line; expected no more decoding steps than tokens in a caption",
         ),
     ],
 )
@@ -379,7 +381,7 @@ MULTILABEL = ("MODEL.NAME", "multilabel_classification", "MODEL.TEXTUAL.NAME", "
     [
         (
             (*MULTISTEP, "OPTIM.LR_STEPS", "[5, 9999, 20000]"),
-            "'OPTIM.LR_STEPS' is [5, 9999, 20000] on the command line, 'OPTIM.WARMUP_STEPS' is "
+            "'OPTIM.LR_STEPS' is [5, 9999, 20000] on the command line and 'OPTIM.WARMUP_STEPS' is "
             "10000 by default; expected no step before the end of the warm-up; remove 5, 9999 "
             "from LR_STEPS, or set WARMUP_STEPS to at most 5",
             [("OPTIM.LR_STEPS", "[20000]"), ("OPTIM.WARMUP_STEPS", "5")],
@@ -402,7 +404,8 @@ MULTILABEL = ("MODEL.NAME", "multilabel_classification", "MODEL.TEXTUAL.NAME", "
         ),
         (
             ("OPTIM.BATCH_SIZE", "10", "OPTIM.ACCUMULATE", "4"),
-            "expected a batch that divides into the parts; set BATCH_SIZE to 8 or 12",
+            "expected a batch size that is divisible by the number of microbatches; set "
+            "BATCH_SIZE to 8 or 12",
             [("OPTIM.BATCH_SIZE", "8"), ("OPTIM.BATCH_SIZE", "12")],
         ),
         (
@@ -412,9 +415,9 @@ MULTILABEL = ("MODEL.NAME", "multilabel_classification", "MODEL.TEXTUAL.NAME", "
         ),
         (
             ("MODEL.VISUAL.NAME", "torchvision::vit_h_14", "DATA.IMAGE_CROP_SIZE", "225"),
-            "'DATA.IMAGE_CROP_SIZE' is 225 on the command line, 'MODEL.VISUAL.NAME' is "
-            "'torchvision::vit_h_14' on the command line; expected images that divide into the "
-            "network's patches, 14 pixels a side; set IMAGE_CROP_SIZE to 238",
+            "'DATA.IMAGE_CROP_SIZE' is 225 on the command line and 'MODEL.VISUAL.NAME' is "
+            "'torchvision::vit_h_14' on the command line; expected a crop size that is divisible "
+            "by the patch size of the network, 14 pixels; set IMAGE_CROP_SIZE to 238",
             [("DATA.IMAGE_CROP_SIZE", "238")],
         ),
         (
@@ -424,7 +427,7 @@ MULTILABEL = ("MODEL.NAME", "multilabel_classification", "MODEL.TEXTUAL.NAME", "
         ),
         (
             (*MULTILABEL, "DATA.VOCAB_SIZE", "1"),
-            "set VOCAB_SIZE to at least 2, for COCO to 81",
+            "set VOCAB_SIZE to at least 2 (81 for COCO)",
             [("DATA.VOCAB_SIZE", "2")],
         ),
         (
@@ -465,13 +468,13 @@ def test_settings_of_an_earlier_run_are_read_though_a_new_run_would_be_refused(t
     path = tmp_path / "config.yaml"
     steps = [*MULTISTEP, "OPTIM.LR_STEPS", "[5, 600000]"]
     path.write_text("RANDOM_SEED: 0")
-    earlier = settings.load(Config, path, steps, context=EARLIER_RUN)
+    earlier = settings.load(Config, path, steps)
     assert earlier.optim.lr_steps == (5, 600000)
     state = {"config": earlier.model_dump(mode="json", by_alias=True)}
     assert Checkpoint("a.pth", state).config == earlier
     path.write_text(settings.dump(earlier))
     with pytest.raises(UserError, match="2 problems"):
-        settings.load(Config, path)
+        load_config(path)
 
 
 def test_batch_norm_needs_more_than_one_value_a_channel(load) -> None:
@@ -493,11 +496,23 @@ def test_batch_norm_needs_more_than_one_value_a_channel(load) -> None:
         check_processes(load(*tiny, *remedy), 4)
 
 
-def test_conflicts_of_all_sections_are_told_at_once(load) -> None:
+def test_conflicts_of_all_sections_and_of_the_task_are_in_one_message(load) -> None:
     lines = problem(
-        load, "OPTIM.NUM_ITERATIONS", "1", "OPTIM.LR_STEPS", "[1]", "DATA.SOS_INDEX", "2"
-    )
-    assert lines.startswith("3 problems:")
+        load,
+        *("OPTIM.NUM_ITERATIONS", "1", "OPTIM.LR_STEPS", "[1]", "DATA.SOS_INDEX", "2"),
+        *("DATA.MAX_CAPTION_LENGTH", "12", "MODEL.TEXTUAL.NAME", "none", "DATA.VOCAB_SIZE", "3"),
+    ).splitlines()
+    assert lines[0] == "7 problems:"
+    reasons = [line.partition("; expected ")[2] for line in lines[1:]]
+    assert [reason[:20] for reason in reasons] == [
+        "four different ids, ",  # of the section DATA
+        "a warm-up shorter th",  # of OPTIM
+        "LR_STEPS only with m",
+        "no more decoding ste",  # between sections
+        "a textual head such ",  # of the task
+        "a beam that is not l",
+        "an id below the size",
+    ]
 
 
 def test_the_edges_of_the_checks_are_allowed(load) -> None:

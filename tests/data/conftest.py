@@ -7,7 +7,7 @@ from PIL import Image
 
 @pytest.fixture(scope="session")
 def photograph():
-    """A smooth, colourful picture, uint8 (90, 120, 3)."""
+    """A smooth, colourful image, uint8 (90, 120, 3)."""
     y, x = np.mgrid[0:90, 0:120]
     channels = [128 + 100 * np.sin(x / 17 + y / 9), 60 + y, 255 - x - 40 * np.cos(y / 7)]
     return np.clip(np.stack(channels, axis=-1), 0, 255).astype(np.uint8)

@@ -50,12 +50,12 @@ def test_every_format_of_one_content_is_the_same(coco, tmp_path):
         assert shards.order == expected.order
 
 
-def test_a_checkpoint_keeps_it(coco):
+def test_contents_survive_a_checkpoint(coco):
     assert from_plain(pickle.loads(pickle.dumps(of(coco).to_plain()))) == of(coco)
 
 
 @pytest.mark.parametrize("value", [None, {}, {"format": 2}, {"format": 1, "training": 3}, [1]])
-def test_what_was_not_kept_cannot_be_compared(coco, value):
+def test_unknown_contents_cannot_be_compared(coco, value):
     assert from_plain(value) is None
     whole = of(coco).to_plain()
     assert from_plain(whole | {"format": 2}) is None
@@ -68,16 +68,16 @@ def test_what_was_not_kept_cannot_be_compared(coco, value):
         (CAPTIONS | {13: ["a"]}, "5 images with 6 captions, is 6 images with 7 captions"),
         (
             CAPTIONS | {9: ["fivf"]},
-            "5 images with 6 captions, is 5 images with 6 captions, the same ids with other"
-            " captions or categories",
+            "5 images with 6 captions, is 5 images with 6 captions, with the same ids"
+            " and other captions or categories",
         ),
         (
             {**{i: CAPTIONS[i] for i in (3, 5, 8, 9)}, 13: ["six"]},
-            "5 images with 6 captions, is 5 images with 6 captions, of other ids",
+            "5 images with 6 captions, is 5 images with 6 captions, with other ids",
         ),
     ],
 )
-def test_what_has_changed_is_said(coco, write_coco, now, words):
+def test_differences_are_described(coco, write_coco, now, words):
     before = of(coco)
     changed = CocoCaptions(write_coco(now), "train")
     lines = differences(before, of(changed))
@@ -89,7 +89,7 @@ def test_shards_do_not_count_captions(coco, write_coco, tmp_path):
     before = of(opened(packed(coco, tmp_path / "before")))
     other = CocoCaptions(write_coco(CAPTIONS | {9: ["fivf"]}), "train")
     shards = opened(packed(other, tmp_path / "after", 2))
-    words = "was 5 images, is 5 images, the same ids with other captions or categories"
+    words = "was 5 images, is 5 images, with the same ids and other captions or categories"
     assert differences(before, of(shards)) == [f"training: {words}", f"validation: {words}"]
 
 

@@ -42,7 +42,7 @@ def test_the_caption_is_drawn_anew_in_each_epoch(records):
 
 
 def test_a_bad_image_is_an_error_with_its_path(records):
-    path = records[2].picture
+    path = records[2].image
     path.write_bytes(path.read_bytes()[:300])
     dataset = dataset_of(records)
     with pytest.raises(BadImage, match=str(path)):
@@ -51,15 +51,15 @@ def test_a_bad_image_is_an_error_with_its_path(records):
 
 def test_skipping_takes_the_next_readable_record_and_reports_each_bad_file(records):
     for position in (2, 3, 7):
-        records[position].picture.write_bytes(b"")
+        records[position].image.write_bytes(b"")
     keys = [Key(4, position) for position in (1, 2, 7)]
     examples, bad = dataset_of(records, on_bad_image="skip").examples(keys)
     assert [example["id"] for example in examples] == [2, 5, 1]  # ids are positions + 1
-    assert [error.path for error in bad] == [records[position].picture for position in (2, 3, 7)]
+    assert [error.path for error in bad] == [records[position].image for position in (2, 3, 7)]
 
 
 def test_a_replacement_is_not_augmented_as_the_record_itself_is(records):
-    records[2].picture.write_bytes(b"")
+    records[2].image.write_bytes(b"")
     keys = [Key(0, 2), Key(0, 3)]
     (replacement, itself), _ = dataset_of(records, on_bad_image="skip").examples(keys)
     assert replacement["id"] == itself["id"]
@@ -68,22 +68,22 @@ def test_a_replacement_is_not_augmented_as_the_record_itself_is(records):
 
 def test_skipping_leaves_good_examples_as_they_were(records):
     before = dataset_of(records)[0, 5]
-    records[2].picture.write_bytes(b"")
+    records[2].image.write_bytes(b"")
     examples, _ = dataset_of(records, on_bad_image="skip").examples([Key(0, 2), Key(0, 5)])
     assert same(examples[1], before)
 
 
 def test_skipping_in_validation_counts_nothing_twice(records):
-    records[2].picture.write_bytes(b"")
+    records[2].image.write_bytes(b"")
     keys = [Key(VALIDATION_EPOCH, position) for position in (2, 3)]
     examples, bad = dataset_of(records, on_bad_image="skip").examples(keys)
     assert [example["id"] for example in examples] == [4]
-    assert [error.path for error in bad] == [records[2].picture]
+    assert [error.path for error in bad] == [records[2].image]
 
 
 def test_skipping_ends_when_no_file_is_readable(records):
     for record in records:
-        record.picture.unlink()
+        record.image.unlink()
     with pytest.raises(UserError, match=r"8 images in a row are bad.*No such file"):
         dataset_of(records, on_bad_image="skip").examples([Key(0, 5)])
 

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from virtex.data.exif import jpeg_exif, orientation, upright
+from virtex.data import jpeg_parts
+from virtex.data.exif import orientation, upright
 
 
 def jpeg_with(exif):
@@ -22,7 +23,7 @@ def test_orientation_is_read_from_a_jpeg_file(turned, endian):
     exif.endian = endian
     exif[0x010F] = "a camera"
     exif[0x0112] = turned
-    assert orientation(jpeg_exif(jpeg_with(exif))) == turned
+    assert orientation(jpeg_parts.exif(jpeg_with(exif))) == turned
 
 
 @pytest.mark.parametrize("turned", range(1, 9))
@@ -36,7 +37,7 @@ def test_upright_equals_pillow(turned):
 
 
 def test_a_file_without_exif_is_upright():
-    assert jpeg_exif(jpeg_with(b"")) == b""
+    assert jpeg_parts.exif(jpeg_with(b"")) == b""
     assert orientation(b"") == 1
 
 
@@ -49,4 +50,4 @@ def test_broken_exif_is_no_error(data, start):
 
 @given(st.binary(max_size=60))
 def test_broken_segments_are_no_error(data):
-    assert isinstance(jpeg_exif(b"\xff\xd8\xff\xe1" + data), bytes)
+    assert isinstance(jpeg_parts.exif(b"\xff\xd8\xff\xe1" + data), bytes)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image, features
 from tests.data import jpegs
 
-from virtex.data.exif import jpeg_exif
+from virtex.data import jpeg_parts
 from virtex.data.images import BadImage, ImageLimits, decode, read_image
 from virtex.data.jpeg_parts import segments
 
@@ -26,7 +26,7 @@ COCO_MINI = os.environ.get("VIRTEX_COCO_MINI")
 
 @pytest.fixture
 def save(tmp_path):
-    """A function that writes a picture as Pillow does, and gives the path."""
+    """A function that writes an image as Pillow does, and gives the path."""
 
     def write(image, name="image.jpg", **options):
         Image.fromarray(image).save(tmp_path / name, **options)
@@ -52,13 +52,13 @@ DECODERS = pytest.mark.parametrize("decoder", [simplejpeg, None], ids=["simplejp
 @DECODERS
 @pytest.mark.parametrize("what", UNUSUAL)
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")  # of odd metadata
-def test_a_whole_jpeg_is_read_as_pillow_reads_it_whatever_is_odd_about_it(what, decoder):
+def test_an_unusual_jpeg_is_read_as_by_pillow(what, decoder):
     with Image.open(io.BytesIO(UNUSUAL[what])) as image:
         expected = np.asarray(image.convert("RGB"))
     np.testing.assert_array_equal(decode(UNUSUAL[what], decoder), expected)
 
 
-def test_a_jpeg_without_loss_gives_its_values():
+def test_a_lossless_jpeg_gives_its_values():
     values = np.arange(600).reshape(20, 30) * 7 % 200
     np.testing.assert_array_equal(decode(jpegs.lossless(values), simplejpeg)[:, :, 1], values)
 
@@ -77,7 +77,7 @@ SHORTENED = {
 @pytest.mark.parametrize(
     "following", [b"", b"\xff" * 30, bytes(8000), jpegs.EOI, bytes(8000) + jpegs.EOI]
 )
-def test_a_jpeg_that_breaks_off_is_an_error_whatever_follows(what, following, decoder):
+def test_a_truncated_jpeg_is_an_error_whatever_follows(what, following, decoder):
     data = SHORTENED[what]
     # An end marker between two scans of a progressive file makes a coarser image of it; and what
     # the last bytes of a scan stand for is often not to be seen.
@@ -130,14 +130,14 @@ def test_a_damaged_jpeg_is_the_same_with_either_decoder(what, changes):
     ("change", "named"),
     [((4, 12), "12 bits a sample"), ((5, 0, 0), "without a height"), ((9, 2), "2 components")],
 )
-def test_a_jpeg_of_a_kind_that_is_not_read_is_named_so(save, photograph, change, named):
+def test_an_unsupported_kind_of_jpeg_is_named(save, photograph, change, named):
     path = save(photograph)
     data = bytearray(path.read_bytes())
     start = data.index(b"\xff\xc0")
     place, *values = change
     data[start + place : start + place + len(values)] = bytes(values)
     path.write_bytes(data)
-    with pytest.raises(BadImage, match=f"a damaged JPEG, or of a kind that is not read.*{named}"):
+    with pytest.raises(BadImage, match=f"a damaged or unsupported JPEG file.*{named}"):
         read_image(path)
 
 
@@ -163,7 +163,7 @@ def test_lossless_files_give_their_pixels(save, photograph, name):
 
 @pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp", "a.tiff", "a.avif"])
 @pytest.mark.parametrize("turned", [1, 3, 6])
-def test_pictures_are_upright(save, name, turned):
+def test_images_are_upright(save, name, turned):
     if name == "a.avif" and not features.check("avif"):
         pytest.skip("this Pillow has no AVIF")
     image = np.zeros((32, 64, 3), np.uint8)
@@ -223,7 +223,7 @@ def test_twelve_bits_are_scaled_by_their_own_range():
     np.testing.assert_array_equal(image[:, :, 1], SIXTEEN_BITS >> 8)
 
 
-def test_a_tiff_whose_zero_is_white_is_no_negative():
+def test_a_tiff_whose_zero_is_white_is_inverted():
     image = decode(tiff(SIXTEEN_BITS, white=0), None)
     np.testing.assert_array_equal(image[:, :, 1], 255 - (SIXTEEN_BITS >> 8))
 
@@ -267,7 +267,7 @@ def test_transparent_palettes_are_white(tmp_path, photograph):
     assert (read_image(tmp_path / "a.gif")[0, 0] == 255).all()
 
 
-def test_four_inks_are_as_pillow_has_them(tmp_path, photograph):
+def test_cmyk_is_converted_as_by_pillow(tmp_path, photograph):
     Image.fromarray(photograph).convert("CMYK").save(tmp_path / "a.jpg", quality=95)
     expected = np.asarray(Image.open(tmp_path / "a.jpg").convert("RGB"))
     np.testing.assert_array_equal(read_image(tmp_path / "a.jpg"), expected)
@@ -299,7 +299,7 @@ def damaged_path(tmp_path_factory):
 
 
 @given(place=st.integers(0, 10_000), value=st.integers(0, 255))
-def test_a_damaged_file_is_a_picture_or_a_bad_image(damaged_path, place, value):
+def test_a_damaged_file_is_an_image_or_a_bad_image(damaged_path, place, value):
     file = io.BytesIO()
     Image.radial_gradient("L").resize((40, 30)).save(file, "JPEG")
     data = bytearray(file.getvalue())
@@ -321,16 +321,16 @@ def written_formats():
 
 
 def in_format(kind):
-    """The bytes of a small picture in a format, dark in its middle."""
-    picture = Image.radial_gradient("L").resize((40, 30))
+    """The bytes of a small image in a format, dark in its middle."""
+    image = Image.radial_gradient("L").resize((40, 30))
     for mode in ("RGB", "L", "1", "P"):
         file = io.BytesIO()
         try:
-            picture.convert(mode).save(file, kind)
+            image.convert(mode).save(file, kind)
         except (OSError, ValueError, KeyError):
             continue
         return file.getvalue()
-    raise AssertionError(f"{kind} takes no picture")
+    raise AssertionError(f"{kind} takes no image")
 
 
 # Pillow's, of a format that it gives up.
@@ -339,7 +339,7 @@ OLD_FORMATS = pytest.mark.filterwarnings("ignore:.*format is deprecated:Deprecat
 
 @OLD_FORMATS
 @pytest.mark.parametrize("kind", sorted({*written_formats()} - {"SPIDER"}))  # of 32 bits
-def test_every_format_of_pillows_is_read(kind):
+def test_every_format_of_pillow_is_read(kind):
     image = decode(in_format(kind), None)
     assert image.dtype == np.uint8
     middle = image[image.shape[0] // 2, image.shape[1] // 2]
@@ -350,7 +350,7 @@ def test_every_format_of_pillows_is_read(kind):
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")  # of odd metadata
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize("kind", written_formats())
-def test_damage_in_any_format_is_a_picture_or_a_bad_image(kind, tmp_path):
+def test_damage_in_any_format_is_an_image_or_a_bad_image(kind, tmp_path):
     data = in_format(kind)
     rng = np.random.default_rng(0)
     path = tmp_path / "damaged"
@@ -377,12 +377,12 @@ POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\nshowpage\n"
 def test_other_files_are_an_error(tmp_path, suffix):
     path = tmp_path / f"notes{suffix}"
     path.write_bytes(POSTSCRIPT)
-    with pytest.raises(BadImage, match="is no image"):
+    with pytest.raises(BadImage, match="is not an image"):
         read_image(path)
 
 
 def test_postscript_inside_another_file_is_not_run():
-    """Pillow would open it, and run Ghostscript, as the picture that an IPTC file holds."""
+    """Pillow would open it, and run Ghostscript, as the image that an IPTC file holds."""
     fields = {(3, 20): b"\0\x0a", (3, 30): b"\0\x0a", (3, 60): b"\1\0", (3, 120): b"\5"}
     fields[8, 10] = POSTSCRIPT
     data = b"".join(
@@ -396,7 +396,7 @@ def test_postscript_inside_another_file_is_not_run():
 
 
 @pytest.mark.cold
-def test_readers_are_imported_when_the_first_picture_is_read():
+def test_readers_are_imported_when_the_first_image_is_read():
     told = "import sys, virtex.data.images; print('PIL.PsdImagePlugin' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True)
     assert result.stdout == "False\n"
@@ -416,14 +416,14 @@ def test_an_empty_file_and_a_directory_are_errors(tmp_path):
         read_image(tmp_path)
 
 
-def test_a_bad_image_survives_the_way_from_a_worker():
+def test_a_bad_image_survives_pickling():
     error = pickle.loads(pickle.dumps(BadImage(Path("a.jpg"), "it is empty")))
     assert (error.path, error.reason) == (Path("a.jpg"), "it is empty")
     assert str(error) == "cannot read the image a.jpg: it is empty"
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.tiff"])
-def test_a_picture_of_more_pixels_than_allowed_is_not_unpacked(save, photograph, name):
+def test_an_image_of_more_pixels_than_allowed_is_not_unpacked(save, photograph, name):
     path = save(photograph, name)
     assert read_image(path, ImageLimits(pixels=90 * 120)).shape == (90, 120, 3)
     with pytest.raises(BadImage, match=r"120 x 90 pixels are more than DATA\.MAX_PIXELS, 10799"):
@@ -492,7 +492,7 @@ def test_scans_that_all_give_something_may_do_the_work_of_a_hundred_of_the_large
         decode(data, simplejpeg, ImageLimits(pixels=7039))
 
 
-def test_more_segments_than_a_program_writes_are_refused_in_no_time():
+def test_more_segments_than_a_program_writes_are_refused_quickly():
     data = b"\xff\xd8" + b"\xff\xe0\x00\x02" * 5_000_000 + jpegs.SOS * 200
     before = time.perf_counter()
     with pytest.raises(ValueError, match="more than 20000 segments"):
@@ -500,8 +500,8 @@ def test_more_segments_than_a_program_writes_are_refused_in_no_time():
     assert time.perf_counter() - before < 2
 
 
-def test_very_many_segments_are_passed_over_in_no_time():
+def test_very_many_segments_are_skipped_quickly():
     data = b"\xff\xd8" + b"\xff\xe0\x00\x02" * 10_000_000
     before = time.perf_counter()
-    assert jpeg_exif(data) == b""
+    assert jpeg_parts.exif(data) == b""
     assert time.perf_counter() - before < 0.5  # walking through all of them takes seconds

@@ -62,11 +62,12 @@ def dataset(records):
 def training(dataset, count=7, workers=0, **options):
     options = {"batch_size": 4, "seed": 3} | options
     batches = training_batches(dataset, collate, workers=workers, **options)
-    return list(islice(batches, count))
+    return [batch for batch, _ in islice(batches, count)]
 
 
 def validation(dataset, workers=0, **options):
-    return list(validation_batches(dataset, collate, workers=workers, **options))
+    loaded = validation_batches(dataset, collate, workers=workers, **options)
+    return [batch for batch, _ in loaded]
 
 
 def equal(ones, others):
@@ -142,7 +143,7 @@ def test_validation_is_the_same_each_time_and_none_of_the_training(dataset):
 def test_validating_in_between_changes_no_training_batch(dataset, workers):
     batches = training_batches(dataset, collate, batch_size=4, workers=workers, seed=3)
     interrupted = []
-    for batch in islice(batches, 7):
+    for batch, _ in islice(batches, 7):
         interrupted.append(batch)
         validation(dataset, batch_size=4)
     assert equal(interrupted, training(dataset))
@@ -177,39 +178,40 @@ def cut(path):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_bad_image_ends_the_run_with_its_path_and_no_traceback(dataset, records, workers):
-    cut(records[5].picture)
+    cut(records[5].image)
     with pytest.raises(BadImage) as caught:
         training(dataset, 2 * 11, workers)
-    assert caught.value.path == records[5].picture
-    assert str(caught.value).startswith(f"cannot read the image {records[5].picture}: ")
+    assert caught.value.path == records[5].image
+    assert str(caught.value).startswith(f"cannot read the image {records[5].image}: ")
     assert "Traceback" not in str(caught.value)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_skipped_images_are_reported_once_each_and_batches_stay_full(records, workers):
+def test_skipped_images_come_with_their_batch_and_batches_stay_full(records, workers):
     for position in (5, 6):
-        cut(records[position].picture)
+        cut(records[position].image)
     dataset = ExampleDataset(records, TRAIN, encode, 0, "skip")
-    skipped = []
-    batches = training(dataset, 12, workers, skipped=skipped.append)
-    assert {len(batch["image"]) for batch in batches} == {4}
-    assert sorted(error.path for error in skipped) == [records[5].picture, records[6].picture]
-    assert not {6, 7} & {i for batch in ids(batches) for i in batch}
+    batches = training_batches(dataset, collate, batch_size=4, workers=workers, seed=3)
+    loaded = list(islice(batches, 12))
+    assert {len(batch["image"]) for batch, _ in loaded} == {4}
+    skipped = {error.path for _, bad in loaded for error in bad}
+    assert skipped == {records[5].image, records[6].image}
+    assert not {6, 7} & {i for batch in ids(batch for batch, _ in loaded) for i in batch}
 
 
 def test_skipped_images_leave_validation_smaller(records):
     for position in (0, 5, 8, 9, 10):
-        cut(records[position].picture)
+        cut(records[position].image)
     dataset = ExampleDataset(records, TRAIN, encode, 0, "skip")
-    skipped = []
-    batches = validation(dataset, 2, batch_size=2, skipped=skipped.append)
-    assert ids(batches) == [[2], [3, 4], [5], [7, 8]]
-    assert len(skipped) == 5
+    loaded = list(validation_batches(dataset, collate, batch_size=2, workers=2))
+    assert ids(batch for batch, _ in loaded if batch) == [[2], [3, 4], [5], [7, 8]]
+    assert [len(bad) for _, bad in loaded] == [1, 0, 1, 0, 2, 1]
+    assert loaded[-1].batch == {}
 
 
 def test_a_data_set_of_bad_images_only_is_an_error_not_a_hang(records):
     for record in records:
-        cut(record.picture)
+        cut(record.image)
     dataset = ExampleDataset(records, TRAIN, encode, 0, "skip")
     with pytest.raises(UserError, match="11 images in a row"):
         training(dataset, workers=2)
@@ -329,7 +331,7 @@ class Unreachable:
 
 def test_workers_that_never_get_work_end_too(dataset):
     with pytest.raises(UserError, match="does not come") as caught:
-        training(dataset, workers=2, ahead=Unreachable())
+        training(dataset, workers=2, prefetcher=Unreachable())
     deadline = time.monotonic() + 2
     while children() and time.monotonic() < deadline:
         time.sleep(0.01)

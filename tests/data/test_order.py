@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from virtex.data.order import EpochOrder, TrainingKeys, epoch_order
+from virtex.data.order import EpochOrder, epoch_order, training_keys
 
 
 def keys(examples, batch_size, count, first=0, part=slice(None), seed=0):
@@ -13,7 +13,7 @@ def keys(examples, batch_size, count, first=0, part=slice(None), seed=0):
 
 
 def windowed_keys(sizes, batch_size, count, first=0, part=slice(None), seed=0, window=10):
-    order = TrainingKeys(
+    order = training_keys(
         np.array(sizes),
         window=window,
         batch_size=batch_size,

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from virtex.data.order import TrainingKeys
+from virtex.data.order import training_keys
 from virtex.data.prefetch_plan import training_windows, with_prefetch
 
 
@@ -26,7 +26,7 @@ def drawn(sizes, window, batch_size, first, count, lag):
     """Each batch's shards, and what had been said when it was given out."""
     listener = Listener()
     order = {"window": window, "batch_size": batch_size, "seed": 3, "first_iteration": first}
-    keys = TrainingKeys(np.array(sizes), part=slice(None), **order)
+    keys = training_keys(np.array(sizes), part=slice(None), **order)
     windows = training_windows(np.array(sizes), **order)
     shard = np.repeat(np.arange(len(sizes)), sizes)
     for batch in islice(

@@ -21,7 +21,6 @@ from virtex.data.subset import (
     select,
     subset,
     training_subset,
-    write,
     write_or_remove,
 )
 from virtex.errors import UserError
@@ -90,7 +89,7 @@ def test_the_error_of_no_image_names_the_smallest_percentage_that_gives_one(imag
             subset(Ids(range(images)), smallest * 0.998, 0)
 
 
-def test_the_choice_is_fixed_for_good():
+def test_the_choice_never_changes():
     # A changed figure here would change every data-efficiency run.
     assert subset(Ids(range(1000)), 0.5, 7).image_ids.tolist() == [83, 271, 370, 502, 779]
 
@@ -116,8 +115,8 @@ def test_a_selection_gives_the_records_at_its_positions(write_coco):
     selection = Subset(records, np.array([2, 0]))
     assert list(selection) == [records[2], records[0]]
     assert selection.image_ids.tolist() == [3, 1]
-    records[2].picture.unlink()
-    assert selection.missing([0, 1]) == [records[2].picture]
+    records[2].image.unlink()
+    assert selection.missing([0, 1]) == [records[2].image]
 
 
 # The manifest
@@ -162,14 +161,14 @@ def refused(written):
 @given(all_ids, st.none() | st.integers(0, 2**32 - 1), st.none() | st.floats(1e-3, 100))
 def test_what_is_written_is_read(tmp_path_factory, ids, seed, percentage):
     path = tmp_path_factory.getbasetemp() / "any.json"
-    manifest = SubsetManifest(tuple(sorted(ids)), 2 * len(ids), seed, percentage)
-    write(path, manifest)
+    manifest = SubsetManifest.from_ids(tuple(sorted(ids)), 2 * len(ids), seed, percentage)
+    write_or_remove(path, manifest)
     assert read(path) == manifest
 
 
-def test_the_file_says_everything_and_is_fixed_for_good(path):
+def test_the_file_has_every_key_and_never_changes(path):
     _, manifest = choose(Ids([30, 10, 20, 40]), percentage=75)
-    write(path, manifest)
+    write_or_remove(path, manifest)
     kept = [10, 20, 40]
     assert json.loads(path.read_text()) == {
         "format": 1,
@@ -185,10 +184,10 @@ def test_the_file_says_everything_and_is_fixed_for_good(path):
 
 def test_another_process_chooses_and_writes_the_same(path):
     _, manifest = choose(Ids(range(200)))
-    write(path, manifest)
+    write_or_remove(path, manifest)
     program = (
         "import sys; from tests.data.test_subset import *;"
-        "write(Path(sys.argv[1]), choose(Ids(range(199, -1, -1)))[1])"
+        "write_or_remove(Path(sys.argv[1]), choose(Ids(range(199, -1, -1)))[1])"
     )
     other = path.with_name("other.json")
     subprocess.run([sys.executable, "-c", program, str(other)], check=True, cwd=REPOSITORY)
@@ -196,22 +195,24 @@ def test_another_process_chooses_and_writes_the_same(path):
 
 
 def test_a_list_made_by_hand_needs_nothing_but_ids(written):
-    assert read(written({"ids": [7, -2, 5]})) == SubsetManifest((-2, 5, 7))
+    assert read(written({"ids": [7, -2, 5]})) == SubsetManifest.from_ids((-2, 5, 7))
 
 
 def test_a_file_that_cannot_be_written_leaves_the_old_one(path):
-    write(path, SubsetManifest((1, 2), 3))
+    write_or_remove(path, SubsetManifest.from_ids((1, 2), 3))
     path.with_name(f".subset.json.partial-{os.getpid()}").mkdir()
     with pytest.raises(IsADirectoryError):
-        write(path, SubsetManifest((4,), 5))
-    assert read(path) == SubsetManifest((1, 2), 3)
+        write_or_remove(path, SubsetManifest.from_ids((4,), 5))
+    assert read(path) == SubsetManifest.from_ids((1, 2), 3)
 
 
 # Mistakes in the file
 
 
 def test_a_missing_file_and_a_directory_are_named(path):
-    with pytest.raises(UserError, match=r"no subset manifest .*; check DATA.SUBSET_MANIFEST"):
+    with pytest.raises(
+        UserError, match=r"the subset manifest .* does not exist; check DATA.SUBSET_MANIFEST"
+    ):
         read(path)
     with pytest.raises(UserError, match=r"is a directory; name a file such as .*subset\.json"):
         read(path.parent)
@@ -230,7 +231,7 @@ def test_a_file_that_is_not_json_is_an_error(path, content):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ([1, 2], "holds no JSON object; expected the subset.json of a run, or at least"),
+        ([1, 2], "does not hold a JSON object; expected the subset.json of a run, or at least"),
         ({}, "it has no 'ids'"),
         ({"ids": "1 2"}, "'ids' is '1 2'; input should be a valid array"),
         ({"ids": []}, "'ids' is empty"),
@@ -254,7 +255,7 @@ def test_a_wrong_value_is_named_with_what_is_allowed(refused, content, message):
 
 @pytest.mark.parametrize("change", [{"ids": [1, 2]}, {"images": 9}, {"sha256": "0"}])
 def test_an_edited_file_is_noticed_unless_its_sums_are_removed(path, refused, change):
-    write(path, SubsetManifest((1, 2, 3), 4))
+    write_or_remove(path, SubsetManifest.from_ids((1, 2, 3), 4))
     content = json.loads(path.read_text()) | change
     assert "are not those that were written" in refused(content)
     del content["sha256"], content["images"]
@@ -272,7 +273,7 @@ def test_a_manifest_selects_its_images_in_the_order_of_the_records(
     path = tmp_path_factory.getbasetemp() / "any.json"
     wanted = data.draw(st.lists(st.sampled_from(ids), min_size=1, unique=True))
     random.shuffle(ids)
-    selected = select(Ids(ids), SubsetManifest(tuple(sorted(wanted))), path)
+    selected = select(Ids(ids), SubsetManifest.from_ids(tuple(sorted(wanted))), path)
     assert selected.image_ids.tolist() == [image_id for image_id in ids if image_id in wanted]
 
 
@@ -281,7 +282,7 @@ def test_a_run_s_manifest_gives_its_images_back_to_other_seeds(path):
     write_or_remove(path, manifest)
     again, given = choose(Ids(range(50)), percentage=100, seed=8, manifest=path)
     assert again.image_ids.tolist() == chosen.image_ids.tolist()
-    assert given == SubsetManifest(manifest.ids, 50)  # the seed of now did not choose them
+    assert given == SubsetManifest.from_ids(manifest.ids, 50)  # the seed of now did not choose them
     assert given.sha256 == manifest.sha256
 
 
@@ -306,28 +307,28 @@ def test_ids_that_the_annotations_lack_are_counted_and_named(written):
     assert "(image ids 8, 9, 10, 11, 12, …)" in str(caught.value)
 
 
-# A run that goes on
+# A resumed run
 
 
-def test_a_run_that_goes_on_with_the_same_images_is_unchanged(path):
+def test_a_resumed_run_with_the_same_images_is_unchanged(path):
     _, manifest = choose(Ids(range(50)))
     write_or_remove(path, manifest)
     assert change(path, choose(Ids(np.arange(49, -1, -1)))[1]) is None
 
 
-def test_a_run_that_goes_on_notices_that_the_data_have_changed(path):
+def test_a_resumed_run_notices_changed_data(path):
     write_or_remove(path, choose(Ids(range(40)), percentage=50)[1])
     now = choose(Ids(range(20, 60)), percentage=50)[1]
     assert f"on the 20 images of {path}, and now would on 20 of 40: " in str(change(path, now))
 
 
 def test_changed_images_are_named(path):
-    write_or_remove(path, SubsetManifest((1, 2, 3), 9))
-    words = str(change(path, SubsetManifest((2, 4), 9)))
+    write_or_remove(path, SubsetManifest.from_ids((1, 2, 3), 9))
+    words = str(change(path, SubsetManifest.from_ids((2, 4), 9)))
     assert words.endswith(": 2 left out (image ids 1, 3), 1 new (image ids 4)")
 
 
-def test_another_percentage_is_a_wish_and_replaces_the_file(path):
+def test_another_percentage_is_a_setting_and_replaces_the_file(path):
     records = Ids(range(50))
     write_or_remove(path, choose(records, percentage=50)[1])
     for percentage in (20, 100):
@@ -337,8 +338,8 @@ def test_another_percentage_is_a_wish_and_replaces_the_file(path):
         assert path.exists() == (percentage < 100)
 
 
-def test_no_file_says_nothing(path):
-    assert change(path, SubsetManifest((1,), 2)) is None
+def test_a_missing_file_reports_no_change(path):
+    assert change(path, SubsetManifest.from_ids((1,), 2)) is None
     write_or_remove(path, None)
     assert not path.exists()
     assert path.name == SUBSET

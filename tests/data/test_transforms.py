@@ -17,7 +17,7 @@ def rng(seed=0):
 
 
 def coordinates(height, width):
-    """A picture whose first two channels are a pixel's row and column."""
+    """An image whose first two channels are a pixel's row and column."""
     rows, columns = np.mgrid[0:height, 0:width]
     return np.stack([rows, columns, 0 * rows], axis=-1).astype(np.uint8)
 
@@ -58,7 +58,7 @@ def test_random_crops_reach_every_edge():
 
 
 @pytest.mark.parametrize(("height", "width"), [(10, 200), (200, 10)])
-def test_pictures_too_long_for_any_draw_give_their_middle(height, width):
+def test_images_too_long_for_any_draw_give_their_middle(height, width):
     crop = transforms.RandomResizedCrop(8, scale=(1, 1))
     top, left, part_height, part_width = crop._part(height, width, rng())
     assert {part_height, part_width} == {10, 13}
@@ -66,7 +66,7 @@ def test_pictures_too_long_for_any_draw_give_their_middle(height, width):
 
 
 @pytest.mark.parametrize("p", [0.0, 0.5, 1.0])
-def test_flips_happen_with_their_probability_and_say_so(p, photograph):
+def test_flips_happen_with_their_probability_and_are_recorded(p, photograph):
     flip = transforms.HorizontalFlip(p)
     results = [flip(Augmented(photograph), rng(seed)) for seed in range(400)]
     for result in results:
@@ -96,7 +96,7 @@ def test_jitter_of_nothing_is_nothing(photograph):
     np.testing.assert_array_equal(jitter(Augmented(photograph), rng()).image, photograph)
 
 
-def test_jitter_draws_anew_and_leaves_the_mirror_alone():
+def test_jitter_draws_again_and_keeps_the_mirror_flag():
     red = Augmented(np.full((2, 2, 3), (200, 40, 40), np.uint8), mirrored=True)
     results = [transforms.ColorJitter(p=1)(red, rng(seed)) for seed in range(50)]
     assert len({result.image[0, 0].tobytes() for result in results}) > 45
@@ -121,7 +121,7 @@ def test_the_centre_crop_is_the_middle(height, width):
     assert result.flags.c_contiguous
 
 
-def test_a_centre_crop_larger_than_the_picture_is_an_error():
+def test_a_centre_crop_larger_than_the_image_is_an_error():
     with pytest.raises(UserError, match="5 pixels does not fit into 9 x 4"):
         transforms.CenterCrop(5)(Augmented(coordinates(4, 9)), rng())
 
@@ -159,7 +159,7 @@ TRANSFORMS = [
 
 
 @pytest.mark.parametrize("transform", TRANSFORMS, ids=lambda transform: type(transform).__name__)
-def test_a_transform_is_a_function_of_picture_and_generator(transform, photograph):
+def test_a_transform_is_a_function_of_image_and_generator(transform, photograph):
     before = photograph.copy()
     for seed in range(10):
         one, other = (transform(Augmented(photograph), rng(seed)) for _ in range(2))
@@ -218,7 +218,7 @@ def test_greys_have_no_saturation_or_hue_to_change(photograph):
     assert np.abs(transforms.adjust_saturation(grey, 1.4).astype(int) - grey).max() <= 1
 
 
-def test_the_given_image_is_left_alone(photograph):
+def test_the_input_is_not_changed(photograph):
     before = photograph.copy()
     transforms.adjust_brightness(photograph, 0.5)
     transforms.adjust_contrast(photograph, 0.5)

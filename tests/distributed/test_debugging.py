@@ -19,7 +19,7 @@ def terminal():
     os.close(theirs)
 
 
-def test_elsewhere_a_breakpoint_is_passed(terminal):
+def test_a_breakpoint_in_another_process_does_nothing(terminal):
     before = sys.breakpointhook
     with debugger(terminal[1], here=False):
         breakpoint()
@@ -27,7 +27,7 @@ def test_elsewhere_a_breakpoint_is_passed(terminal):
     assert sys.breakpointhook is before
 
 
-def test_an_error_elsewhere_is_left_alone(terminal):
+def test_an_error_in_another_process_opens_no_debugger(terminal):
     with pytest.raises(ZeroDivisionError), debugger(terminal[1], here=False):
         raise ZeroDivisionError
 
@@ -50,7 +50,7 @@ def test_an_error_here_opens_the_debugger_in_its_frame_and_is_raised(terminal):
     assert sys.breakpointhook is before
 
 
-def test_a_file_is_no_terminal(monkeypatch, tmp_path):
+def test_a_file_is_not_a_terminal(monkeypatch, tmp_path):
     (tmp_path / "input").touch()
     with (tmp_path / "input").open() as file:
         monkeypatch.setattr(sys, "__stdin__", file)

@@ -69,7 +69,7 @@ def test_the_one_process_of_an_agent_needs_no_address():
     assert read_environment(environment) == ProcessInfo(agent=True, attempt=3)
 
 
-def test_torchrun_goes_before_srun():
+def test_torchrun_takes_precedence_over_srun():
     """An agent may itself have been started by srun, one on each machine."""
     assert read_environment({**SRUN, **TORCHRUN}) == read_environment(TORCHRUN)
 
@@ -89,7 +89,7 @@ def test_the_tasks_of_a_step_agree_on_a_port_and_the_next_job_takes_another():
     assert port(SLURM_STEP_ID="3") != port()
 
 
-def test_an_address_that_is_given_goes_before_slurm_s():
+def test_a_given_address_takes_precedence_over_slurm_s():
     process = read_environment({**SRUN, "MASTER_ADDR": "10.0.0.7", "MASTER_PORT": "4000"})
     assert (process.host, process.port) == ("10.0.0.7", 4000)
 
@@ -143,7 +143,7 @@ def test_what_srun_s_environment_lacks_is_named(name):
         (SRUN, "SLURM_RESTART_COUNT", "١"),
     ],
 )
-def test_a_number_that_cannot_be_is_named(environment, name, value):
+def test_an_impossible_number_is_named(environment, name, value):
     with pytest.raises(UserError, match=re.escape(f"{name} is '{value}'")):
         read_environment({**environment, name: value})
 
@@ -187,6 +187,6 @@ def test_the_short_form_begins_with_the_first_of_the_hosts_that_it_stands_for(gr
 
 
 @pytest.mark.parametrize("nodes", ["", ",a", "]"])
-def test_what_is_no_node_list_is_an_error(nodes):
+def test_an_invalid_node_list_is_an_error(nodes):
     with pytest.raises(UserError, match="SLURM_STEP_NODELIST"):
         first_host(nodes)

@@ -3,7 +3,6 @@
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -11,7 +10,9 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from tests.distributed.ranks import free_url
 
+from virtex.distributed.launch import LaunchConfig, launch
 from virtex.distributed.signals import STOPPED
 
 pytestmark = pytest.mark.skipif(not Path("/proc").is_dir(), reason="there is no list of processes")
@@ -19,8 +20,29 @@ pytestmark = pytest.mark.skipif(not Path("/proc").is_dir(), reason="there is no 
 PROGRAM = """
 import atexit, os, signal, sys, time
 from pathlib import Path
+import torch
+from virtex.distributed.environment import read_environment
 from virtex.distributed.launch import LaunchConfig, launch
 from virtex.distributed.signals import stop_requests
+from virtex.distributed.world import Timeouts, connect
+from virtex.errors import UserError
+
+def joined():
+    return connect(read_environment(), gpus=False, timeouts=Timeouts())
+
+def sums(directory):
+    with joined() as (world, _):
+        total = world.sum(torch.tensor([world.rank + 1.0, 0.25]))
+        world.wait()
+        (directory / f"rank_{world.rank}").write_text(f"of {world.size}: {total.tolist()}")
+    return 3 if world.main else 4
+
+def refuses(_):
+    with joined() as (world, _):
+        if world.rank == 1:
+            raise UserError("no annotations")
+        world.wait()
+    return 0
 
 def agent_of(directory):
     maps = Path(f"/proc/{os.getppid()}/maps")
@@ -53,7 +75,6 @@ def start(name, directory, *words):
     return launch(globals()[name], Path(directory), machines)
 
 def main():
-    from virtex.errors import UserError
     try:
         return start(*sys.argv[1:])
     except UserError as error:
@@ -94,7 +115,7 @@ def wait_for(path, process, seconds=60):
     deadline = time.monotonic() + seconds
     while not path.exists():
         assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline, f"{path.name} does not come"
+        assert time.monotonic() < deadline, f"{path.name} does not appear"
         time.sleep(0.01)
 
 
@@ -106,20 +127,33 @@ def children(pid):
     return []
 
 
-def free_url():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return f"tcp://127.0.0.1:{listener.getsockname()[1]}"
+@pytest.mark.cold
+def test_two_processes_sum_and_the_largest_status_is_the_job_s(agent, tmp_path):
+    process = agent("sums", f"processes=2, url={free_url()!r}")
+    assert process.wait(timeout=60) == 4, process.communicate()
+    assert [(tmp_path / f"rank_{rank}").read_text() for rank in "01"] == ["of 2: [3.0, 0.5]"] * 2
 
 
-def test_a_process_that_is_killed_at_its_end_is_started_again(agent, tmp_path):
+def test_a_failing_process_ends_the_others_with_its_message(agent):
+    process = agent("refuses", f"processes=2, url={free_url()!r}")
+    assert "virtex: error: no annotations" in process.communicate(timeout=60)[1]
+    assert process.returncode == 2
+
+
+def test_one_process_is_not_launched():
+    pids = []
+    assert launch(lambda pid: pids.append(pid) or 5, os.getpid(), LaunchConfig()) == 5
+    assert pids == [os.getpid()]
+
+
+def test_a_process_that_is_killed_during_its_exit_is_restarted(agent, tmp_path):
     process = agent("dies_at_exit_once", f"max_restarts=1, url={free_url()!r}")
     assert process.wait(timeout=60) == 0, process.communicate()
     # Nor does the agent share anything with it by which it could wait for what was killed.
     assert [(tmp_path / f"maps_{attempt}").read_text().count("/sem.") for attempt in "01"] == [0, 0]
 
 
-def test_a_signal_in_the_start_up_of_a_process_reaches_it(agent, tmp_path):
+def test_a_signal_during_start_up_reaches_the_process(agent, tmp_path):
     process = agent("waits", f"max_restarts=1, url={free_url()!r}")
     deadline = time.monotonic() + 60
     while not any("process.py" in words for words in children(process.pid)):
@@ -141,7 +175,7 @@ def test_an_agent_that_is_interrupted_ends_its_processes_without_a_traceback(
     assert process.stderr.read() == ""  # until all that hold the other end have ended
 
 
-def test_the_second_machine_says_when_it_has_lost_the_first(agent, tmp_path):
+def test_the_second_machine_reports_that_it_has_lost_the_first(agent, tmp_path):
     machines = f"count=2, max_restarts=1, rendezvous_timeout=20, url={free_url()!r}"
     first, second = (
         agent("fails_without_the_first", f"{machines}, rank={rank}") for rank in (0, 1)

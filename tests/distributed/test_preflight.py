@@ -76,7 +76,7 @@ def test_only_the_process_that_saves_needs_room_for_checkpoints():
     assert len(find_problems([process(free_disk=tight)])[0]) == 1
 
 
-def test_shared_memory_must_do_for_all_processes_of_a_machine():
+def test_shared_memory_must_suffice_for_all_processes_of_a_machine():
     assert find_problems([process(), process("b"), process()]) == [[], [], []]
     short = {"free_shared_memory": 2 * SHARED - 1}
     # One process alone would fit.
@@ -106,7 +106,7 @@ def test_the_report_has_a_line_for_each_process_and_for_each_thing_that_is_wrong
     assert [line.strip() for line in lines[2:]] == find_problems(reports)[1]
 
 
-def test_one_process_has_no_speed_of_sums():
+def test_one_process_reports_no_all_reduce_speed():
     reports = [process(free_shared_memory=None)]
     assert report_lines(reports, find_problems(reports)) == [
         "rank 0 on a (CPU): ready; disk 3.0 GB free"

@@ -113,7 +113,7 @@ def test_each_failure_has_the_same_message(error):
 @pytest.mark.parametrize(
     "error", [RuntimeError("shapes differ"), OSError(errno.ENOSPC, "No space", "scalars.jsonl")]
 )
-def test_another_failure_stays_what_it_is(error):
+def test_other_errors_are_raised_unchanged(error):
     with pytest.raises(type(error)) as raised, translate_shared_memory_errors(1):
         raise error
     assert raised.value is error

@@ -7,7 +7,7 @@ from virtex.distributed.signals import SIGNALS, STOPPED, stop_requests
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
-def test_a_signal_only_makes_a_note(number):
+def test_a_signal_is_only_recorded(number):
     with stop_requests() as request:
         assert not request
         assert request.signal is None
@@ -30,7 +30,7 @@ def test_each_context_begins_without_a_request():
         assert not request
 
 
-def test_the_handlers_from_before_come_back_after_an_error_too():
+def test_the_earlier_handlers_are_restored_after_an_error_too():
     noted = []
     before = {number: signal.getsignal(number) for number in SIGNALS}
     try:

@@ -1,18 +1,15 @@
 import json
-import os
-import socket
-import subprocess
-import sys
 
 import pytest
 import torch
+from tests.distributed.ranks import start_two
 
 from virtex.distributed.traffic import Traffic
 
 STEPS = """
 import json
 import torch
-from virtex.training.run import distributed
+from virtex.distributed.data_parallel import data_parallel
 from virtex.distributed.environment import read_environment
 from virtex.distributed.traffic import Traffic
 from virtex.distributed.world import Timeouts, connect
@@ -20,7 +17,7 @@ from virtex.distributed.world import Timeouts, connect
 with connect(read_environment(), gpus=False, timeouts=Timeouts()) as (world, _):
     model = torch.nn.Sequential(torch.nn.Linear(40, 300), torch.nn.Tanh(), torch.nn.Linear(300, 5))
     model[0].bias.requires_grad_(False)
-    parallel = distributed(model, world)
+    parallel = data_parallel(model, world)
     traffic = Traffic()
     traffic.watch(parallel)
     for _ in range(3):
@@ -33,21 +30,8 @@ with connect(read_environment(), gpus=False, timeouts=Timeouts()) as (world, _):
 
 @pytest.fixture(scope="module")
 def measured():
-    """Of each of two processes the bytes and the seconds of a step."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-    place = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", STEPS],
-            env={**os.environ, **place, "RANK": rank, "OMP_NUM_THREADS": "1"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in "01"
-    ]
+    """The bytes and the seconds of a step, for each of two processes."""
+    processes = start_two(STEPS)
     (output, errors), _ = [process.communicate(timeout=120) for process in processes]
     assert processes[0].returncode == 0, errors
     return json.loads(output)

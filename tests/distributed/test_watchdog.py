@@ -7,9 +7,11 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
+from tests.distributed.ranks import start_two
 
 from virtex.distributed.watchdog import STUCK, Beat, Watchdog
 
@@ -79,28 +81,13 @@ assert not (note / "ended").exists()
 """
 
 
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
 @pytest.fixture
 def two():
-    """A function that starts two processes, and returns when they have met."""
+    """A function that starts two processes, and returns when they have joined."""
     started = []
 
     def start(*words):
-        place = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-        for rank in "01":
-            process = subprocess.Popen(
-                [sys.executable, "-c", TWO, *map(str, words)],
-                env={**os.environ, **place, "RANK": rank, "OMP_NUM_THREADS": "1"},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-            started.append(process)
+        started.extend(start_two(TWO, *words))
         for process in started:
             assert process.stdout.readline(), process.communicate()
         return started
@@ -200,7 +187,7 @@ def test_a_log_on_a_disk_that_does_not_answer_does_not_keep_it_alive(tmp_path):
     assert "rank 0 has been stuck" in ended.stderr
 
 
-def test_a_process_that_moves_on_lives(capfd):
+def test_a_process_whose_phase_changes_lives(capfd):
     watchdog = Watchdog(0, 1, None, 1.0)
     for step in range(30):
         watchdog.report(f"step {step}")
@@ -218,6 +205,18 @@ def test_infinity_watches_nothing(capfd):
     start = time.monotonic()
     watchdog.stop()
     assert time.monotonic() - start < 0.8 * watchdog.interval  # does not wait for the next beat
+
+
+@pytest.mark.parametrize(("parent", "missed"), [(-1, True), (os.getppid(), False)])
+def test_only_a_parent_that_has_ended_is_missed(parent, missed):
+    """Also one that ended before this process watched."""
+    watchdog = Watchdog(0, 1, None, limit_seconds=0.8)
+    noticed = threading.Event()
+    watchdog.orphaned, watchdog.parent = noticed.set, parent
+    try:
+        assert noticed.wait(0.5) == missed
+    finally:
+        watchdog.stop()
 
 
 def test_the_end_of_the_parent_is_a_request_to_stop(tmp_path):

@@ -127,4 +127,4 @@ def test_without_a_terminal_it_is_refused(scenes, run):
 
 def test_a_rank_that_is_not_there_is_refused(scenes, run, capsys):
     assert scenes.pretrain(run, "--debug-rank", 1) == 2
-    assert "--debug-rank 1: ranks are 0 to 0" in capsys.readouterr().err
+    assert "--debug-rank 1 must be less than the number of processes, 1" in capsys.readouterr().err

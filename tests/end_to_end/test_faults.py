@@ -33,18 +33,18 @@ def reference(tmp_path_factory):
 @pytest.mark.parametrize(
     ("name", "launcher", "outcome"),
     [
-        ("kill -9 of rank 1", "torchrun, 1 restart", "recovered"),
-        ("newest checkpoint cut", "torchrun", "ended"),
         ("slow store with errors", "torchrun", "went on"),
         ("exception in a step", "torchrun, 1 restart", "recovered"),
-        ("SIGTERM, at once SIGKILL", "torchrun", "ended"),
-        pytest.param(
-            *("exception in a step", "torchrun, 3 processes, 1 restart", "recovered"),
-            marks=pytest.mark.slow,
-        ),
-        pytest.param(
-            *("SIGTERM, at once SIGKILL", "torchrun, 3 processes", "ended"),
-            marks=pytest.mark.slow,
+        # Of these laws `test_launch` and `test_resume` hold smaller cases.
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in [
+                ("kill -9 of rank 1", "torchrun, 1 restart", "recovered"),
+                ("newest checkpoint cut", "torchrun", "ended"),
+                ("SIGTERM, at once SIGKILL", "torchrun", "ended"),
+                ("exception in a step", "torchrun, 3 processes, 1 restart", "recovered"),
+                ("SIGTERM, at once SIGKILL", "torchrun, 3 processes", "ended"),
+            ]
         ),
     ],
 )

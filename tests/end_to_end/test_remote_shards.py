@@ -76,7 +76,7 @@ def log(run, rank=0):
 
 
 def retries(text):
-    return max(map(int, re.findall(r"(\d+) requests made again", text)), default=0)
+    return max(map(int, re.findall(r"(\d+) requests repeated", text)), default=0)
 
 
 def test_a_run_on_a_store_that_fails_at_times_is_the_run_on_files(
@@ -91,7 +91,7 @@ def test_a_run_on_a_store_that_fails_at_times_is_the_run_on_files(
     assert injected > 20
     assert retries(log(run)) >= injected // 2
     assert "fetching 6 shards, " in log(run)
-    assert "of the first window; training starts when they are here" in log(run)
+    assert "of the first window; training starts when they are cached" in log(run)
     assert not spawned()
 
 

@@ -46,11 +46,9 @@ def seen(config, *, processes, workers):
     for rank in range(processes):
         data = open_data(config)
         world = World(rank=rank, size=processes, device=torch.device("cpu"))
-        batches = training_batches(
-            config, data, world, workers=workers, first=1, on_bad_image=lambda _: None
-        )
+        batches = training_batches(config, data, world, workers=workers, first=1)
         for _ in range(len(data.training) // config.optim.batch_size):
-            images |= set(next(batches)["image_id"].tolist())
+            images |= set(next(batches).batch["image_id"].tolist())
     return images, data.subset
 
 
@@ -130,10 +128,10 @@ def test_a_single_caption_is_for_training_alone(scenes):
     data = open_data(config)
 
     def captions(dataset, epochs):
-        return {tuple(dataset[epoch, 3]["caption_tokens"].tolist()) for epoch in epochs}
+        return {tuple(dataset[epoch, 3]["caption_tokens"][0].tolist()) for epoch in epochs}
 
     tokens = data.vocabulary
-    first = data.training._records[3].captions[0]
+    first = data.training.records[3].captions[0]
     [only] = captions(data.training, range(20))
     assert tokens.decode(only) in (first, first.replace("left", "right"))
     assert len(captions(data.validation, range(20))) > 1

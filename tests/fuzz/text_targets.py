@@ -115,5 +115,5 @@ class AnnotationsTarget:
         inside = (directory / "train2017").resolve()
         for index in range(len(records)):
             record = records[index]
-            assert inside in record.picture.resolve().parents
+            assert inside in record.image.resolve().parents
         return records

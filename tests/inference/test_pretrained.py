@@ -180,6 +180,17 @@ def test_weights_without_a_configuration_ask_for_it(files):
         virtex.load(path)
 
 
+@pytest.mark.parametrize("given", ["file", "value", "checkpoint"])
+def test_settings_that_do_not_fit_their_task_are_refused(files, tmp_path, given):
+    config = configured("MODEL.NAME", "token_classification")
+    path = tmp_path / "weights.pth"
+    torch.save(files.own() | {"config": config.model_dump(mode="json", by_alias=True)}, path)
+    (tmp_path / "a.yaml").write_text(settings.dump(config), encoding="utf-8")
+    configs = {"file": tmp_path / "a.yaml", "value": config, "checkpoint": None}
+    with pytest.raises(UserError, match=r"MODEL\.TEXTUAL\.NAME.* expected the textual head 'none'"):
+        virtex.load(path, config=configs[given])
+
+
 def test_weights_without_a_vocabulary_ask_for_it(files):
     config = configured("DATA.TOKENIZER_MODEL", "/nowhere/coco.model")
     with pytest.raises(UserError, match=r"/nowhere/coco\.model.*--tokenizer"):
@@ -305,7 +316,7 @@ def test_a_limit_on_images_is_named_by_its_argument(files, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"config": torch.ones(2)}, "settings are none of ours"),
+        ({"config": torch.ones(2)}, "settings are not virtex's"),
         ({"config": {"MODEL": 3}}, "does not accept: MODEL"),
         ({"config": None}, "does not accept"),
         ({"tokenizer": 3}, "holds no vocabulary"),

@@ -41,7 +41,7 @@ def test_every_mismatch_is_of_its_kind():
 
 def test_many_mismatches_are_counted_and_the_first_five_named():
     own = {f"w{number}": torch.zeros(1) for number in range(12)}
-    assert state_dict_mismatches(own, {}) == ["  missing keys (12): w0, w1, w10, w11, w2"]
+    assert state_dict_mismatches(own, {}) == ["  missing keys (12): w0, w1, w10, w11, w2, …"]
 
 
 @pytest.mark.parametrize("state", [{"a": 1, 2: 3}, {"model": {"a": 1, 2: 3}, "iteration": 4}])

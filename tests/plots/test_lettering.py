@@ -13,7 +13,7 @@ words = st.text("abc é日", max_size=60)
 
 
 @given(st.text(st.characters(max_codepoint=0x7E, min_codepoint=0x20)))
-def test_plain_english_is_in_pillows_font_as_it_is(text):
+def test_plain_english_is_drawn_in_pillows_font(text):
     assert choose_font(text, 12).getname() == OWN.getname()
     assert legible(text, OWN) == text
 
@@ -30,7 +30,7 @@ def test_plain_english_is_in_pillows_font_as_it_is(text):
         ("a b", "a b"),
     ],
 )
-def test_letters_that_a_font_lacks_become_like_ones_or_question_marks(text, expected):
+def test_letters_that_a_font_lacks_become_similar_ones_or_question_marks(text, expected):
     """Pillow's own font has no accents."""
     assert legible(text, OWN) == expected
 

@@ -37,8 +37,8 @@ def test_every_image_has_a_file_five_captions_and_objects(
     names = {path.name for path in (root / f"{split}2017").iterdir()}
     assert names == {image["file_name"] for image in captioned["images"]}
     for image in captioned["images"]:
-        with Image.open(root / f"{split}2017" / image["file_name"]) as picture:
-            assert (picture.format, picture.size) == ("JPEG", (image["width"], image["height"]))
+        with Image.open(root / f"{split}2017" / image["file_name"]) as decoded:
+            assert (decoded.format, decoded.size) == ("JPEG", (image["width"], image["height"]))
     captions = Counter(item["image_id"] for item in captioned["annotations"])
     assert captions == {image["id"]: 5 for image in captioned["images"]}
     assert {item["image_id"] for item in seen["annotations"]} == set(captions)
@@ -89,7 +89,7 @@ def test_longer_tree_begins_with_the_shorter_one(root: Path, tmp_path: Path) -> 
     assert shorter["annotations"] == longer["annotations"][:15]
 
 
-def test_another_seed_gives_other_pictures(root: Path, tmp_path: Path) -> None:
+def test_another_seed_gives_other_images(root: Path, tmp_path: Path) -> None:
     write_coco_tree(tmp_path, Drawing(1, 64, 3), Amount(1, 1), lambda: None)
     name = "train2017/000000000001.jpg"
     assert (tmp_path / name).read_bytes() != (root / name).read_bytes()

@@ -3,7 +3,6 @@ import itertools
 import json
 from dataclasses import asdict
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -58,15 +57,6 @@ def test_words_for_size_and_background_fit(scene: Scene) -> None:
         low, high = DIAMETERS[item.look.size]
         assert low <= item.diameter <= high
         assert item.look.color != scene.background.color
-
-
-@settings(deadline=None)
-@given(SCENES)
-def test_mirrored_twice_is_the_same(scene: Scene) -> None:
-    again = scene.mirrored().mirrored()
-    for item, twice in zip(scene.objects, again.objects, strict=True):
-        assert twice.center == pytest.approx(item.center)
-        assert (twice.look, twice.degrees) == (item.look, item.degrees)
 
 
 @settings(deadline=None)

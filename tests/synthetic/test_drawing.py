@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from tests.synthetic.mirroring import mirrored
 
 from virtex.synthetic.composing import compose, scene_random
 from virtex.synthetic.drawing import SUPERSAMPLES, draw, encode_jpeg
@@ -52,23 +53,23 @@ def test_area_is_that_of_the_drawn_pixels(scene: Scene) -> None:
 
 @settings(deadline=None)
 @given(SCENES)
-def test_mirrored_scene_is_the_mirrored_picture(scene: Scene) -> None:
+def test_mirrored_scene_is_the_mirrored_image(scene: Scene) -> None:
     """Within a quarter of a pixel: at most that part of an edge pixel differs."""
-    mirrored = draw(scene.mirrored(), SIDE).astype(int)
+    mirror_image = draw(mirrored(scene), SIDE).astype(int)
     background = draw(without_objects(scene), SIDE).astype(int)
     expected = (draw(scene, SIDE).astype(int) - background)[:, ::-1]
-    differing = np.abs((mirrored - background) - expected).max(axis=2) > 120
+    differing = np.abs((mirror_image - background) - expected).max(axis=2) > 120
     assert differing.mean() < 0.01
 
 
 @settings(deadline=None)
 @given(SCENES)
 def test_most_of_an_object_shows_its_named_colour(scene: Scene) -> None:
-    picture = draw(scene, SIDE).astype(int)
+    image = draw(scene, SIDE).astype(int)
     for item in scene.objects:
         mask = np.zeros((SIDE, SIDE), np.uint8)
         cv2.fillPoly(mask, [np.rint(np.array(item.polygon) * SIDE - 0.5).astype(np.int32)], 1)
-        pixels = picture[cv2.erode(mask, np.ones((3, 3), np.uint8)) == 1]
+        pixels = image[cv2.erode(mask, np.ones((3, 3), np.uint8)) == 1]
         assert nearest(pixels.mean(axis=0)) == item.look.color
 
 
@@ -100,7 +101,7 @@ def test_edges_are_smooth() -> None:
     assert ((brightness > 80) & (brightness < 200)).any()
 
 
-def test_picture_and_file_are_the_same_twice() -> None:
+def test_image_and_file_are_the_same_twice() -> None:
     scene = compose(scene_random(0, "train", 3))
     first, second = draw(scene, SIDE), draw(scene, SIDE)
     assert first.dtype == np.uint8
@@ -108,7 +109,7 @@ def test_picture_and_file_are_the_same_twice() -> None:
     assert encode_jpeg(first) == encode_jpeg(second)
 
 
-def test_jpeg_shows_the_picture() -> None:
-    picture = draw(compose(scene_random(0, "train", 3)), SIDE)
-    decoded = np.asarray(Image.open(io.BytesIO(encode_jpeg(picture))).convert("RGB"))
-    assert np.abs(decoded.astype(int) - picture).mean() < 3
+def test_jpeg_shows_the_image() -> None:
+    image = draw(compose(scene_random(0, "train", 3)), SIDE)
+    decoded = np.asarray(Image.open(io.BytesIO(encode_jpeg(image))).convert("RGB"))
+    assert np.abs(decoded.astype(int) - image).mean() < 3

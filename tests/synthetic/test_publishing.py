@@ -9,8 +9,8 @@ from virtex.synthetic.publishing import LISTING, atomic_directory
 
 def publish(output: Path, text: str, *, overwrite: bool = False) -> None:
     with atomic_directory(output, overwrite, {"seed": 0}) as root:
-        (root / "pictures").mkdir()
-        (root / "pictures" / "one.txt").write_text(text)
+        (root / "images").mkdir()
+        (root / "images" / "one.txt").write_text(text)
 
 
 def test_appears_whole_with_its_listing(tmp_path: Path) -> None:
@@ -26,7 +26,7 @@ def test_appears_whole_with_its_listing(tmp_path: Path) -> None:
 
 def test_empty_directory_is_taken(tmp_path: Path) -> None:
     publish(tmp_path, "1")
-    assert (tmp_path / "pictures/one.txt").read_text() == "1"
+    assert (tmp_path / "images/one.txt").read_text() == "1"
 
 
 def publish_half(output: Path, interruption: type[BaseException]) -> None:
@@ -36,15 +36,13 @@ def publish_half(output: Path, interruption: type[BaseException]) -> None:
 
 
 @pytest.mark.parametrize("interruption", [KeyboardInterrupt, UserError, SystemExit])
-def test_interrupted_leaves_the_place_as_it_was(
-    tmp_path: Path, interruption: type[BaseException]
-) -> None:
+def test_an_interruption_changes_nothing(tmp_path: Path, interruption: type[BaseException]) -> None:
     publish(tmp_path / "scenes", "before")
     for output in (tmp_path / "scenes", tmp_path / "others"):
         with pytest.raises(interruption):
             publish_half(output, interruption)
     assert list(tmp_path.iterdir()) == [tmp_path / "scenes"]
-    assert (tmp_path / "scenes/pictures/one.txt").read_text() == "before"
+    assert (tmp_path / "scenes/images/one.txt").read_text() == "before"
 
 
 def test_full_directory_is_replaced_only_when_asked(tmp_path: Path) -> None:
@@ -52,13 +50,13 @@ def test_full_directory_is_replaced_only_when_asked(tmp_path: Path) -> None:
     publish(output, "1")
     with pytest.raises(UserError, match="--overwrite"):
         publish(output, "2")
-    assert (output / "pictures/one.txt").read_text() == "1"
+    assert (output / "images/one.txt").read_text() == "1"
     publish(output, "2", overwrite=True)
-    assert (output / "pictures/one.txt").read_text() == "2"
+    assert (output / "images/one.txt").read_text() == "2"
     assert list(tmp_path.iterdir()) == [output]
 
 
-@pytest.mark.parametrize("stranger", ["mine.txt", "pictures/mine.txt"])
+@pytest.mark.parametrize("stranger", ["mine.txt", "images/mine.txt"])
 def test_strange_files_are_never_replaced(tmp_path: Path, stranger: str) -> None:
     output = tmp_path / "scenes"
     publish(output, "1")
@@ -73,7 +71,7 @@ def test_damaged_listing_makes_every_file_a_stranger(tmp_path: Path, listing: st
     output = tmp_path / "scenes"
     publish(output, "1")
     (output / LISTING).write_text(listing)
-    with pytest.raises(UserError, match=r"pictures/one\.txt"):
+    with pytest.raises(UserError, match=r"images/one\.txt"):
         publish(output, "2", overwrite=True)
 
 
@@ -90,7 +88,7 @@ def test_file_that_appears_meanwhile_is_kept(tmp_path: Path) -> None:
     assert (output / "mine.txt").read_text() == "precious"
 
 
-def test_file_is_no_place(tmp_path: Path) -> None:
+def test_a_file_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "scenes").write_text("precious")
     for output in (tmp_path / "scenes", tmp_path / "scenes" / "below"):
         with pytest.raises(UserError, match="scenes"):

@@ -3,13 +3,12 @@ import pytest
 from virtex.synthetic.reading import (
     is_true,
     is_true_in_pairs,
-    stated_backdrops,
     stated_colors,
     stated_pairs,
     stated_shapes,
 )
 
-PICTURE = [("red", "circle"), ("blue", "star")]
+IMAGE = [("red", "circle"), ("blue", "star")]
 
 
 def test_what_a_caption_states() -> None:
@@ -17,7 +16,6 @@ def test_what_a_caption_states() -> None:
     assert stated_shapes(caption) == ["circle", "cross"]
     assert stated_colors(caption) == ["red", "blue"]
     assert stated_pairs(caption) == [("red", "circle"), ("blue", "cross")]
-    assert stated_backdrops(caption) == ["white"]
 
 
 def test_nothing_stated() -> None:
@@ -43,5 +41,5 @@ def test_nothing_stated() -> None:
     ],
 )
 def test_judgement(caption: str, words: bool, pairs: bool) -> None:
-    assert is_true(caption, PICTURE) == words
-    assert is_true_in_pairs(caption, iter(PICTURE)) == pairs
+    assert is_true(caption, IMAGE) == words
+    assert is_true_in_pairs(caption, iter(IMAGE)) == pairs

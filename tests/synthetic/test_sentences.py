@@ -4,6 +4,7 @@ import re
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.synthetic.mirroring import mirrored
 
 from virtex.synthetic.composing import compose, scene_random
 from virtex.synthetic.reading import is_true, is_true_in_pairs
@@ -107,12 +108,12 @@ def test_every_word_of_every_caption_is_true(captioned: tuple[Scene, tuple[str, 
 
 @settings(deadline=None)
 @given(captioned_scenes())
-def test_mirrored_picture_fits_the_caption_with_left_and_right_swapped(
+def test_mirrored_image_fits_the_caption_with_left_and_right_swapped(
     captioned: tuple[Scene, tuple[str, ...]],
 ) -> None:
     scene, sentences = captioned
     for caption in sentences:
-        judge(swap_left_right(caption), scene.mirrored())
+        judge(swap_left_right(caption), mirrored(scene))
 
 
 @settings(deadline=None)

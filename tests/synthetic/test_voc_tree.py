@@ -52,7 +52,7 @@ def test_some_objects_are_difficult(root: Path) -> None:
     assert 0 < sum(line.endswith(" 0") for line in lines) < len(lines) / 10
 
 
-def test_boxes_are_whole_pixels_inside_the_picture(root: Path) -> None:
+def test_boxes_are_whole_pixels_inside_the_image(root: Path) -> None:
     for path in (root / "VOCdevkit/VOC2007/Annotations").iterdir():
         tree = ElementTree.parse(path).getroot()
         with Image.open(
@@ -71,7 +71,7 @@ def test_boxes_are_whole_pixels_inside_the_picture(root: Path) -> None:
 
 
 def test_readable_by_torchvision(root: Path) -> None:
-    pictures = VOCDetection(str(root), year="2007", image_set="trainval")
-    assert len(pictures) == 60
-    _, target = pictures[0]
+    images = VOCDetection(str(root), year="2007", image_set="trainval")
+    assert len(images) == 60
+    _, target = images[0]
     assert target["annotation"]["object"][0]["name"] in SHAPES

@@ -16,9 +16,9 @@ from virtex.models.heads import LabelHead
 from virtex.tasks.caption_tokens import CaptionTokens
 from virtex.tasks.classification import (
     CategoryEncoder,
-    LabelPredictor,
     LabelSetClassification,
     TokenLabelEncoder,
+    predict_labels,
 )
 from virtex.text.tokenizer import Tokenizer, train
 from virtex.text.vocabulary import Categories
@@ -88,7 +88,7 @@ def test_no_labels_at_all_is_a_loss_of_zero_with_zero_gradients(labels):
 def encode(encoder, **record):
     image = Augmented(np.zeros((4, 4, 3), np.uint8), mirrored=record.pop("mirrored", False))
     record = Record(7, Path("unread.jpg"), **record)
-    return encoder.encode(record, image, np.random.default_rng(0)) | {"dropout_key": 0}
+    return encoder.encode(record, image, np.random.default_rng(0))
 
 
 def test_a_captions_tokens_are_its_labels():
@@ -107,14 +107,14 @@ def test_categories_are_labels_and_may_be_none():
     assert encoder.collate(examples[1:])["labels"].shape == (1, 0)
 
 
-def test_descriptions_name_the_likeliest_labels_and_those_given():
+def test_samples_name_the_likeliest_labels_and_the_target_labels():
     model = model_of(ignored=(0,)).train()
     names = Categories(("one", "two", "three", "four", "five", "six", "seven", "eight"))
     batch = batch_of([[2, 8], []])
-    said = LabelPredictor(model, names.name)(batch)
-    assert [one.target for one in said] == ["two, eight", "none"]
+    samples = predict_labels(model, names.name, batch)
+    assert [sample.target for sample in samples] == ["two, eight", "none"]
     model.eval()
     with torch.no_grad():
         logits = model.textual(model.visual(batch["image"]))[:, 1:]
     best = [names.name(1 + index) for index in logits[0].topk(5).indices.tolist()]
-    assert said[0].prediction == ", ".join(best)
+    assert samples[0].prediction == ", ".join(best)

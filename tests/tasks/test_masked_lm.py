@@ -12,11 +12,12 @@ from tests import small
 
 from virtex.data.records import Record
 from virtex.data.transforms import Augmented
+from virtex.tasks.base import Masking
 from virtex.tasks.caption_tokens import CaptionTokens
 from virtex.tasks.masked_lm import (
     MaskedCaptionEncoder,
-    MaskedCaptionPredictor,
     MaskedLanguageModel,
+    predict_masked,
 )
 from virtex.text.tokenizer import Tokenizer, train
 
@@ -26,12 +27,13 @@ CAPTIONS = CaptionTokens(TOKENIZER, max_length=30)
 SPECIAL = {0, 1, 2, 3}
 
 
-def encoded(caption, seed=0, **options):
+def encoded(caption, seed=0, proportion=0.15, mask=0.85, replace=0.1):
     record = Record(7, Path("unread.jpg"), (caption,))
     image = Augmented(np.zeros((4, 4, 3), np.uint8))
-    encoder = MaskedCaptionEncoder(CAPTIONS, **options)
+    encoder = MaskedCaptionEncoder(CAPTIONS, Masking(proportion, mask, replace))
     example = encoder.encode(record, image, np.random.default_rng(seed))
-    return example["caption_tokens"].tolist(), example["masked_labels"].tolist()
+    (tokens,), (labels,) = example["caption_tokens"], example["masked_labels"]
+    return tokens.tolist(), labels.tolist()
 
 
 @given(
@@ -40,7 +42,7 @@ def encoded(caption, seed=0, **options):
     seed=st.integers(0, 2**32),
 )
 def test_the_share_of_ordinary_tokens_is_chosen_and_nothing_else_changes(words, proportion, seed):
-    tokens, labels = encoded(" ".join(words), seed, mask_proportion=proportion)
+    tokens, labels = encoded(" ".join(words), seed, proportion)
     plain = [1, *TOKENIZER.encode(" ".join(words)), 2][:30]
     ordinary = sum(token not in SPECIAL for token in plain)
     assert sum(label != 0 for label in labels) == math.ceil(ordinary * proportion)
@@ -57,8 +59,7 @@ def test_fates_have_their_probabilities(mask):
     fates = {"masked": 0, "kept": 0, "replaced": 0}
     caption = " ".join(["cat dog of right"] * 4)
     for seed in range(300):
-        options = {"mask_proportion": 1.0, "mask_probability": mask, "replace_probability": replace}
-        for token, label in zip(*encoded(caption, seed, **options), strict=True):
+        for token, label in zip(*encoded(caption, seed, 1.0, mask, replace), strict=True):
             if label:
                 fates["masked" if token == 3 else "kept" if token == label else "replaced"] += 1
     total = sum(fates.values())
@@ -119,8 +120,10 @@ def test_words_behind_count_too():
     last = int(batch["caption_lengths"][0]) - 2
     changed["caption_tokens"][0, last] = 4 + (batch["caption_tokens"][0, last] - 3) % 6
     first = slice(0, 2)
-    assert not torch.allclose(model.logits(changed)[0, first], model.logits(batch)[0, first])
-    assert torch.equal(model.logits(changed)[1], model.logits(batch)[1])
+    grid = model.visual(batch["image"])
+    before, after = model.logits(grid, batch), model.logits(grid, changed)
+    assert not torch.allclose(after[0, first], before[0, first])
+    assert torch.equal(after[1], before[1])
 
 
 @settings(deadline=None, max_examples=10)
@@ -144,23 +147,25 @@ def test_nothing_to_predict_is_a_loss_of_zero_with_zero_gradients():
     assert all(p.grad is None or not p.grad.any() for p in model.parameters())
 
 
-def test_descriptions_fill_the_chosen_places_in():
+def test_samples_have_predictions_at_the_chosen_positions():
     tokens = torch.tensor([[1, *TOKENIZER.encode("a cat"), 2]])
     labels = torch.zeros_like(tokens)
     place = 1 + TOKENIZER.encode("a cat").index(TOKENIZER.encode("cat")[0])
     labels[0, place], tokens[0, place] = tokens[0, place].clone(), 3
     model = model_of().train()
 
-    def logits(batch):
+    def logits(grid, batch):
+        assert len(grid) == len(batch["image"])
         assert not model.training
         return torch.nn.functional.one_hot(
             torch.full_like(batch["caption_tokens"], TOKENIZER.encode("dog")[0]), 45
         )
 
     model.logits = logits
-    describe = MaskedCaptionPredictor(model, TOKENIZER)
-    [said] = describe({"caption_tokens": tokens, "masked_labels": labels})
+    image = small.batch(1)["image"]
+    batch = {"image": image, "caption_tokens": tokens, "masked_labels": labels}
+    [sample] = predict_masked(model, TOKENIZER, batch)
     guess = TOKENIZER.decode([*TOKENIZER.encode("dog")[:1]])
-    assert said.target == "a cat"
-    assert guess in said.prediction
+    assert sample.target == "a cat"
+    assert guess in sample.prediction
     assert model.training

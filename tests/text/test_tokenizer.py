@@ -128,7 +128,9 @@ def test_a_piece_that_is_no_text_is_refused():
 
 
 def test_a_file_without_end_is_refused():
-    with pytest.raises(UserError, match="/dev/zero is larger than 64 MB"):
+    with pytest.raises(
+        UserError, match="the vocabulary /dev/zero is larger than 64 MB; create one"
+    ):
         Tokenizer.from_file(Path("/dev/zero"))
 
 

@@ -32,7 +32,7 @@ def test_numbers_are_written_in_full(tmp_path, write):
     assert lines(tmp_path) == [{"iteration": i, "train/loss": i / 7} for i in (1, 2, 3)]
 
 
-def test_going_on_drops_only_what_comes_again(tmp_path, write):
+def test_resuming_drops_only_scalars_that_are_logged_again(tmp_path, write):
     write(1, 9)
     write(6, 7)
     assert [line["iteration"] for line in lines(tmp_path)] == [1, 2, 3, 4, 5, 6, 7]
@@ -78,7 +78,7 @@ def test_an_error_goes_to_the_log_alone(tmp_path, capsys):
     assert capsys.readouterr() == ("", "")
 
 
-def test_a_page_is_a_picture_and_its_text(tmp_path):
+def test_images_are_logged_with_their_text(tmp_path):
     with closing(RunLogger(tmp_path, rank=0, first=1)) as logger:
         logger.log_images(5, "val/captions", np.zeros((8, 6, 3), np.uint8), "a red circle")
     board = EventAccumulator(str(tmp_path))

@@ -183,7 +183,7 @@ def test_a_rate_of_zero_moves_no_weight():
     assert int(model.visual.cnn.bn1.num_batches_tracked) == 1
 
 
-def test_steps_say_what_was_done():
+def test_steps_have_the_figures_of_the_iteration():
     model = small.captioning()
     steps = list(steps_of(model, optimizer_of(model), first=4, last=6))
     assert [step.iteration for step in steps] == [4, 5, 6]
@@ -278,7 +278,7 @@ def test_diagnosis_names_losses_rates_parameters_and_images():
     assert "visual_decayed 0.05" in message
     assert "visual.cnn.conv1.weight" in message
     assert "all weights are finite" in message
-    assert "[100, 101, 102]" in message
+    assert "images of the last batch: 100, 101, 102\n" in message
     assert "OPTIM.LR" in message
 
 

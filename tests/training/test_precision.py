@@ -31,7 +31,7 @@ def test_a_cpu_gets_bfloat16_where_it_computes_in_it():
     assert ("lacks" in chosen.reason) == (expected is torch.float32)
 
 
-def test_a_device_without_bfloat16_gets_float32_and_says_so():
+def test_a_device_without_bfloat16_gets_float32_and_a_reason():
     chosen = choose_precision(True, torch.device("meta"))
     assert str(chosen) == "float32 (AMP is true, but this meta device lacks bfloat16)"
 

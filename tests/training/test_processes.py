@@ -19,8 +19,8 @@ from virtex.models.sync_batch_norm import synchronise_batch_norm
 from virtex.optim import schedules
 from virtex.optim.groups import parameter_groups
 from virtex.optim.lookahead import Lookahead
-from virtex.training.run import distributed
 from virtex.training.precision import choose_precision
+from virtex.distributed.data_parallel import data_parallel
 from virtex.distributed.environment import read_environment
 from virtex.distributed.world import Timeouts, connect
 from virtex.training.loop import TrainState, optimize, validate
@@ -31,9 +31,14 @@ def rows_of_this_process(world, rows, seed):
     return small.rows_of(small.batch(rows, seed=seed), share)
 
 class Training:
-    def __init__(self, world, accumulate, sync, frozen, dtype=torch.float64):
+    def __init__(
+        self, world, accumulate, sync, frozen, auxiliary=False, dtype=torch.float64
+    ):
         self.world, self.accumulate = world, accumulate
-        self.model = small.captioning(dropout=0.3, frozen=frozen).to(dtype)
+        self.model = small.captioning(dropout=0.3, frozen=frozen)
+        if auxiliary:
+            self.model.attach({"length": small.LengthHead()}, {"length": 0.01})
+        self.model.to(dtype)
         if sync and world.size > 1:
             synchronise_batch_norm(self.model.visual.cnn, world.device)
         groups = parameter_groups(
@@ -46,7 +51,7 @@ class Training:
     def steps(self, rows, first=1, last=7):
         state = TrainState(
             self.model,
-            distributed(self.model, self.world),
+            data_parallel(self.model, self.world),
             self.optimizer,
             schedules.cosine(2, 8),
             self.precision.gradient_scaler(),
@@ -83,14 +88,14 @@ def agree(world, *settings):
 
 def resume(world, *settings):
     # The names of the weights that differ from those of the uninterrupted run, by where it resumed.
-    whole = Training(world, *settings, torch.float32)
+    whole = Training(world, *settings, dtype=torch.float32)
     saved = {}
     for step in whole.steps(24):
         model, optimizer = whole.model.state_dict(), whole.optimizer.state_dict()
         saved[step.iteration] = copy.deepcopy((model, optimizer))
     differing = {}
     for iteration in (1, 2, 5):
-        resumed = Training(world, *settings, torch.float32)
+        resumed = Training(world, *settings, dtype=torch.float32)
         model, optimizer = saved[iteration]
         resumed.model.load_state_dict(model)
         resumed.optimizer.load_state_dict(optimizer)
@@ -110,6 +115,8 @@ with connect(read_environment(), gpus=False, timeouts=Timeouts()) as (world, _):
 PLAIN, ACCUMULATED, SYNCHRONISED = [1, False, False], [2, False, False], [1, True, False]
 FROZEN, ACCUMULATED_FROZEN = [1, False, True], [2, False, True]
 """Of accumulated parts, synchronised batch norm, a frozen backbone."""
+AUXILIARY, ACCUMULATED_AUXILIARY = [1, False, True, True], [2, False, True, True]
+"""A frozen backbone, with an auxiliary loss that counts other items than tokens."""
 
 
 def run(directory, processes, agree=(), resume=()):
@@ -138,8 +145,9 @@ def assert_equal(ours, theirs, rel=1e-10):
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
-    """One process: plain steps, those of a frozen backbone, those of two parts."""
-    return run(tmp_path_factory.mktemp("alone"), 1, agree=[PLAIN, FROZEN, ACCUMULATED])[0]
+    """One process: plain steps, with a frozen backbone, in two parts, with an auxiliary."""
+    cases = [PLAIN, FROZEN, ACCUMULATED, AUXILIARY]
+    return run(tmp_path_factory.mktemp("alone"), 1, agree=cases)[0]
 
 
 RESUMED = [PLAIN, ACCUMULATED, SYNCHRONISED, FROZEN]
@@ -148,15 +156,15 @@ NOTHING_DIFFERS = [{"1": [], "2": [], "5": []}] * len(RESUMED)
 
 
 def test_two_processes_are_one(alone, tmp_path):
-    plain, frozen, accumulated = alone
-    agreed, resumed = run(
-        tmp_path, 2, agree=[SYNCHRONISED, ACCUMULATED_FROZEN, PLAIN], resume=RESUMED
-    )
+    plain, frozen, accumulated, auxiliary = alone
+    cases = [SYNCHRONISED, ACCUMULATED_FROZEN, PLAIN, ACCUMULATED_AUXILIARY]
+    agreed, resumed = run(tmp_path, 2, agree=cases, resume=RESUMED)
     assert_equal(agreed[0], plain)
     # Batch norm does not see the division where the backbone is frozen.
     assert_equal(agreed[1], frozen)
     # With batch norm for each part: the same steps; other running statistics, as published.
     assert_equal(agreed[2][:7], accumulated[:7])
+    assert_equal(agreed[3], auxiliary)
     assert resumed == NOTHING_DIFFERS
 
 

@@ -46,7 +46,7 @@ def test_a_restart_forgets_the_steps_before():
 
 
 def test_scalars_hold_each_loss_their_sum_the_norm_and_the_rates():
-    assert training_scalars(step_of(), {"forward": 2.5, "backward": 1.5}) == {
+    assert training_scalars(step_of(), 4.0, {"forward": 2.5, "backward": 1.5}) == {
         "train/loss": 4.0,
         "train/forward": 2.5,
         "train/backward": 1.5,
@@ -64,17 +64,17 @@ def test_scalars_hold_each_loss_their_sum_the_norm_and_the_rates():
     ],
 )
 def test_losses_in_words(losses, text):
-    assert losses_text(losses) == text
+    assert losses_text(sum(losses.values()), losses) == text
 
 
 @pytest.mark.parametrize(
     ("iteration", "step_seconds", "remaining"),
     [(100, 1.0, "0:00:00"), (40, 1.0, "0:01:00"), (1, 3600.0, "4 days, 3:00:00")],
 )
-def test_line_says_how_far_how_fast_and_how_long(iteration, step_seconds, remaining):
+def test_the_line_shows_progress_speed_and_remaining_time(iteration, step_seconds, remaining):
     meter = Meter(1, Traffic())
     meter.add(step_of())
-    line = progress_line(iteration, 100, {"forward": 2.0}, meter.speed(1.25), step_seconds)
+    line = progress_line(iteration, 100, 2.0, {"forward": 2.0}, meter.speed(1.25), step_seconds)
     assert line == (
         f"iteration {iteration:>3}/100  loss 2.0000  4.0 images/s  remaining {remaining}  "
         "data wait 12%  memory 1.2 GB"

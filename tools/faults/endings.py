@@ -1,6 +1,6 @@
 """Faults of the second round: errors in a step, lost main processes, stopped workers, memory.
 
-Those of the first round are in `tools.faults.kinds`.
+The faults of the first round are in `tools.faults.kinds`.
 """
 
 import shutil
@@ -20,7 +20,7 @@ _STEP_SECONDS = 15.0
 
 
 def fail_in_step(error: str) -> Kind:
-    """A step of a random rank raises, in the first attempt only."""
+    """An error in a step of a random rank, in the first attempt only."""
 
     def prepare(trial: Trial) -> None:
         rank = trial.rng.randrange(trial.launcher.processes)
@@ -224,4 +224,4 @@ SECOND_ROUND = {
         )
     },
 }
-"""The new kinds, and those of the first round that depend most on the number of processes."""
+"""The new kinds, and the kinds of the first round that depend most on the number of processes."""

@@ -34,7 +34,7 @@ OPTIM: {{BATCH_SIZE: 12, CNN_LR: 0.05, LR: 0.01, WARMUP_STEPS: 3, NUM_ITERATIONS
 
 @dataclass(frozen=True)
 class Launcher:
-    """How the processes are started: torchrun, or `virtex pretrain` on `machines`, one each."""
+    """How processes are started: by torchrun, or by `virtex pretrain` on each of `machines`."""
 
     name: str
     machines: int = 0
@@ -131,16 +131,11 @@ class Job:
         self._start([words] * size, environments)
 
     def _words(self) -> list[object]:
-        words = ["pretrain", "--config", self.config, "--serialization-dir", self.directory]
-        words += [
-            "--checkpoint-every",
-            EVERY,
-            "--log-every",
-            1,
-            "--cpu-workers",
-            self.loader_workers,
+        return [
+            *("pretrain", "--config", self.config, "--serialization-dir", self.directory),
+            *("--checkpoint-every", EVERY, "--log-every", 1, "--cpu-workers", self.loader_workers),
+            *("--rendezvous-timeout", 80, *self.flags),
         ]
-        return [*words, "--rendezvous-timeout", 80, *self.flags]
 
     def _start(
         self,
@@ -224,7 +219,7 @@ class Job:
 
     @property
     def sessions(self) -> int:
-        """How often the processes got as far as their log."""
+        """How often the processes have started their log."""
         return self.log.count(" INFO run directory: ")
 
     @property
@@ -242,7 +237,7 @@ class Job:
     @property
     def partial_file(self) -> Path | None:
         """The temporary file of a running or interrupted save."""
-        return next(self.directory.glob(".checkpoint_*.partial"), None)
+        return next(self.directory.glob(".checkpoint_*.partial*"), None)
 
 
 def free_port() -> int:

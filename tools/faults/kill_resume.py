@@ -6,10 +6,10 @@ The reference is an undisturbed run of 20 iterations: ResNet-18 on drawn scenes,
 augmentation, 2 workers, Lookahead in the middle of its cycle and a checkpoint every 3 iterations.
 Each trial starts the same run and kills its whole process group, every other trial inside a save;
 one trial in four is killed again while it resumes. After each kill every checkpoint must be intact,
-and all that were reported as saved must exist. In the end the last checkpoint must be the
+and all that were reported as saved must exist. In the end the last checkpoint must equal the
 reference's byte for byte (weights, optimizer, slow weights, everything), and so must all lines of
-`scalars.jsonl` but those of speed. Prints a line of JSON for each trial and a summary; exits with 1
-if anything was lost. On two cores half a minute a trial. Unix only.
+`scalars.jsonl` except those of speed. Prints a line of JSON for each trial and a summary; exits
+with 1 if anything was lost. On two cores a trial takes half a minute. Unix only.
 """
 
 import argparse
@@ -74,7 +74,7 @@ class Run:
     @property
     def partial_file(self) -> Path | None:
         """The temporary file of a running or interrupted save."""
-        return next(self.directory.glob(".checkpoint_*.partial"), None)
+        return next(self.directory.glob(".checkpoint_*.partial*"), None)
 
     def iterations(self) -> list[int]:
         """The iterations logged so far, over all sessions."""

@@ -1,4 +1,4 @@
-"""The faults: how each is done to a job, what should happen then, and how it is undone."""
+"""The faults: how each is injected into a job, what should happen then, and how it is undone."""
 
 import errno
 import os
@@ -22,7 +22,7 @@ from virtex.checkpoints.file import checkpoints
 NEVER = r"resource_tracker\.py|python[\d.]+/multiprocessing/\w+\.py|leaked \w+ objects"
 """What a job must never print."""
 SHARD_FAILS = r"\d{5}\.tar: \S+\.\w+"
-"""A shard, and a member of it, as an error names them."""
+"""A shard and one of its members, as an error names them."""
 
 
 class NotTestable(Exception):
@@ -73,11 +73,12 @@ def nothing(_: Trial) -> None:
 
 @dataclass(frozen=True)
 class Kind:
-    """A fault. `inject` does it and says what it did; `promise` is the expected behaviour.
+    """A fault; `inject` causes it and describes what it did, `promise` is the expected behaviour.
 
-    `stops` where the job must not go on to its end, `loses_nothing` where it must save before,
-    `unharmed` where it must go on without a restart. A job that ends does so `within` seconds. The
-    output must not match `never`. `launchers` are those that it can be done to.
+    With `stops` the job must not run to its end, with `loses_nothing` it must save before it stops,
+    and with `unharmed` it must continue without a restart. A job that ends must do so `within`
+    seconds. The output must match `says` and not `never`. `launchers` selects those to which the
+    fault applies.
     """
 
     name: str
@@ -270,7 +271,7 @@ def take_store_away(trial: Trial) -> str:
 
 
 def start_second(trial: Trial) -> str:
-    """Start a second job, with the first stopped meanwhile so that it cannot end before."""
+    """Start a second job while the first is paused, so that the first cannot end before."""
     first = trial.job
     held = [process.pid for process in first.processes()]
     first.send(signal.SIGSTOP, held)

@@ -78,7 +78,7 @@ RECORDED = {"went on": "continued", "nothing says": "the output lacks", "were le
 
 
 def step_table(records: Sequence[Mapping[str, Any]]) -> str:
-    """A row for each number of workers, ranks and restarts."""
+    """The table of the jobs, with a row for each number of workers, ranks and restarts."""
     columns = {
         "workers": "loader workers",
         "ranks": "ranks",
@@ -95,7 +95,7 @@ def step_table(records: Sequence[Mapping[str, Any]]) -> str:
 
 
 def line(record: Mapping[str, Any]) -> str:
-    """A record for a person."""
+    """A record as a line for the console."""
     words = [f"{record['trial']:3}  {record['kind']} ({record.get('detail', '')})"]
     words += [f"{record.get('moment', '')}, {record['launcher']}: {record['outcome']}"]
     if "seconds" in record:
@@ -106,7 +106,7 @@ def line(record: Mapping[str, Any]) -> str:
 
 
 def read(path: Path) -> list[Record]:
-    """The records of a file, none where there is none."""
+    """The records of a file; an empty list if it does not exist."""
     text = path.read_text(encoding="utf-8") if path.exists() else ""
     return [json.loads(one) for one in text.splitlines()]
 
@@ -116,7 +116,7 @@ def page(
     second: Sequence[Mapping[str, Any]],
     steps: Sequence[Mapping[str, Any]],
 ) -> str:
-    """docs/faults.md."""
+    """The text of docs/faults.md."""
     parts = [
         section(HEAD, first, KINDS, LAUNCHERS),
         FOUND,
@@ -176,8 +176,8 @@ def row(kind: Kind, records: Sequence[Mapping[str, Any]]) -> str:
     outcomes: dict[str, int] = {}
     for record in records:
         outcomes[record["outcome"]] = outcomes.get(record["outcome"], 0) + 1
-    said = ", ".join(f"{name} {count}" for name, count in sorted(outcomes.items()))
+    counts = ", ".join(f"{name} {count}" for name, count in sorted(outcomes.items()))
     tested = [record for record in records if "seconds" in record]
     seconds = max((f"{record['seconds']:.0f}" for record in tested), key=int, default="")
     same = f"{sum(record['equal'] for record in tested)}/{len(tested)}"
-    return f"| {kind.name} | {kind.promise} | {len(records)} | {said} | {seconds} | {same} |"
+    return f"| {kind.name} | {kind.promise} | {len(records)} | {counts} | {seconds} | {same} |"

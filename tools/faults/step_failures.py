@@ -1,4 +1,4 @@
-"""A training step that raises, for every number of loader workers, ranks and restarts.
+"""Jobs whose training step raises, for every number of loader workers, ranks and restarts.
 
     python -m tools.faults.step_failures
 
@@ -23,7 +23,7 @@ from tools.faults.trials import STEPS, prepare, shared_memory
 
 WORKERS, RANKS, RESTARTS = (0, 1, 2), (1, 2, 4), (0, 1)
 LEFT_AFTER = 60.0
-"""Seconds after which living processes count as left."""
+"""Seconds after which living processes count as left behind."""
 
 
 def fail(root: Path, workers: int, ranks: int, restarts: int) -> Mapping[str, Any]:

@@ -5,12 +5,12 @@
 The reference is an undisturbed run of 20 iterations on as many CPU processes (1 to 3): a RegNet on
 drawn scenes in shards, with dropout, augmentation, a loader worker each, Lookahead in the middle of
 its cycle and a checkpoint every 5 iterations. A trial starts the same job under one of several
-launchers, does one thing to it at a random moment, and watches: it must end or recover by itself
-within `HUNG_SECONDS` and leave no process and no shared memory. Then the fault is undone,
-the run is continued by `--resume-from latest`, and the weights, the optimizer's state and the
-losses of all iterations must be the reference's bit for bit. A line and a line of JSON for each
-trial, the latter appended to a file; `--write` makes docs/faults.md of that. Linux only; some kinds
-need root.
+launchers and injects one fault at a random moment: the job must end or recover by itself within
+`HUNG_SECONDS` and leave no process and no shared memory. Then the fault is undone, the run is
+continued with `--resume-from latest`, and the weights, the optimizer's state and the losses of all
+iterations must equal the reference's bit for bit. Each trial prints a line, and a line of JSON that
+is appended to a file; `--write` writes docs/faults.md from that file. Linux only; some kinds need
+root.
 """
 
 import argparse
@@ -75,7 +75,7 @@ def main() -> None:
         return
     kinds, launchers, results = ROUNDS[arguments.round]
     results = arguments.results or results
-    # So that the processes it has started end with it.
+    # The processes that it has started must end with it.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     # Background shells and nohup ignore these, and the jobs would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -98,14 +98,14 @@ def main() -> None:
 
 
 def names(trials: int, seed: int, kinds: Collection[str] = KINDS) -> list[str]:
-    """The kinds of `trials` trials: each twice, then random ones; in random order."""
+    """The kinds of `trials` trials in random order: each kind twice, then random ones."""
     rng = random.Random(f"kinds {seed}")
     once, again = (rng.sample(list(kinds), len(kinds)) for _ in range(2))
     return [*once, *again, *rng.choices(list(kinds), k=trials)][:trials]
 
 
 def prepare(root: Path) -> None:
-    """Scenes, a vocabulary and shards under `root`."""
+    """Create scenes, a vocabulary and shards under `root`."""
     scenes = root / "scenes"
     captions = scenes / "annotations" / "captions_train2017.json"
     for words in (
@@ -118,7 +118,7 @@ def prepare(root: Path) -> None:
 
 
 def undisturbed(root: Path, processes: int = 2) -> Path:
-    """The directory of a run without a fault, which is run if necessary."""
+    """The directory of a run without a fault; runs it if necessary."""
     launcher = Launcher("torchrun", processes=processes)
     job = Job(root, f"reference_{processes}", launcher, str(root / "shards"))
     if checkpoint_path(job.directory, ITERATIONS).exists():
@@ -133,13 +133,9 @@ def undisturbed(root: Path, processes: int = 2) -> Path:
 
 
 def run_trial(
-    number: int,
-    kind: Kind,
-    seed: int,
-    root: Path,
-    launchers: Sequence[Launcher],
+    number: int, kind: Kind, seed: int, root: Path, launchers: Sequence[Launcher]
 ) -> Record:
-    """Run one trial and print its record; everything that it started has ended.
+    """Run one trial, end all that it started, and print its record.
 
     The launcher is drawn from those to which the fault applies.
     """
@@ -185,7 +181,7 @@ def run_with_fault(trial: Trial, kind: Kind) -> Record:
         "outcome": outcome,
         "seconds": round(seconds, 1),
         "statuses": job.statuses,
-        # An attempt that was lost before it got as far as its log left no trace there.
+        # An attempt that was lost before it started its log left no trace there.
         "restarts": max(job.sessions - max(1, before), int(outcome == "recovered")),
         "iteration": job.iteration,
     }

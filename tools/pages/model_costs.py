@@ -78,7 +78,7 @@ def costs(config: Config) -> Costs:
 
 
 def one_image(config: Config) -> dict[str, Tensor]:
-    """A batch that every task can take: each reads the tensors of its own."""
+    """A batch with the tensors of every task."""
     side = config.data.image_crop_size
     tokens = torch.zeros(1, TOKENS, dtype=torch.int64)
     names = ("caption_tokens", "reversed_tokens", "masked_labels", "labels")
@@ -127,7 +127,7 @@ def row(name: str, config: Config) -> str:
 
 
 def command(name: str) -> str:
-    """What trains it as published."""
+    """The command that trains a configuration as published."""
     return (
         f"python scripts/pretrain_virtex.py --config configs/{name} --num-gpus-per-machine 8 "
         f"--cpu-workers 4 --serialization-dir runs/{name.removesuffix('.yaml')}"

@@ -1,4 +1,4 @@
-"""What training the base configuration costs on 1 to 512 GPUs: the tables of `docs/scaling.md`.
+"""The costs of training the base configuration on 1 to 512 GPUs: tables of `docs/scaling.md`.
 
     python -m tools.pages.scaling [--write | --json] [--cores-per-gpu 16 …]
 
@@ -77,7 +77,7 @@ SOURCES = {
 
 @dataclass(frozen=True)
 class Measured:
-    """Counted here on the model, or read from `benchmarks/results`."""
+    """Figures that are counted on the model or read from `benchmarks/results`."""
 
     parameters: int
     gflop_per_image: float
@@ -158,7 +158,7 @@ def ring_ms(size: float, gpus: int, gb_s: float, assumed: Assumptions) -> float:
 
 
 def step(gpus: int, batch: int, known: Measured, assumed: Assumptions) -> Step:
-    """Images of a step at `gpus`, and what of the network backward does not hide."""
+    """The times and rates of a step; the backward pass hides part of the exchange."""
     local = batch / gpus
     rate = assumed.peak_tflops * assumed.utilisation * 1e3  # GFLOP/s
     counted = local * known.gflop_per_image / rate * 1e3
@@ -197,7 +197,7 @@ def step(gpus: int, batch: int, known: Measured, assumed: Assumptions) -> Step:
 
 
 def best_interval(blocked: float, mtbf: float) -> float:
-    """Young's: seconds between saves of which each blocks training for `blocked` seconds."""
+    """Young's formula: seconds between saves that block training for `blocked` seconds each."""
     return math.sqrt(2 * blocked * mtbf)
 
 

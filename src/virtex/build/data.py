@@ -1,22 +1,24 @@
 """Both splits of the data and their batches, from the configuration."""
 
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Protocol, assert_never
 
 import torch
-from torch import Tensor
 
 from virtex.build.model import check_vocabulary, task_settings
-from virtex.config.schema import Config, Data, TransformSpec
+from virtex.config.data import Data
+from virtex.config.schema import Config
+from virtex.config.specs import TransformSpec
 from virtex.data import loader, transforms
 from virtex.data.contents import Contents, WholeSplit, contents
 from virtex.data.dataset import VALIDATION_EPOCH, ExampleDataset, Key
 from virtex.data.images import ImageLimits, OnBadImage
+from virtex.data.loader import LoadedBatch
 from virtex.data.records import Records
-from virtex.data.remote.prefetcher import Prefetcher, report_retries
+from virtex.data.remote.prefetcher import Prefetcher
 from virtex.data.remote.shards import RemoteSplits, remote_splits
 from virtex.data.remote.store import open_store
 from virtex.data.shards.reader import Shards, open_shards
@@ -27,7 +29,6 @@ from virtex.data.sources.table import TableCaptions
 from virtex.data.sources.text_folder import TextFolder
 from virtex.data.subset import SubsetManifest, training_subset
 from virtex.data.transforms import Transform
-from virtex.distributed.signals import Stopped
 from virtex.distributed.world import World
 from virtex.errors import UserError, first_few
 from virtex.tasks import find_task
@@ -37,7 +38,7 @@ from virtex.text.vocabulary import Categories, Vocabulary
 
 
 class ReportedRecords(WholeSplit, Protocol):
-    """Records that say, a line each, what was found in their annotations."""
+    """Records with a report: a line for each finding in their annotations."""
 
     @property
     def report(self) -> tuple[str, ...]: ...
@@ -52,11 +53,11 @@ class CategoryRecords(ReportedRecords, Protocol):
 
 @dataclass(frozen=True)
 class PretrainingData:
-    """Both splits as examples, and `report`: what was found, in lines for a person.
+    """Both splits as examples, and `report`: the findings, in lines for the log.
 
     `records` are those of the whole training split, those trained on and those of validation.
-    `subset` says which images are trained on; it is None for all of them. `remote` is None where
-    the data are not fetched to be read.
+    `subset` lists the images to train on; it is None for all of them. `remote` is None for local
+    data.
     """
 
     vocabulary: Vocabulary
@@ -71,13 +72,8 @@ class PretrainingData:
 
     @cached_property
     def contents(self) -> Contents:
-        """What both splits hold, for checkpoints; takes seconds, so only where it is needed."""
+        """The contents of both splits, for checkpoints; computing them takes seconds."""
         return contents(*self.records, self.shuffle_window)
-
-    @property
-    def fetched(self) -> tuple[str, ...]:
-        """A line on what was fetched so far, where anything is."""
-        return () if self.remote is None else (f"data: {self.remote.statistics}",)
 
 
 def open_data(config: Config) -> PretrainingData:
@@ -96,7 +92,7 @@ def open_data(config: Config) -> PretrainingData:
     loader.check_batch_size(config.optim.batch_size, len(training))
     remote = remote_splits(whole, training, validation)
     if remote is not None:
-        remote.check_room(settings.shuffle_window, settings.cache_gb)
+        remote.check_space(settings.shuffle_window, settings.cache_gb)
     report = (
         f"training: {len(training)} of {len(whole)} images",
         *(f"training: {line}" for line in whole.report),
@@ -144,25 +140,12 @@ def training_batches(
     *,
     workers: int,
     first: int,
-    on_bad_image: Callable[[str], None],
-    say: Callable[[str], None] = lambda _: None,
-    reached: Callable[[str], None] = lambda _: None,
-    stopping: Callable[[], bool] = lambda: False,
-) -> Generator[Mapping[str, Tensor], None, None]:
+    prefetcher: Prefetcher | None = None,
+) -> Generator[LoadedBatch, None, None]:
     """This process's batches on its device, endless, from iteration `first` (from 1) on.
 
-    Remote shards are fetched ahead of them, which is reported to `say` and `reached`. Raises
-    `Stopped` where `stopping` while those of the first window are waited for.
+    Keys are given to workers when `prefetcher`, for remote shards, has fetched their shards.
     """
-
-    def check_stop() -> None:
-        if stopping():
-            raise Stopped("stopped by a signal while shards were fetched, before an iteration")
-
-    ahead = None
-    if data.remote is not None:
-        training = data.remote.training
-        ahead = Prefetcher(training, say=say, reached=reached, check_stop=check_stop)
     batches = loader.training_batches(
         data.training,
         data.collate,
@@ -174,22 +157,14 @@ def training_batches(
         rank=world.rank,
         world_size=world.size,
         pin_memory=world.device.type == "cuda",
-        skipped=lambda bad: on_bad_image(f"skipped {bad}"),
-        ahead=ahead,
+        prefetcher=prefetcher,
     )
-    if data.remote is not None and ahead is not None:
-        batches = report_retries(batches, ahead, data.remote, say)
     return _on_device(batches, world.device)
 
 
 def validation_batches(
-    config: Config,
-    data: PretrainingData,
-    world: World,
-    *,
-    workers: int,
-    on_bad_image: Callable[[str], None],
-) -> Generator[Mapping[str, Tensor], None, None]:
+    config: Config, data: PretrainingData, world: World, *, workers: int
+) -> Generator[LoadedBatch, None, None]:
     """This process's share of the validation split on its device, every example once."""
     batches = loader.validation_batches(
         data.validation,
@@ -199,16 +174,15 @@ def validation_batches(
         rank=world.rank,
         world_size=world.size,
         pin_memory=world.device.type == "cuda",
-        skipped=lambda bad: on_bad_image(f"skipped {bad}"),
     )
     return _on_device(batches, world.device)
 
 
-def validation_samples(data: PretrainingData, count: int) -> Mapping[str, Tensor] | None:
-    """A batch of up to `count` validation images; None where all of them are to be skipped."""
+def validation_samples(data: PretrainingData, count: int) -> loader.Batch:
+    """A batch of up to `count` validation images; empty if all of them are skipped."""
     keys = [Key(VALIDATION_EPOCH, index) for index in range(min(count, len(data.validation)))]
     examples, _ = data.validation.examples(keys)
-    return data.collate(examples) if examples else None
+    return data.collate(examples) if examples else {}
 
 
 def _open_splits(
@@ -318,7 +292,7 @@ def transform_steps(specs: Sequence[TransformSpec], crop_size: int) -> list[Tran
 
 
 def _missing(records: Records, on_bad_image: str) -> list[str]:
-    """A line where image files are missing or empty; an error where that ends the run."""
+    """A line if image files are missing or empty, or `UserError` if bad images are errors."""
     missing = records.missing(range(len(records)))
     if not missing:
         return []
@@ -333,7 +307,8 @@ def _missing(records: Records, on_bad_image: str) -> list[str]:
 
 
 def _on_device(
-    batches: Iterator[Mapping[str, Tensor]], device: torch.device
-) -> Generator[Mapping[str, Tensor], None, None]:
-    for batch in batches:
-        yield {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
+    loaded: Iterable[LoadedBatch], device: torch.device
+) -> Generator[LoadedBatch, None, None]:
+    for batch, bad in loaded:
+        moved = {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
+        yield LoadedBatch(moved, bad)

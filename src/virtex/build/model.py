@@ -1,11 +1,15 @@
-"""The model and all that belongs to it, from the configuration."""
+"""The configuration of a run, checked against its task, and the model that is built from it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, assert_never
 
 from virtex.checkpoints import file as checkpoint
-from virtex.config.schema import Config, Visual
+from virtex.config import loading
+from virtex.config.data import Data
+from virtex.config.model import Visual
+from virtex.config.schema import Config
+from virtex.config.section import Conflict
 from virtex.decoding.captioner import BeamSearch, Captioner, NucleusSampling, Strategy
 from virtex.errors import UserError
 from virtex.models.backbone import Backbone
@@ -19,8 +23,67 @@ from virtex.text.tokenizer import Tokenizer
 from virtex.text.vocabulary import Categories, Vocabulary, check_categories, check_tokenizer
 
 
+def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
+    """Load the configuration of a new run; raises `UserError` with everything that is wrong."""
+
+    def check(config: Config) -> Iterator[Conflict]:
+        yield from check_settings(config)
+        yield from config.optim.useless_steps()
+
+    return loading.load(Config, path, overrides, check=check)
+
+
+def check_settings(config: Config) -> Iterator[Conflict]:
+    """The conflicts between the task and other settings."""
+    model, data = config.model, config.data
+    task = find_task(model.name)
+    if task.head == "linear" and model.textual.architecture is not None:
+        yield (
+            ("MODEL.NAME", "MODEL.TEXTUAL.NAME"),
+            "expected the textual head 'none', as this task has a linear head",
+        )
+    if task.head == "decoder" and model.textual.architecture is None:
+        yield (
+            ("MODEL.NAME", "MODEL.TEXTUAL.NAME"),
+            "expected a textual head such as 'transdec_postnorm::L1_H1024_A16_F4096'",
+        )
+    searches = task.head == "decoder" and model.decoder.name == "beam_search"
+    if searches and model.decoder.beam_size > data.vocab_size:
+        yield (
+            ("MODEL.DECODER.BEAM_SIZE", "DATA.VOCAB_SIZE"),
+            "expected a beam that is not larger than the vocabulary; set BEAM_SIZE to at most "
+            f"{data.vocab_size}",
+        )
+    match task.labels:
+        case "captions":
+            yield from _token_conflicts(data)
+        case "categories":
+            yield from _category_conflicts(data)
+
+
+def _token_conflicts(data: Data) -> Iterator[Conflict]:
+    for key, index in data.special_ids.items():
+        if index >= data.vocab_size:
+            yield (key, "DATA.VOCAB_SIZE"), "expected an id below the size of the vocabulary"
+
+
+def _category_conflicts(data: Data) -> Iterator[Conflict]:
+    if data.format == "table":
+        yield (
+            ("MODEL.NAME", "DATA.FORMAT"),
+            "expected data with categories of objects, but a table holds captions; set "
+            "DATA.FORMAT to coco or shards",
+        )
+    if data.vocab_size < 2:
+        yield (
+            ("MODEL.NAME", "DATA.VOCAB_SIZE"),
+            "expected at least one category besides the background; set VOCAB_SIZE to at least 2 "
+            "(81 for COCO)",
+        )
+
+
 def build_backbone(config: Config, *, weights_follow: bool = False) -> Backbone:
-    """The visual backbone; `weights_follow` says that pretrained weights would be overwritten."""
+    """The visual backbone; with `weights_follow`, `MODEL.VISUAL.PRETRAINED` is ignored."""
     visual = config.model.visual
     built = network(
         visual.network,
@@ -43,29 +106,25 @@ def build_backbone(config: Config, *, weights_follow: bool = False) -> Backbone:
 
 
 def check_backbone(config: Config, *, weights_follow: bool = False) -> None:
-    """Raise `UserError` for what can be seen to be wrong with `build_backbone` before it is built.
+    """Raise `UserError` if the backbone cannot be built, without memory for it.
 
-    Torchvision's weights are fetched, so that this is done once, before processes are started.
+    Torchvision's weights are downloaded here, once, before processes are started.
     """
-    visual = config.model.visual
     with SizesAlone():  # without memory or random numbers
-        network(
-            visual.network,
-            feature_size=visual.feature_size,
-            image_size=config.data.image_crop_size,
-        )
+        build_backbone(config, weights_follow=True)
+    visual = config.model.visual
     if visual.pretrained is not False and not weights_follow:
         _pretrained_file(visual)
 
 
 def _pretrained_file(visual: Visual) -> Path:
-    """The named file of weights, or torchvision's."""
+    """The file of weights that is configured, or torchvision's."""
     if not isinstance(visual.pretrained, Path):
         return fetch_weights(visual.network)
     if not visual.pretrained.is_file():
         raise UserError(
-            f"MODEL.VISUAL.PRETRAINED: no file at {visual.pretrained}; name a file of weights, or "
-            "set it to true (torchvision's weights) or false"
+            f"MODEL.VISUAL.PRETRAINED: no file at {visual.pretrained}; give the path of a file of "
+            "weights, true for the weights of torchvision, or false"
         )
     return visual.pretrained
 
@@ -85,7 +144,7 @@ def build_objective(config: Config, *, weights_follow: bool = False) -> Objectiv
 
 
 def task_settings(config: Config) -> TaskSettings:
-    """Everything that tasks may know of the configuration."""
+    """The part of the configuration that tasks see."""
     data, textual = config.data, config.model.textual
     shape = textual.architecture
     decoder = None
@@ -115,7 +174,7 @@ def task_settings(config: Config) -> TaskSettings:
         masking=Masking(**data.masked_lm.model_dump()),
         decoder=decoder,
         initial_std=textual.initial_std,
-        strategy=decoding_strategy(config),
+        strategy=_strategy(config),
         max_tokens=config.model.decoder.max_decoding_steps - 1,
     )
 
@@ -123,7 +182,7 @@ def task_settings(config: Config) -> TaskSettings:
 def sample_predictor(
     config: Config, objective: Objective, vocabulary: Vocabulary
 ) -> SamplePredictor:
-    """The task's predictor of samples, for a model that `build_objective` gave."""
+    """The task's predictor of samples, for a model of `build_objective`."""
     task = find_task(config.model.name)
     return task.sample_predictor(objective, vocabulary, task_settings(config))
 
@@ -131,7 +190,7 @@ def sample_predictor(
 def build_captioner(
     config: Config, objective: Objective, vocabulary: Vocabulary, strategy: Strategy | None = None
 ) -> Captioner:
-    """The model's captioner, by the configured strategy if none is given.
+    """The model's captioner, with the configured strategy by default.
 
     Raises `UserError` if the task trains no head that can caption.
     """
@@ -151,8 +210,8 @@ def build_captioner(
     )
 
 
-def decoding_strategy(config: Config) -> Strategy:
-    """How captions are found; sampling draws one an image, with the run's seed."""
+def _strategy(config: Config) -> Strategy:
+    """The strategy of decoding; sampling draws one caption per image, with the run's seed."""
     decoder = config.model.decoder
     match decoder.name:
         case "beam_search":
@@ -164,26 +223,26 @@ def decoding_strategy(config: Config) -> Strategy:
 
 
 def published_vocabulary(config: Config) -> tuple[Vocabulary, str]:
-    """The vocabulary of weights that came without one, and where it is from, for messages.
+    """The vocabulary of weights that were published without one, and its source for messages.
 
-    Raises `UserError` if the configured file is not there or is none.
+    Raises `UserError` if the configured file is missing or not a vocabulary.
     """
     if find_task(config.model.name).labels == "categories":
-        # Nothing says what their categories are called.
+        # The names of the categories are not known.
         names = tuple(f"category {number}" for number in range(1, config.data.vocab_size))
         return Categories(names), "of DATA.VOCAB_SIZE"
     path = config.data.tokenizer_model
     if not path.is_file():
         raise UserError(
-            "the weights came without a vocabulary, and there is none at DATA.TOKENIZER_MODEL, "
-            f"{path}; name the one that they were trained with as well (--tokenizer FILE on the "
-            "command line, tokenizer= in Python)"
+            f"the weights hold no vocabulary, and DATA.TOKENIZER_MODEL, {path}, does not exist; "
+            "give the one that they were trained with (--tokenizer FILE on the command line, "
+            "tokenizer= in Python)"
         )
     return Tokenizer.from_file(path), str(path)
 
 
 def check_vocabulary(config: Config, vocabulary: Vocabulary, source: str) -> None:
-    """Raise `UserError` unless the configuration's figures are those of the vocabulary."""
+    """Raise `UserError` unless sizes and ids in the configuration match the vocabulary."""
     data = config.data
     match vocabulary:
         case Tokenizer():

@@ -12,7 +12,7 @@ from virtex.optim.lookahead import AnyOptimizer, Lookahead
 
 
 def build_optimizer(config: Config, model: nn.Module) -> AnyOptimizer:
-    """SGD or AdamW over the parameter groups, inside Lookahead if that is used."""
+    """SGD or AdamW over the parameter groups, wrapped in Lookahead if configured."""
     optim = config.optim
     groups = parameter_groups(
         model,
@@ -21,13 +21,15 @@ def build_optimizer(config: Config, model: nn.Module) -> AnyOptimizer:
         weight_decay=optim.weight_decay,
         no_decay=optim.no_decay,
     )
-    settings = [dict(group) for group in groups]
+    parameters = [dict(group) for group in groups]
     inner: torch.optim.Optimizer
     match optim.optimizer_name:
         case "sgd":
-            inner = torch.optim.SGD(settings, lr=optim.lr, momentum=optim.sgd_momentum, fused=True)
+            inner = torch.optim.SGD(
+                parameters, lr=optim.lr, momentum=optim.sgd_momentum, fused=True
+            )
         case "adamw":
-            inner = torch.optim.AdamW(settings, lr=optim.lr, fused=True)
+            inner = torch.optim.AdamW(parameters, lr=optim.lr, fused=True)
         case _:
             assert_never(optim.optimizer_name)
     if not optim.lookahead.use:
@@ -36,7 +38,7 @@ def build_optimizer(config: Config, model: nn.Module) -> AnyOptimizer:
 
 
 def build_schedule(config: Config) -> schedules.Schedule:
-    """The learning rate's factor after a number of steps."""
+    """The factor of the learning rates as a function of the number of steps."""
     optim = config.optim
     warmup, total = optim.warmup_steps, optim.num_iterations
     match optim.lr_decay_name:

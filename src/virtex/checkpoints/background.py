@@ -11,7 +11,7 @@ from virtex.checkpoints.file import State, save
 
 
 class BackgroundSaver:
-    """Writes one checkpoint at a time in a thread of its own.
+    """Writes one checkpoint at a time in its own thread.
 
     An error in the thread is raised by the next call of any method. The exit of the process waits
     until the file is complete.
@@ -23,7 +23,7 @@ class BackgroundSaver:
         self._saved: list[Path] = []
 
     def save(self, path: Path, state: State) -> None:
-        """Start to write a copy of `state` as it is now; waits for the previous save."""
+        """Copy `state` and start to write the copy; waits for the previous save."""
         self.finish()
         self._saving = path, self._thread.submit(save, path, snapshot(state))
 
@@ -35,7 +35,7 @@ class BackgroundSaver:
         return saved
 
     def finish(self) -> None:
-        """Return when everything is written."""
+        """Wait until everything is written."""
         if self._saving is None:
             return
         (path, future), self._saving = self._saving, None

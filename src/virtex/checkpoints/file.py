@@ -1,7 +1,4 @@
-"""Checkpoint files of tensors and plain values, written atomically.
-
-A file is written under a temporary name in the same directory, flushed to disk and renamed.
-"""
+"""Checkpoint files of tensors and plain values, written atomically."""
 
 import os
 import pickle
@@ -18,15 +15,14 @@ from typing import Any
 import torch
 
 from virtex.checkpoints.inspection import check_sums, inspect
-from virtex.errors import RunError, UserError
-from virtex.files import check_local
+from virtex.errors import RunError, UserError, first_line
+from virtex.files import check_local, whole_file
 
 State = Mapping[str, Any]
 
 _NAME = re.compile(r"checkpoint_(\d+)\.pth")
-_TEMPORARY = ".partial"
 _PLAIN = (str, int, float, bool, bytes, type(None))
-# What torch's and Python's readers are known to raise on altered bytes.
+# The errors that torch's and Python's readers are known to raise on altered bytes.
 _DAMAGE = (
     RuntimeError,
     EOFError,
@@ -61,33 +57,35 @@ def checkpoint_iteration(path: Path) -> int | None:
 
 def checkpoints(directory: Path) -> list[Path]:
     """The checkpoint files of a directory, oldest first."""
-    numbered = [(checkpoint_iteration(path), path) for path in directory.glob("checkpoint_*.pth")]
-    return [path for number, path in sorted((n, p) for n, p in numbered if n is not None)]
+    return [path for _, path in _numbered(directory)]
+
+
+def _numbered(directory: Path) -> list[tuple[int, Path]]:
+    """The checkpoint files of a directory with their iterations, oldest first."""
+    paths = directory.glob("checkpoint_*.pth")
+    return sorted((n, path) for path in paths if (n := checkpoint_iteration(path)) is not None)
 
 
 def save(path: Path, state: State) -> None:
     """Write `state` to `path` atomically: a reader finds the complete file, or the previous one.
 
-    The file is read back and its checksums are compared before it is renamed. Raises `RunError` if
-    any of that fails, for instance on a full disk; `path` is then unchanged.
+    The file is read back and its checksums are compared before it gets its name. Raises `RunError`
+    if any of that fails, for instance on a full disk; `path` is then unchanged.
     """
     foreign = next(_foreign(state), None)
     assert foreign is None, f"{foreign} could be saved but not loaded"
-    temporary = path.with_name(f".{path.name}{_TEMPORARY}")
     try:
-        with temporary.open("wb") as file:
+        with whole_file(path) as file:
             torch.save(dict(state), file)
             file.flush()
             os.fsync(file.fileno())
             # Read back from the disk, not from the page cache, where the system allows it.
             if hasattr(os, "posix_fadvise"):
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-        check_sums(temporary)
-        temporary.replace(path)
+            check_sums(Path(file.name))
         _flush_directory(path.parent)
     # torch's zip writer turns a failed write into a RuntimeError.
     except (OSError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-        temporary.unlink(missing_ok=True)
         raise RunError(
             f"could not save {path}: {error}; earlier checkpoints are intact. Free disk space or "
             "repair the directory, then continue with --resume-from latest"
@@ -110,18 +108,18 @@ def load(path: Path) -> dict[str, Any]:
         _check_memory(path, inspect(path))
         check_sums(path)
         with warnings.catch_warnings():
-            # Whether the file can be read is checked anyway.
+            # A file of another protocol that torch cannot read is an error anyway.
             warnings.filterwarnings("ignore", message="Detected pickle protocol")
             state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise DamagedCheckpoint(
             f"{path} is not a checkpoint of tensors and plain values; it was not loaded, as "
-            "such a file could run code. If you trust it, save its weights alone with the "
-            "program that wrote it"
+            "such a file could run code. If you trust it, save only its weights with the program "
+            "that wrote it"
         ) from error
     except _DAMAGE as error:
         raise DamagedCheckpoint(
-            f"{path} is truncated or damaged and cannot be read ({_reason(error)})"
+            f"{path} is truncated or damaged and cannot be read ({first_line(error)[:200]})"
         ) from error
     if not isinstance(state, dict):
         kind = type(state).__name__
@@ -137,9 +135,7 @@ def newest_readable(
     Only iterations below `before` and above `after` count. None if no checkpoint is intact.
     """
     damaged: list[Path] = []
-    for path in reversed(checkpoints(directory)):
-        iteration = checkpoint_iteration(path)
-        assert iteration is not None
+    for iteration, path in reversed(_numbered(directory)):
         if iteration <= after or (before is not None and iteration >= before):
             continue
         try:
@@ -151,7 +147,7 @@ def newest_readable(
 
 def remove_partial_files(directory: Path) -> None:
     """Delete the temporary files of saves that were killed."""
-    for path in directory.glob(f".checkpoint_*{_TEMPORARY}"):
+    for path in directory.glob(".checkpoint_*.partial*"):
         path.unlink()
 
 
@@ -159,8 +155,8 @@ def remove_partial_files(directory: Path) -> None:
 class Retention:
     """Which checkpoints of a run are kept: the `recent` newest, or all if that is None.
 
-    With a `milestone`, also the first one at or after each of its multiples, given checkpoints
-    `interval` iterations apart, and all up to iteration `untouched`.
+    With a `milestone`, the first one at or after each of its multiples is kept as well, if the run
+    saves every `interval` iterations, and so are all up to iteration `untouched`.
     """
 
     recent: int | None
@@ -178,39 +174,26 @@ class Retention:
 
 
 def remove_old(directory: Path, retention: Retention) -> None:
-    """Delete the checkpoints that are not to be kept."""
-    if retention.recent is None:
-        return
-    for path in checkpoints(directory)[: -retention.recent]:
-        iteration = checkpoint_iteration(path)
-        assert iteration is not None
-        if not retention.keeps(iteration):
-            path.unlink()
+    """Delete the checkpoints that `retention` does not keep."""
+    if retention.recent is not None:
+        for iteration, path in _numbered(directory)[: -retention.recent]:
+            if not retention.keeps(iteration):
+                path.unlink()
 
 
 def _check_memory(path: Path, needed: int) -> None:
-    """Raise `UserError` if the tensors of a checkpoint would not fit into memory."""
-    free = _free_memory()
-    if free is not None and needed > free:
-        raise UserError(
-            f"the tensors of {path} take {needed / 2**30:.1f} GiB of memory, but only "
-            f"{free / 2**30:.1f} GiB are free; use a machine with more, or end other programs"
-        )
-
-
-def _free_memory() -> int | None:
-    """Bytes of available memory; None if the system does not report them."""
+    """Raise `UserError` if tensors of `needed` bytes would not fit into the available memory."""
     try:
         figures = Path("/proc/meminfo").read_text(encoding="ascii")
-    except OSError:  # not Linux
-        return None
+    except OSError:
+        return  # not Linux
     found = re.search(r"^MemAvailable: +(\d+) kB$", figures, re.MULTILINE)
-    return None if found is None else int(found[1]) * 1024
-
-
-def _reason(error: BaseException) -> str:
-    """The first line of an error; torch adds more to its own."""
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+    if found is not None and needed > (free := int(found[1]) * 1024):
+        raise UserError(
+            f"the tensors of {path} take {needed / 2**30:.1f} GiB of memory, but only "
+            f"{free / 2**30:.1f} GiB are free; use a machine with more memory, or end other "
+            "programs"
+        )
 
 
 def _foreign(value: object, name: str = "state") -> Iterator[str]:

@@ -1,9 +1,9 @@
 """Inspection of a checkpoint file before torch reads it; nothing is built or run.
 
 torch's restricted reader runs no code, but it calls some constructors with any sizes that the file
-names, and accepts any views, shared values and compressed records. Here the file must be one that
-`torch.save` writes for tensors and plain values, so that reading it takes no more memory than the
-file is long. The pickle is followed symbolically; of a tensor only the sizes are computed.
+names, and accepts any views, shared values and compressed records. This inspection passes only
+files that `torch.save` writes for tensors and plain values, so that reading one takes no more
+memory than its length. The pickle is followed symbolically; only the sizes of tensors are computed.
 """
 
 import io
@@ -40,8 +40,8 @@ def inspect(path: Path) -> int:
 def check_sums(path: Path) -> None:
     """Raise `zipfile.BadZipFile` if a record of an inspected file has been altered.
 
-    torch itself ignores the checksums that it writes: altered weights would load silently. Its
-    format before 1.6 has none.
+    torch itself ignores the checksums that it writes: altered weights would load silently. The
+    format of torch before 1.6 has no checksums.
     """
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
@@ -53,16 +53,15 @@ def check_sums(path: Path) -> None:
 def _zip(file: BinaryIO) -> int:
     _check_directory(file)
     with zipfile.ZipFile(file) as archive:
+        folder = _check_records(archive)
         records = {record.filename: record for record in archive.infolist()}
-        _check_records(archive)
-        folder = next(iter(records)).partition("/")[0]
-        pickled = records[f"{folder}/data.pkl"]
+        pickled = records[f"{folder}data.pkl"]
         if pickled.file_size > _MOST_PICKLED_BYTES:
             raise ValueError(f"its values other than tensors take {pickled.file_size >> 20} MB")
         unpickler = SymbolicUnpickler()
         unpickler.values(io.BytesIO(archive.read(pickled)))
     for key, size in unpickler.storages.items():
-        held = records[f"{folder}/data/{key}"].file_size
+        held = records[f"{folder}data/{key}"].file_size
         if held != size:
             raise ValueError(f"a tensor's record is {held} bytes instead of {size}")
     return sum(unpickler.storages.values())
@@ -88,8 +87,8 @@ def _check_directory(file: BinaryIO) -> None:
         raise zipfile.BadZipFile("its list of records is not where it should be")
 
 
-def _check_records(archive: zipfile.ZipFile) -> None:
-    """Reject records that are compressed, overlap, or share a name."""
+def _check_records(archive: zipfile.ZipFile) -> str:
+    """Reject records that are compressed, overlap, or share a name; returns their folder."""
     records = sorted(archive.infolist(), key=lambda record: record.header_offset)
     if not records:
         raise zipfile.BadZipFile("an archive without records")
@@ -107,6 +106,7 @@ def _check_records(archive: zipfile.ZipFile) -> None:
         end = record.header_offset + _LOCAL_HEADER + len(record.filename) + record.file_size
     if end > archive.start_dir:
         raise zipfile.BadZipFile("a record overlaps the list of records")
+    return folder
 
 
 def _legacy(file: BinaryIO) -> int:
@@ -117,7 +117,7 @@ def _legacy(file: BinaryIO) -> int:
     unpickler = SymbolicUnpickler()
     read = unpickler.values
     if read(pickles) != _LEGACY_MAGIC or read(pickles) != _LEGACY_PROTOCOL:
-        raise ValueError("it does not begin like a file of torch")
+        raise ValueError("it does not start like a file of torch")
     read(pickles)  # the machine that wrote it
     read(pickles)
     keys = read(pickles)

@@ -1,8 +1,8 @@
-"""Symbolic unpickling of tensors and plain values, without building anything.
+"""Symbolic unpickling of tensors and plain values, without creating any tensor.
 
-A pickle is a program for a small stack machine. Only the opcodes that `torch.save` writes are
-known here, and only the names below; anything else is an `UnpicklingError`. Of a tensor only the
-sizes are kept, checked against its storage.
+A pickle is a program for a small stack machine. Only the opcodes that `torch.save` writes and the
+names below are allowed; anything else is an `UnpicklingError`. The sizes of each tensor are checked
+against its storage.
 """
 
 import pickle
@@ -43,7 +43,7 @@ _CALLED = {
 
 @dataclass(frozen=True)
 class _Name:
-    """A name of another module that is called, such as "collections OrderedDict"."""
+    """A name to be called, with its module, such as "collections OrderedDict"."""
 
     text: str
 
@@ -54,9 +54,8 @@ class _Storage:
     element_bytes: int
 
 
-@dataclass(frozen=True)
 class _Tensor:
-    pass
+    """A tensor whose sizes have been checked."""
 
 
 class SymbolicUnpickler:
@@ -71,7 +70,7 @@ class SymbolicUnpickler:
         self._steps = 0
         self._hooks: list[object] = []
         self._stack: list[Any] = []
-        self._below: list[list[Any]] = []  # the stacks that a mark has set aside
+        self._below: list[list[Any]] = []  # the stacks below each mark
         self._memo: dict[int, Any] = {}
 
     def values(self, file: BinaryIO) -> object:
@@ -162,8 +161,8 @@ class SymbolicUnpickler:
             case (_Storage() as storage, int(start), tuple(size), tuple(stride), *_) if (
                 name in _TENSOR
             ):
-                self._hooks += arguments[5:]  # hooks, and whatever else sets a tensor's inner state
-                return _tensor(storage, storage.element_bytes, start, size, stride)
+                self._hooks += arguments[5:]  # and whatever else sets a tensor's inner state
+                return _tensor(storage.bytes // storage.element_bytes, start, size, stride)
             case (
                 _Storage() as storage,
                 int(start),
@@ -175,7 +174,7 @@ class SymbolicUnpickler:
                 *metadata,
             ) if name == _TENSOR_OF_TYPE:
                 self._hooks += [hooks, *metadata]
-                return _tensor(storage, dtype.itemsize, start, size, stride)
+                return _tensor(storage.bytes // dtype.itemsize, start, size, stride)
             case (_Tensor() as tensor, bool(), hooks) if name == _PARAMETER:
                 self._hooks.append(hooks)
                 return tensor
@@ -204,7 +203,7 @@ def _fill(target: object, pairs: Any) -> dict[Any, Any]:
     if type(target) is not dict:
         raise ValueError("values are set in something other than a mapping")
     for key, value in pairs:
-        # Other keys can be made to collide, so that filling a mapping takes for ever.
+        # Other keys can be made to collide, so that filling a mapping would take forever.
         if not isinstance(key, str | int | None) or (
             isinstance(key, int) and key >> 63 not in (0, -1)
         ):
@@ -213,20 +212,14 @@ def _fill(target: object, pairs: Any) -> dict[Any, Any]:
     return target
 
 
-def _tensor(
-    storage: _Storage,
-    element_bytes: int,
-    start: int,
-    size: tuple[Any, ...],
-    stride: tuple[Any, ...],
-) -> _Tensor:
+def _tensor(held: int, start: int, size: tuple[Any, ...], stride: tuple[Any, ...]) -> _Tensor:
+    """A tensor in a storage that holds `held` values of its type."""
     if not all(type(number) is int and number >= 0 for number in (start, *size, *stride)):
         raise ValueError("sizes of a tensor that are not whole numbers")
     elements, end = 1, start + 1
     for count, step in zip(size, stride, strict=True):
         elements *= count
         end += (count - 1) * step
-    held = storage.bytes // element_bytes
     # With strides of 0, a few bytes can be a tensor of any size.
     if elements and (end > held or elements > held):
         raise ValueError(f"a tensor of {elements} values in a storage of {held}")
@@ -234,7 +227,7 @@ def _tensor(
 
 
 def _check_extent(value: object, depth: int, known: dict[int, tuple[int, int]]) -> tuple[int, int]:
-    """The number of values with shared ones counted each time, and the depth of nesting."""
+    """The number of values, each shared one counted every time, and the depth of nesting."""
     if not isinstance(value, dict | list | tuple):
         if isinstance(value, _Name | _Storage):
             raise pickle.UnpicklingError("a name instead of a value")
@@ -252,13 +245,8 @@ def _check_extent(value: object, depth: int, known: dict[int, tuple[int, int]]) 
     return values, height
 
 
-def _ignore(machine: SymbolicUnpickler, argument: object) -> None:
-    """Skip the pickle version, which adds nothing to the opcodes."""
-
-
-_Step = Callable[[SymbolicUnpickler, Any], None]
-_STEPS: Mapping[str, _Step] = {
-    "PROTO": _ignore,
+_STEPS: Mapping[str, Callable[[SymbolicUnpickler, Any], None]] = {
+    "PROTO": lambda *_: None,  # the version adds nothing to the opcodes
     **dict.fromkeys(
         ("BININT", "BININT1", "BININT2", "BINFLOAT", "BINUNICODE", "SHORT_BINSTRING", "LONG1"),
         SymbolicUnpickler._push,

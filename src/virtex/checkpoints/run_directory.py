@@ -4,7 +4,8 @@
 `checkpoint_{iteration}.pth`, `log_rank{rank}.txt`, `scalars.jsonl` and TensorBoard's event files.
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,9 @@ RUN_KEYS = ("iteration", "model", "optimizer", "scaler", "config", "tokenizer")
 class ResumePoint:
     """The point from which a run starts: after `iteration` steps, with a checkpoint's `state`.
 
-    `state` is None for a new run. `validation_due` means that a request to stop preceded the
-    validation after these steps. Checkpoints up to iteration `untouched` may be from a version that
-    kept them all. `notes` and `cautions` are messages; the latter are logged as warnings.
+    `state` is None for a new run. With `validation_due` the run was stopped before the validation
+    after these steps. Checkpoints up to iteration `untouched` may be from a version that kept them
+    all. `notes` and `cautions` are messages; the latter are logged as warnings.
     """
 
     iteration: int
@@ -38,10 +39,6 @@ class ResumePoint:
     validation_due: bool = False
     untouched: int = -1
     cautions: tuple[str, ...] = ()
-
-    def without_state(self) -> "ResumePoint":
-        """The same point without the state, which takes much memory."""
-        return replace(self, state=None)
 
 
 def holds_run(directory: Path) -> bool:
@@ -54,11 +51,12 @@ def check_free(directory: Path) -> None:
     if directory.exists() and not directory.is_dir():
         raise UserError(f"--serialization-dir {directory} is a file; give a directory")
     if holds_run(directory):
-        saved = bool(checkpoints(directory))
+        run, start = "a run", ""
+        if not checkpoints(directory):
+            run, start = "a run, which has saved no checkpoint", ", which starts at iteration 1"
         raise UserError(
-            f"--serialization-dir {directory} already holds a run"
-            f"{'' if saved else ', which has saved no checkpoint'}; continue it with --resume-from "
-            f"latest{'' if saved else ', which starts at iteration 1'}, or give another directory"
+            f"--serialization-dir {directory} already holds {run}; continue it with --resume-from "
+            f"latest{start}, or give another directory"
         )
 
 
@@ -74,31 +72,30 @@ def find_start(directory: Path, resume_from: str) -> ResumePoint:
     try:
         state = load(path)
     except DamagedCheckpoint as error:
-        raise DamagedCheckpoint(f"{error}; {_alternative(path)}") from error
-    _check_complete(path, state)
-    iteration = state["iteration"]
+        older = newest_readable(path.parent, before=checkpoint_iteration(path))
+        remedy = "there is no older checkpoint in its directory"
+        if older is not None:
+            remedy = f"the previous one is intact: --resume-from {older[0]}"
+        raise DamagedCheckpoint(f"{error}; {remedy}") from error
+    start = _resume_point(path, state)
     if path.parent.resolve() != directory.resolve():
         check_free(directory)
-    newer = newest_readable(directory, after=iteration)
+    newer = newest_readable(directory, after=start.iteration)
     if newer is not None:
         raise UserError(
-            f"--resume-from {path} is iteration {iteration}, but {directory} already holds "
+            f"--resume-from {path} is iteration {start.iteration}, but {directory} already holds "
             f"{newer[0].name}; use --resume-from latest, or give another --serialization-dir"
         )
-    return _from(state, f"resuming from {path}, iteration {iteration}")
+    return start
 
 
 def _latest(directory: Path) -> ResumePoint:
     found = newest_readable(directory)
     if found is not None:
-        path, state, damaged = found
-        _check_complete(path, state)
-        notes = [f"{bad} is damaged; the previous one is used" for bad in damaged]
-        notes.append(f"resuming from {path}, iteration {state['iteration']}")
-        return _from(state, *notes)
-    damaged_only = checkpoints(directory)
-    if damaged_only:
-        names = ", ".join(path.name for path in damaged_only)
+        return _resume_point(*found)
+    damaged = checkpoints(directory)
+    if damaged:
+        names = ", ".join(path.name for path in damaged)
         raise DamagedCheckpoint(f"no checkpoint in {directory} is intact; damaged: {names}")
     if not holds_run(directory):
         raise UserError(
@@ -108,26 +105,21 @@ def _latest(directory: Path) -> ResumePoint:
     return ResumePoint(0, None, (f"no checkpoint in {directory} yet: starting at iteration 1",))
 
 
-def _from(state: dict[str, Any], *notes: str) -> ResumePoint:
-    # Checkpoints of older versions were written after the validation, and were all kept.
-    untouched = state.get("untouched", state["iteration"])
-    return ResumePoint(
-        state["iteration"], state, notes, not state.get("validated", True), untouched
-    )
-
-
-def _check_complete(path: Path, state: dict[str, Any]) -> None:
+def _resume_point(path: Path, state: dict[str, Any], damaged: Sequence[Path] = ()) -> ResumePoint:
+    """The point at which a checkpoint was saved; `damaged` are newer ones that cannot be read."""
     lacking = [key for key in RUN_KEYS if key not in state]
-    if lacking or type(state["iteration"]) is not int:
+    iteration = state.get("iteration")
+    if lacking or type(iteration) is not int:
         raise UserError(
             f"{path} holds no {', '.join(lacking) or 'iteration'}, so a run cannot resume from it; "
             "start a new run from its weights with --init-from"
         )
-
-
-def _alternative(path: Path) -> str:
-    iteration = checkpoint_iteration(path)
-    found = newest_readable(path.parent, before=iteration)
-    if found is None:
-        return "there is no older checkpoint in its directory"
-    return f"the previous one is intact: --resume-from {found[0]}"
+    notes = [f"{bad} is damaged; the previous one is used" for bad in damaged]
+    return ResumePoint(
+        iteration,
+        state,
+        notes=(*notes, f"resuming from {path}, iteration {iteration}"),
+        # Earlier versions saved after the validation, and kept all checkpoints.
+        validation_due=not state.get("validated", True),
+        untouched=state.get("untouched", iteration),
+    )

@@ -1,4 +1,4 @@
-"""What a checkpoint says of a run: taking over its weights, settings, vocabulary and optimizer."""
+"""The meaning of a checkpoint's state: weights, settings, vocabulary, optimizer and data."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from virtex._version import __version__
 from virtex.checkpoints import file as checkpoint
 from virtex.config import loading as settings
-from virtex.config.schema import EARLIER_RUN, Config
+from virtex.config.schema import Config
 from virtex.data.contents import Contents, differences, from_plain
-from virtex.errors import UserError
+from virtex.errors import UserError, first_few
 from virtex.models.modes import materialise
 from virtex.models.state_dict import (
     current_names,
@@ -29,21 +29,16 @@ from virtex.optim.lookahead import AnyOptimizer, Lookahead
 from virtex.text.tokenizer import Tokenizer
 from virtex.text.vocabulary import Categories, Vocabulary
 
-_SHAPES_OF_THE_OPTIMIZER = {
-    "OPTIM.OPTIMIZER_NAME",
-    "OPTIM.LOOKAHEAD.USE",
-    "OPTIM.NO_DECAY",
-    "MODEL.VISUAL.FROZEN",
-}
-"""Settings that decide what the optimizer's state holds, so that they cannot change in a run."""
+_FIXED = {"OPTIM.OPTIMIZER_NAME", "OPTIM.LOOKAHEAD.USE", "OPTIM.NO_DECAY", "MODEL.VISUAL.FROZEN"}
+"""Settings that cannot change during a run, because the optimizer's state depends on them."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The content of a checkpoint file: one of ours, a published one, or weights alone.
+    """The content of a checkpoint file of virtex, a published one, or weights alone.
 
-    `source` names it in messages. What the file does not hold, or holds in a form that this version
-    does not accept, raises `UserError` when it is asked for.
+    `source` names it in messages. A property raises `UserError` if the file does not hold it, or
+    holds it in a form that this version does not accept.
     """
 
     source: str
@@ -57,13 +52,11 @@ class Checkpoint:
 
     @cached_property
     def config(self) -> Config:
-        """The configuration of the run that saved it."""
+        """The configuration of the run that saved the checkpoint."""
         try:
-            return Config.model_validate_json(
-                json.dumps(self.state.get("config")), by_alias=True, context=EARLIER_RUN
-            )
+            return Config.model_validate_json(json.dumps(self.state.get("config")), by_alias=True)
         except TypeError as error:
-            raise UserError(f"the checkpoint's settings are none of ours: {error}") from error
+            raise UserError(f"the checkpoint's settings are not virtex's: {error}") from error
         except ValidationError as error:
             keys = ", ".join(".".join(map(str, problem["loc"])) for problem in error.errors())
             raise UserError(
@@ -83,18 +76,18 @@ class Checkpoint:
 
     @property
     def contents(self) -> Contents | None:
-        """Fingerprints of the data; None in a checkpoint of a version that took none."""
+        """Fingerprints of the data; None in checkpoints of versions that did not save them."""
         return from_plain(self.state.get("data"))
 
     @cached_property
     def weights(self) -> Mapping[str, Any]:
-        """The weights by their names in virtex, for a checkpoint of any release."""
+        """The weights by their current names, for a checkpoint of any release."""
         weights = current_names(model_weights(self.state))
         if not any(isinstance(value, Tensor) for value in weights.values()):
-            held = ", ".join(sorted(map(str, self.state))[:8]) or "nothing"
+            held = first_few(sorted(map(str, self.state)), 8) or "nothing"
             raise UserError(
                 f"{self.source} holds no weights, neither under 'model' nor by themselves; it holds"
-                f" {held}. Give a checkpoint, or a file of the state dict alone"
+                f" {held}. Give a checkpoint or a file that holds only the state dict"
             )
         return weights
 
@@ -105,11 +98,11 @@ def read(path: Path) -> Checkpoint:
 
 
 def load_weights(module: nn.Module, saved: Checkpoint, per_token: str) -> None:
-    """Load a checkpoint's weights; a module on the meta device is given memory first.
+    """Load a checkpoint's weights; a module on the meta device is materialised first.
 
     `per_token` names a weight (V,) whose size is the vocabulary's. Raises `UserError` if the
-    checkpoint holds no weights, and one that names the keys that are missing, unexpected, of
-    another shape, for another vocabulary, or held twice with different values.
+    checkpoint holds no weights, and one that names the missing and unexpected keys, and those with
+    another shape, for another vocabulary, or with different values for tied weights.
     """
     own = module.state_dict()
     weights = fill_tied_keys(module, saved.weights)
@@ -120,8 +113,8 @@ def load_weights(module: nn.Module, saved: Checkpoint, per_token: str) -> None:
     ]
     if lines:
         raise UserError(
-            f"the weights of {saved.source} do not fit the configured model; give the settings of "
-            "MODEL that they were trained with:\n" + "\n".join(lines)
+            f"the weights of {saved.source} do not fit the configured model; give the MODEL "
+            "settings that they were trained with:\n" + "\n".join(lines)
         )
     materialise(module)
     module.load_state_dict(weights)
@@ -130,7 +123,7 @@ def load_weights(module: nn.Module, saved: Checkpoint, per_token: str) -> None:
 def _other_vocabulary(
     own: Mapping[str, Tensor], weights: Mapping[str, Any], per_token: str
 ) -> list[str]:
-    """A line where weights of another vocabulary's size are the reason for other shapes."""
+    """A line if the shapes differ because the weights are for a vocabulary of another size."""
     configured, held = own.get(per_token), weights.get(per_token)
     if configured is None or not isinstance(held, Tensor) or held.shape == configured.shape:
         return []
@@ -141,10 +134,10 @@ def _other_vocabulary(
 
 
 def load_optimizer(optimizer: AnyOptimizer, state: dict[str, Any]) -> None:
-    """Take over averages, counters and the last step's rates; the rest stays as it is configured.
+    """Load averages, counters and the last step's rates; all other options stay as configured.
 
-    The rates of the next step follow from the configured `peak_lr`. A state that is saved again
-    before it is the one that was loaded. Raises `UserError` where the state is another optimizer's.
+    The rates of the next step follow from the configured `peak_lr`. Saved before that step, the
+    optimizer's state equals the loaded one. Raises `UserError` for the state of another optimizer.
     """
     configured = [
         {name: value for name, value in group.items() if name not in ("params", "lr")}
@@ -154,8 +147,8 @@ def load_optimizer(optimizer: AnyOptimizer, state: dict[str, Any]) -> None:
         optimizer.load_state_dict(state)
     except (ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
         raise UserError(
-            f"--resume-from: the checkpoint's 'optimizer' does not fit this run ({error}); begin a "
-            "new one with the weights alone: --init-from"
+            f"--resume-from: the checkpoint's 'optimizer' does not fit this run ({error}); start a "
+            "new run from its weights with --init-from"
         ) from error
     for group, own in zip(optimizer.param_groups, configured, strict=True):
         group.update(own)
@@ -165,7 +158,7 @@ def load_optimizer(optimizer: AnyOptimizer, state: dict[str, Any]) -> None:
 def _adopt_layout(optimizer: torch.optim.Optimizer) -> None:
     """Give averages the memory layout of their parameters, which CHANNELS_LAST may have changed.
 
-    torch's fused kernels take it for granted, and compute nonsense from another.
+    torch's fused kernels assume that the layouts are equal, and otherwise compute nonsense.
     """
     for parameter, state in optimizer.state.items():
         for name, value in state.items():
@@ -176,35 +169,35 @@ def _adopt_layout(optimizer: torch.optim.Optimizer) -> None:
 def check_same_run(
     before: Checkpoint, config: Config, vocabulary: Vocabulary, *, asked_for: Sequence[str]
 ) -> list[str]:
-    """What differs from the checkpoint's configuration, in lines for a person.
+    """The settings that differ from the checkpoint's, each in a line for the user.
 
-    Raises `UserError` where a key differs that is not among `asked_for`, where one cannot change
-    in the middle of a run, and where the vocabulary is another.
+    Raises `UserError` if a setting that is not among `asked_for` or cannot change during a run
+    differs, or if the vocabulary does.
     """
-    # Through the model, so that a setting that is newer than the checkpoint has its default.
+    # Settings that are newer than the checkpoint have their defaults in its configuration.
     saved = settings.flat(before.config)
     now = settings.flat(config)
     changed = {key for key in saved.keys() | now.keys() if saved.get(key) != now.get(key)}
-    fixed = sorted(changed & _SHAPES_OF_THE_OPTIMIZER)
+    fixed = sorted(changed & _FIXED)
     if fixed:
         raise UserError(
-            f"--resume-from: {', '.join(fixed)} cannot change in the middle of a run; begin a new "
-            "one with the weights alone: --init-from"
+            f"--resume-from: {', '.join(fixed)} cannot change in the middle of a run; start a new "
+            "run from the weights with --init-from"
         )
     unasked = sorted(changed - set(asked_for))
     if unasked:
         lines = [f"  {key}: was {saved.get(key)!r}, is {now.get(key)!r}" for key in unasked]
         raise UserError(
-            "--resume-from: the configuration is not the one that the checkpoint was made with:\n"
+            "--resume-from: the configuration differs from the checkpoint's:\n"
             + "\n".join(lines)
-            + "\nMend the YAML file, or say that you mean it by repeating the new value after "
-            "--config-override; --init-from begins a new run with the weights alone"
+            + "\nRestore the old values in the YAML file, or confirm new ones by repeating them "
+            "after --config-override; --init-from starts a new run from the weights"
         )
     if not _same_vocabulary(before.vocabulary, vocabulary):
         source = config.data.tokenizer_model if isinstance(vocabulary, Tokenizer) else "the data's"
         raise UserError(
             f"--resume-from: {source} is not the vocabulary that the checkpoint was trained with; "
-            "its tokens would mean other words"
+            "its tokens would stand for other words"
         )
     return [f"changed on request: {key}, was {saved.get(key)!r}" for key in sorted(changed)]
 
@@ -212,40 +205,37 @@ def check_same_run(
 def check_same_data(
     saved: Checkpoint, now: Contents, subset_change: str | None, *, accepted: bool
 ) -> list[str]:
-    """What a person should know of the data that a checkpoint's run continues on, a line each.
+    """Warnings about the data on which a checkpoint's run resumes, each in a line.
 
-    `subset_change` says how the images trained on differ, if they do. Raises `UserError` where
-    the data have changed, unless that is `accepted`.
+    `subset_change` describes how the training images have changed; None if they have not. Raises
+    `UserError` if the data have changed, unless that is `accepted`.
     """
     before = saved.contents
+    cautions: list[str] = []
     if before is None:
-        unknown = (
-            "the checkpoint holds no fingerprints of its data, so changes of them go unnoticed"
+        cautions.append(
+            "the checkpoint holds no fingerprints of its data, so changes in them go unnoticed"
         )
-        cautions, changes = [unknown], []
-    else:
-        cautions, changes = [], differences(before, now)
+    changes = [] if before is None else differences(before, now)
     if subset_change is not None:
         changes.append(subset_change)
     if changes and not accepted:
         raise UserError(
             "--resume-from: the data are not those that the checkpoint was trained on:\n"
             + "".join(f"  {line}\n" for line in changes)
-            + "Give DATA.ROOT, or the subset's manifest, its old content, or accept the new one: "
-            "--accept-changed-data"
+            + "Restore the old content of DATA.ROOT or of the subset's manifest, or accept the new "
+            "one with --accept-changed-data"
         )
-    if changes:
-        return [*cautions, *(f"accepted by --accept-changed-data: {line}" for line in changes)]
-    if before is not None and before.order != now.order:
+    if before is not None and not changes and before.order != now.order:
         cautions.append(
             "the data are the same but their order in training changes here: other shards hold "
-            "them, or other settings choose among them"
+            "them, or other settings select them"
         )
-    return cautions
+    return [*cautions, *(f"accepted by --accept-changed-data: {line}" for line in changes)]
 
 
 def vocabulary_state(vocabulary: Vocabulary) -> dict[str, Any]:
-    """What a checkpoint holds of a vocabulary."""
+    """The entries of a checkpoint that hold a vocabulary."""
     match vocabulary:
         case Tokenizer():
             data = bytearray(vocabulary.model_bytes)

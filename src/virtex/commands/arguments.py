@@ -1,6 +1,7 @@
 """The arguments that several commands share, and the types of their values."""
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,35 +12,91 @@ if TYPE_CHECKING:
     from virtex.data.images import ImageLimits
     from virtex.inference.pretrained import Pretrained
 
+Arguments = argparse._ActionsContainer
+"""A parser or a group of its arguments."""
+
 
 def non_negative_int(text: str) -> int:
-    """A whole number of 0 or more."""
-    if not text.isascii() or not text.isdigit():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 0 or more")
-    return int(text)
+    """Parse an integer ≥ 0."""
+    return _parse_int(text, minimum=0)
 
 
 def positive_int(text: str) -> int:
-    """A whole number of 1 or more."""
-    if non_negative_int(text) == 0:
-        raise argparse.ArgumentTypeError("must be 1 or more")
+    """Parse an integer ≥ 1."""
+    return _parse_int(text, minimum=1)
+
+
+def _parse_int(text: str, minimum: int) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) >= minimum):
+        raise argparse.ArgumentTypeError(f"{text!r} is not an integer of at least {minimum}")
     return int(text)
 
 
 def local_path(text: str) -> Path:
-    """A path of the local file system; an address would become a directory such as `s3:`."""
+    """Parse a path of the local file system; an address would become a directory such as `s3:`."""
     if is_address(text):
         raise argparse.ArgumentTypeError(f"{text!r} is an address; {LOCAL_ONLY}")
     return Path(text)
 
 
-def add_quiet_argument(parser: argparse.ArgumentParser) -> None:
-    """`--quiet`, for commands that report their progress."""
+def add_int(
+    parser: Arguments,
+    flag: str,
+    description: str,
+    *,
+    default: int | None = None,
+    minimum: int = 1,
+    metavar: str = "N",
+) -> None:
+    """Add a flag with an integer of at least `minimum`, 0 or 1; its help shows a default."""
+    parser.add_argument(
+        flag,
+        type=positive_int if minimum else non_negative_int,
+        default=default,
+        metavar=metavar,
+        help=description + ("" if default is None else " (default: %(default)s)"),
+    )
+
+
+def add_config_arguments(parser: Arguments, default: Path | None = None) -> None:
+    """Add `--config`, which is required without `default`, and `--config-override`."""
+    shown = "" if default is None else " (default: %(default)s)"
+    parser.add_argument(
+        "--config",
+        type=local_path,
+        required=default is None,
+        default=default,
+        metavar="FILE",
+        help="YAML configuration" + shown,
+    )
+    parser.add_argument(
+        "--config-override",
+        nargs="*",
+        action="extend",
+        default=[],
+        metavar="KEY VALUE",
+        help="settings that override those of the YAML file, such as OPTIM.BATCH_SIZE 64",
+    )
+
+
+def add_quiet_argument(parser: Arguments) -> None:
+    """Add `--quiet`."""
     parser.add_argument("--quiet", action="store_true", help="do not report progress")
 
 
+def check_output(output: Path, if_it_exists: str | None) -> None:
+    """Raise `UserError` for a directory.
+
+    Also for an existing file, unless `if_it_exists`, which says what to do about it, is None.
+    """
+    if output.is_dir():
+        raise UserError(f"--output {output} is a directory; name a file in it")
+    if if_it_exists is not None and output.is_file():
+        raise UserError(f"{output} exists; {if_it_exists}, or choose another --output")
+
+
 def add_checkpoint_arguments(parser: argparse.ArgumentParser) -> None:
-    """`--checkpoint`, and what a file that is not self-contained needs beside it."""
+    """Add `--checkpoint`, and the flags for checkpoints that are not self-contained."""
     group = parser.add_argument_group("model")
     group.add_argument(
         "--checkpoint",
@@ -64,24 +121,49 @@ def add_checkpoint_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def load_checkpoint(arguments: argparse.Namespace) -> "Pretrained":
-    """The model that the arguments name; raises `UserError`."""
-    # Here, so that `--help` answers at once.
+    """Load the model of `add_checkpoint_arguments`; raises `UserError`."""
+    # Imported here, so that `--help` is fast.
     from virtex.inference.pretrained import load
 
     return load(arguments.checkpoint, config=arguments.config, tokenizer=arguments.tokenizer)
 
 
-def add_device_argument(parser: argparse.ArgumentParser) -> None:
-    """`--device`, for commands that compute on one."""
-    parser.add_argument(
-        "--device",
-        metavar="NAME",
-        help="device to run on, such as cpu or cuda:1 (default: cuda if available)",
+def add_image_limits(parser: Arguments) -> None:
+    """Add `--max-pixels` and `--max-image-mb`."""
+    add_int(
+        parser,
+        "--max-pixels",
+        "reject images with more than N pixels; reading an image takes up to 15 bytes per pixel "
+        "(default: 178,956,970)",
+    )
+    add_int(parser, "--max-image-mb", "reject image files larger than N MiB (default: 256)")
+
+
+def image_limits(arguments: argparse.Namespace) -> "ImageLimits":
+    """The limits of `add_image_limits`."""
+    from virtex.data.images import named_limits
+
+    return named_limits(
+        arguments.max_pixels, arguments.max_image_mb, settings=("--max-pixels", "--max-image-mb")
     )
 
 
-def choose_device(name: str | None) -> str:
-    """The device that `--device` names, else a GPU, else the CPU; raises `UserError`."""
+def add_device_argument(parser: Arguments) -> None:
+    """Add `--device`."""
+    parser.add_argument(
+        "--device",
+        metavar="NAME",
+        help="device to run on, such as cpu or cuda:1 (default: cuda if available, otherwise cpu)",
+    )
+
+
+def load_on_device(arguments: argparse.Namespace) -> "Pretrained":
+    """Load the model onto `--device`, with the limits of `add_image_limits`; raises `UserError`."""
+    device = _device(arguments.device)
+    return replace(load_checkpoint(arguments).to(device), limits=image_limits(arguments))
+
+
+def _device(name: str | None) -> str:
     import torch
 
     gpus = torch.cuda.device_count()
@@ -89,34 +171,7 @@ def choose_device(name: str | None) -> str:
         return "cuda" if gpus else "cpu"
     known = ["cpu", *(["cuda"] if gpus else []), *(f"cuda:{gpu}" for gpu in range(gpus))]
     if name not in known:
-        raise UserError(f"--device {name}: the devices of this machine are {', '.join(known)}")
+        raise UserError(
+            f"--device {name} is not available; the devices of this machine: {', '.join(known)}"
+        )
     return name
-
-
-def add_image_limits(parser: "argparse.ArgumentParser | argparse._ArgumentGroup") -> None:
-    """`--max-pixels` and `--max-image-mb`."""
-    parser.add_argument(
-        "--max-pixels",
-        type=positive_int,
-        metavar="N",
-        help="reject images with more than N pixels; reading an image takes up to 15 bytes per "
-        "pixel (default: 178956970)",
-    )
-    parser.add_argument(
-        "--max-image-mb",
-        type=positive_int,
-        metavar="N",
-        help="reject image files larger than N MiB (default: 256)",
-    )
-
-
-def image_limits(arguments: argparse.Namespace) -> "ImageLimits":
-    """What `add_image_limits` got."""
-    # Here, so that `--help` answers at once.
-    from virtex.data.images import named_limits
-
-    return named_limits(
-        arguments.max_pixels,
-        arguments.max_image_mb,
-        settings=("--max-pixels", "--max-image-mb"),
-    )

@@ -10,23 +10,20 @@ from virtex.commands.arguments import (
     add_checkpoint_arguments,
     add_device_argument,
     add_image_limits,
+    add_int,
     add_quiet_argument,
-    choose_device,
-    image_limits,
-    load_checkpoint,
+    check_output,
+    load_on_device,
     local_path,
-    non_negative_int,
-    positive_int,
 )
 from virtex.commands.progress import Progress
 from virtex.errors import RunError, UserError
 
 if TYPE_CHECKING:
     from virtex.data.images import BadImage
-    from virtex.inference.results import Form
+    from virtex.inference.results import Format
 
-_FORMS: tuple["Form", ...] = ("console", "jsonl", "json", "csv", "tsv")
-_ENDINGS: dict[str, "Form"] = {
+_FORMATS: dict[str, "Format"] = {
     "": "console",
     ".txt": "console",
     ".jsonl": "jsonl",
@@ -34,6 +31,7 @@ _ENDINGS: dict[str, "Form"] = {
     ".csv": "csv",
     ".tsv": "tsv",
 }
+"""By the suffix of `--output`."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,13 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_image_limits(parser.add_argument_group("image files"))
     _add_decoding(parser)
     _add_output(parser)
-    parser.add_argument(
-        "--batch-size",
-        type=positive_int,
-        default=32,
-        metavar="N",
-        help="number of images per batch (default: %(default)s)",
-    )
+    add_int(parser, "--batch-size", "number of images per batch", default=32)
     add_device_argument(parser)
     add_quiet_argument(parser)
     parser.epilog = (
@@ -72,39 +64,29 @@ def _add_decoding(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--decoder", choices=("beam_search", "nucleus_sampling"), help="decoding method"
     )
-    group.add_argument(
-        "--beam-size", type=positive_int, metavar="N", help="number of beams in beam search"
-    )
+    add_int(group, "--beam-size", "number of beams in beam search")
     group.add_argument(
         "--nucleus-size",
         type=float,
         metavar="P",
         help="cumulative probability for nucleus sampling, above 0 and at most 1",
     )
-    group.add_argument(
+    add_int(
+        group,
         "--seed",
-        type=non_negative_int,
-        metavar="N",
-        help="random seed for nucleus sampling; the captions of an image depend only on the seed "
-        "and the image",
+        "random seed for nucleus sampling; the captions of an image depend only on the seed and "
+        "the image",
+        minimum=0,
     )
-    group.add_argument(
-        "--top",
-        type=positive_int,
-        default=1,
-        metavar="K",
-        help="number of captions per image, best first (default: %(default)s)",
-    )
-    group.add_argument(
-        "--max-length", type=positive_int, metavar="N", help="maximum number of tokens in a caption"
-    )
+    add_int(group, "--top", "number of captions per image, best first", default=1, metavar="K")
+    add_int(group, "--max-length", "maximum number of tokens in a caption")
 
 
 def _add_output(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("output")
     group.add_argument(
         "--format",
-        choices=_FORMS,
+        choices=tuple(dict.fromkeys(_FORMATS.values())),
         help="output format: text for reading (console), one JSON object per image with its path "
         "and captions (jsonl), a list of these objects (json), or one row per caption with the "
         "columns path, caption, score and error (csv, tsv); default: chosen by the suffix of "
@@ -118,7 +100,7 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--continue",
-        dest="go_on",
+        dest="resume",
         action="store_true",
         help="append to an existing --output in jsonl format: images that already have captions "
         "are skipped, and images with an error are tried again",
@@ -126,103 +108,87 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Check what can be checked, load the model, caption."""
-    from virtex.data.sources.find_images import find_pictures, path_of
-    from virtex.inference.results import take_up
+    """Find the images, check the output, load the model and write the captions."""
+    from virtex.data.sources.find_images import find_images, path_of
+    from virtex.inference.results import load_finished
 
-    pictures = find_pictures(arguments.paths)
-    bad = [picture for picture in pictures if not isinstance(picture, Path)]
-    if len(bad) == len(pictures):
+    images = find_images(arguments.paths)
+    bad = [image for image in images if not isinstance(image, Path)]
+    if len(bad) == len(images):
         reasons = "; ".join(f"{one.path}: {one.reason}" for one in bad)
         raise UserError(f"there is nothing to caption: {reasons}")
     output: Path | None = arguments.output
-    form = _form(arguments.format, output)
-    _check_output(output, form, go_on=arguments.go_on)
-    if output is not None and arguments.go_on:
-        wanted = {str(path_of(picture)) for picture in pictures}
-        done = take_up(output, wanted)
-        pictures = [
-            picture
-            for picture in pictures
-            if str(path_of(picture)) not in done and not _is_same(path_of(picture), output)
+    form = arguments.format or _format(output)
+    _check_output(output, form, resume=arguments.resume)
+    if output is not None and arguments.resume:
+        wanted = {str(path_of(image)) for image in images}
+        done = load_finished(output, wanted)
+        images = [
+            image
+            for image in images
+            if str(path_of(image)) not in done and not _is_same(path_of(image), output)
         ]
-        print(f"{len(wanted & done):,} pictures have captions in {output}", file=sys.stderr)
-        if not pictures:
+        print(f"{len(wanted & done):,} images already have captions in {output}", file=sys.stderr)
+        if not images:
             return 0
-    skipped = _caption(arguments, pictures, form)
+    skipped = _caption(arguments, images, form)
     if output is not None:
-        captioned = len(pictures) - skipped
-        print(f"captions of {captioned:,} pictures written to {output}", file=sys.stderr)
+        captioned = len(images) - skipped
+        print(f"captions of {captioned:,} images written to {output}", file=sys.stderr)
     if skipped:
-        raise RunError(f"{skipped:,} of {len(pictures):,} could not be captioned; see above")
+        raise RunError(f"{skipped:,} of {len(images):,} could not be captioned; see above")
     return 0
 
 
-def _caption(arguments: argparse.Namespace, pictures: "list[Path | BadImage]", form: "Form") -> int:
-    """Load the model and caption; how many pictures were bad."""
-    from virtex.inference.captioning import (
-        Decoding,
-        caption_pictures,
-        decoding_strategy,
-        write_captions,
-    )
+def _caption(arguments: argparse.Namespace, images: "list[Path | BadImage]", form: "Format") -> int:
+    """Load the model and write the captions; returns the number of bad images."""
+    from virtex.inference.captioning import caption_images, decoding_strategy, write_captions
 
-    device = choose_device(arguments.device)
-    pretrained = load_checkpoint(arguments).to(device)
-    pretrained = replace(pretrained, limits=image_limits(arguments))
-    decoding = Decoding(
+    pretrained = load_on_device(arguments)
+    strategy = decoding_strategy(
+        pretrained.config,
         decoder=arguments.decoder,
         beam_size=arguments.beam_size,
         nucleus_size=arguments.nucleus_size,
         seed=arguments.seed,
         top=arguments.top,
     )
-    captioner = pretrained.captioner(decoding_strategy(pretrained.config, decoding))
+    captioner = pretrained.captioner(strategy)
     if arguments.max_length is not None:
         captioner = replace(captioner, max_tokens=arguments.max_length)
-    batches = caption_pictures(
-        pretrained, captioner, pictures, top=arguments.top, batch_size=arguments.batch_size
+    batches = caption_images(
+        pretrained, captioner, images, top=arguments.top, batch_size=arguments.batch_size
     )
-    # A live line would run into the captions where both are on one terminal.
+    # On one terminal, a live line would be mixed with the captions.
     quiet = arguments.quiet or (arguments.output is None and sys.stdout.isatty())
-    with Progress("captions", len(pictures), "images", quiet=quiet) as progress:
+    with Progress("captions", len(images), "images", quiet=quiet) as progress:
         return write_captions(
-            batches,
-            pictures,
-            arguments.output,
-            form,
-            advance=progress.advance,
-            warn=progress.note,
+            batches, images, arguments.output, form, advance=progress.advance, warn=progress.note
         )
 
 
 def _is_same(path: Path, output: Path) -> bool:
-    """Whether a file found among the pictures is the output."""
+    """Whether a file found among the images is the output."""
     return path.name == output.name and path.resolve() == output.resolve()
 
 
-def _form(wanted: "Form | None", output: Path | None) -> "Form":
-    if wanted is not None:
-        return wanted
+def _format(output: Path | None) -> "Format":
     suffix = "" if output is None else output.suffix.lower()
-    if suffix not in _ENDINGS:
-        endings = ", ".join(filter(None, _ENDINGS))
+    if suffix not in _FORMATS:
+        suffixes = ", ".join(filter(None, _FORMATS))
         raise UserError(
-            f"--output {output}: results are written to files that end in {endings}; choose one "
-            "of them, or set --format"
+            f"--output {output}: the format of the results is unknown; use a name that ends in "
+            f"{suffixes}, or set --format"
         )
-    return _ENDINGS[suffix]
+    return _FORMATS[suffix]
 
 
-def _check_output(output: Path | None, form: "Form", *, go_on: bool) -> None:
-    if go_on and (output is None or form != "jsonl"):
+def _check_output(output: Path | None, form: "Format", *, resume: bool) -> None:
+    if resume and (output is None or form != "jsonl"):
         raise UserError(
-            "--continue adds to results in a file of JSON lines; name it, as in --output FILE.jsonl"
+            "--continue requires results in jsonl format; name their file, for example with "
+            "--output captions.jsonl"
         )
-    if output is None:
-        return
-    if output.is_dir():
-        raise UserError(f"--output {output} is a directory; name a file in it")
-    if output.is_file() and not go_on:
-        remedy = "give --continue to append to it, or" if form == "jsonl" else "remove it, or"
-        raise UserError(f"{output} exists; {remedy} name another --output")
+    if output is not None:
+        remedy = "give --continue to append to it" if form == "jsonl" else "remove it"
+        check_output(output, None if resume else remedy)

@@ -27,16 +27,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the resolved YAML, or the schema; raises `UserError`."""
-    # Here, so that `--help` answers at once.
-    from virtex.config import loading as settings
+    # Imported here, so that `--help` answers at once.
+    from virtex.config import loading
     from virtex.config.schema import Config
 
     if arguments.json_schema:
         if arguments.config is not None:
             raise UserError("--json-schema does not take a FILE; remove one of them")
-        print(json.dumps(settings.json_schema(Config), indent=2))
-    elif arguments.config is None:
+        print(json.dumps(loading.json_schema(Config), indent=2))
+        return 0
+    if arguments.config is None:
         raise UserError("expected a FILE with the YAML configuration, or --json-schema")
-    else:
-        print(settings.dump(settings.load(Config, arguments.config, arguments.overrides)), end="")
+
+    from virtex.build.model import load_config
+
+    print(loading.dump(load_config(arguments.config, arguments.overrides)), end="")
     return 0

@@ -4,6 +4,7 @@ import argparse
 
 from virtex.commands.arguments import (
     add_checkpoint_arguments,
+    add_int,
     add_quiet_argument,
     load_checkpoint,
     local_path,
@@ -29,20 +30,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="directory for results.json and, for captioning models, captions.jsonl and "
         "captions.png; existing files of these names are overwritten",
     )
-    parser.add_argument(
-        "--images",
-        type=int,
-        default=100,
-        help="number of held-out scenes to caption (default: 100)",
-    )
+    add_int(parser, "--images", "number of held-out scenes to caption", default=100)
     add_quiet_argument(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Caption, judge, fit the linear classifiers, write the files and print the table.
-
-    A model of a task without captions is judged by its features alone.
-    """
+    """Evaluate captions, if the model's task has them, and features; print the table."""
     from virtex.evaluation.scenes import caption_scenes, compare_features, write_report
 
     pretrained = load_checkpoint(arguments)

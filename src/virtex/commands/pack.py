@@ -1,9 +1,7 @@
-"""`virtex pack`: a data set as tar shards, which are read faster than files and from anywhere.
+"""`virtex pack`: a data set as tar shards, which can be read faster than files, and remotely.
 
-    virtex pack --from coco datasets/coco datasets/coco-shards --short-side 320
-
-writes `OUTPUT/train/00000.tar`, `00000.index` and `shards.json`, and the same for `val`; train on
-it by `DATA.FORMAT shards DATA.ROOT OUTPUT`.
+`OUTPUT/train` and `OUTPUT/val` hold `00000.tar`, `00000.index`, … and `shards.json`; train with
+`DATA.FORMAT shards DATA.ROOT OUTPUT`.
 """
 
 import argparse
@@ -13,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from virtex.commands.arguments import (
     add_image_limits,
+    add_int,
     add_quiet_argument,
     image_limits,
     local_path,
@@ -41,8 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         dest="kind",
         choices=("coco", "table", "folder"),
         required=True,
-        help="format of SOURCE: a COCO directory, a table of image files and captions, or a"
-        " directory with train/ and val/ that hold images, each with a text file of captions",
+        help="format of SOURCE: a COCO directory, a directory with tables of image files and "
+        "captions, or a directory with train/ and val/, which hold images with a text file of "
+        "captions for each",
     )
     parser.add_argument(
         "--split",
@@ -55,17 +55,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--labels",
         choices=("captions", "categories"),
         default="captions",
-        help="annotations of COCO to pack: captions, or object categories for multilabel"
-        " classification (default: captions)",
+        help="annotations of COCO to pack: captions, or object categories for multilabel "
+        "classification (default: %(default)s)",
     )
-    parser.add_argument(
+    add_int(
+        parser,
         "--samples-per-shard",
-        type=positive_int,
+        "number of samples in each shard except the last one",
         default=10000,
-        metavar="N",
-        help="number of samples in each shard but the last (default: %(default)s)",
     )
-    _add_pictures(parser.add_argument_group("images"))
+    images = parser.add_argument_group("images")
+    add_int(
+        images,
+        "--short-side",
+        "downscale larger images so that their shorter side has this length, and store them as "
+        "JPEG (default: copy the files unchanged)",
+        metavar="PIXELS",
+    )
+    add_int(images, "--quality", "JPEG quality for --short-side, 1 to 100", default=90)
+    images.add_argument(
+        "--skip-bad",
+        action="store_true",
+        help="skip images that cannot be read, and report them, instead of stopping with an error",
+    )
+    add_image_limits(images)
+    images.add_argument(
+        "--no-check",
+        action="store_true",
+        help="copy files without checking that they can be decoded",
+    )
     parser.add_argument(
         "--workers",
         type=positive_int,
@@ -74,33 +92,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="number of worker processes (default: one per core)",
     )
     add_quiet_argument(parser)
-
-
-def _add_pictures(group: argparse._ArgumentGroup) -> None:
-    group.add_argument(
-        "--short-side",
-        type=positive_int,
-        metavar="PIXELS",
-        help="downscale larger images to this length of the shorter side and store them as JPEG"
-        " (default: copy the files unchanged)",
-    )
-    group.add_argument(
-        "--quality",
-        type=positive_int,
-        default=90,
-        help="JPEG quality for --short-side, 1 to 100 (default: %(default)s)",
-    )
-    group.add_argument(
-        "--skip-bad",
-        action="store_true",
-        help="skip images that cannot be read, and report them, instead of stopping with an error",
-    )
-    add_image_limits(group)
-    group.add_argument(
-        "--no-check",
-        action="store_true",
-        help="copy files without checking that they can be decoded",
-    )
 
 
 def _report(progress: Progress, shard: "PackedShard") -> None:
@@ -113,16 +104,18 @@ def _report(progress: Progress, shard: "PackedShard") -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Pack the splits and say what was done; raises `UserError`."""
-    # Here, so that `--help` answers at once.
+    """Pack the splits and print a summary of each; raises `UserError`."""
     from virtex.build.data import source
     from virtex.data.shards.pack import PackJob, pack
     from virtex.data.shards.writer import Packing, Reduction
 
     if arguments.quality > 100:
-        raise UserError(f"--quality {arguments.quality}: expected 1 to 100")
+        raise UserError(f"--quality {arguments.quality}: expected an integer from 1 to 100")
     if arguments.kind != "coco" and arguments.labels == "categories":
-        raise UserError(f"--labels categories: --from {arguments.kind} holds captions alone")
+        raise UserError(
+            f"--labels categories: data in the format --from {arguments.kind} have only captions; "
+            "remove --labels"
+        )
     reduction = (
         None if arguments.short_side is None else Reduction(arguments.short_side, arguments.quality)
     )
@@ -151,9 +144,9 @@ def run(arguments: argparse.Namespace) -> int:
             done = pack(job, partial(_report, progress))
         rate = done.samples_written / max(done.seconds, 1e-6)
         print(
-            f"{split}: {done.samples:,} samples in {done.shards} shards,"
-            f" {done.tar_bytes / 1e6:,.1f} MB ({done.kept} shards kept, {done.left_out} samples"
-            f" left out), {done.seconds:.1f} s, {rate:.0f} images/s"
+            f"{split}: {done.samples:,} samples in {done.shards} shards, "
+            f"{done.tar_bytes / 1e6:,.1f} MB ({done.kept} shards kept, {done.excluded} samples "
+            f"skipped), {done.seconds:.1f} s, {rate:.0f} images/s"
         )
     print(f"train on it with DATA.FORMAT shards DATA.ROOT {arguments.output}")
     return 0

@@ -3,11 +3,11 @@
 import argparse
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from virtex.commands.arguments import local_path, non_negative_int, positive_int
+from virtex.commands.arguments import add_config_arguments, add_int, local_path, positive_int
 from virtex.errors import UserError
 
 if TYPE_CHECKING:
@@ -19,87 +19,60 @@ _RENAMED = {"--meet-within": "--rendezvous-timeout", "--stuck-after": "--watchdo
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `virtex pretrain`."""
-    what = parser.add_argument_group("configuration")
-    what.add_argument(
-        "--config", type=local_path, required=True, metavar="FILE", help="YAML configuration"
-    )
-    what.add_argument(
-        "--config-override",
-        nargs="*",
-        action="extend",
-        default=[],
-        metavar="KEY VALUE",
-        help="settings that override the YAML file, such as OPTIM.BATCH_SIZE 64",
-    )
-    files = parser.add_argument_group("output")
-    files.add_argument(
+    add_config_arguments(parser.add_argument_group("configuration"))
+    output = parser.add_argument_group("output")
+    output.add_argument(
         "--serialization-dir",
         type=local_path,
         metavar="DIR",
         help="directory for checkpoints and logs (default: runs/NAME, where NAME is the name of "
         "the YAML file)",
     )
-    files.add_argument(
+    add_int(
+        output,
         "--checkpoint-every",
-        type=positive_int,
+        "validate and save a checkpoint every N iterations",
         default=2000,
-        metavar="N",
-        help="validate and save a checkpoint every N iterations (default: %(default)s)",
     )
-    files.add_argument(
+    add_int(
+        output,
         "--keep-recent",
-        type=non_negative_int,
-        metavar="N",
-        help="keep only the N newest checkpoints, or all if N is 0 (default: keep the newest 3 "
-        "and one every 25,000 iterations)",
+        "keep only the N newest checkpoints, or all if N is 0 (default: keep the newest 3 and one "
+        "every 25,000 iterations)",
+        minimum=0,
     )
-    files.add_argument(
-        "--log-every",
-        type=positive_int,
-        default=20,
-        metavar="N",
-        help="log training progress every N iterations (default: %(default)s)",
-    )
-    start = parser.add_mutually_exclusive_group()
-    start.add_argument(
+    add_int(output, "--log-every", "log training progress every N iterations", default=20)
+    start = parser.add_argument_group("starting point")
+    checkpoint = start.add_mutually_exclusive_group()
+    checkpoint.add_argument(
         "--resume-from",
         type=_checkpoint,
         metavar="FILE",
-        help="resume from this checkpoint; `latest` is the newest in the serialization directory",
+        help="checkpoint to resume from; `latest` is the newest one in --serialization-dir",
     )
-    start.add_argument(
+    checkpoint.add_argument(
         "--init-from",
         type=local_path,
         metavar="FILE",
-        help="start a new run from the weights of a checkpoint",
+        help="checkpoint whose weights a new run starts from",
     )
-    parser.add_argument(
+    start.add_argument(
         "--accept-changed-data",
         action="store_true",
         help="resume even if the image ids, captions or categories differ from those of the "
         "checkpoint",
     )
     machines = parser.add_argument_group("distributed training")
-    machines.add_argument(
+    add_int(
+        machines,
         "--num-gpus-per-machine",
-        type=non_negative_int,
+        "number of GPUs per machine; 0 trains on the CPU",
         default=0,
-        metavar="N",
-        help="number of GPUs per machine; 0 trains on the CPU (default: %(default)s)",
+        minimum=0,
     )
-    machines.add_argument(
-        "--num-machines",
-        type=positive_int,
-        default=1,
-        metavar="N",
-        help="number of machines (default: %(default)s)",
-    )
-    machines.add_argument(
-        "--machine-rank",
-        type=non_negative_int,
-        default=0,
-        metavar="N",
-        help="rank of this machine, from 0 (default: %(default)s)",
+    add_int(machines, "--num-machines", "number of machines", default=1)
+    add_int(
+        machines, "--machine-rank", "rank of this machine, counted from 0", default=0, minimum=0
     )
     machines.add_argument(
         "--dist-url",
@@ -108,64 +81,60 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="URL",
         help="address at which the machine of rank 0 listens (default: %(default)s)",
     )
-    machines.add_argument(
+    add_int(
+        machines,
         "--max-restarts",
-        type=non_negative_int,
+        "restart all processes from the newest checkpoint up to N times if a process fails",
         default=0,
-        metavar="N",
-        help="restart all processes from the newest checkpoint up to N times if a process fails "
-        "(default: %(default)s)",
+        minimum=0,
     )
-    machines.add_argument(
-        "--cpu-workers",
-        type=non_negative_int,
-        default=0,
-        metavar="N",
-        help="number of data loader workers per process (default: %(default)s)",
+    add_int(
+        machines, "--cpu-workers", "number of data loader workers per process", default=0, minimum=0
     )
-    trouble = parser.add_argument_group("diagnosis")
-    trouble.add_argument(
+    diagnosis = parser.add_argument_group("diagnosis")
+    diagnosis.add_argument(
         "--preflight",
         action="store_true",
         help="check the environment of all processes, report on each of them, and exit",
     )
-    trouble.add_argument(
+    add_int(
+        diagnosis,
         "--rendezvous-timeout",
-        type=positive_int,
+        "how long to wait for all processes to join",
         default=300,
         metavar="SECONDS",
-        help="how long to wait for all processes to join (default: %(default)s)",
     )
-    trouble.add_argument(
+    add_int(
+        diagnosis,
         "--watchdog-timeout",
-        type=positive_int,
+        "end the job if a process makes no progress for this long, and report where each process "
+        "is",
         default=900,
         metavar="SECONDS",
-        help="end the job when a process makes no progress for this long, and report where each "
-        "process is (default: %(default)s)",
     )
     for earlier, flag in _RENAMED.items():
-        trouble.add_argument(
+        diagnosis.add_argument(
             earlier,
-            dest=flag.removeprefix("--").replace("-", "_"),
+            dest=_attribute(flag),
             type=positive_int,
             default=argparse.SUPPRESS,
             help=argparse.SUPPRESS,
         )
-    trouble.add_argument(
+    add_int(
+        diagnosis,
         "--debug-rank",
-        type=non_negative_int,
+        "open the debugger in the process of rank R before the first iteration, at breakpoint() "
+        "and on an error, while the other processes wait",
+        minimum=0,
         metavar="R",
-        help="open the debugger in the process of rank R before the first iteration, at "
-        "breakpoint() and on an error, while the other processes wait",
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Check everything that is cheap to check, then start the processes."""
+    """Make all cheap checks, then start the processes."""
     from virtex.distributed.signals import stop_requests
 
-    # From here on, as the imports alone take seconds.
+    # Signals are recorded from here on, as the imports below take seconds.
     with stop_requests():
         return _run(arguments)
 
@@ -174,8 +143,8 @@ def _run(arguments: argparse.Namespace) -> int:
     machine_processes = max(1, arguments.num_gpus_per_machine)
     if arguments.machine_rank >= arguments.num_machines:
         raise UserError(
-            f"--machine-rank {arguments.machine_rank}: ranks of {arguments.num_machines} machines "
-            f"are 0 to {arguments.num_machines - 1}"
+            f"--machine-rank {arguments.machine_rank} must be less than --num-machines "
+            f"{arguments.num_machines}"
         )
     options = checked_options(arguments, processes=machine_processes * arguments.num_machines)
 
@@ -198,22 +167,19 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def checked_options(arguments: argparse.Namespace, *, processes: int) -> "PretrainOptions":
-    """The options that the arguments give, of `processes` unless a launcher has started them.
+    """Return the options of a run of `processes`, or of as many as a launcher has started.
 
-    Raises `UserError` for what can be seen to be wrong before any process is started.
+    Raises `UserError` for mistakes that can be seen before any process is started.
     """
-    from virtex.config import loading as settings
-    from virtex.config.schema import Config, check_processes
+    from virtex.build.model import load_config
+    from virtex.config.schema import check_processes
     from virtex.distributed.environment import read_environment
 
-    config = settings.load(Config, arguments.config, arguments.config_override)
+    config = load_config(arguments.config, arguments.config_override)
     process = read_environment()
     if process.size > 1 or process.agent:
         processes = process.size
     check_processes(config, processes)
-    directory = arguments.serialization_dir
-    if directory is None:
-        directory = Path("runs") / arguments.config.stem
 
     from virtex.distributed.debugging import this_terminal
     from virtex.distributed.world import Timeouts
@@ -221,15 +187,18 @@ def checked_options(arguments: argparse.Namespace, *, processes: int) -> "Pretra
 
     debug_rank = arguments.debug_rank
     if debug_rank is not None and debug_rank >= processes:
-        raise UserError(f"--debug-rank {debug_rank}: ranks are 0 to {processes - 1}")
+        raise UserError(
+            f"--debug-rank {debug_rank} must be less than the number of processes, {processes}"
+        )
     patience = math.inf if debug_rank is not None else 1.0
+    gpus = arguments.num_gpus_per_machine
     options = PretrainOptions(
         config=config,
-        directory=directory,
+        directory=arguments.serialization_dir or Path("runs") / arguments.config.stem,
         overridden=tuple(arguments.config_override[::2]),
         resume_from=arguments.resume_from,
         init_from=arguments.init_from,
-        gpus=arguments.num_gpus_per_machine > 0,
+        gpus=gpus > 0,
         workers=arguments.cpu_workers,
         checkpoint_every=arguments.checkpoint_every,
         keep_recent=arguments.keep_recent,
@@ -240,29 +209,33 @@ def checked_options(arguments: argparse.Namespace, *, processes: int) -> "Pretra
         debug_rank=debug_rank,
         terminal=None if debug_rank is None else this_terminal(),
     )
-    # srun may show each process its own GPU alone.
-    gpus = arguments.num_gpus_per_machine
+    # srun may show each process only its own GPU.
     check(options, gpus_per_machine=min(gpus, 1) if process.size > 1 else gpus)
     return options
 
 
-def parse(words: Sequence[str], refused: Mapping[str, str], why: str) -> argparse.Namespace:
-    """The arguments that follow `--` of another command; exits for those that are invalid.
+def parse(words: Sequence[str], refused: Sequence[str], reason: str) -> argparse.Namespace:
+    """Parse the arguments that follow `--` of another command; exits if they are invalid.
 
-    Raises `UserError` with `why` for a flag of `refused`, which has each one's name and flag.
+    Raises `UserError` with `reason` for a flag of `refused`.
     """
     parser = argparse.ArgumentParser(prog="virtex pretrain", add_help=False)
     add_arguments(parser)
-    none = parser.parse_args(["--config", "_"])
-    given = parser.parse_args(words)
-    for name, flag in refused.items():
-        if getattr(given, name) != getattr(none, name):
-            raise UserError(f"{flag} after --{why}")
-    return given
+    defaults = parser.parse_args(["--config", "_"])
+    arguments = parser.parse_args(words)
+    for flag in refused:
+        name = _attribute(flag)
+        if getattr(arguments, name) != getattr(defaults, name):
+            raise UserError(f"{flag} after -- is not allowed{reason}")
+    return arguments
+
+
+def _attribute(flag: str) -> str:
+    return flag.removeprefix("--").replace("-", "_")
 
 
 def _checkpoint(text: str) -> str:
-    """`latest`, or a local path."""
+    """Parse `latest` or a local path."""
     return str(local_path(text))
 
 

@@ -1,7 +1,7 @@
 """Progress of long work: a live line on a terminal, a line every ten seconds elsewhere.
 
-It goes to standard error, so that what a command prints stays as it is. The rooms below take a
-callable, such as `Progress.advance`, and know nothing of consoles.
+It is written to standard error, apart from the output of the command. Lower rooms take a callable,
+such as `Progress.advance`, and do not print.
 """
 
 import shutil
@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Callable
 from datetime import timedelta
-from types import TracebackType
 from typing import Self, TextIO
 
 _LIVE_SECONDS = 0.1
@@ -19,8 +18,8 @@ _PLAIN_SECONDS = 10.0
 class Progress:
     """`LABEL: 20 of 100 UNITS, 5.0 UNITS/s, 0:00:16 remaining`, at most once in an interval.
 
-    Nothing is shown before the first interval is over, and a live line is erased at the end, as
-    commands print a summary of their own. With `quiet` only notes are printed.
+    The first line follows after one interval. A live line is erased at the end, as commands print a
+    summary. With `quiet`, only notes are printed.
     """
 
     def __init__(
@@ -44,16 +43,11 @@ class Progress:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._erase()
 
     def advance(self, count: int = 1) -> None:
-        """Count what has just been done."""
+        """Count `count` more units as done."""
         self._done += count
         now = self._clock()
         if self._quiet or now - self._shown_at < (_LIVE_SECONDS if self._live else _PLAIN_SECONDS):
@@ -68,7 +62,7 @@ class Progress:
         self._width = len(line)
 
     def skip(self, count: int) -> None:
-        """Count what an earlier command had done; it says nothing of the speed."""
+        """Count units that an earlier command had done, which are no part of the rate."""
         self._skipped += count
         self.advance(count)
 

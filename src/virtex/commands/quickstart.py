@@ -5,15 +5,16 @@ A step whose result exists is not run again, and an interrupted pretraining is r
 
 import argparse
 import json
-import subprocess
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from virtex.commands.arguments import local_path
+from virtex.commands.arguments import add_config_arguments, add_int, local_path
+from virtex.commands.subcommand import run_subcommand
 from virtex.errors import RunError, UserError
+from virtex.files import write_whole
 
 if TYPE_CHECKING:
     from virtex.config.schema import Config
@@ -24,66 +25,58 @@ _RESUME = ("--resume-from", "latest")
 
 @dataclass(frozen=True)
 class _Step:
-    """A command line of `virtex`, and the file that shows that it has been done."""
+    """A command line of `virtex`, and the file or directory that exists once it is done."""
 
     title: str
-    arguments: tuple[str | Path, ...]
+    arguments: tuple[object, ...]
     result: Path
+
+    @property
+    def words(self) -> list[str]:
+        return [str(argument) for argument in self.arguments]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `virtex quickstart`."""
     parser.add_argument(
-        "directory", type=local_path, help="directory for the scenes, the vocabulary and the run"
-    )
-    parser.add_argument(
-        "--config",
+        "directory",
         type=local_path,
-        default=_CONFIG,
-        metavar="FILE",
-        help="YAML configuration (default: %(default)s)",
+        metavar="DIR",
+        help="directory for the scenes, the vocabulary and the run",
     )
-    parser.add_argument(
-        "--config-override",
-        nargs="*",
-        default=[],
-        metavar="KEY VALUE",
-        help="settings that override the YAML file, such as OPTIM.NUM_ITERATIONS 300",
-    )
-    parser.add_argument(
-        "--train", type=int, default=12000, help="number of training scenes (default: %(default)s)"
-    )
+    add_config_arguments(parser, default=_CONFIG)
+    add_int(parser, "--train", "number of training scenes", default=12000)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the steps that are not done yet; the last one prints the table."""
-    from virtex.config import loading as settings
-    from virtex.config.schema import Config
+    from virtex.build.model import load_config
 
     if not arguments.config.is_file():
-        raise UserError(f"no configuration {arguments.config}; run this in a clone of the project")
+        raise UserError(
+            f"there is no file {arguments.config}; run the command in a clone of the repository, "
+            "or give --config"
+        )
     directory = arguments.directory
     overrides = [
         *("DATA.ROOT", str(directory / "scenes")),
         *("DATA.TOKENIZER_MODEL", str(directory / "vocabulary.model")),
         *arguments.config_override,
     ]
-    config = settings.load(Config, arguments.config, overrides)
-    begin = time.monotonic()
+    config = load_config(arguments.config, overrides)
+    start = time.monotonic()
     steps = _steps(directory, config, arguments, overrides)
     _check_same(directory, steps)
-    for step in steps[:-1]:
-        if step.result.exists():
+    for step in steps:
+        if step.result.exists() and step is not steps[-1]:
             print(f"\n{step.title}: {step.result} exists already", flush=True)
         else:
             _run(step)
-    # The report is quick, and the person wants to see it.
-    _run(steps[-1])
-    minutes = (time.monotonic() - begin) / 60
+    minutes = (time.monotonic() - start) / 60
     print(
-        f"\nEverything lies in {directory}, after {minutes:.1f} minutes:\n"
+        f"\nAll results are in {directory}, after {minutes:.1f} minutes:\n"
         f"  {directory}/report/captions.png     held-out scenes with their captions\n"
-        f"  {directory}/report/captions.jsonl   all of them, judged\n"
+        f"  {directory}/report/captions.jsonl   all captions, and whether each is true\n"
         f"  {directory}/run                     checkpoints, log, scalars.jsonl, curves\n"
         f"Curves:  {Path(sys.executable).parent}/tensorboard --logdir {directory}/run"
     )
@@ -94,16 +87,15 @@ def _steps(
     directory: Path, config: "Config", arguments: argparse.Namespace, overrides: list[str]
 ) -> list[_Step]:
     scenes, vocabulary = directory / "scenes", directory / "vocabulary.model"
-    run_directory = directory / "run"
+    run_directory, report = directory / "run", directory / "report"
     last = run_directory / f"checkpoint_{config.optim.num_iterations}.pth"
-    begun = (run_directory / "config.yaml").exists()
     captions = scenes / "annotations" / "captions_train2017.json"
     return [
         _Step(
             "Draw scenes",
             (
-                *("synthesize", scenes, "--train", str(arguments.train)),
-                *("--size", "64", "--max-objects", "2", "--only", "coco", "--only", "imagefolder"),
+                *("synthesize", scenes, "--train", arguments.train),
+                *("--size", 64, "--max-objects", 2, "--only", "coco", "--only", "imagefolder"),
             ),
             scenes,
         ),
@@ -111,7 +103,7 @@ def _steps(
             "Train a vocabulary",
             (
                 *("tokenizer", captions, "--output", vocabulary),
-                *("--vocab-size", str(config.data.vocab_size)),
+                *("--vocab-size", config.data.vocab_size),
             ),
             vocabulary,
         ),
@@ -119,39 +111,36 @@ def _steps(
             "Pretrain",
             (
                 *("pretrain", "--config", arguments.config, "--serialization-dir", run_directory),
-                *("--checkpoint-every", "550", "--keep-recent", "2"),
-                *(_RESUME if begun else ()),
+                *("--checkpoint-every", 550, "--keep-recent", 2),
+                *(_RESUME if (run_directory / "config.yaml").exists() else ()),
                 *("--config-override", *overrides),
             ),
             last,
         ),
         _Step(
-            "Caption held-out scenes, compare features",
-            (
-                *("evaluate-scenes", "--checkpoint", last, "--scenes", scenes),
-                *("--output", directory / "report"),
-            ),
-            directory / "report",
+            "Caption held-out scenes and compare features",
+            ("evaluate-scenes", "--checkpoint", last, "--scenes", scenes, "--output", report),
+            report,
         ),
     ]
 
 
 def _check_same(directory: Path, steps: list[_Step]) -> None:
-    """Refuse to mix results of other settings; note those of a first call in `quickstart.json`."""
-    now = [[str(word) for word in step.arguments if word not in _RESUME] for step in steps]
+    """Store the steps in `quickstart.json`; raises `UserError` if it holds others."""
+    now = [[word for word in step.words if word not in _RESUME] for step in steps]
     path = directory / "quickstart.json"
     if path.exists() and json.loads(path.read_text(encoding="utf-8")) != now:
         raise UserError(
             f"{directory} holds a quickstart with other settings; give another directory, or "
             "remove this one"
         )
-    directory.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(now, indent=1) + "\n", encoding="utf-8")
+    write_whole(path, (json.dumps(now, indent=1) + "\n").encode())
 
 
 def _run(step: _Step) -> None:
-    words = [str(word) for word in step.arguments]
-    print(f"\n{step.title}:\n$ virtex {' '.join(words)}", flush=True)
-    status = subprocess.run([sys.executable, "-m", "virtex", *words], check=False).returncode
+    print(f"\n{step.title}:")
+    status = run_subcommand(step.words)
     if status:
-        raise RunError(f"{step.title}: `virtex {words[0]}` ended with status {status}; see above")
+        raise RunError(
+            f"{step.title}: `virtex {step.words[0]}` ended with status {status}; see above"
+        )

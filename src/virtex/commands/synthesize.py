@@ -1,6 +1,6 @@
-"""`virtex synthesize`: draw scenes with captions into a directory.
+"""`virtex synthesize`: a synthetic data set of captioned scenes.
 
-A COCO tree to pretrain on, and an ImageFolder and a VOC2007 tree to evaluate with.
+It consists of a COCO tree to pretrain on, and an ImageFolder and a VOC2007 tree to evaluate on.
 """
 
 import argparse
@@ -10,60 +10,52 @@ from virtex.commands.progress import Progress
 
 TREES = ("coco", "imagefolder", "voc")
 
+_NUMBERS = (
+    ("--train", 8000, "training images in the COCO tree"),
+    ("--val", 500, "held-out images in the COCO tree"),
+    ("--evaluation-train", 1200, "training images in each of the ImageFolder and VOC trees"),
+    ("--evaluation-val", 600, "test images in each of the ImageFolder and VOC trees"),
+    ("--size", 80, "side length of the images in pixels"),
+    ("--max-objects", 3, "maximum number of objects in an image, 1 to 3"),
+    ("--seed", 0, "random seed of the scenes"),
+)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's arguments."""
-    parser.add_argument("output", type=local_path, help="directory to create, for DATA.ROOT")
-    counts = parser.add_argument_group("number of images")
-    counts.add_argument(
-        "--train", type=int, default=8000, help="training images in the COCO tree (default: 8000)"
-    )
-    counts.add_argument(
-        "--val", type=int, default=500, help="held-out images in the COCO tree (default: 500)"
-    )
-    counts.add_argument(
-        "--evaluation-train",
-        type=int,
-        default=1200,
-        help="training images in each of the ImageFolder and VOC trees (default: 1200)",
-    )
-    counts.add_argument(
-        "--evaluation-val",
-        type=int,
-        default=600,
-        help="test images in each of the ImageFolder and VOC trees (default: 600)",
-    )
+    """Add the arguments of `virtex synthesize`."""
     parser.add_argument(
-        "--size", type=int, default=80, help="side length of the images in pixels (default: 80)"
+        "output", type=local_path, metavar="DIR", help="directory to create, for DATA.ROOT"
     )
-    parser.add_argument(
-        "--max-objects",
-        type=int,
-        default=3,
-        help="maximum number of objects in an image, 1 to 3 (default: 3)",
-    )
-    parser.add_argument(
-        "--seed", type=int, default=0, help="random seed of the scenes (default: 0)"
-    )
+    for flag, default, description in _NUMBERS:
+        parser.add_argument(
+            flag,
+            type=int,
+            default=default,
+            metavar="N",
+            help=f"{description} (default: %(default)s)",
+        )
     parser.add_argument(
         "--only",
         choices=TREES,
         action="append",
-        help="write only this tree; can be given several times",
+        help="write only this tree; may be given several times",
     )
     parser.add_argument(
-        "--overwrite", action="store_true", help="replace the scenes of an earlier call"
+        "--overwrite",
+        action="store_true",
+        help="replace the scenes that an earlier `virtex synthesize` wrote to the directory",
     )
     add_quiet_argument(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Write the trees; returns the exit status. Raises UserError for impossible values."""
+    """Write the trees; raises UserError for invalid values."""
     from virtex.synthetic.coco_tree import write_coco_tree
     from virtex.synthetic.imagefolder_tree import write_imagefolder_tree
     from virtex.synthetic.publishing import atomic_directory
-    from virtex.synthetic.trees import Amount, Drawing, check_amount, check_classes
+    from virtex.synthetic.trees import Amount, Drawing, check_amount
     from virtex.synthetic.voc_tree import write_voc_tree
+    from virtex.synthetic.words import SHAPES
 
     drawing = Drawing(arguments.seed, arguments.size, arguments.max_objects)
     pretraining = Amount(arguments.train, arguments.val)
@@ -77,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
     if "coco" in trees:
         check_amount(pretraining, "the COCO tree")
     if trees != ["coco"]:
-        check_classes(evaluation, "each evaluation tree")
+        check_amount(evaluation, "each evaluation tree", least=len(SHAPES))
     options = {
         name: value
         for name, value in vars(arguments).items()

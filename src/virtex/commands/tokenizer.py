@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from virtex.commands.arguments import local_path
+from virtex.commands.progress import Progress
 from virtex.errors import UserError
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Train, write and describe the vocabulary; raises `UserError`."""
-    # Here, so that `--help` answers at once.
+    # Imported here, so that `--help` answers at once.
     from virtex.data.sources.caption_texts import read_captions
     from virtex.files import write_whole
     from virtex.text.tokenizer import Tokenizer, train
@@ -63,17 +64,19 @@ def run(arguments: argparse.Namespace) -> int:
     if output.exists() and not arguments.overwrite:
         raise UserError(f"{output} exists; give --overwrite to replace it, or another --output")
     start = time.monotonic()
-    captions = [
-        caption for path in arguments.files for caption in read_captions(path, arguments.column)
-    ]
+    captions = []
+    with Progress("reading", None, "captions") as progress:
+        for path in arguments.files:
+            for caption in read_captions(path, arguments.column):
+                captions.append(caption)
+                progress.advance()
     described = [caption for caption in captions if caption.strip()]
     if not described:
         raise UserError(f"no captions in {', '.join(map(str, arguments.files))}")
     tokenizer = Tokenizer.from_bytes(train(described, arguments.vocab_size))
     write_whole(output, tokenizer.model_bytes)
-    print(
-        f"captions         {len(described):,} ({len(captions) - len(described):,} blank left out)"
-    )
+    blank = len(captions) - len(described)
+    print(f"captions         {len(described):,} ({blank:,} blank ones skipped)")
     _describe(tokenizer, described)
     print(f"written          {output} in {time.monotonic() - start:.1f} s")
     return 0
@@ -83,10 +86,12 @@ def _describe(tokenizer: "Tokenizer", captions: Sequence[str]) -> None:
     from virtex.text.normalize import normalize_caption
 
     tokens = unknown = 0
-    for caption in captions:
-        ids = tokenizer.encode(normalize_caption(caption))
-        tokens += len(ids)
-        unknown += ids.count(tokenizer.unk_index)
+    with Progress("encoding", len(captions), "captions") as progress:
+        for caption in captions:
+            ids = tokenizer.encode(normalize_caption(caption))
+            tokens += len(ids)
+            unknown += ids.count(tokenizer.unk_index)
+            progress.advance()
     print(f"vocabulary       {tokenizer.vocab_size:,} pieces")
     print(f"unknown tokens   {unknown / tokens:.3%} of {tokens:,}")
     print(f"caption length   {tokens / len(captions):.1f} tokens on average")

@@ -1,26 +1,27 @@
-"""What a user reads when settings do not fit their schema: one line for each problem.
+"""Messages for settings that do not fit their schema or each other: one line for each problem.
 
 A line names the key, its value, the file or override that set it, and what was expected, in
-pydantic's words. Two conventions for checks of a schema's own: a `ValueError` says what was
-expected of one key; a `PydanticCustomError` of type "conflict" has the `reason` and the `keys` that
-do not fit each other, dotted and relative to their section.
+pydantic's words. A `ValueError` of a schema's own validator tells what was expected of one key.
 """
 
 import difflib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, to_jsonable_python
 
+from virtex.config.section import Conflict
+
 Path = tuple[str | int, ...]
 
 BASE_KEY = "_BASE_"
-"""The key that names the file below this one; every schema accepts it."""
+"""The key that names the file that this one extends; every schema accepts it."""
 
 _TYPES = {
     "bool_type": "true or false",
@@ -30,103 +31,93 @@ _TYPES = {
     "tuple_type": "a list",
     "model_type": "a section of settings",
 }
-"""What YAML calls the types for which pydantic has the words of JSON."""
+"""The types that pydantic names in terms of JSON or Python, in terms of YAML."""
 
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", re.IGNORECASE)
 _SHOWN = 100  # characters of a value in a message
 _MOST_LINES = 50
 
 
-def problems(
-    error: ValidationError,
-    values: Mapping[str, object],
-    origins: Mapping[tuple[str, ...], str],
-    schema: type[BaseModel],
-    file: str,
-) -> list[str]:
-    """One line for each problem.
-
-    `values` are the merged settings, `origins` tell who set a path ("in a.yaml"), and `file` is to
-    blame for what nobody set.
-    """
-    settings = _Settings(values, origins, dict(_fields(schema, ())), file)
-    alternatives: dict[tuple[str, str], list[str]] = {}
-    for detail in error.errors(include_url=False):
-        fact, expected = settings.problem(detail)
-        conflict = expected if detail["type"] == "conflict" else ""
-        alternatives.setdefault((fact, conflict), []).append(expected)
-    # A value that may be of two types and is of neither has two errors and gets one line.
-    lines = [
-        f"{fact}; " + " or ".join([first, *(other.removeprefix("expected ") for other in others)])
-        for (fact, _), [first, *others] in alternatives.items()
-    ]
-    more = len(lines) - _MOST_LINES
-    return lines if more <= 0 else [*lines[:_MOST_LINES], f"and {more} more"]
+Layer = tuple[str, dict[str, object]]
+"""An origin, such as "in a.yaml", and its settings, which override those of earlier layers."""
 
 
 @dataclass(frozen=True)
-class _Settings:
-    values: Mapping[str, object]
-    origins: Mapping[tuple[str, ...], str]
-    fields: Mapping[Path, FieldInfo]  # sections among them
+class Messages:
+    """The wording of problems in `values`, which the `layers` were merged into.
+
+    `file` is the file that lacks a missing key.
+    """
+
+    schema: type[BaseModel]
+    layers: Sequence[Layer]
+    values: object
     file: str
 
-    def problem(self, detail: ErrorDetails) -> tuple[str, str]:
+    @cached_property
+    def fields(self) -> dict[Path, FieldInfo]:
+        """All keys with their fields; sections are among them, as is `_BASE_`."""
+        return {(BASE_KEY,): FieldInfo(), **dict(_fields(self.schema, ()))}
+
+    def of_errors(self, error: ValidationError) -> list[str]:
+        """A line for each value that does not fit the schema."""
+        expectations: dict[str, list[str]] = {}
+        for detail in error.errors(include_url=False):
+            fact, expected = self._problem(detail)
+            expectations.setdefault(fact, []).append(expected)
+        # A value that fits none of several types has an error for each of them.
+        return [
+            f"{fact}; " + " or ".join([first, *(other.removeprefix("expected ") for other in rest)])
+            for fact, [first, *rest] in expectations.items()
+        ]
+
+    def of_conflict(self, conflict: Conflict) -> str:
+        """A line for keys that do not fit each other."""
+        keys, reason = conflict
+        *facts, last = (self._fact(tuple(key.split("."))) for key in keys)
+        return f"{', '.join(facts)} and {last}; {reason}" if facts else f"{last}; {reason}"
+
+    def _problem(self, detail: ErrorDetails) -> tuple[str, str]:
         """The fact that is wrong, and what was expected or the remedy."""
-        path, value = self._existing(detail["loc"])
-        context = detail.get("ctx", {})
+        path, value = _existing(self.values, detail["loc"])
         match detail["type"]:
             case "extra_forbidden":
                 return self._unknown(path, value)
             case "missing" if isinstance(detail["loc"][-1], str):
                 return f"{_dotted(detail['loc'])!r} is not set in {self.file}", "it is required"
-            case "conflict":
-                facts = [self._fact((*path, *key.split("."))) for key in context["keys"]]
-                return ", ".join(facts), str(context["reason"])
             case "value_error":
-                return self._fact(path), str(context["error"])
+                return self._fact(path), str(detail["ctx"]["error"])
         expected = _expected(detail)
         field = self.fields.get(path)
         if field is not None and type(None) in get_args(field.annotation):
             expected += " or null"
         return self._fact(path), expected + _hint(detail["type"], value)
 
-    def _existing(self, location: Path) -> tuple[Path, object]:
-        """The part of a validator's location that is in the values, and its value.
-
-        The rest names the type that was tried, or an item that is missing.
-        """
-        path: Path = ()
-        value: object = self.values
-        for part in location:
-            try:
-                value = value[part]  # type: ignore[index]
-            except (KeyError, IndexError, TypeError):
-                break
-            path = (*path, part)
-        return path, value
-
     def _fact(self, path: Path) -> str:
-        # The origin of a list's item is the list's.
-        origin = self.origins.get(tuple(part for part in path if isinstance(part, str)))
-        if origin is None:
+        existing, value = _existing(self.values, path)
+        if existing != path:
             return f"{_dotted(path)!r} is {_shown(self.fields[path].default)} by default"
-        return f"{_dotted(path)!r} is {_shown(self._existing(path)[1])} {origin}"
+        return f"{_dotted(path)!r} is {_shown(value)} {self._origin(path)}"
+
+    def _origin(self, path: Path) -> str:
+        """The origin of the last layer that sets a path of the values."""
+        return next(
+            origin for origin, values in reversed(self.layers) if _existing(values, path)[0] == path
+        )
 
     def _unknown(self, path: Path, value: object) -> tuple[str, str]:
-        origin = self.origins[path]  # type: ignore[index]
-        section = path[:-1]
+        origin, section = self._origin(path), path[:-1]
         while isinstance(value, dict) and len(value) == 1:
             [(key, value)] = value.items()
             path = (*path, key)
         return f"unknown setting {_dotted(path)!r} {origin}", self._remedy(path, section)
 
     def _remedy(self, path: Path, section: Path) -> str:
-        """The setting of that name in another place, else the nearest in this one, else all here.
+        """The setting of that name elsewhere, else the nearest in the section, else all of these.
 
         `path` is what the user wrote, `section` the part of it that exists.
         """
-        wanted = _dotted(path).upper()[-_SHOWN:]  # comparing takes time
+        wanted = _dotted(path).upper()[-_SHOWN:]  # comparing long names takes time
         last = wanted.rpartition(".")[2]
         namesakes = [_dotted(known) for known in self.fields if known[-1] == last]
         here = [str(known[-1]) for known in self.fields if known[:-1] == section]
@@ -141,9 +132,29 @@ class _Settings:
         return f"the settings{where} are {', '.join(key for key in here if key != BASE_KEY)}"
 
 
+def joined(lines: Sequence[str]) -> str:
+    """One message of at least one line; of very many the first ones."""
+    if len(lines) == 1:
+        return lines[0]
+    more = len(lines) - _MOST_LINES
+    rest = [f"and {more} more"] if more > 0 else []
+    return "\n  ".join([f"{len(lines)} problems:", *lines[:_MOST_LINES], *rest])
+
+
+def _existing(values: object, location: Path) -> tuple[Path, object]:
+    """The part of a validator's location that is in the values, and its value.
+
+    The rest names the type that was tried, or an item that is missing.
+    """
+    for length, part in enumerate(location):
+        try:
+            values = values[part]  # type: ignore[index]
+        except (KeyError, IndexError, TypeError):
+            return location[:length], values
+    return location, values
+
+
 def _fields(schema: type[BaseModel], section: Path) -> Iterator[tuple[Path, FieldInfo]]:
-    if not section:
-        yield (BASE_KEY,), FieldInfo()
     for name, field in schema.model_fields.items():
         path = (*section, field.alias or name)
         yield path, field
@@ -164,7 +175,7 @@ def _expected(detail: ErrorDetails) -> str:
 
 
 def _hint(error: str, value: object) -> str:
-    """What the user probably meant, in brackets; often nothing."""
+    """A guess at what the user meant, in parentheses; empty if there is none."""
     match error, value:
         case "int_type", float() if value.is_integer():
             return f" (write {int(value)})"

@@ -1,27 +1,17 @@
-"""What every section of the configuration has: frozen values, upper-case keys, own checks."""
+"""What all sections of the configuration share: frozen values, upper-case keys, and conflicts."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Annotated, Self, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, ValidationInfo
-from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationInfo, model_validator
 
 from virtex.files import LOCAL_ONLY, is_address
 
 Text = TypeVar("Text", str, tuple[str, ...])
 
-# Keys that do not fit each other, dotted from their section, and what was expected.
 Conflict = tuple[tuple[str, ...], str]
-
-
-EARLIER_RUN = {"earlier_run": True}
-"""Context for settings that a run was made with: what only a run to come must satisfy passes."""
-
-
-def of_earlier_run(info: ValidationInfo) -> bool:
-    """Whether the context is `EARLIER_RUN`."""
-    return info.context == EARLIER_RUN
+"""Dotted keys whose values do not fit each other, and what was expected, with the remedy."""
 
 
 class Section(BaseModel):
@@ -35,23 +25,32 @@ class Section(BaseModel):
         allow_inf_nan=False,
     )
 
-    def refuse(self, conflicts: Iterable[Conflict]) -> Self:
-        """This section; raises one error that holds all conflicts, if there are any."""
-        errors = [
-            InitErrorDetails(
-                type=PydanticCustomError("conflict", "{reason}", {"keys": keys, "reason": reason}),
-                loc=(),
-                input=None,
-            )
-            for keys, reason in conflicts
-        ]
-        if errors:
-            raise ValidationError.from_exception_data(type(self).__name__, errors)
-        return self
+
+def reports_conflicts(find: Callable[[Any], Iterable[Conflict]]) -> Any:
+    """Turn a method that yields conflicts into a check of its section.
+
+    Conflicts are appended to the context of the validation, so that all of them can be reported
+    together; without a context they raise ValueError.
+    """
+
+    def check(section: Section, info: ValidationInfo) -> Section:
+        conflicts = list(find(section))
+        if info.context is not None:
+            info.context.extend(conflicts)
+        elif conflicts:
+            raise ValueError(conflict_text(conflicts))
+        return section
+
+    return model_validator(mode="after")(check)
+
+
+def conflict_text(conflicts: Iterable[Conflict]) -> str:
+    """Conflicts in one line, without values and their origins."""
+    return "; ".join(f"{', '.join(keys)}: {reason}" for keys, reason in conflicts)
 
 
 def parsed_by(parse: Callable[[Text], object]) -> AfterValidator:
-    """A check that accepts what `parse` reads without `ValueError`, and keeps it as written."""
+    """Check that `parse` accepts a text without ValueError; the text itself is kept."""
 
     def check(text: Text) -> Text:
         parse(text)

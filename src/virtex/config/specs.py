@@ -1,13 +1,13 @@
-"""The strings of a configuration that hold more than one value, parsed: nothing is ever evaluated.
+"""Parsers of the settings whose text has several parts; no text is ever evaluated.
 
 `transdec_postnorm::L1_H1024_A16_F4096` is a textual head, `torchvision::resnet50` a backbone,
-`random_resized_crop::{'scale': (0.08, 1.0)}` a transform. Each parser raises `ValueError` that says
-what was expected.
+`random_resized_crop::{'scale': (0.08, 1.0)}` a transform. Each parser raises `ValueError` that
+tells what was expected.
 """
 
 import ast
-import math
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -26,7 +26,7 @@ class TextualArchitecture:
 
 @dataclass(frozen=True)
 class TransformSpec:
-    """A transform's name, and all of its arguments: as written, else the defaults."""
+    """A transform's name, and all of its arguments, with defaults for those not written."""
 
     name: str
     arguments: Mapping[str, Any]
@@ -37,55 +37,54 @@ class _Argument:
     """What one argument of a transform may be: a number, or a tuple of `len(default)` numbers."""
 
     default: float | tuple[float, ...]
-    highest: float
+    highest: float = sys.float_info.max
     positive: bool = False
     ascending: bool = False
 
-    def expectation(self) -> str:
-        size = len(self.default) if isinstance(self.default, tuple) else 0
-        count = {0: "a number", 2: "two numbers"}.get(size, f"{size} numbers")
+    def parse(self, value: object) -> float | tuple[float, ...]:
+        """The value as floats; raises `ValueError` that tells what was expected."""
+        default = self.default
+        numbers = value if isinstance(default, tuple) else (value,)
+        if (
+            not isinstance(numbers, list | tuple)
+            or len(numbers) != (len(default) if isinstance(default, tuple) else 1)
+            or not all(map(self._allows, numbers))
+            or (self.ascending and list(numbers) != sorted(numbers))
+        ):
+            raise ValueError(f"expected {self._expectation()}")
+        floats = tuple(map(float, numbers))
+        return floats if isinstance(default, tuple) else floats[0]
+
+    def _allows(self, value: object) -> bool:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return False
+        return 0 <= value <= self.highest and not (self.positive and value == 0)
+
+    def _expectation(self) -> str:
+        size = len(self.default) if isinstance(self.default, tuple) else 1
+        count = {1: "a number", 2: "two numbers"}.get(size, f"{size} numbers")
         bounds = "above 0" if self.positive else "at least 0"
-        if math.isfinite(self.highest):
+        if self.highest < sys.float_info.max:
             bounds += f" and at most {self.highest:g}"
         return f"{count} {bounds}" + (", the smaller first" if self.ascending else "")
-
-    def checked(self, value: object) -> float | tuple[float, ...]:
-        """The value as floats; raises `ValueError` without a message."""
-        if not isinstance(self.default, tuple):
-            return self._number(value)
-        if not isinstance(value, list | tuple) or len(value) != len(self.default):
-            raise ValueError
-        numbers = tuple(self._number(item) for item in value)
-        if self.ascending and list(numbers) != sorted(numbers):
-            raise ValueError
-        return numbers
-
-    def _number(self, value: object) -> float:
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise ValueError
-        if not 0 <= value <= self.highest or not math.isfinite(value):
-            raise ValueError
-        if self.positive and value == 0:
-            raise ValueError
-        return float(value)
 
 
 _TRANSFORMS: Mapping[str, Mapping[str, _Argument]] = {
     "random_resized_crop": {
-        # Share of the image's area, and width / height.
+        # Fraction of the image's area, and width / height.
         "scale": _Argument((0.2, 1.0), highest=1, positive=True, ascending=True),
-        "ratio": _Argument((0.75, 1.3333), highest=math.inf, positive=True, ascending=True),
+        "ratio": _Argument((0.75, 1.3333), positive=True, ascending=True),
     },
     "horizontal_flip": {"p": _Argument(0.5, highest=1)},
     "color_jitter": {
         "brightness": _Argument(0.4, highest=1),
         "contrast": _Argument(0.4, highest=1),
         "saturation": _Argument(0.4, highest=1),
-        # Share of the colour circle, in either direction.
+        # Fraction of the colour circle, in either direction.
         "hue": _Argument(0.1, highest=0.5),
         "p": _Argument(0.8, highest=1),
     },
-    # Of ImageNet's training images, RGB in 0..1.
+    # Statistics of ImageNet's training images, RGB from 0 to 1.
     "normalize": {
         "mean": _Argument((0.485, 0.456, 0.406), highest=1),
         "std": _Argument((0.229, 0.224, 0.225), highest=1, positive=True),
@@ -99,7 +98,7 @@ _MOST_CHARACTERS = 1000  # of a transform's arguments
 
 
 def parse_architecture(text: str) -> TextualArchitecture | None:
-    """Sizes from `transdec_{post,pre}norm::L{layers}_H{width}_A{heads}_F{feedforward}`.
+    """The sizes in `transdec_{post,pre}norm::L{layers}_H{width}_A{heads}_F{feedforward}`.
 
     None for `none`, the head without a transformer.
     """
@@ -121,7 +120,7 @@ def parse_architecture(text: str) -> TextualArchitecture | None:
 
 
 def parse_network(text: str) -> str:
-    """The model's name in torchvision from `torchvision::NAME`."""
+    """The model's name in torchvision, from `torchvision::NAME`."""
     match = re.fullmatch(r"torchvision::([a-z][a-z0-9_]*)", text)
     if match is None:
         raise ValueError("expected a network of torchvision, such as 'torchvision::resnet50'")
@@ -129,7 +128,7 @@ def parse_network(text: str) -> str:
 
 
 def patch_side(network: str) -> int:
-    """Pixels a side of the patches that a network divides images into; 1 for one without."""
+    """The side length of a network's patches in pixels; 1 for a network without patches."""
     match = re.fullmatch(r"vit_.+_([1-9][0-9]{0,3})", network)
     return 1 if match is None else int(match[1])
 
@@ -149,15 +148,14 @@ def parse_transform(text: str) -> TransformSpec:
             names = ", ".join(known) or "none"
             raise ValueError(f"{name} has no argument {argument!r}; expected arguments: {names}")
         try:
-            arguments[argument] = known[argument].checked(value)
-        except ValueError:
-            expectation = known[argument].expectation()
-            raise ValueError(f"{argument} is {value!r}; expected {expectation}") from None
+            arguments[argument] = known[argument].parse(value)
+        except ValueError as error:
+            raise ValueError(f"{argument} is {value!r}; {error}") from None
     return TransformSpec(name, arguments)
 
 
 def parse_transforms(texts: tuple[str, ...]) -> tuple[TransformSpec, ...]:
-    """Transforms in order; raises `ValueError` unless they give normalised images of crop size."""
+    """Transforms in order, which must crop images and, at the end, normalise them."""
     transforms = tuple(map(parse_transform, texts))
     names = [transform.name for transform in transforms]
     if names.count("normalize") != 1 or names[-1] != "normalize":
@@ -170,7 +168,7 @@ def parse_transforms(texts: tuple[str, ...]) -> tuple[TransformSpec, ...]:
 
 
 def parse_pattern(text: str) -> re.Pattern[str]:
-    """A regular expression."""
+    """The compiled regular expression."""
     try:
         return re.compile(text)
     except (re.error, OverflowError, RecursionError) as error:
@@ -179,7 +177,7 @@ def parse_pattern(text: str) -> re.Pattern[str]:
 
 def _literal(text: str) -> dict[str, object]:
     try:
-        if len(text) > _MOST_CHARACTERS:  # Python's parser is not made for hostile text
+        if len(text) > _MOST_CHARACTERS:  # Python's parser is not safe for hostile text.
             raise ValueError
         value = ast.literal_eval(text)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):

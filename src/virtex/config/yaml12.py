@@ -1,9 +1,9 @@
-"""The YAML of settings: the YAML 1.2 core schema, strictly, for reading and for writing.
+"""Strict reading and writing of YAML by the YAML 1.2 core schema.
 
-Plain values are text, whole numbers, numbers (`1e-3` too), `true`, `false` and `null`; `yes`,
-`010`, `1:30` and dates are what they look like, which PyYAML's own YAML 1.1 rules would change.
-Tags, repeated keys and keys that are not text are refused. Nothing is ever executed, and no text
-becomes more values than a person could have written.
+Plain values are strings, integers, floats (also `1e-3`), `true`, `false` and `null`. `yes`, `1:30`
+and dates are strings and `010` is ten, which differs in YAML 1.1, the version of PyYAML. Tags,
+repeated keys and keys that are not strings are refused. Nothing is ever executed, and the size and
+depth of a value are bounded.
 """
 
 import re
@@ -17,7 +17,7 @@ from yaml.reader import ReaderError
 from yaml.representer import BaseRepresenter
 
 _TAG = "tag:yaml.org,2002:"
-# Tag, pattern, how a match can begin; int stands before float, whose pattern includes it.
+# Tag, pattern, first characters of a match; int comes before float, whose pattern includes it.
 _PLAIN = (
     ("null", r"~|null|Null|NULL|", ("~", "n", "N", "")),
     ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
@@ -25,14 +25,13 @@ _PLAIN = (
     ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", "-+.0123456789"),
     ("float", r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", "-+."),
 )
-_MOST_CHARACTERS = 1 << 20
 _MOST_DIGITS = 1000
-_MOST_VALUES = 100_000  # aliases written out
+_MOST_VALUES = 100_000  # with aliases expanded
 _DEEPEST = 20
 
 
 class YamlError(Exception):
-    """What is wrong with a YAML text, and where; `line` and `column` count from 1."""
+    """A mistake in a YAML text and its place; `line` and `column` count from 1."""
 
     def __init__(self, reason: str, line: int, column: int) -> None:
         super().__init__(f"line {line}, column {column}: {reason}")
@@ -41,8 +40,6 @@ class YamlError(Exception):
 
 def parse(text: str) -> object:
     """The value of one YAML document; raises `YamlError`."""
-    if len(text) > _MOST_CHARACTERS:
-        raise YamlError(f"more than {_MOST_CHARACTERS} characters are no settings", 1, 1)
     try:
         value: object = yaml.load(text, Loader=_Loader)
     except MarkedYAMLError as error:
@@ -62,25 +59,29 @@ def parse(text: str) -> object:
 
 
 def write(value: object) -> str:
-    """YAML in block style that `parse` reads back as the same value; order of keys is kept."""
-    # A width without bound: folded lines would make long strings harder to search for.
+    """YAML in block style, with keys in order, that `parse` reads back as the same value."""
+    # Without a limit on the width, as long strings are hard to search for when they are folded.
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=float("inf"))
 
 
 def _check_extent(value: object, depth: int, known: dict[int, tuple[int, int]]) -> tuple[int, int]:
-    """How many values a value is when its aliases are written out, and how deep it is."""
+    """The number of values in a value with all aliases expanded, and its depth.
+
+    `known` has the result for each list and mapping by id, as an alias is the same object. Raises
+    `YamlError` if either is too large.
+    """
     if not isinstance(value, dict | list):
         return 1, 0
-    values, height = known.get(id(value), (1, 0))
-    if id(value) not in known and depth < _DEEPEST:
-        for inner in value.values() if isinstance(value, dict) else value:
-            inner_values, inner_height = _check_extent(inner, depth + 1, known)
-            values, height = values + inner_values, max(height, 1 + inner_height)
-        known[id(value)] = values, height
-    if depth + height >= _DEEPEST:
+    if depth < _DEEPEST and id(value) not in known:
+        inner = value.values() if isinstance(value, dict) else value
+        extents = [_check_extent(item, depth + 1, known) for item in inner]
+        height = 1 + max((height for _, height in extents), default=0)
+        known[id(value)] = 1 + sum(values for values, _ in extents), height
+    values, height = known.get(id(value), (1, 1))
+    if depth + height > _DEEPEST:
         raise YamlError("nested too deeply", 1, 1)
     if values > _MOST_VALUES:
-        raise YamlError(f"its aliases (*name) stand for more than {_MOST_VALUES} values", 1, 1)
+        raise YamlError(f"its aliases (*name) expand to more than {_MOST_VALUES} values", 1, 1)
     return values, height
 
 
@@ -92,24 +93,28 @@ def _resolvers() -> dict[str, list[tuple[str, re.Pattern[str]]]]:
     table: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
     for tag, pattern, beginnings in _PLAIN:
         for character in beginnings:
-            # PyYAML uses match, not fullmatch.
+            # PyYAML calls match, not fullmatch.
             compiled = re.compile(rf"(?:{pattern})\Z")
             table.setdefault(character, []).append((_TAG + tag, compiled))
     return table
 
 
+def _error(problem: str, node: Node) -> ConstructorError:
+    return ConstructorError(None, None, problem, node.start_mark)
+
+
 def _construct_int(_loader: "_Loader", node: ScalarNode) -> int:
     if len(node.value) > _MOST_DIGITS:
-        raise ConstructorError(None, None, "a number of too many digits", node.start_mark)
+        raise _error("the number has too many digits", node)
     return int(node.value, 0 if node.value[:2] in ("0o", "0x") else 10)
 
 
 def _construct_text(_loader: "_Loader", node: ScalarNode) -> str:
     text: str = node.value
     if any("\ud800" <= character <= "\udfff" for character in text):
-        raise ConstructorError(None, None, "half of a surrogate pair", node.start_mark)
-    if "\0" in text:  # which no path and no name can hold
-        raise ConstructorError(None, None, "the character U+0000 is not allowed", node.start_mark)
+        raise _error("half of a surrogate pair is not allowed", node)
+    if "\0" in text:  # No path or name can contain it.
+        raise _error("the character U+0000 is not allowed", node)
     return text
 
 
@@ -123,18 +128,16 @@ def _construct_mapping(loader: "_Loader", node: MappingNode) -> dict[str, object
     for key_node, value_node in node.value:
         key = loader.construct_object(key_node, deep=True)
         if not isinstance(key, str):
-            raise ConstructorError(None, None, f"the key {key!r} is not text", key_node.start_mark)
+            raise _error(f"the key {key!r} is not a string", key_node)
         if key in mapping:
-            raise ConstructorError(
-                None, None, f"the key {key!r} is given twice; keep one", key_node.start_mark
-            )
+            raise _error(f"the key {key!r} is given twice; keep one", key_node)
         mapping[key] = loader.construct_object(value_node, deep=True)
     return mapping
 
 
 class _Loader(yaml.SafeLoader):
     yaml_implicit_resolvers = _resolvers()
-    yaml_constructors = {  # noqa: RUF012 - PyYAML's own way to say which tags there are
+    yaml_constructors = {  # noqa: RUF012 - PyYAML's own way to define the tags
         _TAG + "null": SafeConstructor.construct_yaml_null,
         _TAG + "bool": SafeConstructor.construct_yaml_bool,
         _TAG + "int": _construct_int,

@@ -1,8 +1,8 @@
-"""What both splits hold, as a checkpoint keeps it: a run that resumes on other data notices.
+"""Digests of both splits in a checkpoint, so that a run notices when it resumes on other data.
 
-Image ids and captions or categories count, wherever and in whichever format they are; the images'
-pixels do not. A record counts as the JSON that `virtex pack` writes of it, so that a data set and
-the shards packed from it have equal contents; the indexes of shards hold what is needed.
+They cover image ids and captions or categories, whatever their place and format, but not the
+images' pixels. A record counts as the JSON that `virtex pack` writes for it, so that a data set and
+the shards packed from it have equal contents; for shards, the indexes suffice.
 """
 
 import hashlib
@@ -35,9 +35,9 @@ def content_rows(image_ids: Sequence[int], labels: Iterable[Labels]) -> npt.NDAr
 
 @dataclass(frozen=True)
 class SplitContents:
-    """How many images and captions, SHA-256 of all ids, and of ids with captions or categories.
+    """The numbers of images and captions, and SHA-256 of all ids and of all records.
 
-    `captions` is None where they are not counted: in shards, and of objects.
+    `captions` is None for shards and for objects.
     """
 
     images: int
@@ -48,14 +48,14 @@ class SplitContents:
 
 @dataclass(frozen=True)
 class Contents:
-    """Both splits; `order` is SHA-256 of what decides the order of training, but for the seed."""
+    """Both splits; `order` is SHA-256 of all that determines the order of training but the seed."""
 
     training: SplitContents
     validation: SplitContents
     order: str
 
     def to_plain(self) -> dict[str, object]:
-        """What a checkpoint holds."""
+        """The values for a checkpoint."""
         return {"format": _FORMAT, **asdict(self)}
 
 
@@ -69,21 +69,21 @@ class WholeSplit(Records, Protocol):
 
     @property
     def caption_count(self) -> int | None:
-        """The captions of all records; None where counting them would mean reading all shards."""
+        """The number of captions; None for objects, and for shards, which would have to be read."""
         ...
 
 
 def contents(
-    training: WholeSplit, chosen: Records, validation: WholeSplit, window: int
+    training: WholeSplit, subset: Records, validation: WholeSplit, window: int
 ) -> Contents:
-    """The contents of whole splits, and the order of those images that are `chosen` to train on.
+    """The contents of both whole splits, and the order of the `subset` to train on.
 
-    `window` is how many samples of shards are shuffled together.
+    `window` is the number of samples of shards that are shuffled together.
     """
     rows = training.content_rows
-    order = [rows["image_id"] if chosen is training else chosen.image_ids]
-    if len(chosen) > window:  # else all shards are shuffled together
-        order.append(chosen.shard_sizes)
+    order = [rows["image_id"] if subset is training else subset.image_ids]
+    if len(subset) > window:  # else all shards are shuffled together
+        order.append(subset.shard_sizes)
     return Contents(
         training=_split(training, rows),
         validation=_split(validation, validation.content_rows),
@@ -92,7 +92,7 @@ def contents(
 
 
 def from_plain(value: Any) -> Contents | None:
-    """The contents in a checkpoint; None where it has none that this version can compare."""
+    """The contents in a checkpoint; None if it has none that this version can compare."""
     try:
         if value["format"] != _FORMAT:
             return None
@@ -104,29 +104,26 @@ def from_plain(value: Any) -> Contents | None:
 
 def differences(before: Contents, now: Contents) -> list[str]:
     """A line for each split that differs."""
-    pairs = {name: (getattr(before, name), getattr(now, name)) for name in _SPLITS}
-    return [
-        f"{name}: was {_words(old)}, is {_words(new)}{_same_numbers(old, new)}"
-        for name, (old, new) in pairs.items()
-        if old.all != new.all
-    ]
+    lines = []
+    for name in _SPLITS:
+        old, new = getattr(before, name), getattr(now, name)
+        if old.all == new.all:
+            continue
+        line = f"{name}: was {_counts(old)}, is {_counts(new)}"
+        if old.ids == new.ids:
+            line += ", with the same ids and other captions or categories"
+        elif old.images == new.images:
+            line += ", with other ids"
+        lines.append(line)
+    return lines
 
 
-def _words(split: SplitContents) -> str:
+def _counts(split: SplitContents) -> str:
     captions = "" if split.captions is None else f" with {split.captions} captions"
     return f"{split.images} images{captions}"
 
 
-def _same_numbers(old: SplitContents, new: SplitContents) -> str:
-    if old.images != new.images:
-        return ""
-    if old.ids != new.ids:
-        return ", of other ids"
-    return ", the same ids with other captions or categories"
-
-
 def _split(records: WholeSplit, rows: npt.NDArray[np.void]) -> SplitContents:
-    # Whatever their order and their shards.
     rows = np.sort(rows, order=CONTENT_ROW.names)
     return SplitContents(len(rows), records.caption_count, _digest(rows["image_id"]), _digest(rows))
 

@@ -1,6 +1,7 @@
-"""Examples: a record, read, augmented and encoded by its task, as a function of a key."""
+"""Examples: records that are read, augmented and encoded for a task, as a function of a key."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -14,62 +15,54 @@ from virtex.errors import UserError
 Example = dict[str, object]
 Encode = Callable[[Record, Augmented, np.random.Generator], Example]
 
-# An epoch that training does not reach: validation draws are its own and the same each time.
+# Training does not reach this epoch, so validation has draws of its own, the same each time.
 VALIDATION_EPOCH = 2**32 - 1
 _MOST_BAD_IN_A_ROW = 100
 
 
 class Key(NamedTuple):
-    """Which example: a `position` (0 … N-1) in the records, as augmented in `epoch`."""
+    """The example of the record at `position` (0 … N-1), as augmented in `epoch`."""
 
     epoch: int
     position: int
 
 
+@dataclass(frozen=True, eq=False)
 class ExampleDataset:
     """Records turned into examples; everything random is drawn from (`seed`, epoch, index).
 
-    With `on_bad_image` "error" a file that gives no image raises BadImage. With "skip", training
-    takes the next readable record in its place, because the processes of a job need batches of
-    one size; validation leaves it out, so that nothing counts twice. No file is skipped in silence:
-    `examples` hands back each one's error.
+    With `on_bad_image` "error" a bad image file raises BadImage. With "skip", training takes the
+    next readable record in its place, because the processes of a job need batches of one size;
+    validation leaves it out, so that nothing counts twice. `examples` returns the error of every
+    skipped file.
     """
 
-    def __init__(
-        self,
-        records: Records,
-        transforms: Sequence[Transform],
-        encode: Encode,
-        seed: int,
-        on_bad_image: OnBadImage = "error",
-        limits: ImageLimits = DEFAULT_LIMITS,
-    ) -> None:
-        self._records = records
-        self._transforms = tuple(transforms)
-        self._encode = encode
-        self._seed = seed
-        self._on_bad_image = on_bad_image
-        self._limits = limits
+    records: Records
+    transforms: Sequence[Transform]
+    encode: Encode
+    seed: int
+    on_bad_image: OnBadImage = "error"
+    limits: ImageLimits = DEFAULT_LIMITS
 
     def __len__(self) -> int:
-        return len(self._records)
+        return len(self.records)
 
     @property
     def shard_sizes(self) -> npt.NDArray[np.int64]:
-        """How many examples lie together in each shard, in order, (S,)."""
-        return self._records.shard_sizes
+        """The number of examples in each shard, in order, (S,)."""
+        return self.records.shard_sizes
 
     @property
     def fingerprint(self) -> str:
-        """A digest of the records, the same wherever they are the same."""
-        return self._records.fingerprint
+        """A digest of the records, equal for equal records."""
+        return self.records.fingerprint
 
     def __getitem__(self, key: tuple[int, int]) -> Example:
-        """The example of one key (epoch, index); raises BadImage with either `on_bad_image`."""
-        return self._example(Key(*key), self._records[key[1]])
+        """The example of a key (epoch, position); raises BadImage with either `on_bad_image`."""
+        return self._example(Key(*key), self.records[key[1]])
 
     def examples(self, keys: Sequence[Key]) -> tuple[list[Example], list[BadImage]]:
-        """The examples of a batch, and the errors of the files that were passed over for them.
+        """The examples of a batch, and the errors of the files that were skipped.
 
         Raises BadImage under "error", and UserError when a hundred files in a row are bad.
         """
@@ -79,7 +72,7 @@ class ExampleDataset:
             try:
                 examples.append(self[key])
             except BadImage as error:
-                if self._on_bad_image == "error":
+                if self.on_bad_image == "error":
                     raise
                 bad.append(error)
                 if key.epoch != VALIDATION_EPOCH:
@@ -90,7 +83,7 @@ class ExampleDataset:
         """The next record that can be read, with the randomness of `key`; adds to `bad`."""
         for step in range(1, min(_MOST_BAD_IN_A_ROW, len(self))):
             try:
-                return self._example(key, self._records[(key.position + step) % len(self)])
+                return self._example(key, self.records[(key.position + step) % len(self)])
             except BadImage as error:
                 bad.append(error)
         raise UserError(
@@ -99,10 +92,8 @@ class ExampleDataset:
         )
 
     def _example(self, key: Key, record: Record) -> Example:
-        rng = np.random.default_rng([self._seed, *key])
-        augmented = Augmented(read_image(record.picture, self._limits))
-        for transform in self._transforms:
+        rng = np.random.default_rng([self.seed, *key])
+        augmented = Augmented(read_image(record.image, self.limits))
+        for transform in self.transforms:
             augmented = transform(augmented, rng)
-        example = self._encode(record, augmented, rng)
-        # Last, so that it moves no other draw.
-        return example | {"dropout_key": int(rng.integers(2**63))}
+        return self.encode(record, augmented, rng)

@@ -1,4 +1,4 @@
-"""Image files to uint8 RGB arrays: whole and upright, or an error; never a partly grey image."""
+"""Decoding of image files to uint8 RGB arrays: complete and upright, or an error."""
 
 import hashlib
 import io
@@ -17,7 +17,7 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from virtex.data import jpeg_parts
-from virtex.data.exif import jpeg_exif, orientation, upright
+from virtex.data.exif import orientation, upright
 from virtex.errors import UserError
 
 try:
@@ -34,14 +34,14 @@ IMAGE_EXTENSIONS = frozenset(
         *("jp2", "ppm", "pgm", "avif"),
     )
 )
-"""How the names of image files end, in lower case, wherever the name is all that is known."""
+"""Extensions of image files in lower case, for where only the name is known."""
 
 _JPEG_START = b"\xff\xd8\xff"
 _COMMON = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "JPEG2000", "PPM")
-# Pillow gives PostScript to Ghostscript, which executes it, and opens whatever an IPTC file holds,
-# PostScript too. Of the others it knows the header alone.
+# Pillow passes PostScript to Ghostscript, which executes it, and opens whatever an IPTC file holds,
+# PostScript included. Of the other formats it reads only the header.
 _NOT_READ = ("EPS", "IPTC", "WMF", "BUFR", "GRIB", "HDF5", "MPEG")
-# What Pillow's readers are known to raise on damaged data.
+# What Pillow's readers raise for damaged data.
 _DAMAGE = (
     ValueError,
     ArithmeticError,
@@ -63,9 +63,9 @@ _BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0  # of TIFF
 
 @dataclass(frozen=True)
 class ImageLimits:
-    """How large a file, and the image that it unpacks to, may be, and where the user sets that."""
+    """The largest file and the largest image that are read, and the settings that messages name."""
 
-    pixels: int = 178_956_970  # Pillow's own
+    pixels: int = 178_956_970  # Pillow's default
     file_bytes: int = 256 << 20
     pixels_setting: str = "DATA.MAX_PIXELS"
     bytes_setting: str = "DATA.MAX_IMAGE_MB"
@@ -77,7 +77,7 @@ DEFAULT_LIMITS = ImageLimits()
 def named_limits(
     pixels: int | None, megabytes: int | None, *, settings: tuple[str, str]
 ) -> ImageLimits:
-    """The limits, the default for None; `settings` are what messages call the two."""
+    """The limits, with the default for None; `settings` are the names that messages give them."""
     return ImageLimits(
         DEFAULT_LIMITS.pixels if pixels is None else pixels,
         DEFAULT_LIMITS.file_bytes if megabytes is None else megabytes << 20,
@@ -85,103 +85,104 @@ def named_limits(
     )
 
 
-class BadImage(UserError):
-    """A file that gives no image: its path, or where in a larger file it is, and the reason."""
+class EmbeddedImage(Protocol):
+    """An image file inside another file; its string names both."""
 
-    def __init__(self, picture: Path | str, reason: str) -> None:
-        super().__init__(picture, reason)
-        self.picture = picture
+    def content(self) -> bytes:
+        """Read the bytes of the image file; raises BadImage if they are damaged."""
+        ...
+
+
+ImageSource = Path | EmbeddedImage
+"""Where the bytes of an image file are."""
+
+
+class BadImage(UserError):
+    """An image file that cannot be read, and the reason.
+
+    `picture` is its path, or the string of an embedded image.
+    """
+
+    def __init__(self, source: ImageSource | str, reason: str) -> None:
+        self.picture = source if isinstance(source, Path) else str(source)
         self.reason = reason
+        super().__init__(self.picture, reason)
 
     @property
     def path(self) -> Path:
-        """The file's path, where it is a file of its own."""
+        """The path of a file that is not embedded."""
         return Path(self.picture)
 
     def __str__(self) -> str:
         return f"cannot read the image {self.picture}: {self.reason}"
 
 
-class InLargerFile(Protocol):
-    """An image file inside of another file; as text it is where to find it."""
+def read_image(source: ImageSource, limits: ImageLimits = DEFAULT_LIMITS) -> PixelArray:
+    """Read an image in any format that Pillow decodes by itself, (H, W, 3) RGB, contiguous.
 
-    def content(self) -> bytes:
-        """Its bytes; raises BadImage where they are damaged."""
-        ...
+    The image is turned upright by its Exif orientation. Transparent images are put on white, for
+    which most of them on the web were drawn; 16-bit grey is scaled to 8 bits; an animation gives
+    its first frame.
 
-
-Picture = Path | InLargerFile
-"""Where the bytes of an image file are."""
-
-
-def read_image(picture: Picture, limits: ImageLimits = DEFAULT_LIMITS) -> PixelArray:
-    """The image in a file of any format that Pillow opens by itself, (H, W, 3) RGB, contiguous.
-
-    It is upright by its Exif orientation. Transparent parts lie on white, which most transparent
-    images on the web were drawn for; 16-bit grey is scaled to 8 bits; of an animation it is the
-    first frame.
-
-    Raises BadImage when the file is missing, empty, truncated, damaged, no image, or beyond
+    Raises BadImage if the file is missing, empty, truncated, damaged, not an image, or beyond
     `limits`.
     """
-    return read_content(content(picture, limits), picture, limits)
+    return decode_image(read_bytes(source, limits), source, limits)
 
 
-def read_content(data: bytes, picture: Picture, limits: ImageLimits = DEFAULT_LIMITS) -> PixelArray:
-    """As `read_image`, of a file that was read already; errors name `picture`."""
+def decode_image(
+    data: bytes, source: ImageSource, limits: ImageLimits = DEFAULT_LIMITS
+) -> PixelArray:
+    """Decode the bytes of a file as `read_image` does; errors name `source`."""
     try:
         return decode(data, simplejpeg, limits)
     except UnidentifiedImageError as error:
-        raise BadImage(_named(picture), _unidentified(data)) from error
+        raise BadImage(source, _unidentified(data)) from error
     except _DAMAGE as error:
         reason = str(error) or f"it is damaged ({type(error).__name__})"
-        raise BadImage(_named(picture), reason) from error
+        raise BadImage(source, reason) from error
 
 
 def from_pillow(image: Image.Image) -> PixelArray:
-    """An image of Pillow's as `read_image` would give it, (H, W, 3) RGB.
+    """Convert an image of Pillow's as `read_image` does, to (H, W, 3) RGB.
 
     Raises ValueError for 32-bit pixels of unknown range.
     """
-    # Pillow itself turns TIFF.
+    # Pillow itself applies the orientation of TIFF.
     exif = b"" if image.format == "TIFF" else image.info.get("exif", b"")
     return upright(_rgb(image), orientation(exif))
 
 
-def content(picture: Picture, limits: ImageLimits = DEFAULT_LIMITS) -> bytes:
-    """The bytes of an image file; raises BadImage where there are none, or too many."""
+def read_bytes(source: ImageSource, limits: ImageLimits = DEFAULT_LIMITS) -> bytes:
+    """Read the bytes of an image file; raises BadImage if there are none, or too many."""
     try:
-        if isinstance(picture, Path):
-            with picture.open("rb") as file:
+        if isinstance(source, Path):
+            with source.open("rb") as file:
                 data = file.read(limits.file_bytes + 1)
         else:
-            data = picture.content()
+            data = source.content()
     except OSError as error:
-        raise BadImage(_named(picture), error.strerror or str(error)) from error
+        raise BadImage(source, error.strerror or str(error)) from error
     if not data:
-        raise BadImage(_named(picture), "the file is empty")
+        raise BadImage(source, "the file is empty")
     if len(data) > limits.file_bytes:
         reason = f"the file is larger than {limits.bytes_setting}, {limits.file_bytes >> 20} MB"
-        raise BadImage(_named(picture), reason)
+        raise BadImage(source, reason)
     return data
 
 
 def _unidentified(data: bytes) -> str:
     if data.startswith(_JPEG_START):
-        return f"it is a damaged JPEG, or of a kind that is not read ({jpeg_parts.kind(data)})"
-    return "it is no image, or of a format that is not read"
-
-
-def _named(picture: Picture) -> Path | str:
-    return picture if isinstance(picture, Path) else str(picture)
+        return f"it is a damaged or unsupported JPEG file ({jpeg_parts.kind(data)})"
+    return "it is not an image, or its format is not supported"
 
 
 def decode(
     data: bytes, jpeg_decoder: ModuleType | None, limits: ImageLimits = DEFAULT_LIMITS
 ) -> PixelArray:
-    """The image in a file's bytes; `jpeg_decoder` is simplejpeg, or None for Pillow alone.
+    """Decode the bytes of a file; `jpeg_decoder` is simplejpeg, or None for Pillow alone.
 
-    Pixels and errors are the same with either: what simplejpeg has a word about, however small, is
+    Pixels and errors are the same with both: data for which simplejpeg has even a warning are
     decoded and judged by Pillow.
 
     Raises UnidentifiedImageError, one of `_DAMAGE`, and ValueError above `limits.pixels`.
@@ -190,7 +191,7 @@ def decode(
         with _opened(data, _formats(), limits) as image:
             return from_pillow(image)
     jpeg_parts.check_scans(data, limits.pixels)
-    turned = orientation(jpeg_exif(data))
+    turned = orientation(jpeg_parts.exif(data))
     if jpeg_decoder is not None and _is_plain_jpeg(data, jpeg_decoder, limits.pixels):
         with suppress(ValueError):
             return upright(jpeg_decoder.decode_jpeg(data, strict=True), turned)
@@ -198,19 +199,19 @@ def decode(
 
 
 def _jpeg_by_pillow(data: bytes, limits: ImageLimits) -> PixelArray:
-    """As Pillow decodes it, which notices data that break off only where nothing follows them."""
+    """Decode by Pillow, which alone notices truncated data only if nothing follows them."""
     data = jpeg_parts.without_metadata(data)
     with _opened(data, ("JPEG",), limits) as image:
         pixels = _rgb(image)
         decoded = _digest(image)
-    del image  # its memory: a probe takes as much
+    del image  # frees its memory, as the probe needs as much
     probe = jpeg_parts.probe(data)
     if probe is not None:
         with _opened(probe, ("JPEG",), limits) as probed:
             if _digest(probed) != decoded:
                 raise ValueError("premature end of its data: it is truncated or damaged")
     if jpeg_parts.lost_restart(data):
-        raise ValueError("a restart marker is missing, and with it data: it is damaged")
+        raise ValueError("a restart marker is missing, and data with it: it is damaged")
     return pixels
 
 
@@ -219,9 +220,9 @@ def _digest(image: Image.Image) -> bytes:
 
 
 def _opened(data: bytes, formats: tuple[str, ...], limits: ImageLimits) -> Image.Image:
-    """The image, not decoded yet; raises ValueError above `limits.pixels`."""
+    """Open an image without decoding it; raises ValueError above `limits.pixels`."""
     if Image.MAX_IMAGE_PIXELS is not None and limits.pixels > 2 * Image.MAX_IMAGE_PIXELS:
-        # Pillow's own bound, of the whole process, refuses images above twice this.
+        # Pillow refuses images above twice this limit, which holds for the whole process.
         Image.MAX_IMAGE_PIXELS = (limits.pixels + 1) // 2
     try:
         image = Image.open(io.BytesIO(data), formats=formats)
@@ -239,16 +240,17 @@ def _too_large(size: str, limits: ImageLimits) -> str:
 
 
 def _formats() -> tuple[str, ...]:
-    """Names of the formats that are read, the common ones first."""
-    Image.init()  # imports all of Pillow's readers, the first time
+    """The names of the supported formats, the common ones first."""
+    Image.init()  # imports all of Pillow's readers the first time
     others = (name for name in Image.ID if name not in (*_COMMON, *_NOT_READ))
     return (*(name for name in _COMMON if name in Image.ID), *others)
 
 
 def _is_plain_jpeg(data: bytes, jpeg_decoder: ModuleType, max_pixels: int) -> bool:
-    """Whether simplejpeg is as good as Pillow: not for four inks, rare samplings, bad headers.
+    """Whether simplejpeg decodes a file as Pillow does.
 
-    Nor above `max_pixels`, which Pillow's way refuses.
+    It does not for CMYK, rare samplings and bad headers, nor above `max_pixels`, which
+    `_jpeg_by_pillow` refuses.
     """
     try:
         height, width, colorspace, _ = jpeg_decoder.decode_jpeg_header(data)
@@ -273,12 +275,12 @@ def _rgb(image: Image.Image) -> PixelArray:
 
 
 def _eight_bits(image: Image.Image) -> PixelArray:
-    """(H, W) of grey with 16 bits, or with as many as a TIFF file says."""
+    """Scale grey of 16 bits, or of the bits that a TIFF file states, to 8: (H, W)."""
     values = np.asarray(image)
     tags: Mapping[int, Any] = getattr(image, "tag_v2", {})
     (bits,) = tags.get(_BITS_PER_SAMPLE, (16,))
     grey: PixelArray = (values >> (bits - 8)).astype(np.uint8)
-    if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:  # Pillow turns these round in 8 bits only
+    if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:  # Pillow inverts only 8-bit images
         grey = 255 - grey
     if (transparent := image.info.get("transparency")) is not None:
         grey[values == transparent] = 255

@@ -1,15 +1,19 @@
-"""The parts of a JPEG file: where the image ends, its scans, and whether its data are all there.
+"""The segments of a JPEG file: where the image ends, its scans, and whether its data are complete.
 
-What lies behind the image's end marker (a second image, a film, a sender's bytes) is not looked at.
+Whatever follows the image's end marker (a second image, a video, a sender's bytes) is ignored.
 """
 
 import re
 from collections.abc import Iterator
+from itertools import islice
 from typing import NamedTuple
 
+from virtex.data.exif import EXIF_HEADER
+
 _SOS, _EOI, _DRI = 0xDA, 0xD9, 0xDD
+_APPLICATION = frozenset(range(0xE0, 0xF0))
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF: the size of the image
-# Comments and applications' segments, but for JFIF's and Adobe's, which name the colour space.
+# Comments and application segments except JFIF's and Adobe's, which name the colour space.
 _METADATA = frozenset((*range(0xE1, 0xEE), 0xEF, 0xFE))
 _ARITHMETIC = frozenset(range(0xC9, 0xD0))
 _WITHOUT_LENGTH = frozenset((0x01, 0xD8, _EOI))
@@ -17,14 +21,15 @@ _WITHOUT_LENGTH = frozenset((0x01, 0xD8, _EOI))
 _MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 _RESTART = re.compile(rb"\xff[\xd0-\xd7]")
 _SCAN = b"\xff\xda"
-_MOST_SCANS = 100  # programs write about ten; more must each give something
+_MOST_SCANS = 100  # programs write about ten
 _MOST_SEGMENTS = 20_000
-# Without FF; it begins with 0 for data that are cut behind an FF.
+_MOST_BEFORE_EXIF = 1000  # it is among the first, but a profile or a preview may precede it
+# It has no FF, and begins with 0 for data that are cut after an FF.
 _PROBE = bytes(37 * number * number % 251 for number in range(64))
 
 
 class Segment(NamedTuple):
-    """A marker's place, what it is, and where its parameters and the data behind them end."""
+    """A marker's position and code, and where its parameters and the data after them end."""
 
     start: int
     code: int
@@ -33,9 +38,9 @@ class Segment(NamedTuple):
 
 
 def segments(data: bytes) -> Iterator[Segment]:
-    """The segments of the image in a JPEG file, to its end marker or the end of the file.
+    """The segments of a JPEG file up to the image's end marker, or else to the end of the file.
 
-    Raises ValueError where there are more than any program writes.
+    Raises ValueError if there are more than any program writes.
     """
     match = _MARKER.search(data, 2)
     for _ in range(_MOST_SEGMENTS):
@@ -47,16 +52,26 @@ def segments(data: bytes) -> Iterator[Segment]:
         match = None if code == _EOI else _MARKER.search(data, position)
         end = len(data) if match is None else match.start()
         yield Segment(start, code, min(position, end), end)
-    raise ValueError(f"it has more than {_MOST_SEGMENTS} segments, which only serve to take time")
+    raise ValueError(f"it has more than {_MOST_SEGMENTS} segments, which only waste time")
+
+
+def exif(data: bytes) -> bytes:
+    """The Exif payload with its header; empty if there is none."""
+    for part in islice(segments(data), _MOST_BEFORE_EXIF):
+        if part.code not in _APPLICATION:  # they precede all others
+            break
+        if data.startswith(EXIF_HEADER, part.start + 4):
+            return data[part.start + 4 : part.parameters_end]
+    return b""
 
 
 def check_scans(data: bytes, max_pixels: int) -> None:
-    """Raise ValueError where there are so many scans that they only serve to take time.
+    """Raise ValueError if there are so many scans that they only waste time.
 
-    Each goes through the whole image. Above a hundred, none may repeat another, and all together
-    may be no more work than a hundred of an image of `max_pixels`.
+    Each scan goes through the whole image. Above a hundred, none may repeat another, and all of
+    them may not take more work than a hundred scans of an image of `max_pixels`.
     """
-    if data.count(_SCAN) <= _MOST_SCANS:  # in no time, and with those behind the image
+    if data.count(_SCAN) <= _MOST_SCANS:  # a quick bound, as it counts bytes after the image too
         return
     parts = list(segments(data))
     scans = [data[part.start : part.parameters_end] for part in parts if part.code == _SOS]
@@ -64,11 +79,11 @@ def check_scans(data: bytes, max_pixels: int) -> None:
     if len(scans) > _MOST_SCANS and (
         len(set(scans)) < len(scans) or len(scans) * pixels > _MOST_SCANS * max_pixels
     ):
-        raise ValueError(f"it has more than {_MOST_SCANS} scans, which only serve to take time")
+        raise ValueError(f"it has more than {_MOST_SCANS} scans, which only waste time")
 
 
 def kind(data: bytes) -> str:
-    """What kind of JPEG it is, for a message: `process 3, 12 bits a sample, 3 components`."""
+    """Describe the kind of JPEG file: `process 3, 12 bits a sample, 3 components`."""
     for part in segments(data):
         if part.code in _FRAMES and part.parameters_end - part.start >= 10:
             bits, components = data[part.start + 4], data[part.start + 9]
@@ -80,16 +95,16 @@ def kind(data: bytes) -> str:
 
 
 def without_metadata(data: bytes) -> bytes:
-    """The image alone: not what is written about it, which may be broken, nor what follows it."""
+    """The file without metadata, which may be broken, and without what follows the image."""
     parts = (part for part in segments(data) if part.code not in _METADATA)
     return data[:2] + b"".join(data[part.start : part.end] for part in parts)
 
 
 def probe(data: bytes) -> bytes | None:
-    """The same image with bytes of no meaning added behind each part of its data.
+    """The same image with meaningless bytes after each part of its data.
 
-    A decoder passes over them, unless the part broke off before: then it takes them for what is
-    missing, and gives other pixels. None for arithmetic coding, whose data may leave out their end.
+    A decoder skips them unless the part is truncated: then it takes them for the missing data and
+    gives other pixels. None for arithmetic coding, which may leave out the end of the data.
     """
     pieces = [data[:2]]
     for part in segments(data):
@@ -98,7 +113,7 @@ def probe(data: bytes) -> bytes | None:
         if part.code != _SOS:
             pieces.append(data[part.start : part.end])
             continue
-        # A file may have got its length before its content: zeros at the end are no data.
+        # A file may get its length before its content, so zeros at the end are not data.
         coded = data[part.parameters_end : part.end].rstrip(b"\0")
         restarts = _RESTART.findall(coded)
         following = bytes((0xFF, 0xD0 + len(restarts) % 8))
@@ -108,7 +123,7 @@ def probe(data: bytes) -> bytes | None:
 
 
 def lost_restart(data: bytes) -> bool:
-    """Whether a restart marker is missing, so that decoders leave out the data behind it."""
+    """Whether a restart marker is missing, so that decoders leave out the data after it."""
     restarts = False
     for part in segments(data):
         if part.code == _DRI:

@@ -1,4 +1,4 @@
-"""JSON files checked against a pydantic model, with one message for the first thing wrong."""
+"""JSON files that are checked against a pydantic model, and a message for the first mistake."""
 
 from typing import Annotated, TypeVar
 
@@ -11,7 +11,7 @@ Count = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class JsonFile(BaseModel):
-    """A JSON object; values are taken as they are, never converted."""
+    """A JSON object whose values are never converted."""
 
     model_config = ConfigDict(strict=True, frozen=True)
 
@@ -20,9 +20,9 @@ File = TypeVar("File", bound=JsonFile)
 
 
 def parse_json(model: type[File], content: bytes, wrong: str, remedy: str) -> File:
-    """The object in a file's bytes.
+    """Parse the bytes of a file.
 
-    Raises UserError, which begins with `wrong`, names the field and ends with `remedy`.
+    Raises UserError, which begins with `wrong`, names the key and ends with `remedy`.
     """
     try:
         return model.model_validate_json(content)
@@ -32,7 +32,7 @@ def parse_json(model: type[File], content: bytes, wrong: str, remedy: str) -> Fi
 
 def _first_problem(model: type[JsonFile], error: ValidationError) -> str:
     errors = error.errors(include_url=False)
-    # A key that is spelt wrongly tells more than the one that is missing for it.
+    # A misspelt key explains why another one is missing.
     first = next((one for one in errors if one["type"] == "extra_forbidden"), errors[0])
     key, *inside = first["loc"] or ("",)
     value = first["input"]
@@ -41,7 +41,7 @@ def _first_problem(model: type[JsonFile], error: ValidationError) -> str:
         case "json_invalid":
             return f"it is not JSON ({message.removeprefix('Invalid JSON: ')})"
         case "model_type":
-            return "it holds no JSON object"
+            return "it does not hold a JSON object"
         case "missing":
             return f"it has no {key!r}"
         case "extra_forbidden":

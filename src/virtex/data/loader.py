@@ -2,7 +2,7 @@
 
 Convention: which examples a batch holds is a function of (seed, iteration), so a run resumes at any
 iteration, with any number of workers and processes, without saved state. The keys of a batch go to
-one worker, which returns the whole batch; errors come back as values and are raised where the batch
+one worker, which returns the whole batch; errors are returned as values and raised when the batch
 is due.
 """
 
@@ -17,34 +17,42 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from virtex.data.dataset import VALIDATION_EPOCH, Example, Key
 from virtex.data.images import BadImage
-from virtex.data.loader_workers import Patience, started_workers, worker_start, workers_of
-from virtex.data.order import DEFAULT_WINDOW, TrainingKeys
+from virtex.data.loader_workers import WorkerTimeout, started_workers, worker_start, workers_of
+from virtex.data.order import DEFAULT_WINDOW, training_keys
 from virtex.data.prefetch_plan import Prefetching, training_windows, with_prefetch
 from virtex.errors import RunError, UserError
 
-_LOOK_SECONDS = 5.0
-"""How often to look whether the workers live, while a batch is waited for."""
+_POLL_SECONDS = 5.0
+"""The interval at which torch checks whether the workers live, while a batch is waited for."""
+_BATCHES_PER_WORKER = 2
+"""The number of batches that a worker has to load at a time."""
 
 Batch = dict[str, torch.Tensor]
 Collate = Callable[[list[Example]], Batch]
-Skipped = Callable[[BadImage], None]
 
-_BATCHES_OF_A_WORKER = 2
-"""That are given out to it at a time."""
+
+class LoadedBatch(NamedTuple):
+    """A batch, and the errors of the files that were skipped for it.
+
+    In validation the batch is empty if all its files were skipped.
+    """
+
+    batch: Batch
+    bad: Sequence[BadImage]
 
 
 class Examples(Protocol):
-    """What is loaded: `ExampleDataset`, or anything else that makes examples from keys."""
+    """What makes examples from keys, such as `ExampleDataset`."""
 
     def __len__(self) -> int: ...
 
     @property
     def shard_sizes(self) -> npt.NDArray[np.int64]:
-        """How many examples lie together in each shard, in order, (S,)."""
+        """The number of examples in each shard, in order, (S,)."""
         ...
 
     def examples(self, keys: Sequence[Key]) -> tuple[list[Example], list[BadImage]]:
-        """The examples of the keys, and the errors of files that were passed over."""
+        """The examples of the keys, and the errors of the files that were skipped."""
         ...
 
 
@@ -60,25 +68,23 @@ def training_batches(
     rank: int = 0,
     world_size: int = 1,
     pin_memory: bool = False,
-    skipped: Skipped | None = None,
-    ahead: Prefetching | None = None,
+    prefetcher: Prefetching | None = None,
     timeout_seconds: float = 600.0,
-) -> Iterator[Batch]:
+) -> Iterator[LoadedBatch]:
     """This process's parts of the global batches, endless, from `first_iteration` (0 or more).
 
     `batch_size` is that of all processes together; process `rank` gets its contiguous part. Every
     epoch has its own order, in which `window` samples of whole shards are shuffled together; its
-    last examples, that fill no batch, are left out. `workers` processes load (0: this one).
-    `skipped` gets every file that was passed over, once. Keys of a window are given out when
-    `ahead` has its shards; a worker that then gives nothing for `timeout_seconds` ends the run.
+    last examples, which fill no batch, are not used. `workers` processes load (0: this one). Keys
+    of a window are given to workers when `prefetcher` has its shards; if no batch arrives for
+    `timeout_seconds`, the run ends.
 
-    Raises UserError at once when the batch is larger than the data or not divisible by
-    `world_size`; in iteration UserError as `dataset` does, and RunError when a worker dies or is
-    too slow.
+    Raises UserError at once if the batch is larger than the data or not divisible by `world_size`;
+    in iteration UserError as `dataset` does, and RunError when a worker dies or is too slow.
     """
     part = _part(batch_size, world_size)
     check_batch_size(batch_size, len(dataset))
-    keys: Iterable[list[Key]] = TrainingKeys(
+    keys: Iterable[list[Key]] = training_keys(
         dataset.shard_sizes,
         window=window,
         batch_size=batch_size,
@@ -86,7 +92,7 @@ def training_batches(
         seed=seed,
         first_iteration=first_iteration,
     )
-    if ahead is not None:
+    if prefetcher is not None:
         windows = training_windows(
             dataset.shard_sizes,
             window=window,
@@ -94,11 +100,9 @@ def training_batches(
             seed=seed,
             first_iteration=first_iteration,
         )
-        lag = workers * _BATCHES_OF_A_WORKER
-        keys = with_prefetch(keys, windows, ahead, first_iteration=first_iteration, lag=lag)
-    return _batches(
-        _BatchDataset(dataset, collate), keys, workers, pin_memory, skipped, timeout_seconds
-    )
+        lag = workers * _BATCHES_PER_WORKER
+        keys = with_prefetch(keys, windows, prefetcher, first_iteration=first_iteration, lag=lag)
+    return _batches(_BatchDataset(dataset, collate), keys, workers, pin_memory, timeout_seconds)
 
 
 def validation_batches(
@@ -110,26 +114,23 @@ def validation_batches(
     rank: int = 0,
     world_size: int = 1,
     pin_memory: bool = False,
-    skipped: Skipped | None = None,
     timeout_seconds: float = 600.0,
-) -> Iterator[Batch]:
+) -> Iterator[LoadedBatch]:
     """Every example once over all processes, the same each time, the last batch smaller.
 
     Processes may get one batch more or less than others. Arguments and errors as for training.
     """
     part = _part(batch_size, world_size)
     indices = range(rank, len(dataset), world_size)
-    batches = (
+    keys = (
         [Key(VALIDATION_EPOCH, index) for index in indices[start : start + part]]
         for start in range(0, len(indices), part)
     )
-    return _batches(
-        _BatchDataset(dataset, collate), batches, workers, pin_memory, skipped, timeout_seconds
-    )
+    return _batches(_BatchDataset(dataset, collate), keys, workers, pin_memory, timeout_seconds)
 
 
 def check_batch_size(batch_size: int, examples: int) -> None:
-    """Raise UserError where a batch is larger than the data."""
+    """Raise UserError if a batch is larger than the data."""
     if batch_size > examples:
         raise UserError(
             f"OPTIM.BATCH_SIZE {batch_size} is larger than the data ({examples} training"
@@ -141,8 +142,8 @@ def check_batch_size(batch_size: int, examples: int) -> None:
 def translate_worker_errors() -> Iterator[None]:
     """Turn torch's error of a worker that died or hangs into a RunError.
 
-    torch raises it wherever the main process happens to be when a worker dies, so not only the
-    iteration over batches but all work beside it belongs into this context.
+    torch raises it wherever the main process happens to be when a worker dies, so all work that
+    workers run beside belongs in this context, not only the iteration over batches.
     """
     try:
         yield
@@ -165,37 +166,28 @@ def _part(batch_size: int, world_size: int) -> int:
     return batch_size // world_size
 
 
-class _WorkerResult(NamedTuple):
-    """What a worker hands over: a batch, unless all its files were left out, or an error."""
-
-    batch: Batch | None
-    bad: Sequence[BadImage]
-    error: UserError | None
-
-
-class _BatchDataset(Dataset[_WorkerResult]):
-    """The worker's side: the keys of a batch to the batch."""
+class _BatchDataset(Dataset[LoadedBatch | UserError]):
+    """Makes batches from their keys, in a worker."""
 
     def __init__(self, dataset: Examples, collate: Collate) -> None:
         self._dataset = dataset
         self._collate = collate
 
-    def __getitem__(self, keys: list[Key]) -> _WorkerResult:
+    def __getitem__(self, keys: list[Key]) -> LoadedBatch | UserError:
         try:
             examples, bad = self._dataset.examples(keys)
         except UserError as error:
             # As a value: torch would wrap a raised error in the worker's traceback.
-            return _WorkerResult(None, (), error)
-        batch = self._collate(examples) if examples else None
-        if batch is not None and get_worker_info() is not None:
+            return error
+        batch = self._collate(examples) if examples else {}
+        if get_worker_info() is not None:
             try:
                 # Here, as torch would do it in a thread whose error nobody hears of.
                 for tensor in batch.values():
                     tensor.share_memory_()  # type: ignore[no-untyped-call]
             except RuntimeError as error:
-                text = f"shared memory is full, so a batch could not be handed over ({error})"
-                return _WorkerResult(None, (), RunError(text))
-        return _WorkerResult(batch, bad, None)
+                return RunError(f"shared memory is full, so a batch could not be sent ({error})")
+        return LoadedBatch(batch, bad)
 
 
 def _batches(
@@ -203,62 +195,49 @@ def _batches(
     keys: Iterable[list[Key]],
     workers: int,
     pin_memory: bool,
-    skipped: Skipped | None,
     timeout_seconds: float,
-) -> Iterator[Batch]:
-    """The main process's side: batches in order, errors raised, bad files reported once each."""
-    started = ExitStack()  # what holds until the workers are there, which the first keys need
-    patience = Patience(timeout_seconds)
+) -> Iterator[LoadedBatch]:
+    """The batches of `keys`, in order; errors that came as values are raised."""
+    # Holds interrupts until the first keys are asked for, when all workers have started.
+    starting = ExitStack()
+    watch = WorkerTimeout(timeout_seconds)
     loader = DataLoader(
         dataset,
         batch_size=None,  # a key of `dataset` is a batch already
-        sampler=patience.keys(keys, started.close),
+        sampler=watch.keys(keys, starting.close),
         collate_fn=_identity,
         num_workers=workers,
-        prefetch_factor=_BATCHES_OF_A_WORKER if workers else None,
+        prefetch_factor=_BATCHES_PER_WORKER if workers else None,
         pin_memory=pin_memory,
-        timeout=_LOOK_SECONDS if workers else 0,
+        timeout=_POLL_SECONDS if workers else 0,
         worker_init_fn=worker_start(),
         # Otherwise each iterator would draw from the global random state.
         generator=torch.Generator(),
     )
-    known = set()
-    for loaded in _iterate_with_timeout(loader, started, patience):
-        for bad in loaded.bad:
-            if skipped is not None and bad.picture not in known:
-                known.add(bad.picture)
-                skipped(bad)
-        if loaded.error is not None:
-            raise loaded.error
-        if loaded.batch is not None:
-            yield loaded.batch
-
-
-def _iterate_with_timeout(
-    loader: "DataLoader[_WorkerResult]", started: ExitStack, patience: Patience
-) -> Iterator[_WorkerResult]:
     with (
         translate_worker_errors(),
-        patience.limited(),
-        started_workers(loader, started) as batches,
+        watch.limited(),
+        started_workers(loader, starting) as batches,
     ):
-        patience.watch(workers_of(batches))
+        watch.start(workers_of(batches))
         while True:
-            patience.check()
+            watch.check()
             try:
-                with patience.waiting():
+                with watch.waiting():
                     loaded = _next(batches)
             except StopIteration:
-                patience.check()
+                watch.check()
                 return
+            if isinstance(loaded, UserError):
+                raise loaded
             yield loaded
 
 
-def _next(batches: Iterator[_WorkerResult]) -> _WorkerResult:
-    """The next batch, with a look at the workers every few seconds.
+def _next(batches: Iterator[LoadedBatch | UserError]) -> LoadedBatch | UserError:
+    """The next batch; every few seconds torch checks whether the workers live.
 
-    Otherwise torch would hear of a lost worker by a signal alone, and does not where the worker was
-    lost before torch had noted its number.
+    Otherwise torch would notice a lost worker by a signal alone, which it does not if the worker
+    was lost before torch had noted its process id.
     """
     while True:
         try:

@@ -1,7 +1,7 @@
-"""The loader's worker processes: how each one begins, and how all of them end.
+"""The loader's worker processes: how each one starts, and how all of them end.
 
 Convention: the signals that ask a job to stop reach its workers too, and they ignore them, because
-the main process ends its workers. When that process has ended, by whatever, they end at once.
+the main process ends its workers. If that process ends in any other way, they end at once.
 """
 
 import atexit
@@ -31,115 +31,114 @@ A = TypeVar("A")
 
 _GRACE_SECONDS = 2.0
 """How long a worker that is no longer needed may take to finish what it is doing."""
-_LOOK_SECONDS = 0.5
+_POLL_SECONDS = 0.5
 _EXIT_SECONDS = 1.0
 _PR_SET_PDEATHSIG = 1
 
 
 def worker_start() -> Callable[[int], None]:
-    """What a worker of this process does first; its argument is the worker's number."""
+    """The function that a worker of this process calls first, with its number."""
     return partial(_start, os.getpid())
 
 
-class Patience:
+class WorkerTimeout:
     """A limit to the seconds that workers may take while a batch is waited for.
 
-    Workers that take longer are killed, as nothing else ends a wait for one that is stopped: torch
-    reads what it has begun to hand over without a limit. `passed` is then true.
+    Workers that take longer are killed, as nothing else ends a wait for a stopped one: torch reads
+    what a worker has started to send without a limit.
     """
 
     def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
-        self.passed = False
-        self._since: float | None = None
+        self._seconds = seconds
+        self._expired = False
+        self._waiting_since: float | None = None
         self._ended = threading.Event()
-        self._error: BaseException | None = None
+        self._key_error: BaseException | None = None
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """In this context a batch is waited for."""
-        self._since = time.monotonic()
+        """Count the time in this context."""
+        self._waiting_since = time.monotonic()
         try:
             yield
         finally:
-            self._since = None
+            self._waiting_since = None
 
-    def keys(self, keys: Iterable[A], started: Callable[[], None]) -> Iterator[A]:
-        """`keys`, while no worker is waited for; calls `started` before the first.
+    def keys(self, keys: Iterable[A], on_start: Callable[[], None]) -> Iterator[A]:
+        """`keys`, with the time they take not counted; calls `on_start` before the first.
 
-        An error is kept for `check`: raised here, it could hold on to workers that have begun.
+        An error is kept for `check`: raised here, it could keep workers alive that have started.
         """
 
         def after_start() -> Iterator[A]:
-            started()
+            on_start()
             yield from keys
 
         iterator = after_start()
         while True:
-            before, self._since = self._since, None
+            was_waiting, self._waiting_since = self._waiting_since is not None, None
             try:
                 key = next(iterator)
             except StopIteration:
                 return
             except (UserError, OSError, RuntimeError, KeyboardInterrupt) as error:
-                self._error = error
+                self._key_error = error
                 return
             finally:
-                self._since = None if before is None else time.monotonic()
+                self._waiting_since = time.monotonic() if was_waiting else None
             yield key
 
     def check(self) -> None:
-        """Raise the error of the keys, if there was one."""
-        if self._error is not None:
-            raise self._error
+        """Raise the error of `keys`, if there was one."""
+        if self._key_error is not None:
+            raise self._key_error
 
     @contextmanager
     def limited(self) -> Iterator[None]:
-        """In this context, where workers were killed for it, that is the error, and no other is."""
+        """Raise one error in this context if workers were killed, whatever error followed."""
         try:
             yield
         except Exception as error:
-            if not self.passed:
+            if not self._expired:
                 raise
-            raise RuntimeError(f"DataLoader timed out after {self.seconds} s") from error
+            raise RuntimeError(f"DataLoader timed out after {self._seconds} s") from error
         finally:
             self._ended.set()
 
-    def watch(self, workers: Sequence[BaseProcess]) -> None:
-        """Let the limit hold for `workers`."""
-        look = min(_LOOK_SECONDS, self.seconds / 4)
-        threading.Thread(target=self._watch, args=(workers, look), daemon=True).start()
+    def start(self, workers: Sequence[BaseProcess]) -> None:
+        """Apply the limit to `workers`."""
+        threading.Thread(target=self._watch, args=(workers,), daemon=True).start()
 
-    def _watch(self, workers: Sequence[BaseProcess], look: float) -> None:
-        while not self._ended.wait(look):
-            since = self._since
-            if since is not None and time.monotonic() - since > self.seconds:
-                self.passed = True
+    def _watch(self, workers: Sequence[BaseProcess]) -> None:
+        while not self._ended.wait(min(_POLL_SECONDS, self._seconds / 4)):
+            since = self._waiting_since
+            if since is not None and time.monotonic() - since > self._seconds:
+                self._expired = True
                 for worker in workers:
                     worker.kill()
                 return
 
 
 @contextmanager
-def started_workers(loader: "DataLoader[A]", started: ExitStack) -> Iterator[Iterator[A]]:
-    """The iterator of a DataLoader, whose workers end with this context, whatever they do.
+def started_workers(loader: "DataLoader[A]", starting: ExitStack) -> Iterator[Iterator[A]]:
+    """The iterator of a DataLoader, whose workers end with this context in any case.
 
-    They end in good order, or are killed after a short while: torch alone would wait 5 s for each
-    and then send SIGTERM, which they ignore and which does not reach one that is stopped. Until
-    `started` is closed, which whoever gives out keys does, an interrupt from the keyboard waits.
+    They finish, or are killed after a short while: torch alone would wait 5 s for each and then
+    send SIGTERM, which they ignore and which does not reach a stopped one. A keyboard interrupt is
+    held until `starting` is closed, here or by the sampler when the first key is asked for.
     """
     before = multiprocessing.active_children()
     try:
-        with started:
-            # One that came before a worker ignores it would end the worker with a traceback.
-            started.enter_context(_interrupts_held())
+        with starting:
+            # A worker that does not ignore it yet would end with a traceback.
+            starting.enter_context(_interrupts_held())
             batches: Any = iter(loader)
     except BaseException:
-        _kill_expectedly([c for c in multiprocessing.active_children() if c not in before])
+        _kill([c for c in multiprocessing.active_children() if c not in before])
         raise
-    # Where nobody closes this, as after an error in a notebook or script, multiprocessing would
+    # If this is never closed, as after an error in a notebook or script, multiprocessing would
     # send SIGTERM at the end of the process, and wait without a limit.
-    kill = partial(_kill_expectedly, workers_of(batches))
+    kill = partial(_kill, workers_of(batches))
     atexit.register(kill)
     try:
         yield batches
@@ -149,7 +148,7 @@ def started_workers(loader: "DataLoader[A]", started: ExitStack) -> Iterator[Ite
 
 
 def workers_of(batches: Any) -> Sequence[BaseProcess]:
-    """The workers of a DataLoader's iterator; none where examples are loaded in this process."""
+    """The workers of a DataLoader's iterator; none if examples are loaded in this process."""
     workers: Sequence[BaseProcess] = getattr(batches, "_workers", [])
     return workers
 
@@ -171,10 +170,7 @@ def _interrupts_held() -> Iterator[None]:
 
 @contextmanager
 def _deaths_expected() -> Iterator[None]:
-    """In this context torch does not raise an error, wherever this process is, for a worker's end.
-
-    It can do so in the main thread alone.
-    """
+    """Keep torch from raising an error in the main thread when a worker ends."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -187,7 +183,7 @@ def _deaths_expected() -> Iterator[None]:
 
 def _end(batches: Any) -> None:
     workers = workers_of(batches)
-    if not workers or sys.is_finalizing():  # then they were killed, and no thread can start
+    if not workers or sys.is_finalizing():  # when they have been killed, and no thread can start
         return
     killer = threading.Timer(_GRACE_SECONDS, _kill, (workers,))
     killer.daemon = True
@@ -198,21 +194,17 @@ def _end(batches: Any) -> None:
     _remove_left_memory(workers)
 
 
-def _kill_expectedly(workers: Sequence[BaseProcess]) -> None:
-    with _deaths_expected():
-        _kill(workers)
-
-
 def _kill(workers: Sequence[BaseProcess]) -> None:
-    for worker in workers:
-        worker.kill()
-    for worker in workers:
-        worker.join(_GRACE_SECONDS)
+    with _deaths_expected():
+        for worker in workers:
+            worker.kill()
+        for worker in workers:
+            worker.join(_GRACE_SECONDS)
     _remove_left_memory(workers)
 
 
 def _remove_left_memory(workers: Sequence[BaseProcess]) -> None:
-    """Remove what workers that were killed were just making: torch names it after the process."""
+    """Remove shared memory that killed workers were creating; torch names it by process id."""
     for worker in workers:
         if worker.exitcode:
             for path in Path("/dev/shm").glob(f"torch_{worker.pid}_*"):
@@ -222,9 +214,9 @@ def _remove_left_memory(workers: Sequence[BaseProcess]) -> None:
 def _start(parent: int, _: int) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
-    _end_with(parent)
+    _end_with_parent(parent)
     # A collection writes to the header of every object and so copies the pages shared with the main
-    # process, 40 MB a worker. What was there at the start stays uncollected instead.
+    # process, 40 MB a worker. Objects that exist at the start are not collected instead.
     gc.freeze()
     # One thread each: the workers are the parallelism.
     cv2.setNumThreads(0)
@@ -232,21 +224,21 @@ def _start(parent: int, _: int) -> None:
     sys.excepthook = _report_unless_disconnected
 
 
-def _end_with(parent: int) -> None:
-    """Let this process end when `parent` does, also where that was a moment ago."""
-    # SIGKILL would leave shared memory that is just being made. This signal reaches a worker that
-    # is stopped, too; where only the thread ends that started the worker, it does nothing.
+def _end_with_parent(parent: int) -> None:
+    """Let this process end when `parent` ends, even if it just has."""
+    # SIGKILL would leave shared memory that is being created. SIGCONT reaches a stopped worker too;
+    # if only the thread that started the worker has ended, it does nothing.
     signal.signal(signal.SIGCONT, lambda *_: _exit_without(parent))
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGCONT)
-    threading.Thread(target=_watch, args=(parent,), name="parent", daemon=True).start()
+    threading.Thread(target=_watch_parent, args=(parent,), name="parent", daemon=True).start()
 
 
-def _watch(parent: int) -> None:
+def _watch_parent(parent: int) -> None:
     """Wake the main thread when the parent has ended: another may have got the kernel's signal."""
     while os.getppid() == parent:
-        time.sleep(_LOOK_SECONDS)
-    signal.setitimer(signal.ITIMER_REAL, _EXIT_SECONDS)  # SIGALRM ends what hangs
+        time.sleep(_POLL_SECONDS)
+    signal.setitimer(signal.ITIMER_REAL, _EXIT_SECONDS)  # SIGALRM ends a process that hangs
     signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGCONT)
 
 
@@ -258,6 +250,6 @@ def _exit_without(parent: int) -> None:
 def _report_unless_disconnected(
     kind: type[BaseException], error: BaseException, traceback: TracebackType | None
 ) -> None:
-    """For the thread that hands batches over: a main process that ended is none of its errors."""
+    """Ignore the errors of the thread that sends batches when the main process has ended."""
     if not isinstance(error, EOFError | ConnectionError):
         sys.__excepthook__(kind, error, traceback)

@@ -1,4 +1,4 @@
-"""Which examples make up each training batch: a function of (seed, iteration), without state.
+"""The examples of each training batch, as a function of (seed, iteration), without state.
 
 Shards are shuffled, then the samples within windows of whole shards. Data that fit into one window,
 and data sets of files, are shuffled as a whole.
@@ -9,7 +9,6 @@ from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
-from torch.utils.data import Sampler
 
 from virtex.data.dataset import Key
 
@@ -17,42 +16,31 @@ _ORDER_STREAM, _SHARD_STREAM = 1, 2
 DEFAULT_WINDOW = 131072
 
 
-class TrainingKeys(Sampler[list[Key]]):
-    """The keys of one process's batches, from an iteration on, without end."""
-
-    def __init__(
-        self,
-        shard_sizes: npt.NDArray[np.int64],
-        *,
-        window: int,
-        batch_size: int,
-        part: slice,
-        seed: int,
-        first_iteration: int,
-    ) -> None:
-        self._shard_sizes = shard_sizes
-        self._window = window
-        self._batch_size = batch_size
-        self._part = part
-        self._seed = seed
-        self._first_iteration = first_iteration
-
-    def __iter__(self) -> Iterator[list[Key]]:
-        batches = int(self._shard_sizes.sum()) // self._batch_size
-        epoch, first = divmod(self._first_iteration, batches)
-        while True:
-            order = EpochOrder(self._shard_sizes, self._window, self._seed, epoch)
-            for batch in range(first, batches):
-                whole = order[batch * self._batch_size : (batch + 1) * self._batch_size]
-                yield [Key(epoch, index) for index in whole[self._part].tolist()]
-            epoch, first = epoch + 1, 0
+def training_keys(
+    shard_sizes: npt.NDArray[np.int64],
+    *,
+    window: int,
+    batch_size: int,
+    part: slice,
+    seed: int,
+    first_iteration: int,
+) -> Iterator[list[Key]]:
+    """The keys in `part` of each global batch, from an iteration on, without end."""
+    batches = int(shard_sizes.sum()) // batch_size
+    epoch, first = divmod(first_iteration, batches)
+    while True:
+        order = EpochOrder(shard_sizes, window, seed, epoch)
+        for batch in range(first, batches):
+            whole = order[batch * batch_size : (batch + 1) * batch_size]
+            yield [Key(epoch, index) for index in whole[part].tolist()]
+        epoch, first = epoch + 1, 0
 
 
 class EpochOrder:
     """A permutation of the positions in shards of these sizes, another for each (seed, epoch).
 
-    Windows hold up to `window` samples in whole shards, at least one shard. Memory is that of one
-    window, any of which can be computed without the ones before it.
+    Windows hold up to `window` samples in whole shards, at least one shard. Only one window is in
+    memory, and any can be computed without the ones before it.
     """
 
     def __init__(
@@ -64,27 +52,27 @@ class EpochOrder:
         self._shards = _generator(seed, epoch, _SHARD_STREAM).permutation(len(shard_sizes))
         ends = np.cumsum(shard_sizes[self._shards])
         self._cuts = _cuts(ends, window)
-        # Where each window begins in the order, and the end of the last.
+        # The start of each window in the order, and the end of the last.
         self._bounds = np.concatenate([[0], ends])[self._cuts]
         self._current: tuple[int, npt.NDArray[np.int64]] | None = None
 
     def __len__(self) -> int:
         return int(self._bounds[-1])
 
-    def __getitem__(self, places: slice) -> npt.NDArray[np.int64]:
-        """The positions at some places in the order; `places` has a start and a stop."""
+    def __getitem__(self, ranks: slice) -> npt.NDArray[np.int64]:
+        """The positions at these ranks in the order; the slice has a start and a stop."""
         parts = [np.empty(0, np.int64)]
-        start = places.start
-        while start < min(places.stop, len(self)):
+        start = ranks.start
+        while start < min(ranks.stop, len(self)):
             window = int(np.searchsorted(self._bounds, start, side="right")) - 1
             begin = int(self._bounds[window])
-            part = self._window(window)[start - begin : places.stop - begin]
+            part = self._window(window)[start - begin : ranks.stop - begin]
             parts.append(part)
             start += len(part)
         return np.concatenate(parts)
 
     def windows(self) -> Iterator[tuple[int, int, npt.NDArray[np.int64]]]:
-        """Where each window begins and ends in the order, and its shards, ascending."""
+        """The start and the end of each window in the order, and its shards, ascending."""
         for number, (start, stop) in enumerate(pairwise(self._bounds.tolist())):
             yield start, stop, self._shards_of(number)
 
@@ -114,7 +102,7 @@ def _generator(seed: int, epoch: int, *stream: int) -> np.random.Generator:
 
 
 def _cuts(ends: npt.NDArray[np.int64], window: int) -> npt.NDArray[np.int64]:
-    """Which shards begin a window, and their number, given where each shard ends in the order."""
+    """The ranks of the shards that begin a window, and the number of shards; `ends` are theirs."""
     cuts, end = [0], 0
     while cuts[-1] < len(ends):
         fitting = int(np.searchsorted(ends, end + window, side="right"))

@@ -1,4 +1,4 @@
-"""A few values by key, of which the one used least recently makes room for a new one."""
+"""A cache that drops the least recently used values."""
 
 from collections.abc import Callable, ValuesView
 from typing import Generic, TypeVar
@@ -8,22 +8,22 @@ V = TypeVar("V")
 
 
 class RecentlyUsed(Generic[K, V]):
-    """Values whose sizes are at most `most` together; the one put last stays whatever its size."""
+    """Values of at most `most` in total; the last one that was put stays whatever its size."""
 
     def __init__(self, most: int, size: Callable[[V], int] | None = None) -> None:
-        """Each value counts as 1 without `size`."""
+        """`size` gives the size of a value; each counts as 1 if it is None."""
         self._most, self._size = most, size
-        self._values: dict[K, V] = {}  # the one used last at the end
+        self._values: dict[K, V] = {}  # the last used at the end
 
     def get(self, key: K) -> V | None:
-        """The value of a key, which is then the one used last."""
+        """The value of a key, which becomes the last used; None if it is not there."""
         value = self._values.pop(key, None)
         if value is not None:
             self._values[key] = value
         return value
 
     def put(self, key: K, value: V) -> list[V]:
-        """Keep a value as the one used last; returns those that had to go."""
+        """Add a value as the last used; returns the values that were dropped for it."""
         self._values.pop(key, None)
         self._values[key] = value
         dropped = []
@@ -32,11 +32,11 @@ class RecentlyUsed(Generic[K, V]):
         return dropped
 
     def drop(self, key: K) -> None:
-        """Forget a key, if it is there."""
+        """Remove a key, if it is there."""
         self._values.pop(key, None)
 
     def values(self) -> ValuesView[V]:
-        """All of them."""
+        """The values, the last used at the end."""
         return self._values.values()
 
     def _total(self) -> int:

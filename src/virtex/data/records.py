@@ -1,4 +1,4 @@
-"""What a data set gives: records of an image and what is known of it, by position."""
+"""The records of a data set: an image with its captions or categories, by position."""
 
 import hashlib
 import json
@@ -10,39 +10,39 @@ from typing import Protocol, TypeGuard
 import numpy as np
 import numpy.typing as npt
 
-from virtex.data.images import Picture
+from virtex.data.images import ImageSource
 
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
 @dataclass(frozen=True)
 class Record:
-    """One image, unread, with its captions as they were written, or its categories' indices.
+    """One image, unread, with its captions as they were written or the indices of its categories.
 
-    A data set of captions gives at least one caption and no category; one of objects no caption,
-    and categories from 1, ascending, each once, or none where there is no object.
+    In a data set of captions a record has at least one caption and no category; in one of objects
+    it has no caption, and the categories of its objects from 1, ascending, each once.
     """
 
     image_id: int
-    picture: Picture
+    image: ImageSource
     captions: tuple[str, ...] = ()
     categories: tuple[int, ...] = ()
 
 
 def is_int64(value: object) -> TypeGuard[int]:
-    """Whether a value from JSON is a whole number of 64 bits, as the ids of images are."""
+    """Whether a value from JSON is an integer of 64 bits, as the ids of images are."""
     return type(value) is int and -(2**63) <= value < 2**63
 
 
 def hashed_id(*identity: object) -> int:
-    """An image id for what has none: 63 bits of a hash, the same on every machine."""
-    # What UTF-8 has no place for is replaced as in packed strings.
+    """An image id for an image without one: 63 bits of a hash, the same on every machine."""
+    # Half a surrogate pair is replaced as in packed strings.
     text = "\0".join(map(str, identity)).encode("utf-8", "replace")
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") >> 1
 
 
 def record_json(image_id: int, captions: Sequence[str], categories: Sequence[int] | None) -> bytes:
-    """The JSON that a shard holds of a record, equal for equal records.
+    """The JSON of a record in a shard, equal for equal records.
 
     `categories` is None in a data set of captions.
     """
@@ -53,14 +53,14 @@ def record_json(image_id: int, captions: Sequence[str], categories: Sequence[int
 
 
 class Records(Protocol):
-    """A sequence of records that costs loader workers no copy."""
+    """A sequence of records that loader workers share without a copy."""
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int, /) -> Record: ...
 
     def missing(self, positions: Iterable[int], /) -> list[Path]:
-        """The image files of the records at `positions` that are not there or empty, found
+        """The image files of the records at `positions` that do not exist or are empty, found
         without reading any."""
         ...
 
@@ -71,23 +71,11 @@ class Records(Protocol):
 
     @property
     def shard_sizes(self) -> npt.NDArray[np.int64]:
-        """How many records lie together in each shard, in order, (S,); one for all if in files."""
+        """The number of records in each shard, in order, (S,); all files count as one shard."""
         ...
 
     @property
     def fingerprint(self) -> str:
-        """A hash of what there is to train on and how it is stored, in hex: equal on machines
-        that have the same."""
+        """A hash of the data and how they are stored, in hex: equal on machines with the same
+        data."""
         ...
-
-
-def missing_files(paths: Iterable[Path]) -> list[Path]:
-    """The files that do not exist or are empty."""
-    return [path for path in paths if not _has_content(path)]
-
-
-def _has_content(path: Path) -> bool:
-    try:
-        return path.stat().st_size > 0
-    except OSError:
-        return False

@@ -1,8 +1,8 @@
 """Many strings or numbers in a few shared tensors.
 
-Loader workers see a list of Python strings copied page by page, because reading one writes its
-reference count. Tensors in shared memory are one copy for a process and all its workers, forked or
-spawned.
+A list of Python strings is copied page by page into each loader worker, as reading a string writes
+its reference count. Tensors in shared memory are one copy for a process and all its workers, forked
+or spawned.
 """
 
 import hashlib
@@ -16,14 +16,14 @@ import torch
 
 
 class StringPacker:
-    """Strings on their way into `PackedStrings`."""
+    """A builder of `PackedStrings`."""
 
     def __init__(self) -> None:
         self._text = bytearray()
         self._ends = array("q", [0])
 
     def append(self, text: str) -> None:
-        # Broken JSON escapes can leave half a surrogate pair, which UTF-8 has no place for.
+        # Broken JSON escapes can leave half a surrogate pair, which UTF-8 cannot encode.
         self._text += text.encode("utf-8", errors="replace")
         self._ends.append(len(self._text))
 
@@ -31,7 +31,7 @@ class StringPacker:
         return len(self._ends) - 1
 
     def packed(self) -> "PackedStrings":
-        """All strings so far, in shared memory."""
+        """The strings so far, in shared memory."""
         return PackedStrings(
             shared(np.frombuffer(self._text, np.uint8)), shared(np.frombuffer(self._ends, np.int64))
         )
@@ -41,7 +41,7 @@ class PackedStrings:
     """An immutable sequence of strings in two tensors: UTF-8 bytes, and where each string ends."""
 
     def __init__(self, text: torch.Tensor, ends: torch.Tensor) -> None:
-        """`text` is uint8; `ends` int64, a 0 and then the end of each string in `text`."""
+        """`text` is uint8; `ends` is int64, a 0 and then the end of each string in `text`."""
         self._text = text
         self._ends = ends
 
@@ -59,12 +59,12 @@ class PackedStrings:
 
     @property
     def tensors(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """The two, as they were given."""
+        """Both tensors: text and ends."""
         return self._text, self._ends
 
 
 def hashed(*tensors: torch.Tensor) -> str:
-    """SHA-256 of the content of some tensors, each of one dimension, in hex."""
+    """SHA-256 of the content of one-dimensional tensors, in hex."""
     digest = hashlib.sha256()
     for tensor in tensors:
         digest.update(len(tensor).to_bytes(8, "big"))
@@ -73,7 +73,7 @@ def hashed(*tensors: torch.Tensor) -> str:
 
 
 def shared(values: npt.NDArray[np.generic]) -> torch.Tensor:
-    """A copy of a writable array as a tensor in memory that all processes of the job share."""
+    """Copy a writable array to a tensor in memory that all processes of the job share."""
     tensor = torch.from_numpy(values)
     tensor.share_memory_()  # type: ignore[no-untyped-call]
     return tensor

@@ -1,20 +1,19 @@
-"""Parts of a data set, for data-efficiency runs, and the file that lists one for another run.
+"""Subsets of a data set, for data-efficiency runs, and the file that lists one for another run.
 
-`subset.json` is one JSON object: `format`, 1; `seed` and `percentage`, which chose the images, null
-where a file gave them; `images`, how many, and `of` how many; `sha256` of the ids in decimal,
-ascending, joined by newlines; `ids`, ascending. A list made by hand needs `ids` alone, in any
-order.
+`subset.json` is a JSON object with the keys `format`, 1; `seed` and `percentage`, null if the
+images were listed by a file; `images`, their number, and `of`, the number of all images; `sha256`
+of the ids in decimal, ascending, joined by newlines; `ids`, ascending. A list made by hand needs
+only `ids`, in any order.
 """
 
 import hashlib
 import json
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 from decimal import ROUND_CEILING, Context, Decimal
 from fractions import Fraction
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -23,18 +22,18 @@ from pydantic import ConfigDict, FailFast, Field
 from virtex.data.json_files import Count, Int64, JsonFile, parse_json
 from virtex.data.records import Record, Records
 from virtex.data.shared_strings import shared
-from virtex.errors import UserError, first_few
-from virtex.files import reading, whole_file
+from virtex.errors import UserError, first_few, report_lines
+from virtex.files import read_at_most, whole_file
 
 SUBSET = "subset.json"
-"""The manifest's name in the directory of a run."""
+"""The name of the manifest in the directory of a run."""
 
 _MOST_BYTES = 64 << 20  # five million ids
 _LEAST = 'expected the subset.json of a run, or at least {"ids": [1, 2, 3]}'
 
 
-class _SubsetFile(JsonFile):
-    """What `subset.json` holds."""
+class SubsetManifest(JsonFile):
+    """The content of `subset.json`: image ids and how they were chosen from `of` images."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -44,25 +43,20 @@ class _SubsetFile(JsonFile):
     images: Count | None = None
     of: Count | None = None
     sha256: str | None = None
-    ids: Annotated[list[Int64], Field(min_length=1), FailFast()]
+    ids: Annotated[tuple[Int64, ...], Field(min_length=1), FailFast()]
 
-
-@dataclass(frozen=True)
-class SubsetManifest:
-    """Image ids, ascending and all different, and how they were chosen out of `of` images.
-
-    `of` is None in a list made by hand, `seed` and `percentage` where a file gave the ids.
-    """
-
-    ids: tuple[int, ...]
-    of: int | None = None
-    seed: int | None = None
-    percentage: float | None = None
-
-    @property
-    def sha256(self) -> str:
-        """The digest of the ids in decimal, joined by newlines; equal for equal subsets."""
-        return hashlib.sha256("\n".join(map(str, self.ids)).encode()).hexdigest()
+    @classmethod
+    def from_ids(
+        cls,
+        ids: tuple[int, ...],
+        of: int | None = None,
+        seed: int | None = None,
+        percentage: float | None = None,
+    ) -> Self:
+        """The complete manifest of `ids`, which are ascending and all different."""
+        sha256 = hashlib.sha256("\n".join(map(str, ids)).encode()).hexdigest()
+        images = len(ids)
+        return cls(seed=seed, percentage=percentage, images=images, of=of, sha256=sha256, ids=ids)
 
 
 def training_subset(
@@ -70,17 +64,17 @@ def training_subset(
 ) -> tuple[Records, SubsetManifest | None]:
     """The images to train on and their manifest, which is None for all of them.
 
-    They are those that the file `manifest` lists, or else `percentage` percent of `records`.
+    These are the images that the file `manifest` lists, or else `percentage` percent of `records`.
     Raises UserError as `subset`, `read` and `select` do.
     """
     if manifest is not None:
-        given = read(manifest)
-        return select(records, given, manifest), SubsetManifest(given.ids, len(records))
+        listed = read(manifest)
+        return select(records, listed, manifest), SubsetManifest.from_ids(listed.ids, len(records))
     selected = subset(records, percentage, seed)
     if selected is records:
         return records, None
     ids = tuple(sorted(selected.image_ids.tolist()))
-    return selected, SubsetManifest(ids, len(records), seed, percentage)
+    return selected, SubsetManifest.from_ids(ids, len(records), seed, percentage)
 
 
 def select(records: Records, manifest: SubsetManifest, path: Path) -> Records:
@@ -95,78 +89,61 @@ def select(records: Records, manifest: SubsetManifest, path: Path) -> Records:
         raise UserError(
             f"{path} lists {len(wanted)} images, and {len(missing)} of them are not among the "
             f"{len(image_ids)} training images of DATA.ROOT (image ids"
-            f" {first_few(missing.tolist())}); set DATA.ROOT to the data that it was made from, or"
-            " remove these ids and 'sha256' from it"
+            f" {first_few(missing.tolist())}); set DATA.ROOT to the data from which the list was"
+            " made, or remove these ids and 'sha256' from it"
         )
     return Subset(records, np.flatnonzero(np.isin(image_ids, wanted)))
 
 
 def write_or_remove(path: Path, manifest: SubsetManifest | None) -> None:
-    """Write the manifest of what a run trains on, or remove an old one for None."""
+    """Write the manifest of a run atomically; for None, remove an old one. Raises OSError."""
     if manifest is None:
         path.unlink(missing_ok=True)
-    else:
-        write(path, manifest)
+        return
+    with whole_file(path) as file:
+        file.write((json.dumps(manifest.model_dump(), indent=1) + "\n").encode())
 
 
 def change(path: Path, manifest: SubsetManifest | None) -> str | None:
-    """Describe how a resumed run would train on other images than the file at `path` lists.
+    """Describe how the images of a resumed run differ from those that the file at `path` lists.
 
-    None where it would not, or where there is no such file. Another seed or percentage is asked
-    for by the settings; the same ones with other images mean that the data have changed.
+    None if they do not, or if there is no such file. Another seed or percentage is a change of
+    settings; the same ones with other images mean that the data have changed.
     """
     if manifest is None or not path.exists():
         return None
     before = read(path)
-    asked_for = (before.seed, before.percentage) != (manifest.seed, manifest.percentage)
-    if asked_for or before.ids == manifest.ids:
+    other_settings = (before.seed, before.percentage) != (manifest.seed, manifest.percentage)
+    if other_settings or before.ids == manifest.ids:
         return None
-    gone = np.setdiff1d(before.ids, manifest.ids)
-    new = np.setdiff1d(manifest.ids, before.ids)
-    differences = [
-        f"{len(ids)} {what} (image ids {first_few(ids.tolist())})"
-        for what, ids in (("left out", gone), ("new", new))
-        if len(ids)
-    ]
+    differences = report_lines(
+        {
+            "left out": np.setdiff1d(before.ids, manifest.ids),
+            "new": np.setdiff1d(manifest.ids, before.ids),
+        },
+        "image ids",
+    )
     return (
         f"subset: this run trained on the {len(before.ids)} images of {path}, and now would on "
         f"{len(manifest.ids)} of {manifest.of}: {', '.join(differences)}"
     )
 
 
-def write(path: Path, manifest: SubsetManifest) -> None:
-    """Write `subset.json`: a reader finds the whole file, or the one before it."""
-    content = {
-        "format": 1,
-        "seed": manifest.seed,
-        "percentage": manifest.percentage,
-        "images": len(manifest.ids),
-        "of": manifest.of,
-        "sha256": manifest.sha256,
-        "ids": manifest.ids,
-    }
-    with whole_file(path) as file:
-        file.write((json.dumps(content, indent=1) + "\n").encode())
-
-
 def read(path: Path) -> SubsetManifest:
-    """Read the manifest in a listed.
+    """Read the manifest in a file.
 
-    Raises UserError, with the path and the remedy, where it is missing, malformed, empty, or not
-    what was written: `sha256` and `images` are checked if they are there.
+    Raises UserError, with the path and the remedy, if it is missing, malformed, empty, or does not
+    match its `sha256` or `images`, which are checked if they are there.
     """
     if path.is_dir():
         raise UserError(f"{path} is a directory; name a file such as {path / SUBSET}")
-    with reading(path):
-        try:
-            with path.open("rb") as file:
-                content = file.read(_MOST_BYTES + 1)
-        except FileNotFoundError:
-            missing = f"there is no subset manifest {path}; check DATA.SUBSET_MANIFEST"
-            raise UserError(missing) from None
-    if len(content) > _MOST_BYTES:
-        raise UserError(f"{path} has more than {_MOST_BYTES >> 20} MB; {_LEAST}")
-    listed = parse_json(_SubsetFile, content, str(path), _LEAST)
+    content = read_at_most(
+        path,
+        _MOST_BYTES,
+        name=f"the subset manifest {path}",
+        remedy="check DATA.SUBSET_MANIFEST",
+    )
+    listed = parse_json(SubsetManifest, content, str(path), _LEAST)
     unique, counts = np.unique(np.array(listed.ids, np.int64), return_counts=True)
     repeated = unique[counts > 1].tolist()
     if repeated:
@@ -174,18 +151,19 @@ def read(path: Path) -> SubsetManifest:
             f"{path} lists {len(repeated)} images more than once (image ids"
             f" {first_few(repeated)}); keep one of each"
         )
-    manifest = SubsetManifest(tuple(unique.tolist()), listed.of, listed.seed, listed.percentage)
-    if listed.images not in (None, len(unique)) or listed.sha256 not in (None, manifest.sha256):
+    ids = tuple(unique.tolist())
+    manifest = SubsetManifest.from_ids(ids, listed.of, listed.seed, listed.percentage)
+    if listed.images not in (None, len(ids)) or listed.sha256 not in (None, manifest.sha256):
         raise UserError(
-            f"the {len(unique)} ids of {path} are not those that were written: 'sha256' or "
-            "'images' does not fit them. Take the file from its run again or, if the ids are as "
-            "you mean them, remove these two keys"
+            f"the {len(ids)} ids of {path} are not those that were written: 'sha256' or "
+            "'images' does not match them. Copy the file from its run again or, if the ids are "
+            "correct, remove these two keys"
         )
     return manifest
 
 
 class Subset:
-    """The records at some positions, in the order of the positions; holds 8 bytes for each."""
+    """The records at some positions, in the order of the positions; takes 8 bytes for each."""
 
     def __init__(self, records: Records, positions: npt.NDArray[np.int64]) -> None:
         """`positions` is (n,), each 0 … N-1."""
@@ -201,7 +179,7 @@ class Subset:
         return self._records[int(self._positions.numpy()[index])]
 
     def missing(self, positions: Iterable[int]) -> list[Path]:
-        """The image files at `positions` (0 … n-1) that are not there or empty."""
+        """The image files at `positions` (0 … n-1) that do not exist or are empty."""
         kept = self._positions.numpy()
         return self._records.missing(int(kept[position]) for position in positions)
 
@@ -213,7 +191,7 @@ class Subset:
 
     @property
     def shard_sizes(self) -> npt.NDArray[np.int64]:
-        """How many of the records lie in each shard that has any; positions must ascend."""
+        """The number of records in each shard that has any; positions must ascend."""
         return np.unique(self._shard_of_each(), return_counts=True)[1]
 
     @property
@@ -236,11 +214,12 @@ class Subset:
 def subset(records: Records, percentage: float, seed: int) -> Records:
     """`percentage` (0 < p ≤ 100) percent of the images, rounded down; all of them for 100.
 
-    Each image has a rank, the hash of `seed` and its id, and the lowest ranks are taken. So a
-    smaller subset lies inside every larger one, and neither the file system nor the order of the
-    annotations nor NumPy's version decides who is in. The order of `records` is kept.
+    Each image has a rank, the hash of `seed` and its id, and those with the lowest ranks are taken.
+    So a smaller subset lies inside every larger one, and the choice depends neither on the file
+    system nor on the order of the annotations nor on NumPy's version. The order of `records` is
+    kept.
 
-    Raises UserError when `percentage` is out of its range or gives no image.
+    Raises UserError if `percentage` is out of its range or gives no image.
     """
     if not 0 < percentage <= 100:
         raise UserError(
@@ -249,27 +228,19 @@ def subset(records: Records, percentage: float, seed: int) -> Records:
     if percentage == 100:
         return records
     image_ids = records.image_ids
-    share = _exact(percentage) * len(image_ids) / 100
+    # The number as it is written: as a float, 32.3 percent of 1000 images are not quite 323.
+    share = Fraction(str(percentage)) * len(image_ids) / 100
     count = math.floor(share)
     if count == 0:
+        rounded_up = Context(prec=4, rounding=ROUND_CEILING)
         raise UserError(
             f"DATA.USE_PERCENTAGE is {percentage}, which of {len(image_ids)} training images is "
             f"{float(share):.2g}, less than one; the smallest percentage that gives an image is "
-            f"{_smallest_percentage(len(image_ids))}"
+            f"{rounded_up.divide(Decimal(100), Decimal(len(image_ids)))}"
         )
     ranks = np.array([_rank(seed, image_id) for image_id in image_ids.tolist()], np.uint64)
-    # Equal hashes are as good as impossible; the id decides them all the same.
+    # Equal hashes are practically impossible; the id would decide.
     return Subset(records, np.sort(np.lexsort((image_ids, ranks))[:count]))
-
-
-def _exact(percentage: float) -> Fraction:
-    """The number as it is written: in binary 32.3 percent of 1000 images are not quite 323."""
-    return Fraction(str(percentage))
-
-
-def _smallest_percentage(images: int) -> Decimal:
-    """The least percentage of few digits that gives one of `images` images."""
-    return Context(prec=4, rounding=ROUND_CEILING).divide(Decimal(100), Decimal(images))
 
 
 def _rank(seed: int, image_id: int) -> int:

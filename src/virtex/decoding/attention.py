@@ -1,4 +1,4 @@
-"""The image regions that a decoder attends to for each word, as shown in the VirTex paper."""
+"""The image regions to which a decoder attends for each word, as shown in the VirTex paper."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -40,11 +40,11 @@ def word_attention(
     *,
     layer: int = -1,
 ) -> WordAttention:
-    """The attention of one `layer` (from 0, or from the end with -1) as it predicts each word.
+    """The attention of one `layer` (0 is the first, -1 the last) when each word is predicted.
 
-    `textual` is in evaluation mode; `grid` is one image's (C, h, w) features; `tokens` are a
-    caption's, without [SOS] and [EOS]. A piece's map is that of the token before it, whose output
-    predicts the piece; a word's map is the mean of its pieces'.
+    `textual` is in evaluation mode; `grid` (C, h, w) has the features of one image; `tokens` are a
+    caption without [SOS] and [EOS]. The map of a piece is taken at the token before it, whose
+    output predicts the piece; the map of a word is the mean over its pieces.
 
     Raises `UserError` for a layer that does not exist, and for more tokens than positions.
     """

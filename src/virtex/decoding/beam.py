@@ -11,7 +11,7 @@ from torch import Tensor
 from virtex.decoding.hypotheses import C, Hypotheses, NextToken, log_probabilities
 
 CONTINUATIONS = 2
-"""How many next tokens each beam proposes at a step."""
+"""The number of next tokens that each beam proposes at a step."""
 
 
 def beam_search(
@@ -27,7 +27,7 @@ def beam_search(
 ) -> Hypotheses:
     """The `beam_size` hypotheses that survive a beam search, of at most `max_tokens` tokens.
 
-    `cache` is that of `images` rows before the first token. Ends when every beam has ended.
+    `cache` has `images` rows, before the first token. The search ends early if every beam has.
     """
     start = torch.full((images,), sos_index, device=device)
     logits, cache = next_token(start, cache)

@@ -57,10 +57,10 @@ Strategy = BeamSearch | NucleusSampling
 
 @dataclass(frozen=True)
 class Caption:
-    """A caption, its score (the sum of its tokens' log-probabilities) and its tokens.
+    """A caption, the sum of its tokens' log-probabilities as its score, and its tokens.
 
-    `tokens` are those between [SOS] and [EOS]; there may be none. `text` may be empty although
-    there are some, as special and unknown tokens decode to nothing.
+    `tokens` are those between [SOS] and [EOS], possibly none. `text` can be empty even with
+    tokens, as special and unknown tokens decode to nothing.
     """
 
     text: str
@@ -99,10 +99,10 @@ class Captioner:
     def caption(self, images: Tensor, keys: Sequence[int] | None = None) -> list[list[Caption]]:
         """All captions of each image that the strategy finds, best first.
 
-        `images` is (B, 3, H, W) uint8 on the model's device. `keys` are B whole numbers (≥ 0), 0 …
-        B-1 if None: images with the same key are sampled with the same random numbers.
+        `images` is (B, 3, H, W) uint8 on the model's device. `keys` are B whole numbers (≥ 0), by
+        default 0 … B-1: images with the same key are sampled with the same random numbers.
 
-        The modules run in evaluation mode and are returned to their mode afterwards.
+        The modules run in evaluation mode; their mode is restored afterwards.
         """
         keys = range(len(images)) if keys is None else keys
         if len(keys) != len(images):
@@ -117,8 +117,8 @@ class Captioner:
     def attention(self, image: Tensor, tokens: Sequence[int], *, layer: int = -1) -> WordAttention:
         """The attention of the head for each word of a caption of one image, (3, H, W) uint8.
 
-        `tokens` are those of a `Caption`; `layer` and errors as for `word_attention`. Modes as in
-        `caption`.
+        `tokens` are those of a `Caption`; `layer` and errors are as in `word_attention`, modes as
+        in `caption`.
         """
         with evaluating(self.visual, self.textual):
             grid = self.visual(image.unsqueeze(0))

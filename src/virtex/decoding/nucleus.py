@@ -25,12 +25,12 @@ def nucleus_sampling(
     sos_index: int,
     eos_index: int,
 ) -> Hypotheses:
-    """Hypotheses of each image, as many and as long at most as there are random numbers.
+    """`samples` hypotheses of each image, of at most `max_tokens` tokens.
 
     `uniforms` is (B, samples, max_tokens), in [0, 1), on the decoder's device; float64 resolves the
-    rarest tokens. `nucleus_size` is in (0, 1]; 1 samples from the whole distribution. `cache` is
-    that of B rows before the first token. A score sums the model's own log-probabilities, not the
-    nucleus's. Ends when every hypothesis has ended.
+    rarest tokens. `nucleus_size` is in (0, 1]; 1 samples from the whole distribution. `cache` has
+    B rows, before the first token. A score sums the log-probabilities of the model, not those of
+    the nucleus. Sampling ends early if every hypothesis has ended.
     """
     images, samples, _ = uniforms.shape
     start = torch.full((images,), sos_index, device=uniforms.device)
@@ -58,7 +58,7 @@ def nucleus_sampling(
 def draw_uniforms(seed: int, keys: Sequence[int], *, samples: int, max_tokens: int) -> Tensor:
     """Random numbers (B, samples, max_tokens) float64 in [0, 1) for images with these 64-bit keys.
 
-    A number is a function of the seed, its image's key, its sample and its token alone, so it
+    A number is a function of the seed, its image's key, its sample and its token only, so it
     depends neither on the other images nor on how many samples or tokens are requested.
     """
     uniforms = np.empty((len(keys), samples, max_tokens))

@@ -1,25 +1,23 @@
 """A debugger on one process of a job, while the others wait for it."""
 
+import os
 import pdb
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 
 from virtex.errors import UserError
 
 
 def this_terminal() -> Path:
-    """The terminal that this process reads from; raises `UserError` if there is none."""
-    import os
-
+    """The terminal from which this process reads; raises `UserError` if there is none."""
     try:
         return Path(os.ttyname(sys.__stdin__.fileno() if sys.__stdin__ is not None else 0))
     except (OSError, ValueError):
         raise UserError(
-            "--debug-rank needs a terminal to read from: run the command by hand, without a pipe "
-            "or a batch system"
+            "--debug-rank needs a terminal to read from: run the command interactively, without a "
+            "pipe or a batch system"
         ) from None
 
 
@@ -31,18 +29,21 @@ def debugger(terminal: Path, *, here: bool) -> Iterator[None]:
     that an agent started have no standard input of their own, hence `terminal`.
     """
     before = sys.breakpointhook
-    if not here:
-        sys.breakpointhook = lambda *_, **__: None
-        try:
+    try:
+        if here:
+            yield from _debugging(terminal)
+        else:
+            sys.breakpointhook = lambda *_, **__: None
             yield
-        finally:
-            sys.breakpointhook = before
-        return
+    finally:
+        sys.breakpointhook = before
+
+
+def _debugging(terminal: Path) -> Iterator[None]:
     with terminal.open() as reading, terminal.open("w") as writing:
 
         def stop(*_: object, **__: object) -> None:
-            frame: FrameType | None = sys._getframe(1)
-            pdb.Pdb(stdin=reading, stdout=writing, nosigint=True).set_trace(frame)
+            pdb.Pdb(stdin=reading, stdout=writing, nosigint=True).set_trace(sys._getframe(1))
 
         sys.breakpointhook = stop
         try:
@@ -53,5 +54,3 @@ def debugger(terminal: Path, *, here: bool) -> Iterator[None]:
             inspector.reset()
             inspector.interaction(None, error.__traceback__)
             raise
-        finally:
-            sys.breakpointhook = before

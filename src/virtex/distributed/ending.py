@@ -11,11 +11,11 @@ from virtex.distributed.environment import ProcessInfo
 
 
 def limit_exit_time(seconds: float, process: ProcessInfo) -> None:
-    """Limit how long the exit of a process of a larger job may take, once it begins.
+    """Limit how long the exit may take in a job of several processes or with an agent.
 
     Python waits for its children, and torch for the other processes. After `seconds` the stacks
-    are printed and the process ends. A job of one process may be an interactive interpreter, so
-    it has no limit.
+    are printed and the process ends. A process alone has no limit, since it may be an interactive
+    interpreter.
     """
     if process.size > 1 or process.agent:
         atexit.register(faulthandler.dump_traceback_later, seconds, exit=True)
@@ -31,7 +31,7 @@ def exit_now(status: int) -> NoReturn:
 
 
 def _kill_at_exit() -> None:
-    # torch would raise an error when a loader worker ends.
+    # Otherwise torch would raise an error when a loader worker ends.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     kill_children()
 

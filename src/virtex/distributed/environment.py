@@ -5,7 +5,7 @@ import re
 import socket
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from virtex.distributed.signals import Stopped
 from virtex.errors import UserError
@@ -17,8 +17,8 @@ _LAST_PORT = 2**16 - 1
 class ProcessInfo:
     """One process among `size`, and the address at which rank 0 can be reached.
 
-    `attempt` counts the restarts of the job. With an `agent` (torchrun's, or our own) this process
-    is its child; with `agent_serves` the agent also serves the store at `host`:`port`, through
+    `attempt` counts the restarts of the job. With `agent`, an agent (torchrun's, or our own) has
+    started this process; with `agent_serves`, it also serves the store at `host`:`port`, through
     which the processes find each other.
     """
 
@@ -47,21 +47,19 @@ def read_environment(environment: Mapping[str, str] = os.environ) -> ProcessInfo
 
 def _by_torchrun(environment: Mapping[str, str]) -> ProcessInfo:
     size = _number(environment, "WORLD_SIZE", least=1)
-    agent = "TORCHELASTIC_RUN_ID" in environment
+    alone = ProcessInfo(
+        local_rank=_number(environment, "LOCAL_RANK", "0"),
+        attempt=_number(environment, "TORCHELASTIC_RESTART_COUNT", "0"),
+        agent="TORCHELASTIC_RUN_ID" in environment,
+    )
     if size == 1:
-        return ProcessInfo(
-            local_rank=_number(environment, "LOCAL_RANK", "0"),
-            attempt=_number(environment, "TORCHELASTIC_RESTART_COUNT", "0"),
-            agent=agent,
-        )
-    return ProcessInfo(
+        return alone
+    return replace(
+        alone,
         rank=_number(environment, "RANK", most=size - 1),
         size=size,
-        local_rank=_number(environment, "LOCAL_RANK", "0"),
         host=_text(environment, "MASTER_ADDR"),
         port=_number(environment, "MASTER_PORT", least=1, most=_LAST_PORT),
-        attempt=_number(environment, "TORCHELASTIC_RESTART_COUNT", "0"),
-        agent=agent,
         agent_serves=environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True",
     )
 
@@ -70,7 +68,7 @@ def _by_srun(environment: Mapping[str, str]) -> ProcessInfo:
     job = _number(environment, "SLURM_JOB_ID", "0")
     step = _number(environment, "SLURM_STEP_ID", "0")
     size = _number(environment, "SLURM_STEP_NUM_TASKS")
-    # The same for all tasks of a step, but different for the next job on the same machine.
+    # Equal for all tasks of a step, but different for the next job on the same machine.
     port = str(20000 + (job * 16 + step) % 12000)
     nodes = environment.get("SLURM_STEP_NODELIST") or _text(environment, "SLURM_JOB_NODELIST")
     return ProcessInfo(

@@ -13,7 +13,7 @@ import torch.distributed as dist
 from virtex.errors import UserError
 
 _LONGEST = 2000
-"""The most characters of a message that others receive."""
+"""The most characters of a message that is sent to others."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,6 @@ class Failure:
 
 
 def local_failure(rank: int, phase: str, error: BaseException) -> Failure:
-    """The failure of this process."""
     message = str(error)
     if not isinstance(error, UserError):
         message = f"{type(error).__name__}: {message}" if message else type(error).__name__
@@ -38,7 +37,7 @@ def local_failure(rank: int, phase: str, error: BaseException) -> Failure:
 
 
 def is_connection_error(error: BaseException) -> bool:
-    """Whether an error only says that the connection to other processes is lost."""
+    """Whether an error only reports that the connection to other processes is lost."""
     if isinstance(error, dist.DistError):
         return True
     words = ("Connection closed by peer", "Connection reset", "Broken pipe", "gloo")
@@ -52,5 +51,5 @@ def report_to_agent(message: str) -> None:
         return
     extra = {"py_callstack": message, "timestamp": str(int(time.time()))}
     text = json.dumps({"message": {"message": message, "extraInfo": extra}})
-    with suppress(OSError):  # of a full disk, which may be the failure
+    with suppress(OSError):  # a full disk may be the failure itself
         Path(path).write_text(text, encoding="utf-8")

@@ -7,18 +7,24 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from virtex.distributed.environment import read_environment, wait_for
 from virtex.distributed.rank_process import RankProcesses
-from virtex.distributed.signals import SIGNALS, STOPPED, Stopped, StopRequest, stop_requests
+from virtex.distributed.signals import (
+    STOPPED,
+    Stopped,
+    StopRequest,
+    signal_handler,
+    stop_requests,
+)
 from virtex.distributed.stopped_children import killing_stopped_children
-from virtex.errors import RunError
+from virtex.errors import RunError, first_line
 
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -93,10 +99,17 @@ def _under_agent(
     with ExitStack() as stack:
         directory = Path(stack.enter_context(TemporaryDirectory(prefix="virtex-agent-")))
         ranks = RankProcesses(directory, function, argument)
-        stack.enter_context(_forwarded_signals(request, ranks))
+
+        def forward(number: int, _: object) -> None:
+            request.note(number)
+            ranks.send(number)
+
+        stack.enter_context(signal_handler(forward))
+        if request.signal is not None:  # received before the handler was installed
+            ranks.send(request.signal)
         stack.enter_context(killing_stopped_children(machines.watchdog_timeout))
         try:
-            # The arguments only show in lists of processes.
+            # The arguments are only for those who list the processes.
             program = (str(ranks.program), *sys.argv[1:])
             elastic_launch(_agent_config(machines, directory), sys.executable)(*program)
         except ChildFailedError as error:
@@ -114,12 +127,9 @@ def _agent_config(machines: LaunchConfig, directory: Path) -> "AgentConfig":
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
     from torch.distributed.launcher.api import LaunchConfig as AgentConfig
 
-    handled: dict[str, Any] = {}
-    if "signals_to_handle" in AgentConfig.__dataclass_fields__:
-        numbers = (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
-        # Signals that nohup or a background shell made this process ignore stay ignored.
-        names = [one.name for one in numbers if signal.getsignal(one) != signal.SIG_IGN]
-        handled["signals_to_handle"] = ",".join(names)
+    # Signals that nohup or a background shell made this process ignore stay ignored.
+    numbers = (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+    names = [one.name for one in numbers if signal.getsignal(one) != signal.SIG_IGN]
     return AgentConfig(
         min_nodes=machines.count,
         max_nodes=machines.count,
@@ -132,7 +142,7 @@ def _agent_config(machines: LaunchConfig, directory: Path) -> "AgentConfig":
         max_restarts=machines.max_restarts,
         monitor_interval=0.5,
         logs_specs=DefaultLogsSpecs(log_dir=str(directory / "logs")),
-        **handled,
+        signals_to_handle=",".join(names),
     )
 
 
@@ -141,7 +151,7 @@ def _failed(error: "ChildFailedError", request: StopRequest) -> int:
     rank, failure = error.get_first_failure()
     if failure.exitcode >= 0:
         return int(failure.exitcode)
-    if request:  # the signal came before the processes could handle it
+    if request:  # the signal arrived before the processes could handle it
         return STOPPED
     name = signal.Signals(-failure.exitcode).name
     raise RunError(
@@ -154,7 +164,7 @@ def _failed(error: "ChildFailedError", request: StopRequest) -> int:
 
 def _rendezvous_error(machines: LaunchConfig, ranks: RankProcesses, error: Exception) -> str:
     """The message for machines that cannot connect, or have lost their connection."""
-    reason = str(error).splitlines()[0][:200]
+    reason = first_line(error)[:200]
     if ranks.started and machines.rank > 0:
         return (
             f"machine {machines.rank} of {machines.count} lost the first machine after the start: "
@@ -167,19 +177,3 @@ def _rendezvous_error(machines: LaunchConfig, ranks: RankProcesses, error: Excep
         f"{machines.url}: {reason}. The first machine must listen there, on a port that is free "
         "and open to the others: see --dist-url"
     )
-
-
-@contextmanager
-def _forwarded_signals(request: StopRequest, ranks: RankProcesses) -> Iterator[None]:
-    def forward(number: int, _: object) -> None:
-        request.note(number)
-        ranks.send(number)
-
-    before = {number: signal.signal(number, forward) for number in SIGNALS}
-    if request.signal is not None:  # it came earlier
-        ranks.send(request.signal)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

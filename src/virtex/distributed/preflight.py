@@ -1,6 +1,6 @@
 """Checks before a job of several processes starts: can each of them work, and do they agree?
 
-Each process sends a report of itself to all others, so that all come to the same result.
+Each process sends a report of itself to all others, so that all reach the same result.
 """
 
 import hashlib
@@ -9,6 +9,7 @@ import platform
 import shutil
 import socket
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,7 @@ _PROBE = 2**20
 
 @dataclass(frozen=True)
 class Requirements:
-    """Bytes of disk that a process requires where it saves, and of shared memory for its loader."""
+    """Bytes that a process requires: of disk in `directory`, and of shared memory for loading."""
 
     directory: Path
     disk: int
@@ -34,7 +35,7 @@ class Requirements:
 
 @dataclass(frozen=True)
 class ProcessReport:
-    """What a process reports of itself; the named values of `must_match` must be equal on all."""
+    """A process's report of itself; the values of `must_match` must be equal on all processes."""
 
     machine: str
     device: str
@@ -52,21 +53,21 @@ def inspect_process(
 ) -> ProcessReport:
     """The report of this process; all processes must call this together."""
     right, speed = _all_reduce(world)
-    ours = {
-        "virtex": __version__,
-        "code": digest_of_code(Path(__file__).parent.parent),
-        "torch": str(torch.__version__),
-        "python": platform.python_version(),
-    }
     # The directory of a new run does not exist yet.
     existing = next(
         path for path in (requirements.directory, *requirements.directory.parents) if path.exists()
     )
-    device = torch.cuda.get_device_name(world.device) if world.device.type == "cuda" else "CPU"
+    gpu = world.device.type == "cuda"
     return ProcessReport(
         machine=socket.gethostname(),
-        device=device,
-        must_match={**ours, **must_match},
+        device=torch.cuda.get_device_name(world.device) if gpu else "CPU",
+        must_match={
+            "virtex": __version__,
+            "code": digest_of_code(Path(__file__).parent.parent),
+            "torch": str(torch.__version__),
+            "python": platform.python_version(),
+            **must_match,
+        },
         requirements=requirements,
         free_disk=shutil.disk_usage(existing).free,
         free_shared_memory=free_shared_memory(),
@@ -78,10 +79,9 @@ def inspect_process(
 
 def find_problems(reports: Sequence[ProcessReport]) -> list[list[str]]:
     """The problems of each process as messages; an empty list for a process without any."""
-    together: dict[str, int] = {}
+    together: Counter[str] = Counter()
     for report in reports:
-        shared_memory = report.requirements.shared_memory
-        together[report.machine] = together.get(report.machine, 0) + shared_memory
+        together[report.machine] += report.requirements.shared_memory
     return [_problems(rank, report, reports[0], together) for rank, report in enumerate(reports)]
 
 
@@ -125,9 +125,9 @@ def report_lines(reports: Sequence[ProcessReport], problems: Sequence[Sequence[s
 
 
 def _all_reduce(world: World) -> tuple[bool, float]:
-    """Whether a sum over all processes is right, and its speed in MB/s."""
+    """Whether a sum over all processes is correct, and its speed in MB/s."""
     tensor = torch.full((_PROBE,), float(world.rank + 1), device=world.device)
-    world.sum(torch.ones(1, device=world.device))  # connections are made on first use
+    world.sum(torch.ones(1, device=world.device))  # the first use creates connections
     start = time.perf_counter()
     world.sum(tensor)
     right = bool((tensor == world.size * (world.size + 1) / 2).all())

@@ -1,9 +1,9 @@
 """The processes that our agent starts on its machine: how they are called and what they return.
 
-Convention: a directory of the agent holds the call and, for each process, a file with its id, as
-soon as it handles signals, and one with the status that it returned. They are plain programs, as
-under torchrun: processes of multiprocessing would share semaphores with the agent, which would
-wait for ever for a process that was killed while it waited for one of them.
+Convention: a directory of the agent holds the call and, for each process, a file with its id,
+written as soon as the process handles signals, and one with the status that it returned. The
+processes are plain programs, as under torchrun: those of multiprocessing would share semaphores
+with the agent, which would wait forever for a process that was killed during its exit.
 """
 
 import os
@@ -45,7 +45,6 @@ class RankProcesses:
 
     @property
     def started(self) -> bool:
-        """Whether any process has started."""
         return bool(self._numbers("process"))
 
     @property
@@ -71,7 +70,7 @@ def main(name: str, agent: int) -> None:
     with stop_requests() as request:
         request.parent = agent
         _write(directory / f"process_{rank}", os.getpid())
-        if (directory / "signal").exists():  # it was sent before this process was ready
+        if (directory / "signal").exists():  # sent before this process was ready
             request.note(int((directory / "signal").read_text()))
         function, argument = pickle.loads((directory / "call").read_bytes())
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -79,9 +78,9 @@ def main(name: str, agent: int) -> None:
 
 
 def _reporting(function: Callable[[A], int], argument: A) -> int:
-    """Call `function`; an error for the user becomes a message, and ends the process.
+    """Call `function`; a `UserError` becomes a message and ends the process.
 
-    The agent's own report is silenced, as it would show a user's mistake with torch's traceback.
+    The agent's own report is silenced: it would show torch's traceback for a user's mistake.
     """
     try:
         return function(argument)
@@ -89,7 +88,7 @@ def _reporting(function: Callable[[A], int], argument: A) -> int:
         print(f"virtex: error: {error}", file=sys.stderr)
         status = error.exit_status
     except KeyboardInterrupt:
-        status = 128 + signal.SIGINT  # which the agent reports
+        status = 128 + signal.SIGINT  # the agent reports it
     sys.stdout.flush()
     sys.stderr.flush()
     # Not sys.exit: other threads and the group's destruction may wait for the others.

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from virtex.errors import RunError, UserError
+from virtex.errors import RunError, UserError, first_line
 
 SHARED_MEMORY = Path("/dev/shm")
 _LEAST = 2**20
-"""With fewer free bytes it counts as full."""
+"""Shared memory with fewer free bytes than this counts as full."""
 _WORDS = (
     "unable to write to file </torch_",
     "unable to resize file </torch_",
@@ -39,22 +39,21 @@ def shared_memory_advice(needed: int, free: int) -> str:
 
 @contextmanager
 def translate_shared_memory_errors(needed: int) -> Iterator[None]:
-    """Turn errors for lack of shared memory into a RunError that says what to do."""
+    """Turn errors from a lack of shared memory into a `RunError` that suggests remedies."""
     try:
         yield
     except (RuntimeError, OSError, UserError) as error:
         if not _is_lack(error):
             raise
-        reason = str(error).splitlines()[0]
         advice = shared_memory_advice(needed, free_shared_memory() or 0)
-        raise RunError(f"{advice}\n({reason})") from error
+        raise RunError(f"{advice}\n({first_line(error)})") from error
 
 
 def _is_lack(error: Exception) -> bool:
     text = str(error).lower()
     if any(word in text for word in _WORDS):
         return True
-    # From a semaphore that could not be created; an error for a file of the run has its name.
+    # A semaphore could not be created; an error about a file of the run has its name.
     full = isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None
     free = free_shared_memory()
     return full and free is not None and free < _LEAST

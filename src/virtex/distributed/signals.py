@@ -1,44 +1,39 @@
 """Requests to stop: SIGTERM, and SIGUSR1, which SLURM can send shortly before the time limit."""
 
-import multiprocessing
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType
 
 from virtex.errors import UserError
 
 STOPPED = 75
-"""The exit status of a run that was asked to stop and saved its state, so that it can be resumed.
-
-EX_TEMPFAIL of sysexits.h.
-"""
+"""The exit status (EX_TEMPFAIL) of a run that stopped on request and can be resumed."""
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
 
 class Stopped(UserError):
-    """A request to stop was received; nothing that was computed is lost."""
+    """A request to stop was received; no result is lost."""
 
     exit_status = STOPPED
 
 
 class StopRequest:
-    """Whether this process was asked to stop, and by which signal.
-
-    `parent` is the process that started this one, even if it has ended since.
-    """
+    """Whether this process was asked to stop, by which signal, and the id of its parent process."""
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
-        parent = multiprocessing.parent_process()
-        # Children of multiprocessing know their parent; others can only ask while it lives.
-        found = os.getppid() if parent is None else parent.pid
-        assert found is not None
-        self.parent = found
+        self.parent = os.getppid()
 
     def __bool__(self) -> bool:
         return self.signal is not None
+
+    def check(self, message: str) -> None:
+        """Raise `Stopped` with this message if a signal was received."""
+        if self:
+            raise Stopped(message)
 
     def note(self, number: int, _: object = None) -> None:
         """Handle a signal: the work continues to a point at which it can stop."""
@@ -56,9 +51,16 @@ def stop_requests() -> Iterator[StopRequest]:
         yield outer
         return
     request = StopRequest()
-    before = {number: signal.signal(number, request.note) for number in SIGNALS}
-    try:
+    with signal_handler(request.note):
         yield request
+
+
+@contextmanager
+def signal_handler(handle: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Call `handle` for `SIGNALS` in this context; the earlier handlers are restored after it."""
+    before = {number: signal.signal(number, handle) for number in SIGNALS}
+    try:
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

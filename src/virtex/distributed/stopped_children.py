@@ -1,4 +1,4 @@
-"""An agent's watch over its processes: a process stopped by a signal cannot notice that itself."""
+"""Detection of processes that a signal has stopped, by their agent: they cannot notice it."""
 
 import os
 import signal
@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -14,8 +14,8 @@ from pathlib import Path
 def killing_stopped_children(limit_seconds: float) -> Iterator[None]:
     """Kill children that a signal has stopped for longer than the limit, with a message.
 
-    Needs `/proc`, and does nothing without it. Where the stopped process is on another machine, the
-    watchdogs of the processes here end them; it is for its own agent to kill that one.
+    Does nothing on a system without `/proc`. If a process on another machine has stopped, the
+    watchdogs end the processes here, and the agent there kills the stopped one.
     """
     ended = threading.Event()
     # Children of the main thread, which starts the processes.
@@ -25,8 +25,7 @@ def killing_stopped_children(limit_seconds: float) -> Iterator[None]:
         since: dict[int, float] = {}
         while not ended.wait(min(5.0, limit_seconds / 8)):
             now = time.monotonic()
-            stopped = [pid for pid in _numbers(children) if _is_stopped(pid)]
-            since = {pid: since.get(pid, now) for pid in stopped}
+            since = {pid: since.get(pid, now) for pid in _stopped(children)}
             for pid, begin in since.items():
                 if now - begin > limit_seconds:
                     _end(pid, now - begin)
@@ -47,23 +46,17 @@ def _end(pid: int, seconds: float) -> None:
         file=sys.stderr,
         flush=True,
     )
-    try:
+    with suppress(ProcessLookupError):  # it may have ended in the meantime
         os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return  # it has ended in the meantime
 
 
-def _numbers(children: Path) -> list[int]:
-    try:
-        return [int(word) for word in children.read_text(encoding="ascii").split()]
-    except OSError:
-        return []
-
-
-def _is_stopped(pid: int) -> bool:
-    """Whether the process is in state T; one under a debugger is in state t."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return False
-    return text.rpartition(")")[2].split()[0] == "T"
+def _stopped(children: Path) -> list[int]:
+    """The children in state T; a process under a debugger is in state t."""
+    stopped = []
+    with suppress(OSError):  # no `/proc`
+        for pid in children.read_text(encoding="ascii").split():
+            with suppress(OSError):  # it may have ended in the meantime
+                text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+                if text.rpartition(")")[2].split()[0] == "T":
+                    stopped.append(int(pid))
+    return stopped

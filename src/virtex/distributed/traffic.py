@@ -1,8 +1,8 @@
 """The exchange of gradients between processes: bytes and seconds per step.
 
-Both come from DistributedDataParallel, which measures the first ten steps and then every hundredth.
-A communication hook would run in threads of the backend, and a loader worker that is forked at the
-moment when such a thread enters or leaves Python can hang (CPython 3.11, `PyOS_AfterFork_Child`).
+DistributedDataParallel measures the seconds in the first ten steps and then in every hundredth. A
+communication hook would run in threads of the backend, and a loader worker that is forked while
+such a thread enters or leaves Python can hang (CPython 3.11, `PyOS_AfterFork_Child`).
 """
 
 from collections.abc import Callable, Mapping

@@ -1,8 +1,8 @@
 """The watchdog: ends a process that is stuck and reports the phase of every process.
 
-Each process writes its phase, and since when it is in it, to the store every few seconds. One that
-stays in a phase for longer than the limit prints the phases of all and ends; its agent ends the
-rest. One that fails writes that too, and the others end, even without an agent.
+Each process writes its phase, and for how long it has lasted, to the store every few seconds. A
+process whose phase lasts longer than the limit prints the phases of all and ends; its agent ends
+the rest. A process that fails writes its failure, and the others end, even without an agent.
 """
 
 import faulthandler
@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -27,7 +28,7 @@ STUCK = 1
 """The exit status of a process that was stuck."""
 
 _STORE_SECONDS = 3.0
-"""How many seconds a stuck process waits for an answer of the store."""
+"""How many seconds a stuck process waits for an answer from the store."""
 _POLL_SECONDS = 0.5
 """The interval at which a process checks whether another has failed."""
 _UNWIND_SECONDS = 8.0
@@ -38,7 +39,7 @@ _NO_STORE = "the store, which rank 0 or its agent serves, does not answer"
 
 @dataclass(frozen=True)
 class Beat:
-    """The phase of a process, for how many seconds, and when it was sent by its machine's clock."""
+    """The phase of a process, its seconds so far, and the time by its machine's clock."""
 
     phase: str
     seconds: float
@@ -46,7 +47,7 @@ class Beat:
     machine: str
 
     def line(self, rank: int, now: float, interval: float) -> str:
-        """A line for the user; a process that no longer sends beats is stopped or gone."""
+        """A line for the user, which notes a process that has stopped sending."""
         silent = now - self.sent
         text = f"rank {rank} on {self.machine}: {self.phase}, for {self.seconds:.0f} s"
         return text if silent < 4 * interval else f"{text}; nothing heard for {silent:.0f} s"
@@ -56,7 +57,7 @@ class Watchdog:
     """Publishes the phase of this process, and ends the process when it is stuck.
 
     `store` is a connection used for nothing else; None for a job of one process. `limit_seconds` is
-    how long one phase may last; infinity means for ever. `log` is the file to which a stuck process
+    how long one phase may last; infinity sets no limit. `log` is the file to which a stuck process
     appends its report. `orphaned` is called when `parent` is no longer this process's parent.
     """
 
@@ -82,17 +83,16 @@ class Watchdog:
 
     @property
     def phase(self) -> str:
-        """What this process is doing."""
+        """The phase that was reported last."""
         return self._phase[0]
 
     def report(self, phase: str) -> None:
-        """Report that this process enters a phase."""
         self._phase = (phase, time.monotonic())
 
     def announce(self, error: BaseException) -> None:
         """Report to the other processes and the agent that this one fails; the first report counts.
 
-        An error that only says that others are lost is not a failure of this process.
+        A lost connection to other processes is not a failure of this process.
         """
         if self.size > 1 and is_connection_error(error):
             return
@@ -109,7 +109,6 @@ class Watchdog:
         return self.failure
 
     def stop(self) -> None:
-        """Stop watching."""
         self._ended.set()
         for thread in self._threads:
             thread.join(_STORE_SECONDS)
@@ -133,8 +132,7 @@ class Watchdog:
                     self._send(self._store)
                 self._check_for_failure(self._store)
             except RuntimeError:
-                # Rank 0 or its agent is gone, and the store with it: nobody can be reached.
-                self._store = None
+                self._store = None  # it ended with rank 0 or its agent
             if self.failure is not None:
                 self._end_after(self.failure)
                 return
@@ -167,7 +165,7 @@ class Watchdog:
             exit_now(1)
 
     def _give_up(self, phase: str, seconds: float) -> None:
-        # The report may get stuck too, in a store or on a disk that does not answer.
+        # The report may get stuck too, if a store or a disk does not answer.
         deadline = threading.Timer(2 * _STORE_SECONDS, os._exit, (STUCK,))
         deadline.daemon = True
         deadline.start()
@@ -175,7 +173,7 @@ class Watchdog:
             f"virtex: error: rank {self.rank} has been stuck for {seconds:.0f} s (limit "
             f"{self.limit_seconds:.0f} s, --watchdog-timeout): {phase}\n"
         )
-        text += "".join(f"  {line}\n" for line in self._beats_in_time())
+        text += "".join(f"  {line}\n" for line in self._phases())
         try:
             print(text, end="", file=sys.stderr, flush=True)
             if self.log is not None:
@@ -187,28 +185,23 @@ class Watchdog:
             # The main thread is in a call that does not return.
             exit_now(STUCK)
 
-    def _beats_in_time(self) -> list[str]:
+    def _phases(self) -> list[str]:
+        """A line for the phase of each process of several, as far as the store answers soon."""
         lines: list[str] = []
-        if self.size == 1:
-            return lines
-        _in_time(lambda: lines.extend(self._beats()))
-        return lines or [_NO_STORE]
 
-    def _beats(self) -> list[str]:
-        if self._store is None:
-            return [_NO_STORE]
-        lines: list[str] = []
-        for rank in range(self.size):
-            try:
-                known = self._store.check([_key(rank)])
-                beat = Beat(**json.loads(self._store.get(_key(rank)))) if known else None
-            except RuntimeError:
-                return [*lines, _NO_STORE]
-            if beat is None:
-                lines.append(f"rank {rank}: has not reported yet")
-            else:
-                lines.append(beat.line(rank, time.time(), self.interval))
-        return lines
+        def read(store: Store) -> None:
+            with suppress(RuntimeError):  # the store is gone
+                for rank in range(self.size):
+                    if store.check([_key(rank)]):
+                        beat = Beat(**json.loads(store.get(_key(rank))))
+                        lines.append(beat.line(rank, time.time(), self.interval))
+                    else:
+                        lines.append(f"rank {rank}: has not reported yet")
+
+        store = self._store
+        if store is not None:
+            _in_time(lambda: read(store))
+        return lines if self.size in (1, len(lines)) else [*lines, _NO_STORE]
 
 
 def ask_to_stop() -> None:
@@ -217,7 +210,7 @@ def ask_to_stop() -> None:
 
 
 def _in_time(request: Callable[[], object]) -> None:
-    """Send a request to the store; return after the answer, or soon if there is none."""
+    """Send a request to the store and wait for the answer, but not for long."""
     thread = threading.Thread(target=request, daemon=True)
     thread.start()
     thread.join(_STORE_SECONDS)

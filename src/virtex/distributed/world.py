@@ -19,21 +19,21 @@ from virtex.distributed.environment import ProcessInfo, wait_for
 from virtex.distributed.failures import is_connection_error, local_failure, report_to_agent
 from virtex.distributed.signals import Stopped
 from virtex.distributed.watchdog import Watchdog, ask_to_stop
-from virtex.errors import RunError, UserError
+from virtex.errors import RunError, UserError, first_few, first_line
 
 A = TypeVar("A")
 
 _AGENT_SECONDS = 3.0
-"""The time after which an agent has noticed that a process ended."""
+"""The time that an agent takes to notice that a process has ended."""
 _READING_SECONDS = 1.5
-"""The time after which the other processes have read that one failed."""
+"""The time that the other processes take to read that one has failed."""
 _EXIT_SECONDS = 5.0
 """How long the exit of a failed process may take; it may wait for others, or for a disk."""
 
 
 @dataclass(frozen=True)
 class Timeouts:
-    """Seconds that a process waits for the others to join, and that it may later be stuck."""
+    """Seconds that a process waits for the others to join, and that a phase may later last."""
 
     rendezvous_timeout: float = 300.0
     watchdog_timeout: float = 900.0
@@ -86,7 +86,7 @@ class World:
         return values
 
     def wait(self) -> None:
-        """Return when every process has called this."""
+        """Wait until every process has called this."""
         if self.size > 1:
             dist.barrier()
 
@@ -100,32 +100,24 @@ def connect(
     stopping: Callable[[], bool] = lambda: False,
     parent: int | None = None,
 ) -> Iterator[tuple[World, Watchdog]]:
-    """Join the other processes; gives the world and the watchdog of this process.
+    """Join the other processes; yields the world and the watchdog of this process.
 
     `parent` is the process id of its agent, which may have ended; by default that of its parent.
 
     Raises `RunError` that names the processes that did not join, or the address that cannot be
-    reached; `RunError` in place of torch's error when the others are lost later; `Stopped` if
+    reached; `RunError` in place of torch's error if the others are lost later; `Stopped` if
     `stopping` returns true before all have joined.
     """
     device = torch.device("cpu")
     if gpus:
-        # srun may show each process its own GPU alone.
+        # srun may make only its own GPU visible to each process.
         device = torch.device("cuda", process.local_rank if torch.cuda.device_count() > 1 else 0)
         torch.cuda.set_device(device)
     world = World(rank=process.rank, size=process.size, device=device)
-    store = None
-    if process.size > 1:
-        try:
-            store = _join(process, device, timeouts, stopping)
-        except dist.DistError as error:
-            raise RunError(
-                f"rank {process.rank} lost rank 0 or its agent at {process.host}:{process.port} "
-                f"while joining: {_first_line(error)}. See the output of the first machine"
-            ) from error
+    store = _join(process, device, timeouts, stopping) if process.size > 1 else None
     watchdog = Watchdog(process.rank, process.size, store, timeouts.watchdog_timeout)
     if process.agent:
-        # Nobody ends or restarts a job without its agent, so it saves and stops.
+        # Without its agent nothing ends or restarts the job, so it saves and stops.
         watchdog.orphaned = ask_to_stop
         if parent is not None:
             watchdog.parent = parent
@@ -141,7 +133,7 @@ def connect(
 
 @contextmanager
 def _shared_failures(process: ProcessInfo, watchdog: Watchdog) -> Iterator[None]:
-    """Report an error in this context to the others; raise theirs if it was the cause."""
+    """Report an error in this context to the others; raise theirs if it is the cause."""
     try:
         yield
     except (Exception, KeyboardInterrupt) as error:
@@ -150,7 +142,7 @@ def _shared_failures(process: ProcessInfo, watchdog: Watchdog) -> Iterator[None]
             raise RunError(_lost(process, watchdog, error)) from error
         watchdog.announce(error)
         if process.size > 1:
-            # So that the others can read it: the store may end with this process or its agent.
+            # The others must read it before the store ends with this process or its agent.
             time.sleep(_READING_SECONDS)
         if isinstance(error, UserError | OSError | KeyboardInterrupt):
             raise
@@ -166,11 +158,11 @@ def _lost(process: ProcessInfo, watchdog: Watchdog, error: BaseException) -> str
     begun = time.monotonic()
     failure = watchdog.wait_for_failure(_AGENT_SECONDS)
     if process.agent:
-        # So that the agent sees the process at fault end before this one.
+        # The agent must see the process at fault end before this one.
         time.sleep(max(0.0, begun + _AGENT_SECONDS - time.monotonic()))
     if failure is None:
         text = f"rank {process.rank} lost the other processes ({watchdog.phase}): "
-        text += _first_line(error)
+        text += first_line(error)[:200]
     else:
         text = f"{failure}\nRank {process.rank} ends too ({watchdog.phase})."
     report_to_agent(text)
@@ -180,27 +172,30 @@ def _lost(process: ProcessInfo, watchdog: Watchdog, error: BaseException) -> str
 def _join(
     process: ProcessInfo, device: torch.device, timeouts: Timeouts, stopping: Callable[[], bool]
 ) -> Store:
-    """Join the process group, once all are there; returns the watchdogs' store."""
-    store = _rendezvous(process, timeouts.rendezvous_timeout, stopping)
-    gpus = device.type == "cuda"
-    # Sums of tensors on the CPU, such as requests to stop, need gloo beside NCCL.
-    dist.init_process_group(
-        "cpu:gloo,cuda:nccl" if gpus else "gloo",
-        store=store,
-        rank=process.rank,
-        world_size=process.size,
-        # Longer than the watchdog's, whose report says more.
-        timeout=timedelta(seconds=min(timeouts.watchdog_timeout, 10**6) + 60),
-        device_id=device if gpus else None,
-    )
-    # A second connection, as the first may be in a call that does not return.
-    return PrefixStore(
-        f"beats/{process.attempt}", _client(process, timeouts.rendezvous_timeout, stopping)
-    )
+    """Join the process group when all processes have arrived; returns the watchdogs' store."""
+    seconds, gpus = timeouts.rendezvous_timeout, device.type == "cuda"
+    try:
+        # Sums of tensors on the CPU, such as requests to stop, need gloo beside NCCL.
+        dist.init_process_group(
+            "cpu:gloo,cuda:nccl" if gpus else "gloo",
+            store=_rendezvous(process, seconds, stopping),
+            rank=process.rank,
+            world_size=process.size,
+            # Longer than the watchdog's, whose report is more specific.
+            timeout=timedelta(seconds=min(timeouts.watchdog_timeout, 10**6) + 60),
+            device_id=device if gpus else None,
+        )
+        # A second connection, as the first may be in a call that does not return.
+        return PrefixStore(f"beats/{process.attempt}", _client(process, seconds, stopping))
+    except dist.DistError as error:
+        raise RunError(
+            f"rank {process.rank} lost rank 0 or its agent at {process.host}:{process.port} while "
+            f"joining: {first_line(error)[:200]}. See the output of the first machine"
+        ) from error
 
 
 def check_gpus(gpus_per_machine: int) -> None:
-    """Raise `UserError` if this machine has fewer GPUs than asked for."""
+    """Raise `UserError` if this machine has fewer than `gpus_per_machine` GPUs."""
     available = torch.cuda.device_count()
     if gpus_per_machine > available:
         raise UserError(
@@ -210,7 +205,7 @@ def check_gpus(gpus_per_machine: int) -> None:
 
 
 def _rendezvous(process: ProcessInfo, seconds: float, stopping: Callable[[], bool]) -> Store:
-    """The store of this attempt, once all processes have joined."""
+    """Wait until all processes have joined; returns the store of this attempt."""
     deadline = time.monotonic() + seconds
     # Processes of an earlier attempt may still be running.
     store = PrefixStore(
@@ -225,7 +220,7 @@ def _rendezvous(process: ProcessInfo, seconds: float, stopping: Callable[[], boo
             missing = [key.removeprefix("joined/") for key in keys if not store.check([key])]
             raise RunError(
                 f"{len(missing)} of {process.size} processes did not join within {seconds:.0f} s: "
-                f"rank {', '.join(missing[:8])}. Each machine must run the same command, with its "
+                f"rank {first_few(missing, 8)}. Each machine must run the same command, with its "
                 f"own --machine-rank, and reach {process.host}:{process.port} (rank {process.rank} "
                 f"on {socket.gethostname()} waited for them)"
             )
@@ -256,10 +251,6 @@ def _client(
     except RuntimeError as error:
         raise RunError(
             f"rank {process.rank} cannot {'listen at' if serve else 'use'} {address}: "
-            f"{_first_line(error)}. Another program may be using the port: give another --dist-url "
-            "(MASTER_PORT under torchrun and srun)"
+            f"{first_line(error)[:200]}. Another program may be using the port: give another "
+            "--dist-url (MASTER_PORT under torchrun and srun)"
         ) from error
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).splitlines()[0][:200]

@@ -1,1 +1,1 @@
-"""The quality of features and captions."""
+"""Evaluation of features and captions."""

@@ -1,24 +1,24 @@
 """Pooled features of images from a frozen backbone."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from virtex.data.images import Picture, read_image
+from virtex.data.images import ImageSource, read_image
 from virtex.data.transforms import Augmented, CenterCrop, SmallestResize
 
 _BATCH = 100
 
 
-def center_crops(pictures: Sequence[Picture], size: int) -> Tensor:
-    """(N, 3, size, size) uint8 RGB: shorter side to `size`, then the middle square."""
-    unused = np.random.default_rng(0)  # these two transforms use no randomness
+def center_crops(images: Sequence[ImageSource], size: int) -> Tensor:
+    """(N, 3, size, size) uint8 RGB: shorter side resized to `size`, then the central square."""
+    unused = np.random.default_rng(0)  # these transforms are not random
     resize, crop = SmallestResize(size), CenterCrop(size)
-    images = [crop(resize(Augmented(read_image(p)), unused), unused).image for p in pictures]
-    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
+    crops = [crop(resize(Augmented(read_image(i)), unused), unused).image for i in images]
+    return torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2)
 
 
 @torch.inference_mode()
@@ -28,19 +28,14 @@ def pooled_features(
     size: int,
     advance: Callable[[int], None] = lambda _: None,
 ) -> Tensor:
-    """The mean of the grid of each image, (N, C) float32 on the CPU; the backbone is on the CPU.
+    """(N, C) float32: the mean of each image's grid, from a backbone on the CPU.
 
-    Runs in evaluation mode, and leaves the backbone in it. `advance` counts images as they are
-    done.
+    Sets the backbone to evaluation mode. `advance` counts images.
     """
     backbone.eval()
     parts = []
-    for images in _batches(paths, size):
+    for first in range(0, len(paths), _BATCH):
+        images = center_crops(paths[first : first + _BATCH], size)
         parts.append(backbone(images).mean(dim=(2, 3)))
         advance(len(images))
     return torch.cat(parts).float()
-
-
-def _batches(paths: Sequence[Path], size: int) -> Iterator[Tensor]:
-    for first in range(0, len(paths), _BATCH):
-        yield center_crops(paths[first : first + _BATCH], size)

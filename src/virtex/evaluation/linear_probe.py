@@ -13,9 +13,9 @@ def linear_probe_accuracy(
 ) -> float:
     """Accuracy on `test` of multinomial logistic regression fitted on `train`.
 
-    Features are (N, C) float, labels (N,) int64 from 0. Each feature is standardised by the
-    training set; the fit is full-batch LBFGS with a small L2 penalty, from zero, so it is
-    deterministic.
+    Features are (N, C) float, labels (N,) int64 from 0. Each feature is standardised by its mean
+    and deviation on the training set. The fit is full-batch LBFGS from zero with a small L2
+    penalty, so it is deterministic.
     """
     mean, std = train.double().mean(0), train.double().std(0)
     # A constant feature would become 0 / 0.

@@ -1,4 +1,4 @@
-"""Evaluation on synthetic scenes: are captions true of their images, and do features help?"""
+"""Evaluation on synthetic scenes: the truth of captions, and the accuracy of features."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -14,6 +14,7 @@ from virtex.data.sources.image_folder import image_folder
 from virtex.errors import UserError
 from virtex.evaluation.features import center_crops, pooled_features
 from virtex.evaluation.linear_probe import linear_probe_accuracy
+from virtex.files import write_whole
 from virtex.inference.pretrained import Pretrained
 from virtex.plots.contact_sheet import contact_sheet
 from virtex.synthetic.coco_tree import read_objects
@@ -27,7 +28,8 @@ _BATCH = 50
 class CaptionedScene:
     """A held-out scene, the model's caption for it, and whether the caption is true.
 
-    `true`: every stated shape and colour is in the image; `true_in_pairs`: so is every stated pair.
+    `true` if every shape and every colour that it states is in the image, `true_in_pairs` if every
+    shape has the colour that it states.
     """
 
     path: str
@@ -40,7 +42,7 @@ class CaptionedScene:
 
 @dataclass(frozen=True)
 class Features:
-    """Accuracies of linear classifiers of shapes on the features of two backbones."""
+    """The accuracy of linear classifiers of shapes on the features of two backbones."""
 
     pretrained: float
     random: float
@@ -50,27 +52,27 @@ class Features:
 def caption_scenes(
     pretrained: Pretrained, scenes: Path, count: int, advance: Callable[[int], None]
 ) -> list[CaptionedScene]:
-    """The first `count` held-out scenes with captions; raises `UserError` if there are fewer.
+    """Caption the first `count` held-out scenes; raises `UserError` if there are fewer.
 
-    `advance` counts scenes as they are captioned.
+    `advance` counts scenes.
     """
     records = CocoCaptions(scenes, "val")
     if not 0 < count <= len(records):
-        raise UserError(f"--images {count}: {scenes} holds {len(records)} held-out scenes")
+        raise UserError(f"--images {count}: {scenes} has only {len(records)} held-out scenes")
     objects = read_objects(scenes / "annotations" / "instances_val2017.json")
     captioner = pretrained.captioner()
     captioned = []
     for first in range(0, count, _BATCH):
         batch = [records[index] for index in range(first, min(first + _BATCH, count))]
         size = pretrained.config.data.image_crop_size
-        images = center_crops([record.picture for record in batch], size)
+        images = center_crops([record.image for record in batch], size)
         found = captioner.caption(images, [record.image_id for record in batch])
         for record, captions in zip(batch, found, strict=True):
             text, score = captions[0].text, captions[0].score
             truth = objects[record.image_id]
             captioned.append(
                 CaptionedScene(
-                    path=str(record.picture),
+                    path=str(record.image),
                     caption=text,
                     score=score,
                     objects=tuple(" ".join(pair) for pair in truth),
@@ -85,8 +87,10 @@ def caption_scenes(
 def compare_features(
     pretrained: Pretrained, scenes: Path, advance: Callable[[int], None]
 ) -> Features:
-    """Linear classifiers of single shapes, on the backbone and on one of the same initial weights'
-    distribution; `advance` counts images as their features are computed."""
+    """Train linear classifiers of shapes on the features of the backbone and of a random one.
+
+    `advance` counts images, each once per backbone.
+    """
     train = image_folder(scenes / "imagefolder" / "train")
     test = image_folder(scenes / "imagefolder" / "val")
     torch.manual_seed(pretrained.config.random_seed)
@@ -111,12 +115,10 @@ def compare_features(
 def write_report(
     captioned: Sequence[CaptionedScene] | None, features: Features, output: Path
 ) -> str:
-    """Write `results.json` and, for captioned scenes, `captions.jsonl` and `captions.png`; returns
-    the table for the console.
+    """Write `results.json` and, for captions, `captions.jsonl` and `captions.png`; return a table.
 
     In `captions.png` a caption is marked as wrong unless each shape has the colour stated.
     """
-    output.mkdir(parents=True, exist_ok=True)
     results: dict[str, float] = {}
     rows: list[tuple[str, str]] = []
     if captioned is not None:
@@ -130,7 +132,7 @@ def write_report(
             ("  … and each shape has the colour stated", f"{in_pairs:.1%}"),
         ]
     results |= {f"linear_classifier_{name}": value for name, value in asdict(features).items()}
-    (output / "results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    write_whole(output / "results.json", (json.dumps(results, indent=1) + "\n").encode())
     rows += [
         (f"linear classifier of {features.classes} shapes, frozen features", ""),
         ("  pretrained backbone", f"{features.pretrained:.1%}"),
@@ -140,8 +142,8 @@ def write_report(
 
 
 def _write_captions(captioned: Sequence[CaptionedScene], output: Path) -> None:
-    lines = [json.dumps(asdict(scene)) for scene in captioned]
-    (output / "captions.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    lines = [json.dumps(asdict(scene)) + "\n" for scene in captioned]
+    write_whole(output / "captions.jsonl", "".join(lines).encode())
     shown = captioned[:ON_SHEET]
     crops = [center_crops([Path(scene.path)], 64)[0].permute(1, 2, 0).numpy() for scene in shown]
     texts = [f"{'' if scene.true_in_pairs else 'WRONG: '}{scene.caption}" for scene in shown]

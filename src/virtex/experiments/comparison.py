@@ -1,7 +1,7 @@
-"""Comparison of runs: those that differ only in the seed form a group with mean and deviation.
+"""Comparison of runs: mean and deviation of the metrics over runs that differ only in the seed.
 
-A metric is a name in `scalars.jsonl`, whose last value counts, or in a `results.json`: `true` in
-the run's directory, `report/true` in its folder `report`.
+A metric is a scalar in `scalars.jsonl`, of which the last value counts, or a number in a
+`results.json`, such as `true` in the run's directory or `report/true` in its subdirectory `report`.
 """
 
 import difflib
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from virtex.checkpoints.run_directory import CONFIG
 from virtex.config import loading as settings
-from virtex.config.schema import EARLIER_RUN, Config
+from virtex.config.schema import Config
 from virtex.data import subset
 from virtex.errors import UserError
 from virtex.training.scalars import SCALARS, is_number, last_scalars
@@ -23,12 +23,12 @@ from virtex.training.scalars import SCALARS, is_number, last_scalars
 SEED = "RANDOM_SEED"
 _MANIFEST = "DATA.SUBSET_MANIFEST"
 _RESULTS = "results.json"
-_FEW = 4  # more components of a loss are shown only on request
+_MAX_COMPONENTS = 4  # of a loss that are shown by default
 
 
 @dataclass(frozen=True)
 class RunSummary:
-    """The settings of a run, its progress and its numbers; `notes` are messages for the user."""
+    """The settings of a run, its progress and its metrics; `notes` are messages for the user."""
 
     directory: Path
     settings: dict[str, object]
@@ -87,13 +87,15 @@ class Group:
 
 
 def read_run(directory: Path) -> RunSummary:
-    """Summarise the files of a run's directory; raises UserError if it is not one."""
+    """Read a run's directory; raises UserError for any other directory."""
     if not (directory / CONFIG).is_file():
-        raise UserError(f"{directory} is not a run of virtex pretrain: {_why_not(directory)}")
-    flat = settings.flat(settings.load(Config, directory / CONFIG, context=EARLIER_RUN))
+        raise UserError(f"{directory} is not a run of `virtex pretrain`: {_why_not(directory)}")
+    flat = settings.flat(settings.load(Config, directory / CONFIG))
     if flat[_MANIFEST] is not None:
         # Each seed may have its own file; only the size is the same.
-        flat[_MANIFEST] = _manifest_size(directory, flat[_MANIFEST])
+        path = directory / subset.SUBSET
+        if path.exists():
+            flat[_MANIFEST] = f"{len(subset.read(path).ids)} images"
     last = last_scalars(directory / SCALARS)
     notes = []
     if last.unreadable is not None:
@@ -110,12 +112,11 @@ def read_run(directory: Path) -> RunSummary:
 def group(runs: Sequence[RunSummary]) -> list[Group]:
     """Group the runs; groups are sorted by the settings in which they differ.
 
-    Raises UserError for a directory that is given twice.
+    Raises UserError for a directory that is given more than once.
     """
-    times = Counter(run.directory.resolve() for run in runs)
-    for run in runs:
-        if times[run.directory.resolve()] > 1:
-            raise UserError(f"{run.directory} is given twice; name every run once")
+    for directory, times in Counter(run.directory.resolve() for run in runs).items():
+        if times > 1:
+            raise UserError(f"{directory} is given more than once; name every run once")
     members: dict[str, list[RunSummary]] = {}
     for run in runs:
         members.setdefault(json.dumps(run.group_key), []).append(run)
@@ -157,23 +158,27 @@ def choose_metrics(runs: Sequence[RunSummary], requested: Sequence[str]) -> list
     for name in requested:
         if name not in known:
             near = difflib.get_close_matches(name, known, cutoff=0.4)
-            hint = f"did you mean {' or '.join(map(repr, near))}?" if near else _those(known)
-            raise UserError(f"--metric {name}: none of the runs has it; {hint}")
+            hint = (
+                f"did you mean {' or '.join(map(repr, near))}?"
+                if near
+                else f"their metrics: {', '.join(known) or 'none yet'}"
+            )
+            raise UserError(f"--metric {name}: no run has this metric; {hint}")
     if requested:
         return list(dict.fromkeys(requested))
     scalars = dict.fromkeys(name for run in runs for name in run.scalars)
     total = [name for name in scalars if name == "val/loss"]
     parts = [name for name in scalars if name.startswith("val/") and name not in total]
     results = dict.fromkeys(name for run in runs for name in run.results)
-    return [*total, *(parts if 1 < len(parts) <= _FEW else []), *results]
+    return [*total, *(parts if 1 < len(parts) <= _MAX_COMPONENTS else []), *results]
 
 
 def notes(groups: Sequence[Group]) -> list[str]:
-    """Notes on the runs for the user, a line each: unfinished runs, repeated seeds."""
+    """Warnings about the runs, one line each: unreadable lines, unfinished runs, repeated seeds."""
     lines = [note for each in groups for run in each.runs for note in run.notes]
     lines += [
-        f"{run.directory} is at iteration {run.iteration} of {run.iterations}; its numbers are "
-        "those of an unfinished run"
+        f"{run.directory} is unfinished: its metrics are those of iteration {run.iteration} of "
+        f"{run.iterations}"
         for each in groups
         for run in each.runs
         if run.iteration < run.iterations
@@ -204,15 +209,8 @@ def _why_not(directory: Path) -> str:
     if not directory.is_dir():
         return "it is a file"
     if any(directory.glob(f"*/{CONFIG}")):
-        return f"it holds no {CONFIG}, but its subdirectories do; name those: {directory}/*/"
+        return f"it holds no {CONFIG}, but its subdirectories do; give {directory}/*/ instead"
     return f"it holds no {CONFIG}"
-
-
-def _manifest_size(directory: Path, given: object) -> object:
-    path = directory / subset.SUBSET
-    if not path.exists():
-        return given
-    return f"{len(subset.read(path).ids)} images"
 
 
 def _results(path: Path, prefix: str) -> dict[str, float]:
@@ -222,9 +220,9 @@ def _results(path: Path, prefix: str) -> dict[str, float]:
     try:
         content = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not JSON ({error}); write it again, or remove it") from error
+        raise UserError(f"{path} is not valid JSON ({error}); remove it") from error
     if not isinstance(content, dict):
-        raise UserError(f"{path} does not hold a JSON object of names and numbers; remove it")
+        raise UserError(f"{path} does not hold a JSON object; remove it")
     return {prefix + name: value for name, value in content.items() if is_number(value)}
 
 
@@ -233,7 +231,3 @@ def _order(value: object) -> tuple[bool, float, str]:
     if isinstance(value, int | float):
         return (False, value, "")
     return (True, 0, str(value))
-
-
-def _those(names: Sequence[str]) -> str:
-    return f"they have {', '.join(names)}" if names else "they have no numbers yet"

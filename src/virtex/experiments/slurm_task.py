@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PretrainTask:
-    """The command of one process, as strings only, so that any node can unpickle it.
+    """The command lines of one process, as strings only, so that any node can unpickle them.
 
-    `begun` is a file that exists as soon as there is a run that the command `again` can resume.
+    `first` starts the run, `again` resumes it; `begun` is a file that exists once there is a run to
+    resume.
     """
 
     first: tuple[str, ...]
@@ -42,14 +43,14 @@ class PretrainTask:
         from submitit import JobEnvironment
 
         job = JobEnvironment()
-        # SLURM also requeues jobs itself, after a node failure or a preemption.
+        # SLURM also requeues jobs by itself, after a node failure or a preemption.
         restarted = self.restarted or int(os.environ.get("SLURM_RESTART_COUNT", "0")) > 0
         command = self.again if restarted and Path(self.begun).exists() else self.first
         queue_again = signal.getsignal(_preemption())
         status, received = _run(command, os.environ | _launch_variables(job.cluster))
         if status == STOPPED and _preemption() in received and callable(queue_again):
-            # submitit's handler ends process 0, and returns in the others. Not after SIGTERM alone,
-            # which is how SLURM cancels a job.
+            # submitit's handler ends process 0 and returns in the others. SIGTERM alone does not
+            # requeue the job, as SLURM cancels jobs with it.
             queue_again(_preemption(), None)
         if status not in (0, STOPPED) and job.cluster == "slurm":
             raise SystemExit(status)

@@ -9,11 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from virtex.build.model import load_config
 from virtex.checkpoints.file import checkpoint_path
 from virtex.checkpoints.run_directory import LATEST, holds_run
 from virtex.config import loading as settings
-from virtex.config.schema import EARLIER_RUN, Config
+from virtex.config.schema import Config
 from virtex.errors import UserError
+from virtex.files import write_whole
 
 SHARED = "sweep.yaml"
 VARIED = {"DATA.USE_PERCENTAGE": "--percentages", "RANDOM_SEED": "--seeds"}
@@ -53,19 +55,19 @@ def plan(
     percentages: Sequence[float],
     seeds: Sequence[int],
 ) -> tuple[Config, list[SweepRun]]:
-    """The first run's settings, and all runs: every percentage with the first seed, and so on.
+    """The settings of the first run, and all runs: each percentage with the first seed, and so on.
 
     Raises UserError for repeated values, and for settings that any of the runs would reject.
     """
-    _check_different("--percentages", [percentage_text(value) for value in percentages])
-    _check_different("--seeds", [str(seed) for seed in seeds])
+    _check_unique("--percentages", [percentage_text(value) for value in percentages])
+    _check_unique("--seeds", [str(seed) for seed in seeds])
     for key, flag in VARIED.items():
         if key in overrides[::2]:
-            raise UserError(f"--config-override sets {key}, which {flag} sets too; remove it")
+            raise UserError(f"--config-override sets {key}, which {flag} sets too; remove {key}")
     configs, runs = [], []
     for seed in seeds:
         for percentage in percentages:
-            own = settings.load(Config, config, [*overrides, *_varied(percentage, seed)])
+            own = load_config(config, [*overrides, *_varied(percentage, seed)])
             run = directory / f"percentage_{percentage_text(percentage)}_seed_{seed}"
             last = checkpoint_path(run, own.optim.num_iterations)
             configs.append(own)
@@ -83,14 +85,13 @@ def reserve(directory: Path, config: Config) -> None:
         raise UserError(f"--directory {directory} is a file; give a directory")
     if holds_run(directory):
         raise UserError(
-            f"--directory {directory} holds a run; give a directory for the sweep alone"
+            f"--directory {directory} holds a run; give another directory for the sweep"
         )
     path = directory / SHARED
     if not path.exists():
-        directory.mkdir(parents=True, exist_ok=True)
-        path.write_text(settings.dump(config), encoding="utf-8")
+        write_whole(path, settings.dump(config).encode())
         return
-    before = settings.flat(settings.load(Config, path, context=EARLIER_RUN))
+    before = settings.flat(settings.load(Config, path))
     now = settings.flat(config)
     changes = [
         f"{key} was {before[key]!r}, is {now[key]!r}"
@@ -112,7 +113,7 @@ def slurm_script(
     working_directory: Path,
     own_port: bool,
 ) -> str:
-    """A bash script whose array task i does the i-th run, as a sweep of one run, which can resume.
+    """A bash script whose array task i does the i-th run: a sweep of one run, which can be resumed.
 
     `flags` are for `virtex pretrain`. With `own_port`, each run has its own rendezvous port, so
     that runs on one machine do not collide.
@@ -149,7 +150,7 @@ def _varied(percentage: float, seed: int) -> list[str]:
     return ["DATA.USE_PERCENTAGE", percentage_text(percentage), "RANDOM_SEED", str(seed)]
 
 
-def _check_different(flag: str, values: Sequence[str]) -> None:
+def _check_unique(flag: str, values: Sequence[str]) -> None:
     repeated = [value for value in dict.fromkeys(values) if values.count(value) > 1]
     if repeated:
-        raise UserError(f"{flag} names {', '.join(repeated)} more than once; keep one of each")
+        raise UserError(f"{flag} {', '.join(repeated)}: give each value only once")

@@ -3,7 +3,6 @@
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from virtex.experiments.comparison import (
@@ -25,17 +24,22 @@ def table(groups: Sequence[Group], metrics: Sequence[str], width: int) -> str:
     A part is at most `width` characters wide, or has a single column of values. Settings that
     follow from the others are only named below the table.
     """
-    heads = _heads(groups)
-    values = [_Column(name, [_cell(group, name) for group in groups]) for name in metrics]
-    lines = _parts(heads, values, width)
-    names = _Column("", [_Cell(column.name) for column in (*heads, *values)], left=True)
-    columns = [
-        _Column("", list(cells))
-        for cells in zip(*(column.cells for column in (*heads, *values)), strict=True)
-    ]
-    turned = _parts([names], columns, width)
-    parts = lines if len(lines) <= len(turned) else turned
-    return "\n\n".join([*parts, *_also(groups)])
+    keys = distinguishing_settings(groups)
+    names = short_names(keys, groups[0].runs[0].settings)
+    heads = [_setting_column(names[key], [group.settings[key] for group in groups]) for key in keys]
+    heads.append(_padded(["runs", *(str(len(group.runs)) for group in groups)]))
+    heads.append(_padded(["iterations", *map(_progress, groups)]))
+    values = [_padded([metric, *(_cell(group, metric) for group in groups)]) for metric in metrics]
+    in_lines = _parts(heads, values, width)
+    titles, *turned = (
+        [cell.strip() for cell in line] for line in zip(*heads, *values, strict=True)
+    )
+    in_columns = _parts([_padded(titles, left=True)], [_padded(cells) for cells in turned], width)
+    parts = in_lines if len(in_lines) <= len(in_columns) else in_columns
+    others = [key for key in groups[0].settings if key not in keys]
+    if others:
+        parts.append(f"these runs also differ in {', '.join(others)}")
+    return "\n\n".join(parts)
 
 
 def as_plain_values(groups: Sequence[Group], metrics: Sequence[str]) -> list[dict[str, Any]]:
@@ -73,64 +77,27 @@ def _deviation_text(deviation: float | None, decimals: int) -> str:
     return f"{deviation:.1g}" if deviation and not float(text) else text
 
 
-@dataclass(frozen=True)
-class _Cell:
-    text: str
-    deviation: str = ""
+def _padded(cells: Sequence[str], left: bool = False) -> list[str]:
+    """The cells at equal width, with each ± in one place, aligned to the right unless `left`."""
+    deviations = [cell.partition("±")[2] for cell in cells]
+    longest = max(map(len, deviations))
+    texts = [
+        cell + " " * (longest - len(deviation)) if deviation else cell
+        for cell, deviation in zip(cells, deviations, strict=True)
+    ]
+    width = max(map(len, texts))
+    return [text.ljust(width) if left else text.rjust(width) for text in texts]
 
 
-@dataclass(frozen=True)
-class _Column:
-    """Cells below an optional name; numbers are right-aligned, with their ± below each other."""
-
-    name: str
-    cells: Sequence[_Cell]
-    left: bool = False
-
-    def lines(self) -> list[str]:
-        """The lines of the column, padded to equal width."""
-        after = max((len(cell.deviation) for cell in self.cells), default=0)
-        texts = [self.name] if self.name else []
-        texts += [
-            f"{cell.text} ± {cell.deviation:<{after}}" if cell.deviation else cell.text
-            for cell in self.cells
-        ]
-        width = max(map(len, texts))
-        return [text.ljust(width) if self.left else text.rjust(width) for text in texts]
-
-
-def _parts(heads: Sequence[_Column], values: Sequence[_Column], width: int) -> list[str]:
+def _parts(heads: list[list[str]], values: list[list[str]], width: int) -> list[str]:
     """The columns side by side, as many as fit beside the heads, which each part repeats."""
-    beside = [column.lines() for column in heads]
-    parts: list[list[list[str]]] = [list(beside)]
-    for lines in (column.lines() for column in values):
-        taken = sum(len(column[0]) + len(_GAP) for column in parts[-1])
-        if taken + len(lines[0]) > width and len(parts[-1]) > len(beside):
-            parts.append(list(beside))
-        parts[-1].append(lines)
+    parts = [[*heads]]
+    for column in values:
+        taken = sum(len(other[0]) + len(_GAP) for other in parts[-1])
+        if taken + len(column[0]) > width and len(parts[-1]) > len(heads):
+            parts.append([*heads])
+        parts[-1].append(column)
     return ["\n".join(_GAP.join(row).rstrip() for row in zip(*part, strict=True)) for part in parts]
-
-
-def _heads(groups: Sequence[Group]) -> list[_Column]:
-    """The columns before the metrics: settings, number of runs, iterations."""
-    keys = distinguishing_settings(groups)
-    names = short_names(keys, groups[0].runs[0].settings)
-    heads = [_setting_column(names[key], [group.settings[key] for group in groups]) for key in keys]
-    heads.append(_Column("runs", [_Cell(str(len(group.runs))) for group in groups]))
-    heads.append(_Column("iterations", [_Cell(_progress(group)) for group in groups]))
-    return heads
-
-
-def _also(groups: Sequence[Group]) -> list[str]:
-    """A line that names the settings that differ but have no column."""
-    shown = distinguishing_settings(groups)
-    others = [key for key in groups[0].settings if key not in shown]
-    return [f"these runs also differ in {', '.join(others)}"] if others else []
-
-
-def _setting_column(name: str, values: Sequence[object]) -> _Column:
-    numbers = all(isinstance(value, int | float) for value in values)
-    return _Column(name, [_Cell(_setting(value)) for value in values], left=not numbers)
 
 
 def _progress(group: Group) -> str:
@@ -141,21 +108,24 @@ def _progress(group: Group) -> str:
     return f"{'–'.join(map(str, dict.fromkeys((done[0], done[-1]))))} of {wanted}"
 
 
+def _setting_column(name: str, values: Sequence[object]) -> list[str]:
+    are_numbers = all(isinstance(value, int | float) for value in values)
+    return _padded([name, *map(_setting, values)], left=not are_numbers)
+
+
 def _setting(value: object) -> str:
     if value is None:
         return _NONE
-    if isinstance(value, str):
-        return value
-    return json.dumps(value).removesuffix(".0")
+    return value if isinstance(value, str) else json.dumps(value).removesuffix(".0")
 
 
-def _cell(group: Group, metric: str) -> _Cell:
+def _cell(group: Group, metric: str) -> str:
     statistic = group.statistic(metric)
     if statistic is None:
-        return _Cell("")
-    mean, deviation = statistic_texts(statistic)
+        return ""
     count = len(statistic.values)
-    return _Cell(mean, deviation if count == len(group.runs) else f"{deviation} (of {count})")
+    some = "" if count == len(group.runs) else f" (of {count})"
+    return " ± ".join(statistic_texts(statistic)) + some
 
 
 def _plain(statistic: Statistic | None) -> dict[str, Any] | None:

@@ -9,10 +9,10 @@ from virtex.models.state_dict import current_names, model_weights, state_dict_mi
 
 
 def load_backbone(into: Network, state: Mapping[Any, Any], source: str) -> None:
-    """Load the backbone of a checkpoint's `state`, of any file that `virtex.load` reads, or weights
-    under torchvision's names; mutates the network.
+    """Copy weights into the network: the backbone's of `state`, or weights of torchvision's names.
 
-    Raises `UserError` that names missing keys, unexpected keys and size mismatches.
+    `state` is the content of any file that `virtex.load` reads. Raises `UserError` that names
+    missing keys, unexpected keys and size mismatches.
     """
     weights = backbone_weights(into, current_names(model_weights(state)))
     lines = state_dict_mismatches(into.cnn.state_dict(), weights)

@@ -1,1 +1,1 @@
-"""Pretrained models at work: loading them and captioning images."""
+"""Use of pretrained models: loading them and captioning images."""

@@ -1,4 +1,4 @@
-"""Captions for picture files: read ahead, captioned in batches, written as they come."""
+"""Captions of image files: read ahead, captioned in batches and written batch by batch."""
 
 import sys
 import warnings
@@ -18,163 +18,130 @@ from virtex.data.images import BadImage
 from virtex.data.sources.find_images import path_of
 from virtex.decoding.captioner import BeamSearch, Caption, Captioner, NucleusSampling, Strategy
 from virtex.errors import RunError, UserError
+from virtex.files import writing
 from virtex.inference.pretrained import Pretrained
-from virtex.inference.results import Captioned, Form, Result, result_writer, shown
+from virtex.inference.results import Captioned, Format, Result, printable, result_writer
 
 _READERS = 4
-"""Threads that read pictures, which is also how many whole pictures are in memory at once."""
+"""Threads that read images, and so the number of full-size images in memory at once."""
 
 DecoderName = Literal["beam_search", "nucleus_sampling"]
 
 
 @dataclass(frozen=True)
-class Decoding:
-    """How the user wants captions found; None is the configuration's. `top` (≥ 1) of each image."""
-
-    decoder: DecoderName | None = None
-    beam_size: int | None = None
-    nucleus_size: float | None = None
-    seed: int | None = None
-    top: int = 1
-
-
-@dataclass(frozen=True)
-class _Read:
+class _Loaded:
     path: Path
     pixels: Tensor  # (1, 3, H, W) uint8 on the CPU
 
 
-def decoding_strategy(config: Config, wanted: Decoding) -> Strategy:
-    """The strategy; raises `UserError` for a value that it does not have or cannot fulfil."""
+def decoding_strategy(
+    config: Config,
+    *,
+    decoder: DecoderName | None,
+    beam_size: int | None,
+    nucleus_size: float | None,
+    seed: int | None,
+    top: int,
+) -> Strategy:
+    """The strategy for `top` (≥ 1) captions per image, by default that of the configuration.
+
+    Raises `UserError` for an option of the other strategy, and for fewer beams than `top`.
+    """
     configured = config.model.decoder
-    name = configured.name if wanted.decoder is None else wanted.decoder
-    match name:
+    decoder = configured.name if decoder is None else decoder
+    match decoder:
         case "beam_search":
-            _refuse(name, nucleus_size=wanted.nucleus_size, seed=wanted.seed)
-            beams = configured.beam_size if wanted.beam_size is None else wanted.beam_size
-            if wanted.top > beams:
+            _refuse(decoder, nucleus_size=nucleus_size, seed=seed)
+            beams = configured.beam_size if beam_size is None else beam_size
+            if top > beams:
                 raise UserError(
-                    f"--top {wanted.top}: a search with a beam size of {beams} finds {beams} "
-                    f"captions; give --beam-size {wanted.top}, or a --top of at most {beams}"
+                    f"--top {top}: a search with a beam size of {beams} finds {beams} captions; "
+                    f"give --beam-size {top}, or a --top of at most {beams}"
                 )
             return BeamSearch(beams)
         case "nucleus_sampling":
-            _refuse(name, beam_size=wanted.beam_size)
-            size = wanted.nucleus_size
+            _refuse(decoder, beam_size=beam_size)
             return NucleusSampling(
-                nucleus_size=configured.nucleus_size if size is None else size,
-                samples=wanted.top,
-                seed=config.random_seed if wanted.seed is None else wanted.seed,
+                nucleus_size=configured.nucleus_size if nucleus_size is None else nucleus_size,
+                samples=top,
+                seed=config.random_seed if seed is None else seed,
             )
         case _:
-            assert_never(name)
+            assert_never(decoder)
 
 
-def caption_pictures(
+def _refuse(decoder: DecoderName, **values: object) -> None:
+    other = "nucleus_sampling" if decoder == "beam_search" else "beam_search"
+    for name, value in values.items():
+        if value is not None:
+            flag = f"--{name.replace('_', '-')}"
+            raise UserError(
+                f"{flag} {value} is an option of {other}, but the decoder is {decoder}; "
+                f"give --decoder {other}, or remove {flag}"
+            )
+
+
+def caption_images(
     pretrained: Pretrained,
     captioner: Captioner,
-    pictures: Sequence[Path | BadImage],
+    images: Sequence[Path | BadImage],
     *,
     top: int,
     batch_size: int,
 ) -> Iterator[list[Result]]:
-    """The results of each batch of pictures, in order, with at most `top` captions of a picture.
+    """The results of each batch of images, in order, with at most `top` captions per image.
 
-    Sampling knows a picture by the pixels that the model sees: its captions depend neither on its
-    name and place nor on the other pictures.
+    Sampling identifies an image by the pixels that the model sees, so its captions depend neither
+    on its path nor on the other images.
     """
 
-    def read(picture: Path | BadImage) -> _Read | BadImage:
-        if isinstance(picture, BadImage):
-            return picture
+    def read(image: Path | BadImage) -> _Loaded | BadImage:
+        if isinstance(image, BadImage):
+            return image
         try:
-            return _Read(picture, pretrained.crops([picture]))
+            return _Loaded(image, pretrained.crops([image]))
         except BadImage as error:
             return error
 
-    for batch in _read_ahead(read, pictures, batch_size):
-        whole = [picture for picture in batch if isinstance(picture, _Read)]
-        captions = iter(_caption(captioner, whole, pretrained.device))
+    for batch in _read_ahead(read, images, batch_size):
+        loaded = [image for image in batch if isinstance(image, _Loaded)]
+        captions = iter(_caption(captioner, loaded, pretrained.device))
         yield [
-            Captioned(picture.path, tuple(next(captions)[:top]))
-            if isinstance(picture, _Read)
-            else picture
-            for picture in batch
+            Captioned(image.path, tuple(next(captions)[:top]))
+            if isinstance(image, _Loaded)
+            else image
+            for image in batch
         ]
 
 
-def write_captions(
-    batches: Iterator[list[Result]],
-    pictures: Sequence[Path | BadImage],
-    output: Path | None,
-    form: Form,
-    *,
-    advance: Callable[[int], None],
-    warn: Callable[[str], None],
-) -> int:
-    """Write the results of `pictures` as they come; how many are `BadImage`.
-
-    They go to the end of a file, or to standard output. `advance` counts the results of each batch,
-    `warn` names each image that was skipped. Raises `UserError` where the file cannot be
-    opened, and `RunError` where it cannot be written on.
-    """
-    bad = 0
-    width = max((len(shown(path_of(picture))) for picture in pictures), default=0)
-    with (
-        _silent_pillow(),
-        _opened(output) as stream,
-        result_writer(stream, form, path_width=width) as write,
-    ):
-        for batch in batches:
-            for result in batch:
-                if isinstance(result, BadImage):
-                    bad += 1
-                    warn(f"skipped {shown(result.path)}: {result.reason}")
-                write(result)
-            stream.flush()
-            advance(len(batch))
-    return bad
-
-
-def _refuse(decoder: DecoderName, **values: object) -> None:
-    for name, value in values.items():
-        if value is not None:
-            other = {"beam_search": "nucleus_sampling", "nucleus_sampling": "beam_search"}[decoder]
-            flag = f"--{name.replace('_', '-')}"
-            raise UserError(
-                f"{flag} {value} is for {other}, but captions are found by {decoder}; "
-                f"give --decoder {other}, or leave {flag} out"
-            )
-
-
 def _read_ahead(
-    read: Callable[[Path | BadImage], _Read | BadImage],
-    pictures: Sequence[Path | BadImage],
+    read: Callable[[Path | BadImage], _Loaded | BadImage],
+    images: Sequence[Path | BadImage],
     batch_size: int,
-) -> Iterator[list[_Read | BadImage]]:
-    """Batches of pictures that are read while the batch before is in use."""
+) -> Iterator[list[_Loaded | BadImage]]:
+    """Batches of images; each is read while the previous one is in use."""
     with ThreadPoolExecutor(_READERS) as readers:
-        reading: list[Future[_Read | BadImage]] = []
-        for first in range(0, len(pictures) + batch_size, batch_size):
-            following = pictures[first : first + batch_size]
-            current, reading = reading, [readers.submit(read, each) for each in following]
+        reading: list[Future[_Loaded | BadImage]] = []
+        for first in range(0, len(images) + batch_size, batch_size):
+            following = images[first : first + batch_size]
+            current, reading = reading, [readers.submit(read, image) for image in following]
             if current:
                 yield [future.result() for future in current]
 
 
 def _caption(
-    captioner: Captioner, batch: Sequence[_Read], device: torch.device
+    captioner: Captioner, batch: Sequence[_Loaded], device: torch.device
 ) -> list[list[Caption]]:
     if not batch:
         return []
     try:
         return captioner.caption(
-            torch.cat([picture.pixels for picture in batch]).to(device),
-            [_key(picture.pixels) for picture in batch],
+            torch.cat([image.pixels for image in batch]).to(device),
+            [_key(image.pixels) for image in batch],
         )
     except torch.OutOfMemoryError as error:
         raise RunError(
-            f"the GPU's memory is too small for {len(batch)} pictures at once; "
+            f"the GPU's memory is too small for {len(batch)} images at once; "
             "give a smaller --batch-size"
         ) from error
 
@@ -184,16 +151,46 @@ def _key(pixels: Tensor) -> int:
     return int.from_bytes(blake2b(content, digest_size=8).digest())
 
 
+def write_captions(
+    batches: Iterator[list[Result]],
+    images: Sequence[Path | BadImage],
+    output: Path | None,
+    form: Format,
+    *,
+    advance: Callable[[int], None],
+    warn: Callable[[str], None],
+) -> int:
+    """Append the results of `images` to a file or standard output; returns how many are bad.
+
+    `advance` counts the results of each batch, `warn` names each image that was skipped. Raises
+    `UserError` if the file cannot be opened, and `RunError` if writing fails later.
+    """
+    bad = 0
+    width = max((len(printable(path_of(image))) for image in images), default=0)
+    with (
+        _silent_pillow(),
+        _opened(output) as stream,
+        result_writer(stream, form, path_width=width) as write,
+    ):
+        for batch in batches:
+            for result in batch:
+                if isinstance(result, BadImage):
+                    bad += 1
+                    warn(f"skipped {printable(result.path)}: {result.reason}")
+                write(result)
+            stream.flush()
+            advance(len(batch))
+    return bad
+
+
 @contextmanager
 def _opened(output: Path | None) -> Iterator[TextIO]:
     if output is None:
         yield sys.stdout
         return
-    try:
+    with writing(output):
         output.parent.mkdir(parents=True, exist_ok=True)
         stream = output.open("a", encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"cannot write {output}: {error.strerror}") from error
     try:
         with stream:
             yield stream
@@ -201,14 +198,14 @@ def _opened(output: Path | None) -> Iterator[TextIO]:
         raise
     except OSError as error:
         raise RunError(
-            f"cannot go on writing {output}: {error.strerror}; make room and repeat the command, "
-            "with --continue if these are JSON lines"
+            f"cannot write more to {output}: {error.strerror}; free some space and repeat the "
+            "command, with --continue if the format is jsonl"
         ) from error
 
 
 @contextmanager
 def _silent_pillow() -> Iterator[None]:
-    """Without its warnings of odd metadata and large pictures, which say no file's name."""
+    """Ignore Pillow's warnings about metadata and large images, which do not name the file."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="PIL")
         yield

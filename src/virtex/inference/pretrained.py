@@ -1,4 +1,4 @@
-"""A pretrained model, whole: from one of our checkpoints, or from weights and a configuration."""
+"""A pretrained model and its vocabulary, from a checkpoint or from weights and settings."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,12 +14,14 @@ from virtex.build.data import transform_steps
 from virtex.build.model import (
     build_captioner,
     build_objective,
+    check_settings,
     check_vocabulary,
     published_vocabulary,
 )
 from virtex.checkpoints.state import Checkpoint, load_weights, read
 from virtex.config import loading as settings
-from virtex.config.schema import EARLIER_RUN, Config
+from virtex.config.schema import Config
+from virtex.config.section import conflict_text
 from virtex.data.images import (
     DEFAULT_LIMITS,
     ImageLimits,
@@ -39,13 +41,13 @@ from virtex.tasks.base import WEIGHT_PER_TOKEN, Objective
 from virtex.text.tokenizer import Tokenizer
 from virtex.text.vocabulary import Vocabulary
 
-Picture = str | Path | Image.Image | PixelArray
-"""An image file, a picture of Pillow's, or (H, W, 3) uint8 RGB."""
+ImageInput = str | Path | Image.Image | PixelArray
+"""An image file, an image of Pillow, or (H, W, 3) uint8 RGB."""
 
 
 @dataclass(frozen=True)
 class CaptionAttention:
-    """A caption, where the model looks in `pixels` (H, W, 3) uint8 RGB for each of its words."""
+    """A caption, and the attention of its words to `pixels` (H, W, 3) uint8 RGB."""
 
     text: str
     attention: WordAttention
@@ -54,56 +56,56 @@ class CaptionAttention:
 
 @dataclass(frozen=True)
 class Pretrained:
-    """A model in evaluation mode, with what it takes to use it."""
+    """A model in evaluation mode, with the configuration and vocabulary that its use needs."""
 
     config: Config
     vocabulary: Vocabulary
     objective: Objective
     limits: ImageLimits = DEFAULT_LIMITS
-    """Of the image files that are read."""
+    """Limits of the image files that are read."""
 
     @property
     def device(self) -> torch.device:
-        """Where the model computes."""
+        """The device of the model's parameters."""
         return next(self.objective.parameters()).device
 
     @property
     def can_caption(self) -> bool:
-        """Whether the model's task was captioning."""
+        """Whether the model's task trained a captioning head."""
         return find_task(self.config.model.name).captioning_head is not None
 
     def to(self, device: str | torch.device) -> Self:
-        """This model, moved to a device."""
+        """Move the model to a device, and return it."""
         self.objective.to(device)
         return self
 
-    def pixels(self, pictures: Sequence[Picture]) -> Tensor:
+    def pixels(self, pictures: Sequence[ImageInput]) -> Tensor:
         """(B, 3, H, W) uint8 RGB on the model's device, cropped as for validation.
 
-        Raises `BadImage`, a `UserError`, for a file that gives no picture.
+        Raises `BadImage`, a `UserError`, for a file that cannot be read as an image.
         """
         return self.crops(pictures).to(self.device)
 
-    def crops(self, pictures: Sequence[Picture]) -> Tensor:
-        """`pixels` on the CPU."""
-        crops = [self._cropped(_array(picture, self.limits)) for picture in pictures]
+    def crops(self, pictures: Sequence[ImageInput]) -> Tensor:
+        """As `pixels`, on the CPU."""
+        crops = [self._cropped(_array(image, self.limits)) for image in pictures]
         return torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2)
 
     def caption(
         self,
-        pictures: Sequence[Picture],
+        pictures: Sequence[ImageInput],
         *,
         strategy: Strategy | None = None,
         keys: Sequence[int] | None = None,
         batch_size: int = 32,
     ) -> list[list[Caption]]:
-        """Captions of each picture, best first.
+        """Captions of each image, best first.
 
         `strategy` is `BeamSearch` or `NucleusSampling` of `virtex.decoding.captioner` (default: the
-        configuration's). `keys` name the pictures to sampling, their positions if None: what is
-        drawn does not depend on `batch_size`.
+        configuration's). `keys` identify the images to sampling, so that its captions do not depend
+        on `batch_size`; None stands for their positions.
 
-        Raises `UserError` if the model's task is not captioning, and as `pixels` does.
+        Raises `UserError` if the model has no captioning head, and the errors of `pixels`.
         """
         captioner = self.captioner(strategy)
         keys = range(len(pictures)) if keys is None else keys
@@ -114,14 +116,15 @@ class Pretrained:
         return found
 
     def attention(
-        self, picture: Picture, tokens: Sequence[int] | None = None, *, layer: int = -1
+        self, picture: ImageInput, tokens: Sequence[int] | None = None, *, layer: int = -1
     ) -> CaptionAttention:
-        """Where the model looks in a picture for each word of a caption.
+        """The attention to an image of each word of a caption.
 
-        `tokens` are the caption's, without [SOS] and [EOS]; if None, the best that beam search
-        finds. `layer` is of the head: from 0, or from the end with -1.
+        `tokens` are the caption's, without [SOS] and [EOS]; None stands for the best caption that
+        beam search finds. `layer` is an index of the head's layers; -1 is the last one.
 
-        Raises `UserError` for a `layer` or a length that the head does not have, and as `caption`.
+        Raises `UserError` for a `layer` that the head does not have and for too many tokens, and
+        the errors of `caption`.
         """
         captioner = self.captioner(BeamSearch(self.config.model.decoder.beam_size))
         pixels = self.pixels([picture])
@@ -134,11 +137,11 @@ class Pretrained:
         )
 
     def captioner(self, strategy: Strategy | None = None) -> Captioner:
-        """What captions batches of pixels; arguments and errors as of `caption`."""
+        """The captioner of batches of pixels; `strategy` and errors as for `caption`."""
         return build_captioner(self.config, self.objective, self.vocabulary, strategy)
 
-    def features(self, pictures: Sequence[Picture], *, batch_size: int = 32) -> Tensor:
-        """(N, C) float32: the mean of each picture's grid, on the CPU."""
+    def features(self, pictures: Sequence[ImageInput], *, batch_size: int = 32) -> Tensor:
+        """(N, C) float32 on the CPU: the mean of each image's grid of features."""
         with evaluating(self.objective):
             pooled = [
                 self.objective.visual(self.pixels(pictures[first : first + batch_size]))
@@ -149,32 +152,32 @@ class Pretrained:
             ]
         return torch.cat([torch.empty(0, self.config.model.visual.feature_size), *pooled])
 
-    def _cropped(self, picture: PixelArray) -> PixelArray:
+    def _cropped(self, image: PixelArray) -> PixelArray:
         data = self.config.data
-        unused = np.random.default_rng(0)  # these transforms draw nothing
-        augmented = Augmented(picture)
+        unused = np.random.default_rng(0)  # these transforms are not random
+        augmented = Augmented(image)
         for step in transform_steps(data.transforms_val, data.image_crop_size):
             augmented = step(augmented, unused)
         return augmented.image
 
 
-def _array(picture: Picture, limits: ImageLimits) -> PixelArray:
-    match picture:
+def _array(image: ImageInput, limits: ImageLimits) -> PixelArray:
+    match image:
         case str() | Path():
-            check_local(picture)
-            return read_image(Path(picture), limits)
+            check_local(image)
+            return read_image(Path(image), limits)
         case Image.Image():
             try:
-                return from_pillow(picture)
+                return from_pillow(image)
             except ValueError as error:
-                raise UserError(f"a picture of Pillow's mode {picture.mode}: {error}") from error
+                raise UserError(f"a Pillow image of mode {image.mode}: {error}") from error
         case _:
-            if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
+            if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
                 raise UserError(
-                    f"a picture is an array of {picture.dtype} {list(picture.shape)}; expected "
+                    f"an image is an array of {image.dtype} {list(image.shape)}; expected "
                     "uint8 [height, width, 3], RGB from 0 to 255"
                 )
-            return picture
+            return image
 
 
 def load(
@@ -185,23 +188,23 @@ def load(
     max_pixels: int | None = None,
     max_image_mb: int | None = None,
 ) -> Pretrained:
-    """The model of a checkpoint, on the CPU.
+    """Load the model of a checkpoint onto the CPU.
 
-    A checkpoint of ours is self-contained. A published one (a mapping with `model`, of any release
-    from 0.9 on) and a bare state dict need `config`, the YAML of their run or what was made of it;
-    their vocabulary is `tokenizer`, else the configuration's `DATA.TOKENIZER_MODEL`. Given for a
-    checkpoint of ours, both replace what it holds. `max_pixels` and `max_image_mb` (2^20 bytes)
+    A checkpoint of `virtex pretrain` is self-contained. A published one (a mapping with `model`, of
+    any release from 0.9 on) and a bare state dict need `config`, the YAML file of their run or a
+    `Config`; their vocabulary is `tokenizer`, by default `DATA.TOKENIZER_MODEL`. With a
+    self-contained checkpoint, both replace its own. `max_pixels` and `max_image_mb` (2^20 bytes)
     limit the image files that the model reads.
 
-    Raises `UserError` where the file cannot be read, where keys are missing or
-    unexpected or sizes mismatch, and where the vocabulary does not fit them.
+    Raises `UserError` if the file cannot be read, for missing or unexpected keys and size
+    mismatches, and if the vocabulary does not fit the weights.
     """
     path = Path(path)
     checkpoint = read(path)
     resolved = _config(checkpoint, config)
     vocabulary, source = _vocabulary(checkpoint, resolved, tokenizer)
     check_vocabulary(resolved, vocabulary, source)
-    with SizesAlone():  # as a file can ask for more than the memory
+    with SizesAlone():  # since the settings of a file can exceed the memory
         objective = build_objective(resolved, weights_follow=True)
     load_weights(objective, checkpoint, WEIGHT_PER_TOKEN)
     objective.eval()
@@ -214,22 +217,24 @@ def load(
 
 
 def _config(checkpoint: Checkpoint, given: str | Path | Config | None) -> Config:
-    if isinstance(given, Config):
-        return given
-    if given is not None:
-        return settings.load(Config, Path(given), context=EARLIER_RUN)
-    if not checkpoint.is_own:
+    if given is not None and not isinstance(given, Config):
+        return settings.load(Config, Path(given), check=check_settings)
+    if given is None and not checkpoint.is_own:
         raise UserError(
-            f"{checkpoint.source} holds weights but no configuration; name the YAML file of their "
-            "run as well (--config FILE on the command line, config= in Python)"
+            f"{checkpoint.source} holds weights but no configuration; give the YAML file of their "
+            "run too (--config FILE on the command line, config= in Python)"
         )
-    return checkpoint.config
+    config = checkpoint.config if given is None else given
+    conflicts = conflict_text(check_settings(config))
+    if conflicts:
+        raise UserError(conflicts)
+    return config
 
 
 def _vocabulary(
     checkpoint: Checkpoint, config: Config, given: str | Path | None
 ) -> tuple[Vocabulary, str]:
-    """The vocabulary, and where it comes from."""
+    """The vocabulary and its source, for messages."""
     if given is not None:
         return Tokenizer.from_file(Path(given)), str(given)
     if checkpoint.is_own:

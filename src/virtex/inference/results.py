@@ -1,6 +1,6 @@
-"""What captioning a picture gives, and the forms in which it is written.
+"""The results of captioning image files, and the formats in which they are written.
 
-A result is written in one piece, so that whatever ends a run leaves whole results.
+Each result is written in one piece, so that an interrupted run leaves only complete results.
 """
 
 import csv
@@ -15,46 +15,47 @@ from typing import Any, Literal, TextIO, assert_never
 from virtex.data.images import BadImage
 from virtex.decoding.captioner import Caption
 from virtex.errors import UserError
-from virtex.files import write_whole
+from virtex.files import reading, write_whole
 
-Form = Literal["console", "jsonl", "json", "csv", "tsv"]
+Format = Literal["console", "jsonl", "json", "csv", "tsv"]
 
-_DECIMALS = 4  # of scores in JSON; what follows is rounding
+_DECIMALS = 4  # of scores in JSON; further digits are rounding errors
 _COLUMNS = ("path", "caption", "score", "error")
 _RECORD_START = b'{"path": '
-_WIDEST_PATH = 48  # that others are aligned to
+_MAX_PATH_WIDTH = 48  # longer paths are not aligned
 
 
 @dataclass(frozen=True)
 class Captioned:
-    """A picture file with its captions, best first; at least one."""
+    """An image file with its captions, best first; at least one."""
 
     path: Path
     captions: tuple[Caption, ...]
 
 
 Result = Captioned | BadImage
-Write = Callable[[Result], None]
 
 
 @contextmanager
-def result_writer(stream: TextIO, form: Form, *, path_width: int) -> Iterator[Write]:
-    """A function that writes a result to `stream`; what closes the form follows at the end.
+def result_writer(
+    stream: TextIO, form: Format, *, path_width: int
+) -> Iterator[Callable[[Result], None]]:
+    """A function that writes a result to `stream`; the end of the document follows on exit.
 
-    `path_width` is that of the longest path, for the console, which shows no `BadImage`.
+    `path_width` is that of the longest path, for the console, which omits `BadImage`.
     """
     match form:
         case "console":
-            width = min(path_width, _WIDEST_PATH)
-            yield lambda result: _put(stream, console_text(result, width))
+            width = min(path_width, _MAX_PATH_WIDTH)
+            yield lambda result: _put(stream, _console_text(result, width))
         case "jsonl":
-            yield lambda result: _put(stream, f"{json_text(result, stream)}\n")
+            yield lambda result: _put(stream, f"{_json_text(result, stream)}\n")
         case "json":
             written = 0
 
             def write(result: Result) -> None:
                 nonlocal written
-                _put(stream, f"{',' if written else '['}\n{json_text(result, stream)}")
+                _put(stream, f"{',' if written else '['}\n{_json_text(result, stream)}")
                 written += 1
 
             try:
@@ -71,7 +72,7 @@ def result_writer(stream: TextIO, form: Form, *, path_width: int) -> Iterator[Wr
 
 
 def _rows(result: Result) -> list[list[str]]:
-    """A row for each caption, best first; one for a `BadImage`."""
+    """One row per caption, best first; a single row for a `BadImage`."""
     if isinstance(result, BadImage):
         return [[str(result.path), "", "", result.reason]]
     return [
@@ -86,26 +87,24 @@ def _table_text(rows: Sequence[Sequence[str]], delimiter: str) -> str:
     return buffer.getvalue()
 
 
-def console_text(result: Result, path_width: int) -> str:
-    """A line of path, score and caption; for several captions a line of the path, and each below.
-
-    A `BadImage` is nothing.
-    """
+def _console_text(result: Result, path_width: int) -> str:
+    """A line with path, score and caption, or several captions in lines below their path."""
     if isinstance(result, BadImage):
         return ""
+    path = printable(result.path)
     lines = [f"{caption.score:8.2f}  {caption.text or '(no words)'}" for caption in result.captions]
     if len(lines) == 1:
-        return f"{shown(result.path):<{path_width}}{lines[0]}\n"
-    return "\n".join([shown(result.path), *lines]) + "\n"
+        return f"{path:<{path_width}}{lines[0]}\n"
+    return "\n".join([path, *lines]) + "\n"
 
 
-def shown(path: Path) -> str:
-    """A path for the console: escaped where its name is no text."""
+def printable(path: Path) -> str:
+    """The text of a path, with bytes of other encodings escaped."""
     return str(path).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def json_text(result: Result, stream: TextIO) -> str:
-    """One JSON object without a line break, that `stream` can encode."""
+def _json_text(result: Result, stream: TextIO) -> str:
+    """One JSON object without line breaks, in ASCII unless `stream` is UTF-8."""
     record: dict[str, object] = {"path": str(result.path)}
     if isinstance(result, BadImage):
         record["error"] = result.reason
@@ -114,27 +113,25 @@ def json_text(result: Result, stream: TextIO) -> str:
             {"text": caption.text, "score": round(caption.score, _DECIMALS)}
             for caption in result.captions
         ]
-    return json.dumps(record, ensure_ascii=not _is_utf8(stream))
+    is_utf8 = (stream.encoding or "utf-8").lower().replace("-", "") == "utf8"
+    return json.dumps(record, ensure_ascii=not is_utf8)
 
 
-def take_up(output: Path, wanted: Collection[str]) -> set[str]:
-    """The paths that an interrupted run has captioned, in its JSONL file, which may be missing.
+def load_finished(output: Path, wanted: Collection[str]) -> set[str]:
+    """The paths that an interrupted run has captioned, from its JSONL file, which may be missing.
 
-    The end of a result that was not written whole is removed from the file, and so are errors
-    of `wanted` paths, which can be tried again. Raises `UserError` where the file holds anything
-    else.
+    An incomplete last line is removed from the file, and so are the errors of `wanted` paths, which
+    will be tried again. Raises `UserError` if the file holds anything else.
     """
     if not output.exists():
         return set()
-    try:
+    with reading(output):
         content = output.read_bytes()
-    except OSError as error:
-        raise UserError(f"cannot read {output}: {error.strerror}") from error
     lines = content.splitlines(keepends=True)
     if lines and not lines[-1].endswith(b"\n"):
         torn = lines.pop()
         if not (torn.startswith(_RECORD_START) or _RECORD_START.startswith(torn)):
-            raise _no_result(output, len(lines) + 1)
+            raise _not_a_result(output, len(lines) + 1)
     records = [_record(output, number, line) for number, line in enumerate(lines, 1)]
     kept = b"".join(
         line
@@ -150,28 +147,24 @@ def _record(output: Path, number: int, line: bytes) -> Mapping[str, Any]:
     try:
         record = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise _no_result(output, number) from error
+        raise _not_a_result(output, number) from error
     known = isinstance(record, dict) and isinstance(record.get("path"), str)
     if not known or not record.keys() & {"captions", "error"}:
-        raise _no_result(output, number)
+        raise _not_a_result(output, number)
     return record  # type: ignore[no-any-return]
 
 
-def _no_result(output: Path, number: int) -> UserError:
+def _not_a_result(output: Path, number: int) -> UserError:
     return UserError(
-        f"line {number} of {output} is no result of `virtex caption`, so nothing is added to it; "
-        "remove the line, or name another --output"
+        f"line {number} of {output} is not a result of `virtex caption`, so nothing is appended; "
+        "remove the line, or choose another --output"
     )
 
 
 def _put(stream: TextIO, text: str) -> None:
-    """Write the text; escape what the stream cannot encode, such as file names of other encodings.
+    """Write the text, with characters that the stream cannot encode escaped.
 
-    In UTF-8 that is single surrogates alone, whose escape is JSON's.
+    In UTF-8 these are only lone surrogates (bytes of other encodings), with the escapes of JSON.
     """
     encoding = stream.encoding or "utf-8"
     stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
-
-
-def _is_utf8(stream: TextIO) -> bool:
-    return (stream.encoding or "utf-8").lower().replace("-", "") == "utf8"

@@ -94,22 +94,26 @@ class DecoderLayer(nn.Module):
         self.dropout = KeyedDropout(dropout)
         self.norm_first = norm_first
 
-    def forward(self, x: Tensor, grid: Tensor, mask: Tensor) -> Tensor:
-        """All tokens: x (B, T, D), projected grid (B, S, D), mask as in `Attention.attend`."""
-        return self._all_tokens(x, mask, lambda y: self._cross_attention(y, grid))
+    def forward(
+        self, x: Tensor, grid: Tensor, mask: Tensor, weights: list[Tensor] | None = None
+    ) -> Tensor:
+        """All tokens: x (B, T, D), projected grid (B, S, D), mask as in `Attention.attend`.
 
-    def forward_with_weights(self, x: Tensor, grid: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """The output of `forward`, and the cross-attention weights (B, heads, T, S)."""
-        weights: list[Tensor] = []
+        Cross-attention weights (B, heads, T, S), before any dropout, are appended to `weights`.
+        """
+
+        def self_attention(y: Tensor) -> Tensor:
+            query, key, value = self.self_attn.queries_keys_values(y)
+            return self.self_attn.attend(query, (key, value), mask)
 
         def cross_attention(y: Tensor) -> Tensor:
+            keys_values = self.multihead_attn.keys_values(grid)
             query = self.multihead_attn.queries(y)
-            key, _ = self.multihead_attn.keys_values(grid)
-            weights.append(self.multihead_attn.weights(query, key))
-            return self._cross_attention(y, grid)
+            if weights is not None:
+                weights.append(self.multihead_attn.weights(query, keys_values[0]))
+            return self.multihead_attn.attend(query, keys_values)
 
-        x = self._all_tokens(x, mask, cross_attention)
-        return x, weights[0]
+        return self._residuals(x, self_attention, cross_attention)
 
     def decode_step(
         self, x: Tensor, text: KeysValues | None, grid: KeysValues
@@ -137,19 +141,6 @@ class DecoderLayer(nn.Module):
 
         x = self._residuals(x, self_attention, cross_attention)
         return x, longer[0]
-
-    def _all_tokens(
-        self, x: Tensor, mask: Tensor, cross_attention: Callable[[Tensor], Tensor]
-    ) -> Tensor:
-        def self_attention(y: Tensor) -> Tensor:
-            query, key, value = self.self_attn.queries_keys_values(y)
-            return self.self_attn.attend(query, (key, value), mask)
-
-        return self._residuals(x, self_attention, cross_attention)
-
-    def _cross_attention(self, x: Tensor, grid: Tensor) -> Tensor:
-        keys_values = self.multihead_attn.keys_values(grid)
-        return self.multihead_attn.attend(self.multihead_attn.queries(x), keys_values)
 
     def _residuals(
         self,

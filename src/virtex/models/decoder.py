@@ -18,8 +18,8 @@ from virtex.models.dropout import KeyedDropout
 class KVCache:
     """The keys and values of each layer during decoding.
 
-    `grid`: those of B images; `text`: those of the B·beams rows, None before the first token;
-    `length`: the number of tokens so far.
+    `grid` has those of B images, `text` those of B·beams rows, or None before the first token;
+    `length` counts the tokens so far.
     """
 
     grid: tuple[KeysValues, ...]
@@ -27,7 +27,7 @@ class KVCache:
     length: int = 0
 
     def select(self, rows: Tensor) -> "KVCache":
-        """The cache whose row i is this one's row `rows[i]` (int64); images stay as they are."""
+        """The cache whose row i is this one's row `rows[i]` (int64); `grid` is unchanged."""
         text = tuple(None if kv is None else (kv[0][rows], kv[1][rows]) for kv in self.text)
         return replace(self, text=text)
 
@@ -46,7 +46,7 @@ class TokenEmbedding(nn.Module):
         self.padding_index = padding_index
 
     def forward(self, tokens: Tensor, first_position: int = 0) -> Tensor:
-        """(B, T) int64 at positions `first_position`, … to (B, T, D)."""
+        """Tokens (B, T) int64, at positions from `first_position` on, to (B, T, D)."""
         last = first_position + tokens.shape[1]
         x = self.words(tokens) + self.positions.weight[first_position:last]
         x = self.dropout(self.layer_norm(x))
@@ -120,18 +120,17 @@ class TransformerDecoder(nn.Module):
         return logits
 
     def cross_attention_weights(self, projected: Tensor, tokens: Tensor, lengths: Tensor) -> Tensor:
-        """Weights over the S = h·w grid positions at each token of each of L layers.
+        """The attention weights of each of L layers over the S = h·w grid positions.
 
-        Each token attends to those before it. `lengths` (B,) int64 counts the tokens of a row that
-        are not padding. (B, L, heads, T, S) whose rows sum to 1, and are zero at padding. In
-        training mode dropout affects the preceding layers, not the weights themselves.
+        (B, L, heads, T, S) whose rows sum to 1, and are zero at padding. The mask is causal;
+        `lengths` (B,) int64 counts the tokens of a row that are not padding. In training mode
+        dropout affects the preceding layers, not the weights themselves.
         """
         mask = causal_mask(lengths, tokens.shape[1])
         x = self.embedding(tokens)
-        weights = []
+        weights: list[Tensor] = []
         for layer in self.transformer.layers:
-            x, of_layer = _decoder_layer(layer).forward_with_weights(x, projected, mask)
-            weights.append(of_layer)
+            x = layer(x, projected, mask, weights)
         padding = torch.arange(tokens.shape[1], device=tokens.device) >= lengths.unsqueeze(1)
         return torch.stack(weights, dim=1).masked_fill(padding[:, None, None, :, None], 0.0)
 
@@ -145,14 +144,13 @@ class TransformerDecoder(nn.Module):
     def decode_step(self, tokens: Tensor, cache: KVCache) -> tuple[Tensor, KVCache]:
         """Logits (N, V) after one more token per row, (N,) int64, and the longer cache.
 
-        The rows of an image's beams are adjacent: N is the number of images times that of beams.
+        The N rows are equally many beams of each image, those of an image adjacent.
         """
         x = self.embedding(tokens.unsqueeze(1), first_position=cache.length)
         text = []
-        for layer, of_text, of_grid in zip(
-            self.transformer.layers, cache.text, cache.grid, strict=True
-        ):
-            x, longer = _decoder_layer(layer).decode_step(x, of_text, of_grid)
+        layers = zip(self.transformer.layers, cache.text, cache.grid, strict=True)
+        for layer, layer_text, layer_grid in layers:
+            x, longer = _decoder_layer(layer).decode_step(x, layer_text, layer_grid)
             text.append(longer)
         logits: Tensor = self.output(self.transformer.norm(x.squeeze(1)))
         return logits, replace(cache, text=tuple(text), length=cache.length + 1)

@@ -1,7 +1,8 @@
-"""Dropout (Srivastava et al., 2014) that depends on the example, not on where it is computed.
+"""Dropout (Srivastava et al., 2014) that does not depend on how a batch is divided.
 
-A mask is a function of the example's key, of the module's number among the model's dropouts, and of
-the position in the tensor: the same in a batch of any size, padded to any length, in any process.
+A mask is a function of the key of its row, of the module's number among the model's dropouts, and
+of the position in the tensor: the same in a batch of any size, padded to any length, in any
+process.
 """
 
 import torch
@@ -13,37 +14,33 @@ _STEP = -1640531527  # 2³² / golden ratio, as int32: spreads neighbouring posi
 class KeyedDropout(nn.Module):
     """In training, zeroes each element with probability `p` and scales the others by 1 / (1 − p).
 
-    The first axis is that of the examples whose keys `draw_dropout` set. A module may be used
-    several times in a model: each call has its own mask.
+    The rows of a tensor are those whose keys `draw_dropout` set. A model may call the module
+    several times: each call has its own mask.
     """
 
     def __init__(self, p: float) -> None:
         super().__init__()
         self.p = p
-        self.keys: Tensor | None = None
-        self._calls = 0
-
-    def set_keys(self, keys: Tensor) -> None:
-        """Draw the following masks with `keys`, (B,) int32."""
-        self.keys = keys
-        self._calls = 0
+        self.keys: Tensor | None = None  # (B,) int32
+        self.calls = 0
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, …) to the same."""
         if not self.training or self.p == 0:
             return x
         assert self.keys is not None, "call draw_dropout before the forward pass"
-        keys = _mixed(self.keys + self._calls)
-        self._calls += 1
+        keys = _mixed(self.keys + self.calls)
+        self.calls += 1
         return torch.where(keep_mask(keys, x.shape, self.p), x * (1 / (1 - self.p)), 0.0)
 
 
 def draw_dropout(module: nn.Module, keys: Tensor) -> None:
-    """Set the keys, (B,) int64, from which all dropouts of `module` draw their masks."""
+    """Set the keys of the rows, (B,) int64, from which all dropouts of `module` derive masks."""
     keys = _mixed(_mixed(keys.to(torch.int32)) ^ (keys >> 32).to(torch.int32))
     dropouts = [part for part in module.modules() if isinstance(part, KeyedDropout)]
     for number, part in enumerate(dropouts):
-        part.set_keys(_mixed(keys + _STEP * number))
+        part.keys = _mixed(keys + _STEP * number)
+        part.calls = 0
 
 
 def keep_mask(keys: Tensor, shape: torch.Size, p: float) -> Tensor:

@@ -11,7 +11,7 @@ from torch.overrides import TorchFunctionMode
 
 @contextmanager
 def evaluating(*modules: nn.Module) -> Iterator[None]:
-    """Run in evaluation mode without gradients, and restore each module's mode afterwards."""
+    """Run in evaluation mode without gradients; each module's mode is restored afterwards."""
     training = [module.training for module in modules]
     for module in modules:
         module.eval()
@@ -24,10 +24,10 @@ def evaluating(*modules: nn.Module) -> Iterator[None]:
 
 
 def materialise(module: nn.Module) -> None:
-    """Give what is on the meta device memory on the CPU, of undefined content.
+    """Replace all tensors on the meta device by uninitialised ones on the CPU.
 
-    Shared parameters stay shared, and all keep their dtype and memory layout. What is not on the
-    meta device, such as a buffer that no checkpoint holds, stays as it is.
+    Shared parameters stay shared, and all keep their dtype and memory layout. Other tensors, such
+    as buffers that no checkpoint holds, are unchanged.
     """
     made: dict[Tensor, Tensor] = {}
     persistent = {id(tensor) for tensor in module.state_dict(keep_vars=True).values()}

@@ -91,17 +91,17 @@ def _patch_grid(cnn: Any, images: Tensor) -> Tensor:
 
 def _patch_weights(cnn: Any, weights: State) -> State:
     """Weights under current names, with positions interpolated to the network's image size."""
-    today = {
+    current = {
         name.replace(".mlp.linear_1.", ".mlp.0.").replace(".mlp.linear_2.", ".mlp.3."): value
         for name, value in weights.items()
     }
-    positions = today.get("encoder.pos_embedding")
+    positions = current.get("encoder.pos_embedding")
     if isinstance(positions, Tensor) and positions.dim() == 3 and len(positions) == 1:
         count = positions.shape[1] - 1
         if count > 0 and math.isqrt(count) ** 2 == count:
             interpolate = vision_transformer.interpolate_embeddings
-            today = dict(interpolate(cnn.image_size, cnn.patch_size, today))
-    return today
+            current = dict(interpolate(cnn.image_size, cnn.patch_size, current))
+    return current
 
 
 FAMILIES = (
@@ -124,9 +124,9 @@ FAMILIES = (
 
 
 def network_names(family: Family | None = None) -> list[str]:
-    """Names of the networks that `network` builds, or of one family's."""
+    """The names of all networks that `network` builds, or of those of one family."""
     patterns = [name for known in FAMILIES if family in (None, known) for name in known.names]
-    # For classification: networks for other tasks and quantized ones are in separate modules.
+    # Those for classification; networks for other tasks and quantized ones have their own modules.
     names: list[str] = torchvision.models.list_models(torchvision.models, include=patterns)
     return names
 
@@ -134,12 +134,12 @@ def network_names(family: Family | None = None) -> list[str]:
 def check_network(name: str, image_size: int) -> None:
     """Raise `UserError` if `network` would reject the name or the image size."""
     family = _family(name)
-    side = int(name.rpartition("_")[2]) if "image_size" in family.options else 1  # of a patch
-    if image_size % side:
+    patch = int(name.rpartition("_")[2]) if "image_size" in family.options else 1
+    if image_size % patch:
         raise UserError(
             f"DATA.IMAGE_CROP_SIZE is {image_size}, which is not a multiple of the patch size "
-            f"of {name}, {side} pixels; choose a multiple of {side}, such as "
-            f"{image_size + side - image_size % side}, or another MODEL.VISUAL.NAME"
+            f"of {name}, {patch} pixels; choose a multiple of {patch}, such as "
+            f"{image_size + patch - image_size % patch}, or another MODEL.VISUAL.NAME"
         )
 
 
@@ -186,7 +186,7 @@ def fetch_weights(name: str) -> Path:
         # The name ends in the first digits of the content's SHA-256.
         digits = path.stem.rpartition("-")[2]
         torch.hub.download_url_to_file(url, str(path), digits)
-    # The connection fails or ends too early, or the content is not the expected one.
+    # The connection fails or ends too early, or the checksum is wrong.
     except (OSError, HTTPException, RuntimeError) as error:
         raise UserError(
             f"MODEL.VISUAL.PRETRAINED: torchvision's weights of {name} could not be downloaded "
@@ -197,7 +197,7 @@ def fetch_weights(name: str) -> Path:
 
 
 def load_pretrained(into: Network, state: State, source: str) -> None:
-    """Load `backbone_weights` of `state`; mutates the network.
+    """Load the `backbone_weights` of `state` into a network.
 
     Raises `UserError` that names missing keys, unexpected keys and size mismatches.
     """
@@ -218,14 +218,18 @@ def backbone_weights(of: Network, state: State) -> dict[str, Any]:
     classifier and everything outside the backbone are ignored. A vision transformer's positions
     are interpolated to its image size.
     """
-    classifier = f"{of.family.classifier}."
+    prefix, classifier = "visual.cnn.", f"{of.family.classifier}."
+    weights = model_weights(state)
+    below = {
+        name.removeprefix(prefix): value
+        for name, value in weights.items()
+        if name.startswith(prefix)
+    }
     weights = {
-        name: value
-        for name, value in _backbone_of(model_weights(state)).items()
-        if not name.startswith(classifier)
+        name: value for name, value in (below or weights).items() if not name.startswith(classifier)
     }
     own = of.cnn.state_dict()
-    # Files of old versions lack the counters, which no computation depends on.
+    # Files of old versions lack these counters, which no computation uses.
     counters = {name: own[name] for name in own if name.endswith(".num_batches_tracked")}
     return counters | dict(of.family.adapt(of.cnn, weights))
 
@@ -251,14 +255,3 @@ def _weights_url(name: str, choices: Mapping[str, Any]) -> str:
         )
     url: str = choices.get("IMAGENET1K_V1", choices.get("DEFAULT")).url
     return url
-
-
-def _backbone_of(weights: State) -> State:
-    """The part below `visual.cnn`, or everything if there is no such part."""
-    prefix = "visual.cnn."
-    below = {
-        name.removeprefix(prefix): value
-        for name, value in weights.items()
-        if name.startswith(prefix)
-    }
-    return below or weights

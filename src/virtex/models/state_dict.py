@@ -5,11 +5,13 @@ called `encoder`, and one visual projection stood at the top level for both head
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from virtex.errors import first_few
 
 _HEADS = ("textual", "backward_textual")
 _PROJECTION = "visual_projection."
@@ -25,7 +27,7 @@ def model_weights(state: Mapping[Any, Any]) -> dict[str, Any]:
 
 
 def state_dict_mismatches(own: Mapping[str, Tensor], weights: Mapping[str, Any]) -> list[str]:
-    """Missing keys, unexpected keys and size mismatches of `weights`, a line each."""
+    """A line each for missing keys, unexpected keys and size mismatches of `weights`."""
     sizes = [
         f"{name} {_shape(weights[name])} instead of {_shape(own[name])}"
         for name in own.keys() & weights.keys()
@@ -37,14 +39,14 @@ def state_dict_mismatches(own: Mapping[str, Tensor], weights: Mapping[str, Any])
         "size mismatch": sizes,
     }
     return [
-        f"  {kind} ({len(names)}): {', '.join(sorted(names)[:5])}"
+        f"  {kind} ({len(names)}): {first_few(sorted(names))}"
         for kind, names in mismatches.items()
         if names
     ]
 
 
 def tied_keys(module: nn.Module) -> list[list[str]]:
-    """The keys of each tensor that the state dict holds under more than one, in order."""
+    """The keys of each tensor that the state dict holds under several keys, in order."""
     names: dict[int, list[str]] = {}
     for name, tensor in module.state_dict(keep_vars=True).items():
         names.setdefault(id(tensor), []).append(name)
@@ -52,7 +54,7 @@ def tied_keys(module: nn.Module) -> list[list[str]]:
 
 
 def fill_tied_keys(module: nn.Module, weights: Mapping[str, Any]) -> dict[str, Any]:
-    """`weights`, completed under each missing key with the value of a key that it is tied to."""
+    """`weights` with each missing key that is tied to an existing one added."""
     filled = dict(weights)
     for group in tied_keys(module):
         held = next((weights[name] for name in group if name in weights), None)
@@ -62,20 +64,23 @@ def fill_tied_keys(module: nn.Module, weights: Mapping[str, Any]) -> dict[str, A
 
 
 def tied_conflicts(module: nn.Module, weights: Mapping[str, Any]) -> list[str]:
-    """Pairs of tied keys under which `weights` hold different values, a line each."""
-    return [
-        f"  {first} and {name} differ, but are tied in the model"
-        for group in tied_keys(module)
-        for first, name in _pairs(group, weights)
-        if not _same(weights[first], weights[name])
-    ]
+    """A line for each pair of tied keys with different values in `weights`."""
+    lines = []
+    for group in tied_keys(module):
+        held = [name for name in group if name in weights]
+        lines += [
+            f"  {held[0]} and {name} differ, but are tied in the model"
+            for name in held[1:]
+            if not _same(weights[held[0]], weights[name])
+        ]
+    return lines
 
 
 def current_names(weights: Mapping[str, Any]) -> dict[str, Any]:
     """The same values under the keys of release 1.4, in order.
 
-    A key without an older form is unchanged. So is one whose new form another entry has: it then
-    counts as unexpected, and never hides the other.
+    A key without an older form is unchanged. So is a key whose new form exists already: it is then
+    reported as unexpected and does not hide the other.
     """
     if weights and all(name.startswith(_WRAPPER) for name in weights):
         weights = {name.removeprefix(_WRAPPER): value for name, value in weights.items()}
@@ -93,11 +98,6 @@ def _current(name: str, heads: list[str]) -> list[str]:
     if name.startswith(_PROJECTION) and heads:
         return [f"{head}.{name}" for head in heads]
     return [_ENCODER.sub(r"\1transformer.", name)]
-
-
-def _pairs(group: list[str], weights: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    held = [name for name in group if name in weights]
-    return ((held[0], name) for name in held[1:])
 
 
 def _same(one: object, other: object) -> bool:

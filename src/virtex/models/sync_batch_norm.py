@@ -1,6 +1,6 @@
 """Batch norm with statistics over the images of all processes, on any device.
 
-torch's own runs on GPUs only; this one is for the CPU, and is a slow and simple reference.
+torch's own runs on GPUs only; the one here is a slow and simple reference for the CPU.
 """
 
 from typing import Any
@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 
 def synchronise_batch_norm(module: nn.Module, device: torch.device) -> nn.Module:
-    """Replace every batch norm in `module` by one over all processes; parameters and names stay.
+    """Replace every batch norm in `module` by one over all processes, with the same state dict.
 
-    `device` is the one on which it will run. Needs a process group.
+    `device` is the one on which the module will run. Needs a process group.
     """
     if device.type == "cuda":
         convert = nn.SyncBatchNorm.convert_sync_batchnorm

@@ -7,7 +7,7 @@ from torch import nn
 
 
 class ParameterGroup(TypedDict):
-    """A group as torch's optimizers take it; `peak_lr` is what a schedule's factor multiplies."""
+    """A group for torch's optimizers; `lr` is `peak_lr` times the factor of the schedule."""
 
     name: str
     params: list[nn.Parameter]

@@ -1,4 +1,4 @@
-"""Lookahead (Zhang et al., 2019): every few steps the weights go back part of the way."""
+"""Lookahead (Zhang et al., 2019): every few steps the weights move back towards slow copies."""
 
 from typing import Any
 
@@ -55,7 +55,7 @@ class Lookahead:
         """
         # Copying would broadcast a smaller tensor silently, and torch checks no shapes.
         if [saved.shape for saved in state["slow"]] != [slow.shape for slow in self.slow]:
-            raise ValueError("the slow weights' shapes are not those of the optimizer's parameters")
+            raise ValueError("the slow weights and the optimizer's parameters differ in shape")
         self.optimizer.load_state_dict(state["optimizer"])
         for slow, saved in zip(self.slow, state["slow"], strict=True):
             slow.copy_(saved)

@@ -1,1 +1,1 @@
-"""Images to look at: contact sheets, attention panels and the text on them."""
+"""Plots for people: contact sheets, attention panels and their text."""

@@ -1,7 +1,7 @@
 """Panels of the attention for each word of a caption, as in the VirTex paper."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -14,31 +14,30 @@ Pixels = npt.NDArray[np.uint8]
 Maps = npt.NDArray[np.floating]
 
 PANEL, HEAD_PANEL = 192, 112
-"""Longer side of a panel's image in pixels: for the mean of all heads, and for each head."""
+"""Longer side of a panel's image in pixels, without and with panels for each head."""
 
 _MARGIN, _GAP = 16, 8
-_ABOVE = 22  # each panel, for its title
-_LINE = 1.4  # in font sizes
+_TITLE_HEIGHT = 22
+_LINE_HEIGHT = 1.4  # in font sizes
 _HEADING, _TITLE, _NOTE = 20, 14, 11  # font sizes
 _LABEL_WIDTH = 56
 _DIMMED = 0.45
-"""Brightness of the image where the map is zero; it is full at the peak."""
+"""Brightness of the image where the map is zero; at the peak it is 1."""
 _OPAQUE = 0.6
 """Opacity of the colour at the peak, so that the image stays visible there."""
 _BRIGHTEST = 220
-"""The last colour used of 256; the ones after it are nearly white."""
+"""Index of the last colour in use, of 256; the following ones are nearly white."""
 _GREY = "dimgrey"
 
 
-@dataclass(frozen=True)
-class _Panel:
+class _Panel(NamedTuple):
     image: Pixels
     title: str = ""
     note: str = ""
 
 
 _Row = tuple[str, Sequence[_Panel | None]]
-"""A label for the left side, and panels from left to right."""
+"""The label at the left, and the panels from left to right."""
 
 
 def attention_panels(
@@ -47,9 +46,9 @@ def attention_panels(
     """A sheet (H', W', 3) uint8: the image, then for each word the image under its map.
 
     `image` is (H, W, 3) uint8 RGB; `maps` is (words, heads, h, w) ≥ 0 over the whole image. The
-    panels show the mean of all heads, in rows of `columns`; with `heads`, a row of means is
-    followed by a row for each head. The brightest colour of a panel is the maximum of its own map,
-    which is written beside the word, so colours of two panels are not comparable.
+    panels show the mean of all heads, in rows of `columns`; with `heads`, there is one row of means
+    and then one for each head. The brightest colour of a panel is the maximum of its own map, which
+    is written beside the word, so the colours of two panels are not comparable.
     """
     side = HEAD_PANEL if heads else PANEL
     photo = _resized(image, side)
@@ -69,8 +68,8 @@ def attention_panels(
     else:
         rows = [("", mean[first : first + columns]) for first in range(0, len(mean), columns)]
     legend = (
-        f"A panel is brightest where one of {maps.shape[2]} x {maps.shape[3]} positions has the "
-        "share of attention that is written beside the word."
+        f"The brightest of the {maps.shape[2]} x {maps.shape[3]} positions of a panel has the"
+        " share of attention that is written beside the word."
     )
     return _compose(" ".join(words), legend, rows)
 
@@ -78,7 +77,7 @@ def attention_panels(
 def overlay(image: Pixels, grid: Maps) -> Pixels:
     """The image (H, W, 3), grey and dimmed, under a map (h, w) as a smooth heat map.
 
-    Colours run from 0 to the map's peak; a map of zeros shows none.
+    Colours range from 0 to the map's peak; a map of zeros gives no colour.
     """
     height, width = image.shape[:2]
     smooth = cv2.resize(grid.astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC)
@@ -102,26 +101,26 @@ def _resized(image: Pixels, side: int) -> Pixels:
 
 
 def _compose(caption: str, legend: str, rows: Sequence[_Row]) -> Pixels:
-    """The heading, the legend, then the rows; all panels have the same size."""
+    """Draw the caption, the legend and the rows; all panels have the same size."""
     title, note, heading = (choose_font(caption, size) for size in (_TITLE, _NOTE, _HEADING))
     panel = next(panel for _, panels in rows for panel in panels if panel is not None)
-    across, down = panel.image.shape[1] + _GAP, _ABOVE + panel.image.shape[0] + _GAP
+    across, down = panel.image.shape[1] + _GAP, _TITLE_HEIGHT + panel.image.shape[0] + _GAP
     left = _MARGIN + (_LABEL_WIDTH if any(label for label, _ in rows) else 0)
     width = left + max(len(panels) for _, panels in rows) * across - _GAP + _MARGIN
     text = [
         *((line, heading, "black") for line in wrap(caption, heading, width - 2 * _MARGIN)),
         *((line, note, _GREY) for line in wrap(legend, note, width - 2 * _MARGIN)),
     ]
-    top = _MARGIN + sum(round(_LINE * font.size) for _, font, _ in text) + _GAP
+    top = _MARGIN + sum(round(_LINE_HEIGHT * font.size) for _, font, _ in text) + _GAP
     sheet = Image.new("RGB", (width, top + len(rows) * down - _GAP + _MARGIN), "white")
     draw = ImageDraw.Draw(sheet)
     y = _MARGIN
     for line, font, color in text:
         draw.text((_MARGIN, y), line, fill=color, font=font)
-        y += round(_LINE * font.size)
+        y += round(_LINE_HEIGHT * font.size)
     for row, (label, panels) in enumerate(rows):
         y = top + row * down
-        middle = y + _ABOVE + panel.image.shape[0] // 2
+        middle = y + _TITLE_HEIGHT + panel.image.shape[0] // 2
         draw.text((_MARGIN, middle), label, fill=_GREY, font=title, anchor="lm")
         for column, each in enumerate(panels):
             if each is not None:
@@ -140,4 +139,4 @@ def _place(
     draw.text((x + width, baseline), panel.note, fill=_GREY, font=note, anchor="rs")
     word = fit(panel.title, title, width - round(note.getlength(panel.note)) - _GAP)
     draw.text((x, baseline), word, fill="black", font=title, anchor="ls")
-    sheet.paste(Image.fromarray(panel.image), (x, y + _ABOVE))
+    sheet.paste(Image.fromarray(panel.image), (x, y + _TITLE_HEIGHT))

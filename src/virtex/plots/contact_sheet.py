@@ -1,4 +1,4 @@
-"""Contact sheets: images in a grid, each with its caption below."""
+"""Contact sheets: images in a grid with their captions below them."""
 
 from collections.abc import Sequence
 
@@ -10,8 +10,8 @@ from virtex.plots.lettering import choose_font, wrap
 TILE = 192
 """Side of an image on the sheet, in pixels."""
 
-_LINE = 14
-_LINES = 4
+_LINE_HEIGHT = 14
+_MAX_LINES = 4
 _MARGIN = 8
 
 
@@ -21,7 +21,7 @@ def contact_sheet(
     """An (H, W, 3) uint8 sheet of (h, w, 3) uint8 RGB images, each with a caption of up to four
     lines."""
     rows = -(-len(images) // columns)
-    width, height = TILE + _MARGIN, TILE + _LINE * _LINES + _MARGIN
+    width, height = TILE + _MARGIN, TILE + _LINE_HEIGHT * _MAX_LINES + _MARGIN
     sheet = Image.new("RGB", (columns * width + _MARGIN, rows * height + _MARGIN), "white")
     draw = ImageDraw.Draw(sheet)
     font = choose_font(" ".join(captions), 12)
@@ -30,6 +30,6 @@ def contact_sheet(
         y = _MARGIN + index // columns * height
         tile = Image.fromarray(image).resize((TILE, TILE), Image.Resampling.BICUBIC)
         sheet.paste(tile, (x, y))
-        lines = wrap(caption, font, TILE)[:_LINES]
+        lines = wrap(caption, font, TILE)[:_MAX_LINES]
         draw.multiline_text((x, y + TILE + 2), "\n".join(lines), fill="black", font=font, spacing=2)
     return np.asarray(sheet)

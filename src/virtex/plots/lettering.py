@@ -1,4 +1,4 @@
-"""Text on images: a font that has its letters, and lines that fit a width in pixels."""
+"""Text on images: a font that has its letters, and lines that fit into a width in pixels."""
 
 import unicodedata
 from collections.abc import Iterator
@@ -22,23 +22,23 @@ _NO_CHARACTER = "\U0010ffff"
 def choose_font(text: str, size: int) -> Font:
     """The font of `size` pixels that has the most letters of a text.
 
-    Pillow's own font is preferred, so that plain English looks the same on every machine; it has no
-    accents. Fonts that the machine may have follow.
+    Pillow's own font, which has no accents, is preferred, so that plain English looks the same on
+    every machine. The machine's fonts follow.
     """
     own = ImageFont.load_default(size=size)
     assert isinstance(own, Font)
-    if not _lost(text, own):
+    if not _count_missing(text, own):
         return own
-    return min((own, *_wide_fonts(size)), key=lambda font: _lost(text, font))
+    return min((own, *_wide_fonts(size)), key=lambda font: _count_missing(text, font))
 
 
 def legible(text: str, font: Font) -> str:
-    """The text in letters that the font has: é may become e; other missing letters become ?."""
+    """The text in letters that the font has: é may become e, other missing letters become ?."""
     return "".join(_drawable(letter, font) for letter in unicodedata.normalize("NFC", text))
 
 
 def fit(text: str, font: Font, width: int) -> str:
-    """The legible text, cut to end in … if it is wider than `width` pixels."""
+    """The legible text, shortened to end in … if it is wider than `width` pixels."""
     kept = legible(text, font)
     if font.getlength(kept) <= width:
         return kept
@@ -60,7 +60,7 @@ def wrap(text: str, font: Font, width: int) -> list[str]:
 
 
 def _broken(word: str, font: Font, width: int) -> list[str]:
-    """Parts as long as `width` allows, at least a letter each."""
+    """Parts as long as `width` allows, of at least one letter."""
     parts = [word[0]]
     for letter in word[1:]:
         if font.getlength(parts[-1] + letter) <= width:
@@ -76,7 +76,7 @@ def _wide_fonts(size: int) -> Iterator[Font]:
             yield ImageFont.truetype(name, size)
 
 
-def _lost(text: str, font: Font) -> int:
+def _count_missing(text: str, font: Font) -> int:
     return sum(not _has(letter, font) for letter in set(unicodedata.normalize("NFC", text)))
 
 

@@ -1,7 +1,7 @@
-"""Scenes as a COCO tree: captions to pretrain on, and instances with boxes to evaluate captions.
+"""Scenes as a COCO tree: captions for pretraining, instances with boxes to evaluate captions.
 
 Beyond COCO's keys an image has `background` and an instance has `shape`, `color`, `texture`, `size`
-and `count` (how many objects in the image look like it).
+and `count` (the number of objects in the image that look like it).
 """
 
 import json
@@ -15,37 +15,33 @@ from virtex.synthetic.sentences import captions
 from virtex.synthetic.trees import Advance, Amount, Drawing, write_image, write_json
 from virtex.synthetic.words import SHAPES
 
-_FIRST_IDS = {"train": 1, "val": 500_001}  # ids of the splits never overlap
+_FIRST_IDS = {"train": 1, "val": 500_001}  # the splits' ids never overlap
 _INFO = {"description": "virtex scenes: drawn pictures with true captions", "version": "1"}
 
 Json = dict[str, Any]
 
 
 def write_coco_tree(root: Path, drawing: Drawing, amount: Amount, advance: Advance) -> None:
-    """Fill `root` with annotations/, train2017/ and val2017/; none of them may exist."""
+    """Write annotations/, train2017/ and val2017/ to `root`; none of them may exist."""
     (root / "annotations").mkdir()
     for split, count in (("train", amount.train), ("val", amount.val)):
-        _write_split(root, split, drawing, range(count), advance)
+        _write_split(root, split, drawing, count, advance)
 
 
-def _write_split(
-    root: Path, split: str, drawing: Drawing, indices: range, advance: Advance
-) -> None:
+def _write_split(root: Path, split: str, drawing: Drawing, count: int, advance: Advance) -> None:
     folder = root / f"{split}2017"
     folder.mkdir()
     images: list[Json] = []
     sentences: list[Json] = []
     instances: list[Json] = []
-    for index in indices:
+    for index in range(count):
         random = scene_random(drawing.seed, split, index)
         scene = compose(random, drawing.max_objects)
         image = _image(_FIRST_IDS[split] + index, scene, drawing.side)
         write_image(folder / image["file_name"], scene, drawing.side)
         images.append(image)
-        for caption in captions(scene, random):
-            sentences.append(
-                {"id": len(sentences) + 1, "image_id": image["id"], "caption": caption}
-            )
+        for number, caption in enumerate(captions(scene, random), len(sentences) + 1):
+            sentences.append({"id": number, "image_id": image["id"], "caption": caption})
         for item in scene.objects:
             identity = {"id": len(instances) + 1, "image_id": image["id"]}
             instances.append(identity | _instance(item, scene, drawing.side))
@@ -76,10 +72,11 @@ def _image(image_id: int, scene: Scene, side: int) -> Json:
 
 
 def _instance(item: Object, scene: Scene, side: int) -> Json:
-    """COCO's lengths are pixels from the left upper corner, its boxes are x, y, width, height."""
+    """The annotation of an object, in pixels from the upper left corner."""
     left, top, right, bottom = (edge * side for edge in item.box)
     return {
         "category_id": SHAPES.index(item.look.shape) + 1,
+        # x, y, width, height
         "bbox": [round(value, 2) for value in (left, top, right - left, bottom - top)],
         "area": round(item.area * side**2, 2),
         "segmentation": [[round(value * side, 2) for point in item.polygon for value in point]],

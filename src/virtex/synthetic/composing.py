@@ -1,6 +1,6 @@
 """Random scenes: the scene of each (seed, split, index).
 
-Python's `random.Random` rather than numpy's generators: their streams may change between versions.
+It uses Python's `random.Random`, as the streams of numpy's generators may change with its versions.
 """
 
 from dataclasses import replace
@@ -19,17 +19,17 @@ from virtex.synthetic.words import (
     Shape,
 )
 
-_ALONE = 0.7  # chance of one object
-_DIFFERENT = 0.2  # chance of two different ones; otherwise two or three look the same
+_ALONE = 0.7  # probability of one object
+_DIFFERENT = 0.2  # probability of two different ones; otherwise two or three look alike
 _LARGEST_IN_COMPANY = 0.46  # two of these fit beside each other
 _SIZE_WEIGHTS = (1, 2, 5)
 _TEXTURE_WEIGHTS = (6, 1, 1)
-_MAX_TURN = 8  # degrees: a turned square must not become a diamond
+_MAX_TURN = 8  # degrees; a square must not become a diamond
 _GRAINS = (0, 45, 90, 135)
 
 
 def scene_random(seed: int, split: str, index: int) -> Random:
-    """The randomness of one scene; splits with different names share none of theirs."""
+    """The random generator of one scene; each (seed, split, index) has its own."""
     return Random(f"virtex scene {seed} {split} {index}")
 
 

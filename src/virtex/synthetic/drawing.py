@@ -22,14 +22,14 @@ SUPERSAMPLES = 4
 JPEG_QUALITY = 92
 _FRACTION_BITS = 8
 _CLOUDS = 4  # the background's brightness is drawn on a grid of 4 × 4
-_CLOUD_CONTRAST = 14  # most that a cloud darkens or lightens, in 1/255
+_CLOUD_CONTRAST = 14  # largest change of brightness by a cloud, in 1/255
 
 Pixels = npt.NDArray[np.uint8]
 _Integers = npt.NDArray[np.int32]
 
 
 def draw(scene: Scene, side: int) -> Pixels:
-    """The rendered scene: uint8 (side, side, 3), RGB."""
+    """Render a scene: uint8 (side, side, 3), RGB."""
     canvas = _draw_background(scene.background, side)
     for item in scene.objects:
         _draw_object(canvas, item)
@@ -37,7 +37,7 @@ def draw(scene: Scene, side: int) -> Pixels:
 
 
 def encode_jpeg(pixels: Pixels) -> bytes:
-    """A JPEG file's bytes of (H, W, 3) RGB pixels; colours are kept at full resolution."""
+    """Encode (H, W, 3) RGB pixels as a JPEG file, with colours at full resolution."""
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, "JPEG", quality=JPEG_QUALITY, subsampling=0)
     return stream.getvalue()
@@ -69,14 +69,14 @@ def _filled(polygons: list[tuple[Point, ...]], fine: int) -> Pixels:
     """1 inside the polygons of the unit square, else 0: uint8 (fine, fine)."""
     mask = np.zeros((fine, fine), np.uint8)
     for polygon in polygons:
-        # A pixel's centre has whole coordinates for OpenCV, hence the half.
+        # In OpenCV the centre of a pixel has integer coordinates, hence the half.
         corners = np.rint((np.array(polygon) * fine - 0.5) * 2**_FRACTION_BITS).astype(np.int32)
         cv2.fillPoly(mask, [corners], 1, shift=_FRACTION_BITS)
     return mask
 
 
 def _cover(mask: Pixels) -> _Integers:
-    """How many of a pixel's SUPERSAMPLES² samples are 1."""
+    """The number of a pixel's SUPERSAMPLES² samples that are 1: int32 (side, side)."""
     rows = functools.reduce(np.add, (mask[start::SUPERSAMPLES] for start in range(SUPERSAMPLES)))
     counts = functools.reduce(
         np.add, (rows[:, start::SUPERSAMPLES] for start in range(SUPERSAMPLES))

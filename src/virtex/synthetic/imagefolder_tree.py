@@ -8,7 +8,7 @@ from virtex.synthetic.words import SHAPES
 
 
 def write_imagefolder_tree(root: Path, drawing: Drawing, amount: Amount, advance: Advance) -> None:
-    """Fill `root` with imagefolder/{train,val}/CLASS/; the classes take turns."""
+    """Write imagefolder/{train,val}/CLASS/ to `root`; the classes alternate."""
     for split, count in (("train", amount.train), ("val", amount.val)):
         folder = root / "imagefolder" / split
         for shape in SHAPES:

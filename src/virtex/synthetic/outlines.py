@@ -1,7 +1,7 @@
-"""The outline of every shape: one closed polygon, also for the ring.
+"""The outline of every shape: one closed polygon, even for the ring.
 
-The ring is cut open along a seam of no width ("keyhole"): its signed area is that of the ring, an
-even-odd fill leaves the hole, and it is one polygon as COCO's segmentations want it.
+The ring is cut along a seam without width ("keyhole"): its signed area is that of the ring, an
+even-odd fill leaves the hole, and it is one polygon, as COCO's segmentations require.
 """
 
 import math
@@ -19,8 +19,8 @@ _STAR_WAIST = 0.42  # radius of the inner corners over the radius of the tips
 _CROSS_ARM = 0.36  # width of an arm over the width of the cross
 
 
-def _around(radii: list[float], count: int) -> Iterator[Point]:
-    """`count` points clockwise from the top, the radii taken in turn."""
+def around(radii: list[float], count: int) -> Iterator[Point]:
+    """`count` points clockwise from the top, with alternating radii."""
     for index in range(count):
         angle = 2 * math.pi * index / count
         radius = radii[index % len(radii)]
@@ -30,35 +30,30 @@ def _around(radii: list[float], count: int) -> Iterator[Point]:
 def _upright(shape: Shape) -> list[Point]:
     match shape:
         case "circle":
-            return list(_around([1.0], _CIRCLE_POINTS))
+            return list(around([1.0], _CIRCLE_POINTS))
         case "square":
             return [(-1, -1), (1, -1), (1, 1), (-1, 1)]
         case "triangle":
-            return list(_around([1.0], 3))
+            return list(around([1.0], 3))
         case "star":
-            return list(_around([1.0, _STAR_WAIST], 10))
+            return list(around([1.0, _STAR_WAIST], 10))
         case "cross":
             a = _CROSS_ARM
-            corner = [(-a, -1.0), (a, -1.0), (a, -a)]
-            return [point for turn in range(4) for point in (_turn(p, turn) for p in corner)]
+            points = [(-a, -1.0), (a, -1.0), (a, -a)]
+            for _ in range(3):
+                points += [(-y, x) for x, y in points[-3:]]  # a quarter turn
+            return points
         case "ring":
-            outer = list(_around([1.0], _CIRCLE_POINTS))
-            inner = list(_around([_RING_HOLE], _CIRCLE_POINTS))
+            outer = list(around([1.0], _CIRCLE_POINTS))
+            inner = list(around([_RING_HOLE], _CIRCLE_POINTS))
             return [*outer, outer[0], inner[0], *reversed(inner)]
         case _:
             assert_never(shape)
 
 
-def _turn(point: Point, quarters: int) -> Point:
-    x, y = point
-    for _ in range(quarters):
-        x, y = -y, x
-    return x, y
-
-
 @cache
 def outline(shape: Shape, degrees: int) -> tuple[Point, ...]:
-    """The shape turned clockwise about the origin; its box is centred there, its longer side is 1.
+    """The shape turned clockwise; its box is centred at the origin, with a longer side of 1.
 
     Coordinates are rounded to 1e-6, which hides differences between machines' sines.
     """
@@ -73,13 +68,13 @@ def outline(shape: Shape, degrees: int) -> tuple[Point, ...]:
 
 
 def extent(shape: Shape, degrees: int) -> tuple[float, float]:
-    """Width and height of the outline's box; the larger of the two is 1."""
+    """Width and height of the outline's box; the larger one is 1."""
     xs, ys = zip(*outline(shape, degrees), strict=True)
     return max(xs) - min(xs), max(ys) - min(ys)
 
 
 def polygon_area(points: tuple[Point, ...]) -> float:
-    """Area inside a closed polygon (shoelace), without the holes of a keyhole polygon."""
+    """The area of a closed polygon (shoelace), without the holes of a keyhole polygon."""
     following = (*points[1:], points[0])
     pairs = zip(points, following, strict=True)
     return abs(sum(ax * by - bx * ay for (ax, ay), (bx, by) in pairs)) / 2

@@ -22,12 +22,12 @@ BACKDROP_RGB: dict[Backdrop, RGB] = {
     "brown": (140, 98, 62),
     "pink": (245, 165, 190),
 }
-_TINT = 10  # how far a channel may be from its word's colour, in 1/255
+_TINT = 10  # largest difference of a channel from its word's colour, in 1/255
 _SHADE_PERCENT = 32
 
 
 def tint(rgb: RGB, random: Random) -> RGB:
-    """A random colour close to this one."""
+    """A random colour close to `rgb`."""
     red, green, blue = (min(255, max(0, c + random.randint(-_TINT, _TINT))) for c in rgb)
     return red, green, blue
 
@@ -40,5 +40,5 @@ def shade(rgb: RGB) -> RGB:
 
 
 def backdrops_for(colors: set[Color]) -> list[Backdrop]:
-    """The backgrounds on which objects of these colours stand out; never empty."""
+    """The backgrounds that contrast with objects of these colours; never empty."""
     return [backdrop for backdrop in BACKDROPS if backdrop not in colors]

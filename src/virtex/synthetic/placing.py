@@ -7,27 +7,32 @@ from virtex.synthetic.outlines import Point
 from virtex.synthetic.scenes import Object
 
 MARGIN = 0.02  # free strip along the image's edges
-GAP = 0.03  # least distance of two boxes along the axis that tells them apart
-_SLOPE = 0.4  # most that one of two stands off the other's axis, over their distance along it
+GAP = 0.03  # least distance of two boxes along the axis that separates them
+_SLOPE = 0.4  # largest offset of two objects across their axis, over their distance along it
+
+Interval = tuple[float, float]
+_WHOLE: Interval = (MARGIN, 1 - MARGIN)
+_LOW: Interval = (MARGIN, 0.5 - GAP / 2)
+_HIGH: Interval = (0.5 + GAP / 2, 1 - MARGIN)
 
 
 def place(random: Random, objects: list[Object]) -> tuple[Object, ...]:
-    """The objects (one, two or three) moved to random positions.
+    """Move one, two or three objects to random positions.
 
-    Two are beside or above each other, three in three of the image's quarters. The longer sides
-    of two boxes and GAP must fit between the margins; of three, each must fit in a quarter.
+    Two are beside or above each other, three in three of the image's quarters. The longer sides of
+    two boxes and GAP must fit between the margins; each of three must fit in a quarter.
     """
     match objects:
         case [alone]:
-            return (_moved(alone, _anywhere(random, alone)),)
+            return (_placed_inside(random, alone, (_WHOLE, _WHOLE)),)
         case [first, second]:
             return _place_two(random, first, second)
         case _:
-            quarters = [(0.0, 0.0), (0.5, 0.0), (0.0, 0.5), (0.5, 0.5)]
+            quarters = [(_LOW, _LOW), (_HIGH, _LOW), (_LOW, _HIGH), (_HIGH, _HIGH)]
             random.shuffle(quarters)
             return tuple(
-                _moved(item, _in_quarter(random, item, corner))
-                for item, corner in zip(objects, quarters[: len(objects)], strict=True)
+                _placed_inside(random, item, quarter)
+                for item, quarter in zip(objects, quarters[: len(objects)], strict=True)
             )
 
 
@@ -40,29 +45,17 @@ def _halves(item: Object) -> Point:
     return (right - left) / 2, (bottom - top) / 2
 
 
-def _anywhere(random: Random, item: Object) -> Point:
-    half_width, half_height = _halves(item)
-    return (
-        random.uniform(MARGIN + half_width, 1 - MARGIN - half_width),
-        random.uniform(MARGIN + half_height, 1 - MARGIN - half_height),
-    )
-
-
-def _in_quarter(random: Random, item: Object, corner: Point) -> Point:
-    """A position in the quarter whose upper left corner is given."""
-    low, high = MARGIN, 0.5 - GAP / 2
+def _placed_inside(random: Random, item: Object, region: tuple[Interval, Interval]) -> Object:
+    """The object at a random position with its box inside two intervals, of x and of y."""
     x, y = (
-        random.uniform(
-            start + (low if start == 0 else GAP / 2) + half,
-            start + (high if start == 0 else 0.5 - MARGIN) - half,
-        )
-        for start, half in zip(corner, _halves(item), strict=True)
+        random.uniform(low + half, high - half)
+        for (low, high), half in zip(region, _halves(item), strict=True)
     )
-    return x, y
+    return _moved(item, (x, y))
 
 
 def _place_two(random: Random, first: Object, second: Object) -> tuple[Object, Object]:
-    """One beside or above the other, either first, far more than they differ on the other axis."""
+    """Place one object beside or above the other, in either order, and close to the same axis."""
     along = random.randrange(2)  # 0: beside, 1: above
     swapped = random.random() < 0.5
     before, after = (second, first) if swapped else (first, second)

@@ -1,6 +1,6 @@
 """Directories that are written atomically: under a temporary name first, then renamed.
 
-The file LISTING names everything that was written, so that a later run recognises its own output.
+The file LISTING names everything that was written, so that a later run recognises the output.
 """
 
 import json
@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from virtex.errors import UserError
+from virtex.files import writing
 from virtex.synthetic.trees import write_json
 
 LISTING = "scenes.json"
@@ -30,19 +31,18 @@ def atomic_directory(
     _check_output(output, overwrite)
     partial = output.with_name(f".{output.name}.partial-{os.getpid()}")
     try:
-        partial.mkdir(parents=True)
-        yield partial
-        write_json(partial / LISTING, {"options": options, "files": sorted(_files(partial))})
-        _check_output(output, overwrite)  # drawing takes a while
-        _move(partial, output)
-    except OSError as error:
-        raise UserError(f"cannot write {output}: {error}") from error
+        with writing(output):
+            partial.mkdir(parents=True)
+            yield partial
+            write_json(partial / LISTING, {"options": options, "files": sorted(_files(partial))})
+            _check_output(output, overwrite)  # it may have changed during drawing
+            _move(partial, output)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
 def _files(root: Path) -> set[str]:
-    """The relative paths of everything in a directory except directories."""
+    """The relative paths of everything but directories below a directory."""
     found = (path for path in root.rglob("*") if path.is_symlink() or not path.is_dir())
     return {path.relative_to(root).as_posix() for path in found}
 
@@ -62,7 +62,11 @@ def _check_output(output: Path, overwrite: bool) -> None:
 
 
 def _check_own(output: Path) -> None:
-    strangers = sorted(_files(output) - _listed(output) - {LISTING})
+    try:
+        listed = set(json.loads((output / LISTING).read_text(encoding="ascii"))["files"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError):  # it is missing or damaged
+        listed = set()
+    strangers = sorted(_files(output) - listed - {LISTING})
     if strangers:
         raise UserError(
             f"{output} cannot be replaced: {len(strangers)} file(s) in it, such as {strangers[0]}, "
@@ -70,16 +74,8 @@ def _check_own(output: Path) -> None:
         )
 
 
-def _listed(output: Path) -> set[str]:
-    """The files of an earlier run's listing; empty if that is missing or damaged."""
-    try:
-        return set(json.loads((output / LISTING).read_text(encoding="ascii"))["files"])
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
-        return set()
-
-
 def _move(partial: Path, output: Path) -> None:
-    """If killed between the two renames, the former tree is kept intact under another name."""
+    """Rename `partial` to `output`; a kill between two renames leaves the former tree intact."""
     if not output.exists():
         partial.rename(output)
         return

@@ -1,18 +1,17 @@
 """Evaluation of generated captions: what a caption states, and whether it is true of an image.
 
-Any text can be read: a colour belongs to the shape right after it ("red circle"), to the background
-before that word, and otherwise to nothing.
+Any text can be read. A colour belongs to the shape right after it ("red circle"); one right before
+"background" is the background's and is ignored.
 """
 
 from collections.abc import Iterable
 from itertools import pairwise
 
-from virtex.synthetic.words import COLORS, PLURALS, Color, Shape
+from virtex.synthetic.words import COLORS, PLURALS
 
-_SHAPE_OF: dict[str, Shape] = {
+_SHAPE_OF: dict[str, str] = {
     word: shape for shape, plural in PLURALS.items() for word in (shape, plural)
 }
-_COLOR_OF: dict[str, Color] = {color: color for color in COLORS}
 
 
 def _followed(caption: str) -> list[tuple[str, str]]:
@@ -21,39 +20,34 @@ def _followed(caption: str) -> list[tuple[str, str]]:
     return list(pairwise([*words, ""]))
 
 
-def stated_shapes(caption: str) -> list[Shape]:
-    """Every shape that is named, in order, the singular for the plural."""
+def stated_shapes(caption: str) -> list[str]:
+    """Every shape that is named, in order, in the singular."""
     return [_SHAPE_OF[word] for word, _ in _followed(caption) if word in _SHAPE_OF]
 
 
-def stated_colors(caption: str) -> list[Color]:
+def stated_colors(caption: str) -> list[str]:
     """Every colour that is named, in order, except the background's."""
     return [
-        _COLOR_OF[word]
+        word
         for word, following in _followed(caption)
-        if word in _COLOR_OF and following != "background"
+        if word in COLORS and following != "background"
     ]
 
 
-def stated_pairs(caption: str) -> list[tuple[Color, Shape]]:
+def stated_pairs(caption: str) -> list[tuple[str, str]]:
     """Every colour with the shape right after it, in order."""
     return [
-        (_COLOR_OF[word], _SHAPE_OF[following])
+        (word, _SHAPE_OF[following])
         for word, following in _followed(caption)
-        if word in _COLOR_OF and following in _SHAPE_OF
+        if word in COLORS and following in _SHAPE_OF
     ]
-
-
-def stated_backdrops(caption: str) -> list[str]:
-    """Every word right before "background", in order."""
-    return [word for word, following in _followed(caption) if following == "background"]
 
 
 def is_true(caption: str, objects: Iterable[tuple[str, str]]) -> bool:
-    """Whether every stated shape and colour is in the image, in whatever combination.
+    """Whether every stated shape and colour is in the image, in any combination.
 
     `objects` are the image's (colour, shape) pairs. False for a caption that names no shape or no
-    colour. The background is ignored.
+    colour.
     """
     pairs = list(objects)
     shapes, colors = stated_shapes(caption), stated_colors(caption)

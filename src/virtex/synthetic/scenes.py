@@ -1,6 +1,7 @@
 """A scene as a value: the objects in an image and their positions."""
 
-from dataclasses import dataclass, replace
+from collections import Counter
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from virtex.synthetic.outlines import Point, extent, outline, polygon_area
@@ -10,7 +11,7 @@ RGB = tuple[int, int, int]
 
 
 class Box(NamedTuple):
-    """Left, top, right and bottom edge in the unit square."""
+    """The edges of a box in the unit square."""
 
     left: float
     top: float
@@ -32,8 +33,8 @@ class Look:
 class Object:
     """One drawn shape.
 
-    `diameter` is the longer side of its box. `rgb` is a tint of `look.color`. `degrees` turns the
-    shape, `grain` is the direction of its stripes or rows of dots; both clockwise.
+    `diameter` is the longer side of its box. `rgb` is a tint of `look.color`. `degrees` is the
+    rotation of the shape, `grain` the direction of its stripes or rows of dots; both clockwise.
     """
 
     look: Look
@@ -67,7 +68,7 @@ class Object:
 
 @dataclass(frozen=True)
 class Background:
-    """One colour, softly clouded; `cloud_seed` chooses the clouds."""
+    """One colour with soft clouds, which `cloud_seed` determines."""
 
     color: Backdrop
     rgb: RGB
@@ -76,7 +77,7 @@ class Background:
 
 @dataclass(frozen=True)
 class Scene:
-    """An image's content: one object, two different ones, or two or three that look the same."""
+    """The content of an image: one object, two different ones, or two or three that look alike."""
 
     objects: tuple[Object, ...]
     background: Background
@@ -84,16 +85,4 @@ class Scene:
     @property
     def looks(self) -> tuple[tuple[Look, int], ...]:
         """Each different look with the number of objects that have it, in the objects' order."""
-        counts: dict[Look, int] = {}
-        for item in self.objects:
-            counts[item.look] = counts.get(item.look, 0) + 1
-        return tuple(counts.items())
-
-    def mirrored(self) -> "Scene":
-        """The same scene with left and right exchanged (its clouds stay in place)."""
-        return replace(self, objects=tuple(_mirrored(item) for item in self.objects))
-
-
-def _mirrored(item: Object) -> Object:
-    x, y = item.center
-    return replace(item, center=(1 - x, y), degrees=-item.degrees, grain=-item.grain)
+        return tuple(Counter(item.look for item in self.objects).items())

@@ -36,7 +36,7 @@ def captions(scene: Scene, random: Random) -> tuple[str, ...]:
 
 
 def _adjectives(look: Look, random: Random) -> str:
-    """Size and texture with a space after each: only sometimes, and only if they are distinct."""
+    """Size and texture with a space after each: sometimes, and never medium or plain."""
     words: list[str] = []
     if look.size != "medium" and random.random() < _ADJECTIVE_CHANCE:
         words.append(look.size)
@@ -85,7 +85,7 @@ def _of_two(scene: Scene, single: _Phrase) -> list[str]:
             f"{single(before)} at the top and {single(after)} at the bottom",
         ]
         near = "near"
-    # In reading order, as a random order could not be learnt.
+    # In reading order, as a random order cannot be learnt.
     sentences += [
         f"{single(before)} and {single(after)}",
         f"there is {single(before)} and {single(after)}",

@@ -1,7 +1,7 @@
 """Scenes as a VOC2007 tree: several objects in an image, whose shapes are the classes.
 
-As in VOC, the file of a class has for every image 1 (present), -1 (absent) or 0 (only a difficult
-one, here: a very small one).
+As in VOC, the file of a class has for every image 1 (present), -1 (absent) or 0 (only difficult
+ones, which here are very small).
 """
 
 import math
@@ -20,7 +20,7 @@ Labels = dict[Shape, int]
 
 
 def write_voc_tree(root: Path, drawing: Drawing, amount: Amount, advance: Advance) -> None:
-    """Fill `root` with VOCdevkit/VOC2007/{JPEGImages,Annotations,ImageSets/Main}."""
+    """Write VOCdevkit/VOC2007/{JPEGImages,Annotations,ImageSets/Main} to `root`."""
     voc = root / "VOCdevkit" / "VOC2007"
     for folder in ("JPEGImages", "Annotations", "ImageSets/Main"):
         (voc / folder).mkdir(parents=True)
@@ -75,7 +75,7 @@ def _annotation(name: str, scene: Scene, side: int) -> ElementTree.Element:
 
 
 def _add_object(parent: ElementTree.Element, item: Object, side: int) -> None:
-    """VOC's boxes are whole pixels counted from 1, the last one included."""
+    """Add an object, whose box has whole pixels counted from 1, the last one included."""
     _add(parent, "name", item.look.shape)
     _add(parent, "pose", "Unspecified")
     _add(parent, "truncated", 0)

@@ -22,8 +22,7 @@ PLURALS: dict[Shape, str] = {
     "cross": "crosses",
     "ring": "rings",
 }
-# The longer side of an object's box over the image's side; sizes between the ranges would be
-# ambiguous.
+# The longer side of an object's box over the image's side, with gaps between ambiguous sizes.
 DIAMETERS: dict[Size, tuple[float, float]] = {
     "small": (0.30, 0.34),
     "medium": (0.37, 0.42),

@@ -1,14 +1,13 @@
-"""The contract of pretraining tasks: what every task takes and gives.
+"""The contract of pretraining tasks.
 
 A task is a file of this room that constructs one `Task`. Its `Encoder` works in the loader: a
 record becomes an example, examples become a `Batch`. Its `Objective` works on the device: a batch
-becomes a `Loss` for each of its `loss_names`; training minimises the sum of their means. Its
-`SamplePredictor` shows in words what the model predicts. Tasks never see the configuration, only
-the `TaskSettings` that `build` fills from it.
+becomes a `Loss` for each of its `loss_names`. Its `SamplePredictor` shows in words what the model
+predicts. Tasks never see the configuration, only the `TaskSettings` that `build` fills from it.
 """
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, Protocol, TypeVar
 
@@ -26,18 +25,41 @@ from virtex.text.tokenizer import Tokenizer
 from virtex.text.vocabulary import Categories
 
 Batch = Mapping[str, Tensor]
-"""`image` (B, 3, H, W) uint8 RGB, `image_id` and `dropout_key` (B,) int64; the task's own tensors.
+"""`image` (B, 3, H, W) uint8 RGB, `image_id` (B,) int64, and the tensors of the task.
 
-Every tensor has the examples along its first axis.
+The first axis of each tensor indexes the B images or the N captions, which are in the order of
+their images. `captions_per_image` (B,) int64, at least one each, is absent from a batch with one
+caption for every image. `dropout_key` (N,) int64 has the key of each caption.
 """
+
+
+def select_images(batch: Batch, start: int, stop: int) -> Batch:
+    """The images `start` … `stop` - 1 of a batch, with their captions."""
+    images = captions = slice(start, stop)
+    counts = batch.get("captions_per_image")
+    if counts is not None:
+        captions = slice(int(counts[:start].sum()), int(counts[:stop].sum()))
+    # Where both axes have the same length, every image has one caption and the slices agree.
+    return {
+        name: tensor[images if len(tensor) == len(batch["image"]) else captions]
+        for name, tensor in batch.items()
+    }
+
+
+def repeat_for_captions(features: Tensor, batch: Batch) -> Tensor:
+    """Repeat the features of each image, (B, …), for each of its captions, (N, …)."""
+    counts = batch.get("captions_per_image")
+    if counts is None:
+        return features
+    return features.repeat_interleave(counts, dim=0, output_size=len(batch["dropout_key"]))
 
 
 class Loss(NamedTuple):
     """A sum of losses and the number of items in it, both scalar tensors.
 
     Kept apart so that the mean over many batches weighs each item alike, however they are divided.
-    A named tuple, as DistributedDataParallel looks for tensors in containers that it knows; of
-    another class it would exchange no gradients, without a word.
+    A named tuple, because DistributedDataParallel searches only containers that it knows for
+    tensors; with another class it would silently exchange no gradients.
     """
 
     total: Tensor
@@ -50,12 +72,12 @@ class Loss(NamedTuple):
 
 
 def at_least_float32(logits: Tensor) -> Tensor:
-    """`logits`, from which a loss is computed, without what mixed precision took off them."""
+    """Cast `logits` of lower precision to float32, in which losses are computed."""
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def token_cross_entropy(logits: Tensor, targets: Tensor, padding_index: int) -> Tensor:
-    """The summed cross-entropy of (B, T, V) logits for (B, T) int64 targets, but for padding."""
+    """The cross-entropy of (N, T, V) logits, summed over all (N, T) int64 targets but padding."""
     return F.cross_entropy(
         at_least_float32(logits).flatten(0, 1),
         targets.flatten(),
@@ -78,23 +100,113 @@ class Encoder(Protocol):
         ...
 
 
-class Objective(nn.Module):
-    """The device's half of a task: `forward` gives the losses of a `Batch` by name."""
+@dataclass(frozen=True)
+class JointEncoder:
+    """The encoder of a task and those of its auxiliaries, in this order, as one.
 
-    loss_names: tuple[str, ...]
-    """The keys of what `forward` gives, also where a process has no batch."""
+    An auxiliary's encoder only adds tensors of its own. It draws from the generator last, so that
+    it changes no draw of the task, and collates complete examples.
+    """
+
+    encoders: Sequence[Encoder]
+
+    def encode(
+        self, record: Record, augmented: Augmented, rng: np.random.Generator
+    ) -> dict[str, object]:
+        """An example with the values of all encoders."""
+        example: dict[str, object] = {}
+        for encoder in self.encoders:
+            example |= encoder.encode(record, augmented, rng)
+        return example
+
+    def collate(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+        """A `Batch` with the tensors of all encoders."""
+        batch: dict[str, Tensor] = {}
+        for encoder in self.encoders:
+            batch |= encoder.collate(examples)
+        return batch
+
+
+Number = TypeVar("Number", float, Tensor)
+
+
+class AuxiliaryHead(nn.Module):
+    """The device's half of an auxiliary: a loss from the grid that the task's objective uses."""
+
+    @abstractmethod
+    def num_targets(self, batch: Batch) -> Tensor:
+        """The number of items in the loss of a batch, an int64 scalar, without computing it."""
+
+    @abstractmethod
+    def forward(self, grid: Tensor, batch: Batch) -> Tensor:
+        """The sum of the loss over its items, given the grid (B, C, h, w)."""
+
+
+class Objective(nn.Module):
+    """The device's half of a task: `forward` gives the losses of a `Batch` by name.
+
+    A task defines `main_losses`, the names of its own losses, `main_targets` and `main_totals`.
+    `attach` adds the losses of auxiliaries, whose heads are then in `auxiliaries`.
+    """
+
+    main_losses: tuple[str, ...]
+    auxiliaries: nn.ModuleDict
 
     def __init__(self, visual: Backbone) -> None:
         super().__init__()
         self.visual = visual
+        self.auxiliary_weights: dict[str, float] = {}
 
     @abstractmethod
+    def main_targets(self, batch: Batch) -> dict[str, Tensor]:
+        """The number of items in each loss of the task, int64 scalars, without computing it."""
+
+    @abstractmethod
+    def main_totals(self, grid: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """The sum of each loss of the task over its items, given the grid (B, C, h, w)."""
+
+    def attach(self, heads: Mapping[str, AuxiliaryHead], weights: Mapping[str, float]) -> None:
+        """Add the losses of auxiliaries; their parameters follow those of the task."""
+        self.auxiliaries = nn.ModuleDict(heads)
+        self.auxiliary_weights = dict(weights)
+
+    @property
+    def loss_names(self) -> tuple[str, ...]:
+        """The keys of what `forward` gives, also where a process has no batch."""
+        return (*self.main_losses, *self.auxiliary_weights)
+
     def num_targets(self, batch: Batch) -> dict[str, Tensor]:
         """The number of items in each loss of a batch, int64 scalars, without computing it."""
+        counts = {name: head.num_targets(batch) for name, head in self._heads()}
+        return self.main_targets(batch) | counts
 
-    @abstractmethod
     def forward(self, batch: Batch) -> dict[str, Loss]:
-        """The losses of a batch, by the names in `loss_names`."""
+        """The losses of a batch, by the names in `loss_names`; one grid serves all of them."""
+        items = self.num_targets(batch)
+        grid = self.visual(batch["image"])
+        totals = self.main_totals(grid, batch)
+        totals |= {name: head(grid, batch) for name, head in self._heads()}
+        return {name: Loss(total, items[name]) for name, total in totals.items()}
+
+    def weighted(self, means: Mapping[str, Number]) -> dict[str, Number]:
+        """The mean losses, with those of auxiliaries multiplied by their weights.
+
+        Training minimises their sum.
+        """
+        weights = self.auxiliary_weights
+        return {
+            name: mean * weights[name] if name in weights else mean for name, mean in means.items()
+        }
+
+    def total(self, means: Mapping[str, float]) -> float:
+        """What training minimises, the sum of the weighted mean losses, of those that are known."""
+        return sum(self.weighted(means).values())
+
+    def _heads(self) -> Iterator[tuple[str, AuxiliaryHead]]:
+        for name in self.auxiliary_weights:
+            head = self.auxiliaries[name]
+            assert isinstance(head, AuxiliaryHead)
+            yield name, head
 
     if TYPE_CHECKING:  # the call of `nn.Module` is untyped
 
@@ -103,7 +215,7 @@ class Objective(nn.Module):
 
 @dataclass(frozen=True)
 class Sample:
-    """The model's prediction for an image, and its target, as text."""
+    """The model's prediction for an image and its target, as text."""
 
     prediction: str
     target: str
@@ -114,7 +226,11 @@ SamplePredictor = Callable[[Batch], list[Sample]]
 
 @dataclass(frozen=True)
 class Masking:
-    """Shares of a caption's tokens; see `virtex.tasks.masked_lm`."""
+    """How masked language modelling changes the tokens of a caption.
+
+    A share of `mask_proportion`, rounded up, is chosen. Each chosen token becomes [MASK] with
+    `mask_probability`, and another one, drawn from all ordinary tokens, with `replace_probability`.
+    """
 
     mask_proportion: float
     mask_probability: float
@@ -123,10 +239,10 @@ class Masking:
 
 @dataclass(frozen=True)
 class TaskSettings:
-    """Everything that tasks may know of the configuration.
+    """The part of the configuration that tasks see.
 
-    `decoder` is None for a task whose head is a classifier. `max_tokens` counts those of a decoded
-    caption after [SOS].
+    `decoder` is None for a task whose head is a classifier. A decoded caption has at most
+    `max_tokens` tokens after [SOS].
     """
 
     feature_size: int
@@ -145,34 +261,67 @@ class TaskSettings:
 
     @property
     def special_ids(self) -> tuple[int, ...]:
-        """Tokens that are no words: the unknown one, which is also padding, and the markers."""
+        """Tokens that are not words: unknown text, which is also padding, and the markers."""
         return (self.padding_index, self.sos_index, self.eos_index, self.mask_index)
 
     @property
     def decoder_settings(self) -> DecoderSettings:
-        """`decoder`, of a task whose head is one."""
+        """`decoder`, for a task whose head is a decoder."""
         assert self.decoder is not None
         return self.decoder
 
 
 WEIGHT_PER_TOKEN = "textual.output.bias"
-"""(V,): the weight of every task's head that has the vocabulary's size and no other."""
+"""The state-dict name of a weight (V,) that every task's head has."""
 
 AnyObjective = TypeVar("AnyObjective", bound=Objective)
 AnyVocabulary = TypeVar("AnyVocabulary", Tokenizer, Categories)
+
+
+@dataclass(frozen=True)
+class Auxiliary(Generic[AnyVocabulary]):
+    """A further loss on the backbone's grid, added to those of a task with a `weight`.
+
+    The loss is called `name`, and the state dict holds the head below `auxiliaries.NAME`. The
+    arguments of `encoder` are those of `Task.main_encoder`.
+    """
+
+    name: str
+    encoder: Callable[[AnyVocabulary, TaskSettings, bool], Encoder]
+    head: Callable[[TaskSettings], AuxiliaryHead]
+    weight: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class Task(Generic[AnyObjective, AnyVocabulary]):
     """A pretraining task.
 
-    `labels` is what a record must hold. `encoder` gives the encoder of
+    `labels` is what a record must hold. `head` is what predicts from the features: a transformer
+    of the architecture `MODEL.TEXTUAL.NAME`, or a linear layer. `main_encoder` gives the encoder of
     training examples or, with False, of validation examples. `captioning_head` gives the head that
     can caption an image token by token; it is None for a task that trains no such head.
     """
 
     labels: Literal["captions", "categories"]
-    encoder: Callable[[AnyVocabulary, TaskSettings, bool], Encoder]
-    objective: Callable[[Backbone, TaskSettings], AnyObjective]
+    head: Literal["decoder", "linear"]
+    main_encoder: Callable[[AnyVocabulary, TaskSettings, bool], Encoder]
+    main_objective: Callable[[Backbone, TaskSettings], AnyObjective]
     sample_predictor: Callable[[AnyObjective, AnyVocabulary, TaskSettings], SamplePredictor]
     captioning_head: Callable[[AnyObjective], TransformerDecoder] | None
+    auxiliaries: Sequence[Auxiliary[AnyVocabulary]] = ()
+
+    def encoder(self, vocabulary: AnyVocabulary, settings: TaskSettings, training: bool) -> Encoder:
+        """The encoder of training or validation examples, with the targets of all losses."""
+        main = self.main_encoder(vocabulary, settings, training)
+        others: list[Encoder] = [
+            each.encoder(vocabulary, settings, training) for each in self.auxiliaries
+        ]
+        return JointEncoder((main, *others)) if others else main
+
+    def objective(self, visual: Backbone, settings: TaskSettings) -> AnyObjective:
+        """The objective with the losses of all auxiliaries."""
+        objective = self.main_objective(visual, settings)
+        if self.auxiliaries:
+            heads = {each.name: each.head(settings) for each in self.auxiliaries}
+            objective.attach(heads, {each.name: each.weight for each in self.auxiliaries})
+        return objective

@@ -1,4 +1,4 @@
-"""What the loader's halves of several tasks share: images, and a caption as tokens."""
+"""What the loader's halves of several tasks share: images, and captions as tokens."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,28 +18,45 @@ from virtex.text.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class CaptionTokens:
-    """One caption of an image, drawn at random or the first, as at most `max_length` tokens."""
+    """Captions of an image, drawn without replacement, as at most `max_length` tokens each.
+
+    At most `per_image` captions are drawn; None draws all. With `single_caption` only the first
+    caption of an image can be drawn.
+    """
 
     tokenizer: Tokenizer
     max_length: int
     single_caption: bool = False
+    per_image: int | None = 1
 
-    def draw(self, record: Record, augmented: Augmented, rng: np.random.Generator) -> list[int]:
-        """[SOS], the caption's tokens, [EOS].
+    @property
+    def padding_index(self) -> int:
+        """The token that pads short captions, which also stands for unknown text."""
+        return self.tokenizer.unk_index
 
-        A mirrored image has *left* and *right* swapped in its caption. A long caption is cut on the
-        right and then lacks [EOS]: nobody is taught that it ended there.
+    def draw(
+        self, record: Record, augmented: Augmented, rng: np.random.Generator
+    ) -> list[list[int]]:
+        """[SOS], the tokens and [EOS] of each caption.
+
+        A mirrored image has *left* and *right* swapped in its captions. A long caption is cut on
+        the right and then lacks [EOS], so that no model learns that it ended there.
         """
-        choice = 0 if self.single_caption else int(rng.integers(len(record.captions)))
-        caption = normalize_caption(record.captions[choice])
-        if augmented.mirrored:
+        captions = list(record.captions[:1] if self.single_caption else record.captions)
+        count = len(captions) if self.per_image is None else min(self.per_image, len(captions))
+        drawn = [captions.pop(int(rng.integers(len(captions)))) for _ in range(count)]
+        return [self._tokens(caption, augmented.mirrored) for caption in drawn]
+
+    def _tokens(self, caption: str, mirrored: bool) -> list[int]:
+        caption = normalize_caption(caption)
+        if mirrored:
             caption = swap_left_right(caption)
         words = self.tokenizer.encode(caption)
         return [self.tokenizer.sos_index, *words, self.tokenizer.eos_index][: self.max_length]
 
 
 def caption_tokens(tokenizer: Tokenizer, settings: TaskSettings, training: bool) -> CaptionTokens:
-    """The captions of a split; only training is restricted to an image's first one."""
+    """The captions of a split; only training is ever restricted to the first of each image."""
     single = settings.single_caption and training
     return CaptionTokens(tokenizer, settings.max_caption_length, single)
 
@@ -50,15 +67,42 @@ def image_example(record: Record, augmented: Augmented) -> dict[str, object]:
 
 
 def image_batch(examples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-    """`image` (B, 3, H, W) uint8, `image_id` and `dropout_key` (B,) int64 of a batch."""
+    """`image` (B, 3, H, W) uint8 and `image_id` (B,) int64 of a batch."""
     return {
         "image_id": torch.tensor([example["image_id"] for example in examples]),
-        "dropout_key": torch.tensor([example["dropout_key"] for example in examples]),
         # A view with channels-last strides: no copy of the pixels.
         "image": torch.stack([example["image"] for example in examples]).permute(0, 3, 1, 2),
     }
 
 
+def caption_batch(examples: Sequence[Mapping[str, Any]], padding: int) -> dict[str, Tensor]:
+    """A `Batch` of examples with lists of `caption_tokens`, (t,) int64, and of `dropout_key`.
+
+    `caption_tokens` becomes (N, T) int64, padded on the right; `caption_lengths` is (N,) int64.
+    """
+    captions = of_captions(examples, "caption_tokens")
+    batch = image_batch(examples) | {
+        "dropout_key": torch.tensor(of_captions(examples, "dropout_key")),
+        "caption_tokens": padded(captions, padding),
+        "caption_lengths": torch.tensor([len(caption) for caption in captions]),
+    }
+    if len(captions) > len(examples):
+        counts = [len(example["caption_tokens"]) for example in examples]
+        batch["captions_per_image"] = torch.tensor(counts)
+    return batch
+
+
+def of_captions(examples: Sequence[Mapping[str, Any]], name: str) -> list[Any]:
+    """The N values of all captions, from examples that hold a list of them under `name`."""
+    return [value for example in examples for value in example[name]]
+
+
+def dropout_keys(captions: int, rng: np.random.Generator) -> list[int]:
+    """A key of 63 random bits for each caption, drawn last so that it moves no other draw."""
+    keys: list[int] = rng.integers(2**63, size=captions).tolist()
+    return keys
+
+
 def padded(rows: Sequence[Tensor], padding: int) -> Tensor:
-    """(B, T) int64 of rows (t,), filled up on the right to the longest."""
+    """(N, T) int64 of rows (t,), filled up on the right to the longest."""
     return pad_sequence(list(rows), batch_first=True, padding_value=padding)

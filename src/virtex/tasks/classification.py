@@ -5,6 +5,7 @@ The target is the uniform distribution over the labels of an image (Mahajan et a
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,6 @@ from virtex.models.heads import LabelHead
 from virtex.models.modes import evaluating
 from virtex.tasks.base import (
     Batch,
-    Encoder,
-    Loss,
     Objective,
     Sample,
     Task,
@@ -43,10 +42,10 @@ _SHOWN = 5
 class LabelSetClassification(Objective):
     """Cross-entropy against the uniform distribution over an image's distinct labels.
 
-    Labels in `ignored` are none; they also fill up short rows.
+    Indices in `ignored` do not count as labels; they also fill up short rows.
     """
 
-    loss_names = ("classification",)
+    main_losses = ("classification",)
     ignored: Tensor
 
     def __init__(self, visual: Backbone, textual: LabelHead, ignored: Sequence[int]) -> None:
@@ -54,23 +53,23 @@ class LabelSetClassification(Objective):
         self.textual = textual
         self.register_buffer("ignored", torch.tensor(ignored), persistent=False)
 
-    def num_targets(self, batch: Batch) -> dict[str, Tensor]:
+    def main_targets(self, batch: Batch) -> dict[str, Tensor]:
         """The images with a label."""
         labelled = ~torch.isin(batch["labels"], self.ignored)
         return {"classification": labelled.any(dim=1).sum()}
 
-    def forward(self, batch: Batch) -> dict[str, Loss]:
+    def main_totals(self, grid: Tensor, batch: Batch) -> dict[str, Tensor]:
         """`classification`, summed over the images with a label; `labels` is (B, K) int64."""
-        logits = at_least_float32(self.textual(self.visual(batch["image"])))
-        given = torch.zeros_like(logits).scatter_(1, batch["labels"], 1.0)
-        given = given.index_fill(1, self.ignored, 0.0)
-        labels = given.sum(dim=1).clamp(min=1)
-        costs = -(logits.log_softmax(dim=1) * given).sum(dim=1) / labels
-        return {"classification": Loss(costs.sum(), self.num_targets(batch)["classification"])}
+        logits = at_least_float32(self.textual(grid))
+        labelled = torch.zeros_like(logits).scatter_(1, batch["labels"], 1.0)
+        labelled = labelled.index_fill(1, self.ignored, 0.0)
+        counts = labelled.sum(dim=1).clamp(min=1)
+        costs = -(logits.log_softmax(dim=1) * labelled).sum(dim=1) / counts
+        return {"classification": costs.sum()}
 
 
 def _label_batch(examples: Sequence[Mapping[str, Any]], padding: int) -> dict[str, Tensor]:
-    """A `Batch` of examples with `labels` (k,) int64; here they are (B, K), filled up."""
+    """A `Batch` of examples with `labels` (k,) int64, which are padded on the right to (B, K)."""
     return image_batch(examples) | {
         "labels": padded([example["labels"] for example in examples], padding)
     }
@@ -78,24 +77,22 @@ def _label_batch(examples: Sequence[Mapping[str, Any]], padding: int) -> dict[st
 
 @dataclass(frozen=True)
 class TokenLabelEncoder:
-    """The tokens of a caption as labels."""
+    """The tokens of the drawn captions as labels."""
 
     captions: CaptionTokens
-    padding_index: int = 0
 
     def encode(
         self, record: Record, augmented: Augmented, rng: np.random.Generator
     ) -> dict[str, object]:
         """`image` (H, W, 3) uint8, `image_id`, `labels` (k,) int64, special tokens among them."""
-        tokens = self.captions.draw(record, augmented, rng)
-        return image_example(record, augmented) | {"labels": torch.tensor(tokens)}
+        tokens = chain.from_iterable(self.captions.draw(record, augmented, rng))
+        return image_example(record, augmented) | {"labels": torch.tensor(list(tokens))}
 
     def collate(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-        """A `Batch` with `labels` (B, K) int64, filled up on the right."""
-        return _label_batch(examples, self.padding_index)
+        """A `Batch` with `labels` (B, K) int64, padded on the right."""
+        return _label_batch(examples, self.captions.padding_index)
 
 
-@dataclass(frozen=True)
 class CategoryEncoder:
     """The categories of the image's objects as labels."""
 
@@ -110,33 +107,26 @@ class CategoryEncoder:
         return image_example(record, augmented) | {"labels": labels}
 
     def collate(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-        """A `Batch` with `labels` (B, K) int64, filled up on the right with the background's."""
+        """A `Batch` with `labels` (B, K) int64, padded on the right with the background."""
         return _label_batch(examples, BACKGROUND)
 
 
-@dataclass(frozen=True)
-class LabelPredictor:
-    """The names of the likeliest labels, and of those given; `name` gives that of an index."""
+def predict_labels(
+    objective: LabelSetClassification, name: Callable[[int], str], batch: Batch
+) -> list[Sample]:
+    """The names of the likeliest labels and of the target labels; `name` maps an index to one."""
+    ignored = set(objective.ignored.tolist())
+    with evaluating(objective):
+        logits = objective.textual(objective.visual(batch["image"]))
+        logits = logits.index_fill(1, objective.ignored, -torch.inf)
+        likeliest = logits.topk(min(_SHOWN, logits.shape[1] - len(ignored))).indices
+    targets = [sorted(set(row) - ignored) for row in batch["labels"].tolist()]
 
-    objective: LabelSetClassification
-    name: Callable[[int], str]
+    def text(labels: Sequence[int]) -> str:
+        return ", ".join(map(name, labels)) or "none"
 
-    def __call__(self, batch: Batch) -> list[Sample]:
-        ignored = set(self.objective.ignored.tolist())
-        with evaluating(self.objective):
-            logits = self.objective.textual(self.objective.visual(batch["image"]))
-            logits = logits.index_fill(1, self.objective.ignored, -torch.inf)
-            likeliest = logits.topk(min(_SHOWN, logits.shape[1] - len(ignored))).indices
-        targets = [sorted(set(row) - ignored) for row in batch["labels"].tolist()]
-        return [
-            Sample(*(", ".join(map(self.name, labels)) or "none" for labels in pair))
-            for pair in zip(likeliest.tolist(), targets, strict=True)
-        ]
-
-
-def _token_encoder(tokenizer: Tokenizer, settings: TaskSettings, training: bool) -> Encoder:
-    captions = caption_tokens(tokenizer, settings, training)
-    return TokenLabelEncoder(captions, settings.padding_index)
+    pairs = zip(likeliest.tolist(), targets, strict=True)
+    return [Sample(text(prediction), text(target)) for prediction, target in pairs]
 
 
 def _objective(
@@ -147,23 +137,25 @@ def _objective(
     return LabelSetClassification(visual, head, ignored)
 
 
-def _category_predictor(
-    objective: LabelSetClassification, categories: Categories, _: TaskSettings
-) -> LabelPredictor:
-    return LabelPredictor(objective, categories.name)
-
-
-TOKEN_CLASSIFICATION = Task(
+TOKEN_CLASSIFICATION: Task[LabelSetClassification, Tokenizer] = Task(
     labels="captions",
-    encoder=_token_encoder,
-    objective=lambda visual, settings: _objective(visual, settings, settings.special_ids),
-    sample_predictor=lambda objective, tokenizer, _: LabelPredictor(objective, tokenizer.token),
+    head="linear",
+    main_encoder=lambda tokenizer, settings, training: TokenLabelEncoder(
+        caption_tokens(tokenizer, settings, training)
+    ),
+    main_objective=lambda visual, settings: _objective(visual, settings, settings.special_ids),
+    sample_predictor=lambda objective, tokenizer, _: (
+        lambda batch: predict_labels(objective, tokenizer.token, batch)
+    ),
     captioning_head=None,
 )
-MULTILABEL_CLASSIFICATION = Task(
+MULTILABEL_CLASSIFICATION: Task[LabelSetClassification, Categories] = Task(
     labels="categories",
-    encoder=lambda *_: CategoryEncoder(),
-    objective=lambda visual, settings: _objective(visual, settings, (BACKGROUND,)),
-    sample_predictor=_category_predictor,
+    head="linear",
+    main_encoder=lambda *_: CategoryEncoder(),
+    main_objective=lambda visual, settings: _objective(visual, settings, (BACKGROUND,)),
+    sample_predictor=lambda objective, categories, _: (
+        lambda batch: predict_labels(objective, categories.name, batch)
+    ),
     captioning_head=None,
 )

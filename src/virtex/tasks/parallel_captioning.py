@@ -16,20 +16,16 @@ from torch import Tensor
 from virtex.data.records import Record
 from virtex.data.transforms import Augmented
 from virtex.models.backbone import Backbone
-from virtex.models.decoder import (
-    TransformerDecoder,
-    causal_mask,
-    decoder_pair,
-    padding_mask,
-)
+from virtex.models.decoder import TransformerDecoder, causal_mask, decoder_pair, padding_mask
 from virtex.models.dropout import draw_dropout
-from virtex.tasks.base import Batch, Loss, Objective, Task, TaskSettings, token_cross_entropy
+from virtex.tasks.base import Batch, Objective, Task, repeat_for_captions, token_cross_entropy
 from virtex.tasks.caption_tokens import (
     CaptionTokens,
+    caption_batch,
     caption_tokens,
-    image_batch,
+    dropout_keys,
     image_example,
-    padded,
+    of_captions,
 )
 from virtex.tasks.captioning import caption_predictor
 from virtex.text.tokenizer import Tokenizer
@@ -40,81 +36,69 @@ PARALLEL_SHARE = 0.75
 
 @dataclass(frozen=True)
 class ParallelCaptionEncoder:
-    """A caption, drawn to be predicted in parallel with the probability `parallel_share`."""
+    """Captions, each to be predicted in parallel with the probability `parallel_share`."""
 
     captions: CaptionTokens
-    padding_index: int = 0
     parallel_share: float = PARALLEL_SHARE
 
     def encode(
         self, record: Record, augmented: Augmented, rng: np.random.Generator
     ) -> dict[str, object]:
-        """`image` (H, W, 3) uint8, `image_id`, `caption_tokens` (T,) int64, `parallel` bool."""
-        tokens = torch.tensor(self.captions.draw(record, augmented, rng))
-        parallel = bool(rng.random() < self.parallel_share)
-        return image_example(record, augmented) | {"caption_tokens": tokens, "parallel": parallel}
+        """`image` (H, W, 3) uint8, `image_id`; lists of `caption_tokens` and `parallel`, bool."""
+        captions = self.captions.draw(record, augmented, rng)
+        return image_example(record, augmented) | {
+            "caption_tokens": [torch.tensor(tokens) for tokens in captions],
+            "parallel": (rng.random(len(captions)) < self.parallel_share).tolist(),
+            "dropout_key": dropout_keys(len(captions), rng),
+        }
 
     def collate(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-        """A `Batch` with `caption_tokens` (B, T), `caption_lengths` (B,) and `parallel` (B,) bool.
-
-        Tokens are int64, padded on the right to the longest caption.
-        """
-        captions = [example["caption_tokens"] for example in examples]
-        return image_batch(examples) | {
-            "caption_tokens": padded(captions, self.padding_index),
-            "caption_lengths": torch.tensor([len(caption) for caption in captions]),
-            "parallel": torch.tensor([example["parallel"] for example in examples]),
-        }
+        """As `caption_batch`, with `parallel` (N,) bool."""
+        parallel = torch.tensor(of_captions(examples, "parallel"))
+        return caption_batch(examples, self.captions.padding_index) | {"parallel": parallel}
 
 
 class ParallelCaptioning(Objective):
-    """Cross-entropy of all tokens but the first, from [MASK] alone or from the tokens before."""
+    """Cross-entropy of all tokens but the first, given only [MASK] or the tokens before them."""
 
-    loss_names = ("parallel_captioning",)
+    main_losses = ("parallel_captioning",)
 
     def __init__(self, visual: Backbone, textual: TransformerDecoder, mask_index: int) -> None:
         super().__init__(visual)
         self.textual = textual
         self.mask_index = mask_index
 
-    def num_targets(self, batch: Batch) -> dict[str, Tensor]:
+    def main_targets(self, batch: Batch) -> dict[str, Tensor]:
         """The tokens to predict, all but the first of each row."""
         targets = batch["caption_tokens"][:, 1:]
         return {"parallel_captioning": (targets != self.textual.embedding.padding_index).sum()}
 
-    def forward(self, batch: Batch) -> dict[str, Loss]:
+    def main_totals(self, grid: Tensor, batch: Batch) -> dict[str, Tensor]:
         """`parallel_captioning`, summed over the tokens to predict."""
         draw_dropout(self, batch["dropout_key"])
-        projected = self.textual.project(self.visual(batch["image"]))
+        projected = repeat_for_captions(self.textual.project(grid), batch)
         tokens, parallel = batch["caption_tokens"], batch["parallel"]
         # The last token has no successor to predict.
         lengths, positions = batch["caption_lengths"] - 1, tokens.shape[1] - 1
-        inside = padding_mask(lengths, positions)  # (B, 1, 1, T - 1)
+        inside = padding_mask(lengths, positions)  # (N, 1, 1, T - 1)
         masked = parallel[:, None] & inside.flatten(1)
         visible = causal_mask(lengths, positions) | (inside & parallel[:, None, None, None])
         logits = self.textual(
             projected, tokens[:, :-1].masked_fill(masked, self.mask_index), visible
         )
         total = token_cross_entropy(logits, tokens[:, 1:], self.textual.embedding.padding_index)
-        return {"parallel_captioning": Loss(total, self.num_targets(batch)["parallel_captioning"])}
+        return {"parallel_captioning": total}
 
 
-def _encoder(
-    tokenizer: Tokenizer, settings: TaskSettings, training: bool
-) -> ParallelCaptionEncoder:
-    captions = caption_tokens(tokenizer, settings, training)
-    return ParallelCaptionEncoder(captions, settings.padding_index)
-
-
-def _objective(visual: Backbone, settings: TaskSettings) -> ParallelCaptioning:
-    textual, _ = decoder_pair(settings.decoder_settings)
-    return ParallelCaptioning(visual, textual, settings.mask_index)
-
-
-PARALLEL_CAPTIONING = Task(
+PARALLEL_CAPTIONING: Task[ParallelCaptioning, Tokenizer] = Task(
     labels="captions",
-    encoder=_encoder,
-    objective=_objective,
+    head="decoder",
+    main_encoder=lambda tokenizer, settings, training: ParallelCaptionEncoder(
+        caption_tokens(tokenizer, settings, training)
+    ),
+    main_objective=lambda visual, settings: ParallelCaptioning(
+        visual, decoder_pair(settings.decoder_settings)[0], settings.mask_index
+    ),
     sample_predictor=lambda objective, tokenizer, settings: caption_predictor(
         objective.visual, objective.textual, tokenizer, settings
     ),

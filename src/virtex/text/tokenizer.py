@@ -15,12 +15,12 @@ import numpy.typing as npt
 import sentencepiece
 
 from virtex.errors import UserError
-from virtex.files import check_local
+from virtex.files import read_at_most
 from virtex.text.normalize import normalize_caption
 
 CONTROL_SYMBOLS = ("[SOS]", "[EOS]", "[MASK]")
 _MAX_SENTENCE_BYTES = 1 << 30
-_MOST_BYTES = 64 << 20  # of a model; one of 10,000 pieces takes 400,000
+_MAX_MODEL_BYTES = 64 << 20  # a model of 10,000 pieces has 400,000
 _TRAINER_FIELD, _NORMALIZER_FIELD = 2, 3
 
 
@@ -61,7 +61,7 @@ def train(captions: Iterable[str], vocab_size: int) -> bytes:
 
 
 def _explained(error: RuntimeError, vocab_size: int) -> UserError:
-    """The trainer's error in the user's terms."""
+    """The trainer's error in terms of the arguments of `train`."""
     if largest := re.search(r"Vocabulary size too high.*<= (\d+)", str(error)):
         return UserError(
             f"a vocabulary of {vocab_size} pieces is too large for these captions: the largest"
@@ -81,7 +81,7 @@ class Tokenizer:
     """One vocabulary: text to ids and ids to text; can be pickled, for loader workers."""
 
     def __init__(self, model_bytes: bytes, source: str) -> None:
-        """`source` names the model in messages. Raises UserError for a model that is not ours."""
+        """`source` names the model in messages. Raises UserError if it lacks `CONTROL_SYMBOLS`."""
         self._source = source
         self.model_bytes = model_bytes
         self._processor = _processor(model_bytes, source)
@@ -98,15 +98,13 @@ class Tokenizer:
     @classmethod
     def from_file(cls, path: Path) -> "Tokenizer":
         """The tokenizer of a `.model` file; raises UserError if it is not one."""
-        check_local(path)
-        try:
-            with path.open("rb") as file:
-                return cls(file.read(_MOST_BYTES + 1), str(path))
-        except OSError as error:
-            raise UserError(
-                f"cannot read the vocabulary {path}: {error.strerror}; "
-                "create one with `virtex tokenizer`"
-            ) from error
+        content = read_at_most(
+            path,
+            _MAX_MODEL_BYTES,
+            name=f"the vocabulary {path}",
+            remedy="create one with `virtex tokenizer`",
+        )
+        return cls(content, str(path))
 
     @classmethod
     def from_bytes(cls, model_bytes: bytes) -> "Tokenizer":
@@ -147,17 +145,17 @@ class Tokenizer:
 
 
 def _processor(model_bytes: bytes, source: str) -> sentencepiece.SentencePieceProcessor:
-    if len(model_bytes) > _MOST_BYTES:
+    if len(model_bytes) > _MAX_MODEL_BYTES:
         raise UserError(
-            f"{source} is larger than {_MOST_BYTES >> 20} MB, so it is not a vocabulary"
+            f"{source} is larger than {_MAX_MODEL_BYTES >> 20} MB, so it is not a vocabulary"
         )
     processor = sentencepiece.SentencePieceProcessor()
-    # A file that is cut between two pieces still parses, as another kind of model: check first.
+    # A file that is truncated between two pieces parses, as another kind of model: check first.
     complete = {_TRAINER_FIELD, _NORMALIZER_FIELD} <= _fields(model_bytes)
     try:
         if complete and processor.LoadFromSerializedProto(model_bytes):
             for index in range(processor.vocab_size()):
-                processor.id_to_piece(index)  # not UTF-8 in a damaged file
+                processor.id_to_piece(index)  # raises if a damaged piece is not UTF-8
             return processor
     except (RuntimeError, UnicodeDecodeError) as error:
         raise UserError(f"{source} is not a SentencePiece model: {error}") from error
@@ -172,14 +170,14 @@ def _fields(message: bytes) -> set[int]:
         tag, position = _varint(message, position)
         length, position = _varint(message, position)
         position += length
-        if tag & 7 != 2 or position > len(message):  # every part of a model is length-delimited
+        if tag & 7 != 2 or position > len(message):  # every field of a model is length-delimited
             break
         fields.add(tag >> 3)
     return fields
 
 
 def _varint(message: bytes, position: int) -> tuple[int, int]:
-    """A variable-length integer (seven bits a byte, lowest first) and the position behind it."""
+    """A variable-length integer (seven bits a byte, lowest first) and the position after it."""
     value = shift = 0
     more = True
     while more and position < len(message):

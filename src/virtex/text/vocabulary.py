@@ -1,4 +1,4 @@
-"""What a model's output indices mean: tokens or object categories; checked against the settings."""
+"""The meaning of a model's output indices, tokens or categories, and its check against settings."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,7 @@ from virtex.errors import UserError
 from virtex.text.tokenizer import Tokenizer
 
 BACKGROUND = 0
-"""The index of no category; also pads short rows of labels."""
+"""The index that stands for no category and pads short rows of labels."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def check_tokenizer(
     eos_index: int,
     mask_index: int,
 ) -> None:
-    """Raise UserError with every setting that differs from the tokenizer, and both values."""
+    """Raise UserError that names every setting that differs from the tokenizer's value."""
     pairs = {
         "DATA.VOCAB_SIZE": (vocab_size, tokenizer.vocab_size),
         "DATA.UNK_INDEX": (unk_index, tokenizer.unk_index),

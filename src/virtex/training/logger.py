@@ -14,33 +14,37 @@ import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 
 from virtex.files import whole_file
-from virtex.training.scalars import SCALARS
+from virtex.training.scalars import SCALARS, parse_line
 
 
 class RunLogger:
     """Writes the logs of one process; only rank 0 writes more than its log file.
 
-    A run that resumes after iteration `first` - 1 first drops the scalars of later iterations,
-    which an interrupted run may have written, as they will be logged again.
+    Drops the scalars of iterations from `first` on: an interrupted run may have written them, and
+    they will be logged again.
     """
 
     def __init__(self, directory: Path, *, rank: int, first: int) -> None:
-        self._to_file = _file_handler(directory / f"log_rank{rank}.txt")
-        self.logger = _logger(self._to_file, console=rank == 0)
+        self._to_file = logging.FileHandler(directory / f"log_rank{rank}.txt", encoding="utf-8")
+        self._to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        self.logger = logging.Logger("virtex", level=logging.INFO)
+        self.logger.addHandler(self._to_file)
         self._warned: set[str] = set()
         self._scalars = None
         self._board = None
         if rank == 0:
+            to_console = logging.StreamHandler(sys.stdout)
+            to_console.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+            self.logger.addHandler(to_console)
             _drop_later_scalars(directory / SCALARS, first)
             self._scalars = (directory / SCALARS).open("a", encoding="utf-8")
             self._board = SummaryWriter(str(directory), purge_step=first)
 
     def info(self, message: str) -> None:
-        """Log a message."""
         self.logger.info(message)
 
     def warning(self, message: str) -> None:
-        """Log a warning, which asks the user to do something."""
+        """Log a warning about something that the user should act on."""
         self.logger.warning(message)
 
     def warning_once(self, message: str) -> None:
@@ -71,7 +75,6 @@ class RunLogger:
         self._board.add_text(name, text, iteration)
 
     def close(self) -> None:
-        """Close the files."""
         if self._scalars is not None:
             self._scalars.close()
         if self._board is not None:
@@ -81,32 +84,15 @@ class RunLogger:
             handler.close()
 
 
-def _file_handler(path: Path) -> logging.Handler:
-    handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    return handler
-
-
-def _logger(to_file: logging.Handler, *, console: bool) -> logging.Logger:
-    logger = logging.Logger("virtex", level=logging.INFO)
-    logger.addHandler(to_file)
-    if console:
-        to_console = logging.StreamHandler(sys.stdout)
-        to_console.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
-        logger.addHandler(to_console)
-    return logger
-
-
 def _drop_later_scalars(path: Path, first: int) -> None:
     if not path.exists():
         return
     kept = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True):
-        try:
-            iteration = json.loads(line)["iteration"]
-        except (ValueError, KeyError, TypeError, RecursionError):
-            break  # left by a killed run or a power failure; nothing after it can be trusted
-        if iteration < first and line.endswith("\n"):
+        scalars = parse_line(line)
+        if scalars is None:
+            break  # after a killed run or a power failure; nothing after it can be trusted
+        if scalars["iteration"] < first and line.endswith("\n"):
             kept.append(line)
     with whole_file(path) as file:
         file.write("".join(kept).encode())

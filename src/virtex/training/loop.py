@@ -1,15 +1,14 @@
 """The training loop and validation, for any task.
 
-Iterations count from 1. Iteration i uses the schedule's factor for i - 1 steps taken, and torch's
-random numbers are a function of (seed, iteration, rank): a run can resume anywhere. They serve
-networks that drop whole layers; dropout follows from the examples.
+Iterations count from 1. Iteration i uses the schedule's factor for i - 1 steps, and torch's random
+numbers are a function of (seed, iteration, rank), so that a run can resume anywhere. Networks that
+drop whole layers use them; dropout is a function of the captions' keys.
 """
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -18,31 +17,23 @@ from torch.nn.parallel import DistributedDataParallel
 
 from virtex.distributed.world import World
 from virtex.errors import RunError, first_few
+from virtex.optim.lookahead import AnyOptimizer
 from virtex.optim.schedules import Schedule
-from virtex.tasks.base import Batch, Objective
+from virtex.tasks.base import Batch, Objective, select_images
 from virtex.training.precision import Precision
 
 
-class Optimizer(Protocol):
-    """What the loop needs of an optimizer; groups hold `name`, `peak_lr` and `lr`."""
-
-    @property
-    def param_groups(self) -> list[dict[str, Any]]: ...
-    def step(self) -> None: ...
-    def zero_grad(self) -> None: ...
-    def state_dict(self) -> dict[str, Any]: ...
-
-
 class Diverged(RunError):
-    """Too many steps in a row had a gradient that is not finite."""
+    """Too many steps in a row had a gradient that was not finite."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """One iteration, done. Losses are detached, still on the device.
+    """A finished iteration.
 
-    Their mean over the processes is the mean over the items of the global batch. `applied` is False
-    where the gradient was not finite and the weights were left alone.
+    `losses` are detached and on the device; their mean over the processes is the mean over the
+    items of the global batch. `applied` is False where the gradient was not finite, so that the
+    weights are unchanged.
     """
 
     iteration: int
@@ -57,14 +48,15 @@ class Step:
 
 @dataclass(frozen=True)
 class TrainState:
-    """The objects that take part in every step; all but `schedule` and `precision` change.
+    """The objects of every step; all but `schedule` and `precision` change.
 
-    `parallel` is the objective, or a DistributedDataParallel of it.
+    `parallel` is the objective, or a DistributedDataParallel of it. The optimizer's groups hold
+    `name`, `peak_lr` and `lr`.
     """
 
     objective: Objective
     parallel: nn.Module
-    optimizer: Optimizer
+    optimizer: AnyOptimizer
     schedule: Schedule
     scaler: torch.amp.GradScaler
     precision: Precision
@@ -85,10 +77,10 @@ def optimize(
     """Train for the iterations `first` … `last` and yield after each.
 
     `batches` are this process's parts of the global batches and start at iteration `first`. A batch
-    is computed in `accumulate` parts, which it must divide into; the loss is the mean over the
-    items of the global batch, however it is divided. The gradient's norm is clipped to
-    `clip_grad_norm`. A step whose gradient is not finite leaves the weights alone; more than
-    `max_nonfinite_steps` of them in a row raise `Diverged`.
+    is computed in `accumulate` parts with equally many images. Each loss is a mean over the items
+    of the global batch, however it is divided; training minimises the sum of the weighted losses.
+    The gradient's norm is clipped to `clip_grad_norm`. A step whose gradient is not finite does not
+    change the weights; more than `max_nonfinite_steps` of them in a row raise `Diverged`.
     """
     objective, optimizer = state.objective, state.optimizer
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
@@ -111,12 +103,13 @@ def optimize(
                 with state.precision.autocast():
                     sums = state.parallel(microbatch)
                 means = {name: loss.total / denominators[name] for name, loss in sums.items()}
-                loss = torch.stack(list(means.values())).sum()
+                loss = torch.stack(list(objective.weighted(means).values())).sum()
                 state.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             losses = {name: losses[name] + mean.detach() for name, mean in means.items()}
         norm, applied = _optimizer_step(optimizer, state.scaler, parameters, clip_grad_norm)
         if not applied:
-            _restore(objective, statistics)
+            for buffer, saved in zip(objective.buffers(), statistics, strict=True):
+                buffer.copy_(saved)
         nonfinite = 0 if applied else nonfinite + 1
         step = Step(
             iteration=iteration,
@@ -134,10 +127,10 @@ def optimize(
 
 
 def _loss_denominators(objective: Objective, batch: Batch, world: World) -> dict[str, Tensor]:
-    """The number of items of each loss over all processes, at least one, by their number.
+    """The items of each loss in all processes, at least one, divided by the number of processes.
 
-    DistributedDataParallel takes the mean of the processes' gradients: with losses divided by these
-    it is the gradient of the mean over all items.
+    DistributedDataParallel averages the processes' gradients. With sums that are divided by these
+    numbers the average is the gradient of the mean over all items.
     """
     counts = objective.num_targets(batch)
     totals = world.sum(torch.stack(list(counts.values()))).clamp(min=1) / world.size
@@ -150,7 +143,7 @@ def _microbatches(
     """The parts of a batch, and a context in which only the last one's gradient is exchanged."""
     rows = len(batch["image"]) // accumulate
     for start in range(0, rows * accumulate, rows):
-        part = {name: tensor[start : start + rows] for name, tensor in batch.items()}
+        part = select_images(batch, start, start + rows)
         if isinstance(parallel, DistributedDataParallel) and start < rows * (accumulate - 1):
             yield part, parallel.no_sync()
         else:
@@ -158,22 +151,19 @@ def _microbatches(
 
 
 def _optimizer_step(
-    optimizer: Optimizer,
+    optimizer: AnyOptimizer,
     scaler: torch.amp.GradScaler,
     parameters: Sequence[nn.Parameter],
     clip_grad_norm: float,
 ) -> tuple[Tensor, bool]:
-    """The step; the gradient's norm before clipping, and whether it was finite.
-
-    Where it was not, the weights are left alone.
-    """
+    """Step if the gradient is finite; its norm before clipping, and whether it was finite."""
     scaler.unscale_(optimizer)  # type: ignore[arg-type]
     norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
     finite = bool(norm.isfinite())
     if finite:
         nn.utils.clip_grads_with_norm_(parameters, clip_grad_norm, norm)
         scaler.step(optimizer)  # type: ignore[arg-type]
-    # Where a gradient overflowed, which `unscale_` has seen, this lowers the scale.
+    # Lowers the scale if `unscale_` has found a gradient that overflowed.
     scaler.update()
     return norm, finite
 
@@ -187,15 +177,14 @@ def validate(
     sum_over_processes: Callable[[Tensor], Tensor],
     stopping: Callable[[], bool] = lambda: False,
 ) -> dict[str, float] | None:
-    """Each loss's mean over all items of the split, however it is divided into batches.
+    """The mean of each loss over all items of the split, however it is divided into batches.
 
-    `objective.loss_names` says which losses there are, so that processes whose share is empty take
-    part too. A loss without any item is left out. None where `stopping` was true on any process:
-    the rest is not looked at. Leaves the module in training mode, and torch's random state
-    untouched.
+    A process without any batch takes part too. A loss without any item is left out. Returns None
+    if `stopping` was true on any process, before the split ended. Leaves the module in training
+    mode, and torch's random state unchanged.
     """
     objective.eval()
-    names: tuple[str, ...] = objective.loss_names
+    names = objective.loss_names
     device = next(objective.parameters()).device
     sums = torch.zeros(len(names) + 1, 2, dtype=torch.float64, device=device)
     try:
@@ -217,15 +206,9 @@ def validate(
 
 
 def _seed_torch(random_seed: int, rank: int, iteration: int) -> None:
-    words = np.random.SeedSequence([random_seed, rank, iteration]).generate_state(1, np.uint64)
-    # torch reads 64-bit seeds as signed.
-    torch.manual_seed(int(words[0] >> np.uint64(1)))
-
-
-@torch.no_grad()
-def _restore(module: Objective, buffers: Sequence[Tensor]) -> None:
-    for buffer, saved in zip(module.buffers(), buffers, strict=True):
-        buffer.copy_(saved)
+    (seed,) = np.random.SeedSequence([random_seed, rank, iteration]).generate_state(1, np.uint64)
+    # torch takes 64-bit seeds as signed.
+    torch.manual_seed(int(seed >> np.uint64(1)))
 
 
 def _diagnosis(objective: Objective, step: Step, batch: Batch, nonfinite: int) -> str:
@@ -246,7 +229,7 @@ def _diagnosis(objective: Objective, step: Step, batch: Batch, nonfinite: int) -
         f"  learning rates: {rates}\n"
         f"  {where}\n"
         f"  {weights}; these steps were not applied, and nothing was saved since\n"
-        f"  images of the last batch: {batch['image_id'].tolist()[:8]} …\n"
+        f"  images of the last batch: {first_few(batch['image_id'].tolist(), 8)}\n"
         "Try a lower OPTIM.CNN_LR and OPTIM.LR, a longer OPTIM.WARMUP_STEPS, or AMP false, and "
         "continue with --resume-from latest."
     )

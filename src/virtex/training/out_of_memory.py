@@ -1,4 +1,4 @@
-"""The error of a process that runs out of memory: what to try, with values."""
+"""Running out of memory as an error that suggests settings to try."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,7 +7,7 @@ import torch
 
 from virtex.config.schema import Config
 from virtex.distributed.world import World
-from virtex.errors import RunError
+from virtex.errors import RunError, first_line
 
 _WORDS = (
     "can't allocate memory",  # torch's allocator on the CPU
@@ -19,23 +19,17 @@ _WORDS = (
 
 @contextmanager
 def translate_memory_errors(config: Config, world: World) -> Iterator[None]:
-    """Turn out-of-memory errors into a RunError that says what to try."""
+    """Turn failed allocations, on a GPU or in main memory, into a `RunError` with advice."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
+        known = isinstance(error, MemoryError | torch.OutOfMemoryError)
+        if not known and not any(word in str(error) for word in _WORDS):
             raise
         raise RunError(_advice(config, world, error)) from error
 
 
-def is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
-    """Whether an allocation failed, on a GPU or in the machine's memory."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    return any(word in str(error) for word in _WORDS)
-
-
-def _advice(config: Config, world: World, error: RuntimeError | MemoryError) -> str:
+def _advice(config: Config, world: World, error: Exception) -> str:
     batch, accumulate = config.optim.batch_size, config.optim.accumulate
     rows = batch // world.size
     tries = []
@@ -55,9 +49,8 @@ def _advice(config: Config, world: World, error: RuntimeError | MemoryError) -> 
         )
     if world.device.type == "cpu":
         tries.append("fewer loader workers (--cpu-workers)")
-    first = (str(error) or type(error).__name__).splitlines()[0]
     return (
-        f"out of memory on {world.device}: {first}\nTry, in this order:\n"
+        f"out of memory on {world.device}: {first_line(error)}\nTry, in this order:\n"
         + "".join(f"  {line}\n" for line in tries)
         + "The saved checkpoints are intact: continue with --resume-from latest and "
         "--config-override."

@@ -15,7 +15,6 @@ class Precision:
     reason: str
 
     def autocast(self) -> AbstractContextManager[None]:
-        """The context in which the forward pass runs."""
         return torch.autocast(
             self.device_type, dtype=self.dtype, enabled=self.dtype is not torch.float32
         )

@@ -1,14 +1,18 @@
 """The speed and remaining time of a run, as scalars and as lines for the console."""
 
+import resource
+import sys
 from collections.abc import Mapping
 from datetime import timedelta
+
+import torch
 
 from virtex.distributed.traffic import Traffic
 from virtex.training.loop import Step
 
 
 class Meter:
-    """Accumulates steps since its last restart; rates are means over them."""
+    """Accumulates the steps since its last restart; rates are means over them."""
 
     def __init__(self, processes: int, traffic: Traffic) -> None:
         self.processes = processes
@@ -16,14 +20,12 @@ class Meter:
         self.restart()
 
     def restart(self) -> None:
-        """Start a new interval."""
         self.steps = 0
         self.images = 0
         self.seconds = 0.0
         self.data_seconds = 0.0
 
     def add(self, step: Step) -> None:
-        """Count one step."""
         self.steps += 1
         self.images += step.images
         self.seconds += step.seconds
@@ -37,9 +39,8 @@ class Meter:
     def speed(self, memory_gb: float) -> dict[str, float]:
         """Images per second over all processes, share of time spent waiting for data, memory.
 
-        With several processes also megabytes of gradients per step, and the share of the time in
-        which gradients were exchanged in the steps that torch measures, most of it during the
-        backward pass.
+        With several processes also megabytes of gradients per step, and the share of the time
+        spent on exchanging them, mostly during the backward pass, in the steps that torch measures.
         """
         speed = {
             "speed/images_per_second": self.processes * self.images / self.seconds,
@@ -52,9 +53,12 @@ class Meter:
         return speed
 
 
-def training_scalars(step: Step, losses: Mapping[str, float]) -> dict[str, float]:
-    """The numbers that a repeated run reproduces: losses, gradient norm, learning rates."""
-    scalars = {"train/loss": sum(losses.values())}
+def training_scalars(step: Step, total: float, losses: Mapping[str, float]) -> dict[str, float]:
+    """The numbers that a repeated run reproduces: losses, gradient norm, learning rates.
+
+    `total` is what training minimises, the weighted sum of `losses`.
+    """
+    scalars = {"train/loss": total}
     scalars |= {f"train/{name}": value for name, value in losses.items()}
     scalars["train/gradient_norm"] = float(step.gradient_norm)
     return scalars | {f"learning_rate/{name}": rate for name, rate in step.learning_rates.items()}
@@ -63,32 +67,38 @@ def training_scalars(step: Step, losses: Mapping[str, float]) -> dict[str, float
 def progress_line(
     iteration: int,
     last: int,
+    total: float,
     losses: Mapping[str, float],
     speed: Mapping[str, float],
     step_seconds: float,
 ) -> str:
     """One line: iteration, losses, rate, remaining time, share of waiting for data, memory."""
     remaining = timedelta(seconds=round((last - iteration) * step_seconds))
+    exchange = ""
+    if "speed/exchange_fraction" in speed:
+        exchange = f"exchange {speed['speed/exchange_fraction']:.0%}  "
     return (
         f"iteration {iteration:>{len(str(last))}}/{last}  "
-        f"{losses_text(losses)}  "
+        f"{losses_text(total, losses)}  "
         f"{speed['speed/images_per_second']:.1f} images/s  "
         f"remaining {remaining}  "
         f"data wait {speed['speed/data_wait_fraction']:.0%}  "
-        f"{_exchange(speed)}"
+        f"{exchange}"
         f"memory {speed['speed/memory_gb']:.1f} GB"
     )
 
 
-def _exchange(speed: Mapping[str, float]) -> str:
-    if "speed/exchange_fraction" not in speed:
-        return ""
-    return f"exchange {speed['speed/exchange_fraction']:.0%}  "
-
-
-def losses_text(losses: Mapping[str, float]) -> str:
-    """The sum of the losses and, if there are several, each of them."""
-    total = f"loss {sum(losses.values()):.4f}"
+def losses_text(total: float, losses: Mapping[str, float]) -> str:
+    """The total loss and, if there are several, each of them."""
+    text = f"loss {total:.4f}"
     if len(losses) == 1:
-        return total
-    return f"{total} ({', '.join(f'{name} {value:.4f}' for name, value in losses.items())})"
+        return text
+    return f"{text} ({', '.join(f'{name} {value:.4f}' for name, value in losses.items())})"
+
+
+def peak_memory_gb(device: torch.device) -> float:
+    """Peak memory of this process, in GB: the GPU's if there is one, else resident memory."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated() / 1e9
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9

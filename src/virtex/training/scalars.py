@@ -20,15 +20,15 @@ class LastScalars:
 
 
 def last_scalars(path: Path) -> LastScalars:
-    """The latest numbers in `path`, to which the run may still be writing."""
+    """The last values in `path`, to which the run may still be writing."""
     last = LastScalars()
     if not path.exists():
         return last
     with path.open(encoding="utf-8", errors="replace", newline="\n") as lines:
         for number, line in enumerate(lines, start=1):
-            if not line.endswith("\n"):  # still written
+            if not line.endswith("\n"):  # still being written
                 break
-            scalars = _parsed(line)
+            scalars = parse_line(line)
             if scalars is None:
                 last.unreadable = number
                 break
@@ -37,7 +37,8 @@ def last_scalars(path: Path) -> LastScalars:
     return last
 
 
-def _parsed(line: str) -> dict[str, float] | None:
+def parse_line(line: str) -> dict[str, float] | None:
+    """The numbers of a line with its `iteration`; None if it cannot be read."""
     try:
         scalars = json.loads(line)
     except (ValueError, RecursionError):

@@ -1,8 +1,8 @@
-"""From options to the objects of a run: checked, found, built and restored before it starts."""
+"""The preparation of a run: checks, the point to resume from, and the objects to train."""
 
-import hashlib
 import socket
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from pathlib import Path
 
 import torch
@@ -12,6 +12,7 @@ from virtex.build.model import build_objective, check_backbone
 from virtex.build.optimizer import build_optimizer, build_schedule
 from virtex.checkpoints import file
 from virtex.checkpoints import run_directory as directory
+from virtex.checkpoints.background import BackgroundSaver
 from virtex.checkpoints.run_directory import ResumePoint
 from virtex.checkpoints.state import (
     Checkpoint,
@@ -30,26 +31,29 @@ from virtex.distributed.preflight import (
     report_lines,
 )
 from virtex.distributed.shared_memory import free_shared_memory, shared_memory_advice
+from virtex.distributed.signals import StopRequest
+from virtex.distributed.watchdog import Watchdog
 from virtex.distributed.world import Timeouts, World, check_gpus
 from virtex.errors import RunError, UserError
 from virtex.models.sync_batch_norm import synchronise_batch_norm
 from virtex.tasks.base import WEIGHT_PER_TOKEN, Objective
+from virtex.training.logger import RunLogger
 from virtex.training.loop import TrainState
 from virtex.training.precision import choose_precision
 
 DEFAULT_RECENT = 3
 MILESTONE = 25_000
-"""Which checkpoints are kept where `--keep-recent` does not say."""
+"""How many of the newest checkpoints are kept by default, and one every so many iterations."""
 
 
 @dataclass(frozen=True)
 class PretrainOptions:
-    """How to run; the configuration says what.
+    """How to run what the configuration describes.
 
     `keep_recent` is how many of the newest checkpoints are kept: 0 keeps all; None keeps
     `DEFAULT_RECENT`, and one every `MILESTONE` iterations. `accept_changed_data` lets a run resume
     on data that have changed. `debug_rank` is the process on which the debugger opens, on
-    `terminal`; both are None for a run without it. `preflight_only` ends the run before its first
+    `terminal`; both are None without a debugger. `preflight_only` ends the run before its first
     iteration.
     """
 
@@ -70,17 +74,29 @@ class PretrainOptions:
     terminal: Path | None = None
 
 
+@dataclass(frozen=True)
+class Run:
+    """One process's part of a run: its options, its objects, and what reports and saves them."""
+
+    options: PretrainOptions
+    world: World
+    watchdog: Watchdog
+    request: StopRequest
+    logger: RunLogger
+    data: PretrainingData
+    state: TrainState
+    retention: file.Retention
+    saver: BackgroundSaver
+
+
 def retention(options: PretrainOptions, start: ResumePoint) -> file.Retention:
-    """Which checkpoints of the run are kept."""
-    if options.keep_recent is not None:
-        return file.Retention(options.keep_recent or None, untouched=start.untouched)
-    return file.Retention(
-        DEFAULT_RECENT, MILESTONE, options.checkpoint_every, untouched=start.untouched
-    )
+    if options.keep_recent is None:
+        return file.Retention(DEFAULT_RECENT, MILESTONE, options.checkpoint_every, start.untouched)
+    return file.Retention(options.keep_recent or None, untouched=start.untouched)
 
 
 def check(options: PretrainOptions, *, gpus_per_machine: int) -> None:
-    """Raise `UserError` for what can be seen to be wrong before any process is started."""
+    """Raise `UserError` for mistakes that can be found before any process is started."""
     check_gpus(gpus_per_machine)
     restarted = read_environment().attempt > 0
     resume_from = options.resume_from
@@ -95,9 +111,9 @@ def check(options: PretrainOptions, *, gpus_per_machine: int) -> None:
 
 
 def find_start(options: PretrainOptions, data: PretrainingData, attempt: int) -> ResumePoint:
-    """Where the run begins; raises `UserError` if a checkpoint is not of this run.
+    """The point from which the run starts; raises `UserError` for a checkpoint of another run.
 
-    Processes that are restarted, in a later `attempt`, resume from what the run has saved.
+    Processes that are restarted, in a later `attempt`, resume from the run's own checkpoints.
     """
     resume_from = options.resume_from
     if attempt > 0 and directory.holds_run(options.directory):
@@ -120,7 +136,7 @@ def find_start(options: PretrainOptions, data: PretrainingData, attempt: int) ->
 def start_or_refusal(
     options: PretrainOptions, data: PretrainingData, attempt: int
 ) -> ResumePoint | UserError:
-    """As `find_start`, with an error of the input, which all processes need to know, as a value."""
+    """The result of `find_start`, or its error if all processes need it: a mistake in the input."""
     try:
         return find_start(options, data, attempt)
     except RunError:
@@ -130,18 +146,19 @@ def start_or_refusal(
 
 
 def begin(options: PretrainOptions, world: World, start: ResumePoint) -> TrainState:
-    """The objects that the run trains, as they were where it starts, not yet parallel."""
+    """The objects that the run trains, in their state at `start`, not yet parallel."""
     config = options.config
     torch.backends.cudnn.deterministic = config.cudnn_deterministic
     torch.backends.cudnn.benchmark = config.cudnn_benchmark
     torch.manual_seed(config.random_seed)
-    given = start.state is not None or options.init_from is not None
-    objective = build_objective(config, weights_follow=given)
+    saved = None
     if start.state is not None:
-        load_weights(objective, Checkpoint("--resume-from", start.state), WEIGHT_PER_TOKEN)
+        saved = Checkpoint("--resume-from", start.state)
     elif options.init_from is not None:
-        given_weights = Checkpoint(f"--init-from {options.init_from}", file.load(options.init_from))
-        load_weights(objective, given_weights, WEIGHT_PER_TOKEN)
+        saved = Checkpoint(f"--init-from {options.init_from}", file.load(options.init_from))
+    objective = build_objective(config, weights_follow=saved is not None)
+    if saved is not None:
+        load_weights(objective, saved, WEIGHT_PER_TOKEN)
     objective.to(world.device)
     if config.sync_bn and world.size > 1:
         objective.visual.cnn = synchronise_batch_norm(objective.visual.cnn, world.device)
@@ -149,7 +166,7 @@ def begin(options: PretrainOptions, world: World, start: ResumePoint) -> TrainSt
     optimizer, scaler = build_optimizer(config, objective), precision.gradient_scaler()
     if start.state is not None:
         load_optimizer(optimizer, start.state["optimizer"])
-        # Another precision had no scale to continue from, or has no use for one.
+        # The earlier precision may have had no loss scale, and this one may need none.
         if start.state["scaler"] and scaler.is_enabled():
             scaler.load_state_dict(start.state["scaler"])
     return TrainState(objective, objective, optimizer, build_schedule(config), scaler, precision)
@@ -158,12 +175,12 @@ def begin(options: PretrainOptions, world: World, start: ResumePoint) -> TrainSt
 def preflight(
     options: PretrainOptions, world: World, data: PretrainingData, state: TrainState
 ) -> list[str]:
-    """Check that all processes can work and are alike; a line on each, where there are several.
+    """Check that all processes can work and agree; returns their reports if there are several.
 
-    Raises `UserError` with the same lines where one is not ready.
+    Raises `UserError` with the same lines if a process is not ready.
     """
     must_match = {
-        "configuration": _digest(options.config.model_dump_json().encode()),
+        "configuration": sha256(options.config.model_dump_json().encode()).hexdigest()[:12],
         "training data": data.training.fingerprint[:12],
         "validation data": data.validation.fingerprint[:12],
         "precision": str(state.precision),
@@ -175,12 +192,12 @@ def preflight(
     lines = report_lines(reports, found)
     if any(found):
         text = "not all processes are ready, so nothing was started:\n" + "\n".join(lines)
-        raise UserError(text if world.main else f"rank {world.rank}: see what rank 0 says")
+        raise UserError(text if world.main else f"rank {world.rank}: see the message of rank 0")
     return lines if world.size > 1 or options.preflight_only else []
 
 
 def _checkpoint_bytes(objective: Objective) -> int:
-    """About as much as a checkpoint takes: weights, averages of the gradients, slow weights."""
+    """The approximate size of a checkpoint: weights, averages of the gradients, slow weights."""
     weights = objective.state_dict().values()
     trained = [p for p in objective.parameters() if p.requires_grad]
     size: int = sum(t.nbytes for t in weights) + 2 * sum(p.nbytes for p in trained)
@@ -190,31 +207,26 @@ def _checkpoint_bytes(objective: Objective) -> int:
 def shared_memory_needed(options: PretrainOptions, world: World) -> int:
     """Bytes of shared memory that all loader workers of this machine need.
 
-    Raises `UserError` where less is free.
+    Raises `UserError` if less is free on any machine.
     """
     needed = _loader_bytes(options, world)
     machine = socket.gethostname()
     together = sum(size for name, size in world.gather((machine, needed)) if name == machine)
     free = free_shared_memory()
-    lines = world.gather(
-        None
-        if free is None or together <= free
-        else f"{machine}: {shared_memory_advice(together, free)}"
-    )
-    wrong = list(dict.fromkeys(line for line in lines if line is not None))
-    if wrong:
-        raise UserError("\n".join(wrong) if world.main else f"rank {world.rank}: see rank 0")
+    line = None
+    if free is not None and together > free:
+        line = f"{machine}: {shared_memory_advice(together, free)}"
+    lines = dict.fromkeys(one for one in world.gather(line) if one is not None)
+    if lines:
+        text = "\n".join(lines)
+        raise UserError(text if world.main else f"rank {world.rank}: see the message of rank 0")
     return together
 
 
 def _loader_bytes(options: PretrainOptions, world: World) -> int:
-    """What the images of the batches take that this process's workers hold ready.
+    """Bytes of the images in this process's prefetched batches.
 
-    Two for each worker and one in use; during validation those of both splits.
+    These are two for each worker and one in use; during validation, those of both splits.
     """
     side, rows = options.config.data.image_crop_size, options.config.optim.batch_size // world.size
     return 2 * (2 * options.workers + 1) * rows * 3 * side * side if options.workers else 0
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()[:12]

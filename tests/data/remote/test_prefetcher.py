@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from virtex.data.remote.prefetcher import Prefetcher
 from virtex.data.remote.shards import remote_splits
 from virtex.data.remote.store import RemoteStore
 from virtex.data.sources.coco import CocoCaptions
+from virtex.distributed.signals import Stopped
 from virtex.errors import RunError
 
 QUICK = Retries(attempts=3, first_pause=0.01, longest_pause=0.02)
@@ -32,18 +34,18 @@ def server(write_coco, tmp_path, monkeypatch):
 
 
 class Watched:
-    """A prefetcher and what it said."""
+    """A prefetcher, what it logged and which phases it reported."""
 
-    def __init__(self, server, tmp_path, check_stop=lambda: None):
+    def __init__(self, server, tmp_path, check=lambda _: None):
         cache = {"cache_dir": tmp_path / "cache", "cache_bytes": 10**9}
         store = RemoteStore(f"{server.url}/d", **cache, retries=QUICK)
         self.records = opened(tmp_path / "packed", store=store)
-        self.store, self.said, self.reached = store, [], []
-        self.ahead = Prefetcher(
-            remote_splits(self.records, self.records, self.records).training,
-            say=self.said.append,
-            reached=self.reached.append,
-            check_stop=check_stop,
+        self.store, self.logged, self.phases = store, [], []
+        self.prefetcher = Prefetcher(
+            remote_splits(self.records, self.records, self.records),
+            logger=SimpleNamespace(info=self.logged.append),
+            watchdog=SimpleNamespace(report=self.phases.append),
+            stop_request=SimpleNamespace(check=check),
         )
         server.gets.clear()
 
@@ -51,11 +53,11 @@ class Watched:
         return self
 
     def __exit__(self, *error):
-        self.ahead.close()
+        self.prefetcher.close()
 
     def read(self):
         for record in self.records:
-            record.picture.content()
+            record.image.content()
 
 
 def spawned():
@@ -77,62 +79,66 @@ def until(condition):
 def test_what_is_needed_is_there_and_what_is_expected_comes(server, tmp_path):
     with Watched(server, tmp_path) as one:
         server.faults += [503, "reset", "truncate"]
-        one.ahead.wait_for(np.array([0, 2]))
+        one.prefetcher.wait_for(np.array([0, 2]))
         assert set(tars(server)) == {"/d/00000.tar", "/d/00002.tar"}
         assert one.store.statistics.retries == 3
-        one.ahead.prefetch(np.array([1, 3]))
+        one.prefetcher.prefetch(np.array([1, 3]))
         until(lambda: one.store.statistics.files == 1 + 8)  # the manifest is the first
         server.down = True
         one.read()
-        one.ahead.wait_for(np.array([1, 3]))
-        assert "fetching 2 shards, 0.0" in one.said[0]
-        assert "of the first window" in one.said[0]
-        assert "waited " in one.said[1]
-        assert len(one.said) == 2
-        assert one.reached
+        one.prefetcher.wait_for(np.array([1, 3]))
+        assert "fetching 2 shards, 0.0" in one.logged[0]
+        assert "of the first window" in one.logged[0]
+        assert "waited " in one.logged[1]
+        assert len(one.logged) == 2
+        assert one.phases
         assert len(spawned()) == 1
     assert not spawned()
 
 
 def test_processes_of_a_machine_share_the_work(server, tmp_path):
     with Watched(server, tmp_path) as one, Watched(server, tmp_path) as other:
-        one.ahead.prefetch(np.arange(4))
-        other.ahead.wait_for(np.arange(4))
-        one.ahead.wait_for(np.arange(4))
+        one.prefetcher.prefetch(np.arange(4))
+        other.prefetcher.wait_for(np.arange(4))
+        one.prefetcher.wait_for(np.arange(4))
         assert tars(server) == [f"/d/0000{number}.tar" for number in range(4)]
 
 
 def test_an_error_is_left_to_the_reader(server, tmp_path):
     with Watched(server, tmp_path) as one:
         server.down = True
-        one.ahead.wait_for(np.arange(4))
-        assert "fetching ahead failed, so what is missing is fetched when read" in one.said[-1]
-        assert "gave up after 3 attempts" in one.said[-1]
+        one.prefetcher.wait_for(np.arange(4))
+        assert (
+            "fetching ahead failed, so missing files are fetched when they are read"
+            in one.logged[-1]
+        )
+        assert "gave up after 3 attempts" in one.logged[-1]
         with pytest.raises(RunError, match="gave up after 3 attempts"):
             one.read()
         server.down = False
-        one.ahead.wait_for(np.arange(4))
+        one.prefetcher.wait_for(np.arange(4))
         server.down = True
         one.read()
 
 
 def test_a_process_that_was_killed_is_an_error_for_nobody(server, tmp_path):
     with Watched(server, tmp_path) as one:
-        one.ahead.wait_for(np.array([0]))
+        one.prefetcher.wait_for(np.array([0]))
         (process,) = spawned()
         process.kill()
         process.join()
-        one.ahead.wait_for(np.array([1]))
-        assert "the process that does it has ended" in one.said[-1]
+        one.prefetcher.wait_for(np.array([1]))
+        assert "the process that does it has ended" in one.logged[-1]
         one.read()
 
 
 def test_the_first_wait_can_be_stopped(server, tmp_path):
-    def stop():
-        raise KeyboardInterrupt
+    def stop(message):
+        raise Stopped(message)
 
-    with Watched(server, tmp_path, stop) as one, pytest.raises(KeyboardInterrupt):
-        one.ahead.wait_for(np.arange(4))
+    expected = pytest.raises(Stopped, match="stopped by a signal while shards were fetched")
+    with Watched(server, tmp_path, stop) as one, expected:
+        one.prefetcher.wait_for(np.arange(4))
     assert not spawned()
 
 
@@ -150,8 +156,8 @@ if __name__ == "__main__":
         for path in (directory / "packed").iterdir():
             server.files[f"/d/{path.name}"] = path.read_bytes()
         one = Watched(server, directory)
-        one.ahead.wait_for(np.array([0]))
-        print(one.ahead._process.pid, flush=True)
+        one.prefetcher.wait_for(np.array([0]))
+        print(one.prefetcher._process.pid, flush=True)
         sys.stdin.read()
 """
 

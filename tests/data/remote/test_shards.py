@@ -84,17 +84,17 @@ def test_equal_shards_take_what_they_take():
 def test_a_cache_without_room_for_two_windows_is_refused_with_what_would_fit(shards):
     splits = remote_splits(shards, shards, shards)
     whole = int(splits.training.bytes.sum())
-    splits.check_room(window=1000, cache_gb=2 * whole / 1e9)
-    splits.check_room(window=3, cache_gb=1.7 * whole / 1e9)
+    splits.check_space(window=1000, cache_gb=2 * whole / 1e9)
+    splits.check_space(window=3, cache_gb=1.7 * whole / 1e9)
     words = r"two windows of DATA\.SHUFFLE_WINDOW 6 .* up to .* bytes.*; set DATA\.CACHE_GB to "
     with pytest.raises(
         UserError, match=words + r"(\S+) or more, or .*WINDOW to (\d+) or less"
     ) as e:
-        splits.check_room(window=6, cache_gb=1.7 * whole / 1e9)
+        splits.check_space(window=6, cache_gb=1.7 * whole / 1e9)
     said = str(e.value).split()
-    splits.check_room(window=6, cache_gb=float(said[said.index("more,") - 2]))
+    splits.check_space(window=6, cache_gb=float(said[said.index("more,") - 2]))
     fitting = int(said[-3])
     assert 3 <= fitting < 6
-    splits.check_room(window=fitting, cache_gb=1.7 * whole / 1e9)
+    splits.check_space(window=fitting, cache_gb=1.7 * whole / 1e9)
     with pytest.raises(UserError, match=words + r"\S+ or more$"):
-        splits.check_room(window=6, cache_gb=whole / 1e9)
+        splits.check_space(window=6, cache_gb=whole / 1e9)

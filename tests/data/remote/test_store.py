@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-import zlib
 
 import boto3
 import pytest
@@ -134,7 +133,7 @@ def test_no_attempt_starts_after_the_total_time(server, tmp_path):
 
 @pytest.mark.parametrize(
     ("status", "reason"),
-    [(403, "access was refused.*netrc"), (401, "access was refused"), (410, "failed for good")],
+    [(403, "access was refused.*netrc"), (401, "access was refused"), (410, "failed permanently")],
 )
 def test_what_cannot_heal_fails_at_once(server, tmp_path, status, reason):
     store = remote(f"{server.url}/d", tmp_path)
@@ -159,11 +158,10 @@ def test_a_server_that_fails_is_not_taken_for_a_missing_file(server, tmp_path):
         remote(f"{server.url}/d", tmp_path).size("a")
 
 
-@pytest.mark.parametrize("digest", [sha256(content("a"))[1], f"{zlib.crc32(content('a')):08x}"])
-def test_wrong_content_is_fetched_again(server, tmp_path, digest):
+def test_wrong_content_is_fetched_again(server, tmp_path):
     server.faults += ["wrong", "wrong"]
     store = remote(f"{server.url}/d", tmp_path)
-    store.register_checksums({"a": (3000, digest)})
+    store.register_checksums({"a": sha256(content("a"))})
     assert store.read("a") == content("a")
     assert store.statistics == RemoteStatistics(files=1, bytes=9000, mismatches=2)
 
@@ -364,7 +362,7 @@ def test_a_killed_download_leaves_nothing_in_the_way(server, tmp_path):
 @pytest.mark.usefixtures("s3")
 def test_s3_is_listed_read_and_written(tmp_path):
     store = remote("s3://bucket/d", tmp_path)
-    assert store.names() == ["a", "b"]
+    assert sorted(store.list_files()) == ["a", "b"]
     assert store.size("a") == 3000
     assert store.read("a", 5, 5) == content("a")[5:10]
     assert store.write("new", b"one") is True
@@ -375,7 +373,7 @@ def test_s3_is_listed_read_and_written(tmp_path):
     with pytest.raises(UserError, match="s3://bucket/d/c: there is no such file"):
         store.read("c")
     with pytest.raises(UserError, match="s3://nothing/d: there is no such file"):
-        remote("s3://nothing/d", tmp_path).names()
+        remote("s3://nothing/d", tmp_path).list_files()
 
 
 @pytest.mark.parametrize("fault", [503, "reset", "truncate", "short"])
@@ -403,20 +401,19 @@ def test_memory_is_a_store_too(tmp_path):
     store = remote("memory://store", tmp_path)
     assert store.write("b", b"bee")
     assert store.write("a", b"")
-    assert store.names() == ["a", "b"]
+    assert sorted(store.list_files()) == ["a", "b"]
     assert (store.read("b"), store.read("a"), store.size("b")) == (b"bee", b"", 3)
 
 
 def test_http_is_neither_listed_nor_written(server, tmp_path):
     store = remote(f"{server.url}/d", tmp_path)
     assert store.write("a", b"") is False
-    with pytest.raises(UserError, match=r"/d cannot be listed.*manifest"):
-        store.names()
+    assert store.list_files() is None
 
 
 @pytest.mark.parametrize("name", ["", "..", "a/b", "../a", "a?b", "a#b"])
 def test_names_that_lead_elsewhere_are_refused(tmp_path, name):
-    with pytest.raises(UserError, match="not the name of a file directly inside of https://x/d"):
+    with pytest.raises(UserError, match="not the name of a file directly inside https://x/d"):
         remote("https://x/d", tmp_path).read(name)
 
 
@@ -424,8 +421,8 @@ def test_names_that_lead_elsewhere_are_refused(tmp_path, name):
     ("root", "reason"),
     [
         ("/a/path", "'/a/path' is not a remote address; expected s3://"),
-        ("https://user:hidden@host/d", "an address of host holds a password"),
-        ("https://host/d?signature=hidden", "https://host/d: an address of a directory has no"),
+        ("https://user:hidden@host/d", "an address of host contains a user or a password"),
+        ("https://host/d?signature=hidden", "https://host/d: the address of a directory must not"),
     ],
 )
 def test_addresses_that_cannot_be_are_refused(tmp_path, root, reason):
@@ -446,11 +443,6 @@ def test_a_protocol_without_its_package_is_an_error_that_says_what_to_install(
 ):
     with pytest.raises(UserError, match=reason):
         remote(root, tmp_path).read("a")
-
-
-def test_a_digest_of_another_kind_is_an_error(tmp_path):
-    with pytest.raises(UserError, match="the digest of 'a' is 'md5'; expected the 64"):
-        remote("https://x/d", tmp_path).register_checksums({"a": (1, "md5")})
 
 
 def test_pauses_grow_spread_and_repeat():

@@ -14,9 +14,9 @@ def store(request, tmp_path):
 
 def test_what_was_written_is_read_whole_and_in_parts(store):
     assert store.write("a", b"0123456789")
-    assert store.names() == ["a"]
+    assert list(store.list_files()) == ["a"]
     assert store.size("a") == 10
-    assert store.sizes() == {"a": 10}
+    assert store.list_files()["a"].size == 10
     assert store.read("a") == b"0123456789"
     assert store.read("a", 3) == b"3456789"
     assert store.read("a", 3, 4) == b"3456"
@@ -34,12 +34,12 @@ def test_only_files_directly_inside_are_named(tmp_path):
     (tmp_path / "d").mkdir()
     for name in ("b", "a", "d/c"):
         (tmp_path / name).touch()
-    assert LocalStore(str(tmp_path)).names() == ["a", "b"]
+    assert sorted(LocalStore(str(tmp_path)).list_files()) == ["a", "b"]
 
 
 def test_a_directory_that_is_not_there_is_named(tmp_path):
     with pytest.raises(UserError, match=f"cannot list {tmp_path}/none"):
-        LocalStore(f"{tmp_path}/none").names()
+        LocalStore(f"{tmp_path}/none").list_files()
 
 
 def test_many_files_take_few_descriptors(tmp_path):

@@ -63,7 +63,7 @@ def test_what_lacks_its_counterpart_is_left_out_and_named():
     }
     _, index = indexed(members)
     assert index.rows["image_id"].tolist() == [4]  # that it is empty is said when it is read
-    assert index.left_out == (
+    assert index.excluded == (
         "2 images have no caption (keys 1, 3)",
         "1 captions have no image (keys 2)",
     )
@@ -88,7 +88,7 @@ def test_texts_that_cannot_be_read_are_left_out_and_named():
     }
     _, index = indexed(members)
     assert index.rows["image_id"].tolist() == [7]
-    without, encoded, malformed, unusable = index.left_out
+    without, encoded, malformed, unusable = index.excluded
     assert without == "6 images have no caption (keys 1, 2, 3, 4, 5, …)"
     assert encoded.startswith("5 texts are not UTF-8, so convert them first (files 1.txt: ")
     assert "2.txt: invalid start byte, the byte 0xff of UTF-16" in encoded
@@ -100,7 +100,7 @@ def test_texts_that_cannot_be_read_are_left_out_and_named():
 def test_a_text_that_cannot_be_read_gives_way_to_another():
     _, index = indexed({"1.jpg": b"p", "1.json": b"{", "1.txt": b"a cat"})
     assert index.rows["text_kind"].tolist() == [1]
-    assert len(index.left_out) == 1
+    assert len(index.excluded) == 1
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_a_key_goes_to_the_first_dot_or_to_the_last_where_only_that_gives_a_kind
     images = [name for name in visible if name.lower().endswith(("jpg", "jpeg", "png"))]
     lines = [
         line
-        for line in (*index.left_out, *index.report)
+        for line in (*index.excluded, *index.report)
         if "images have no caption" in line or "images are parts" in line
     ]
     assert len(index.rows) + sum(int(line.split()[0]) for line in lines) == len(images)
@@ -146,9 +146,9 @@ def test_a_tar_file_without_samples_says_what_it_holds():
     _, index = indexed(
         {"a.input.jpg": b"p", "a.output.txt": b"b", "b.input.jpg": b"p", "n.heic": b""}
     )
-    assert index.left_out[-1] == "it holds 2 *.input.jpg, 1 *.output.txt, 1 *.heic"
+    assert index.excluded[-1] == "it holds 2 *.input.jpg, 1 *.output.txt, 1 *.heic"
     _, index = indexed({"a.jpg": b"p", "a.json": b'{"TEXT": "b", "url": "c"}'})
-    assert index.left_out[-1] == "its JSON has the keys 'TEXT' (1), 'url' (1)"
+    assert index.excluded[-1] == "its JSON has the keys 'TEXT' (1), 'url' (1)"
 
 
 rows = st.lists(

@@ -60,11 +60,11 @@ def test_text_gives_a_caption_a_line(directory):
         (
             "b.json",
             b'{"annotations": [{"caption": "\xe9"}]}',
-            "at byte 30, behind .*caption.* 0xe9; convert it",
+            "at byte 30, after .*caption.* 0xe9; convert it",
         ),
         ("b.json", b'{"annotations": [{"image_id": 1}]}', "needs 'caption', a string"),
         ("b.json", b'{"annotations": [', "is not a well-formed JSON object"),
-        ("b.parquet", b"", "extension must say .* one of .json, .csv, .tsv, .txt"),
+        ("b.parquet", b"", "extension must be one of .json, .csv, .tsv, .txt"),
     ],
 )
 def test_files_that_cannot_be_read_are_an_error_with_the_path(directory, name, content, reason):

@@ -58,7 +58,7 @@ ANNOTATIONS = [
 ]
 
 
-def test_what_lacks_its_counterpart_is_an_error_that_names_it(write_coco):
+def test_unmatched_items_are_an_error_that_names_them(write_coco):
     root = write_coco({5: [], 6: [], 8: []}, annotations=ANNOTATIONS)
     expected = (
         r"captions_train2017\.json: 2 images have no caption \(image ids 6, 8\);"
@@ -69,7 +69,7 @@ def test_what_lacks_its_counterpart_is_an_error_that_names_it(write_coco):
         CocoCaptions(root, "train")
 
 
-def test_what_lacks_its_counterpart_is_left_out_and_reported_when_asked(write_coco):
+def test_unmatched_items_are_left_out_and_reported_on_request(write_coco):
     root = write_coco({5: [], 6: [], 8: []}, annotations=ANNOTATIONS)
     records = CocoCaptions(root, "train", on_bad_image="skip")
     assert [(record.image_id, record.captions) for record in records] == [(5, ("five",))]
@@ -114,7 +114,7 @@ def test_an_image_outside_of_its_directory_is_refused(tmp_path, name, split):
 def test_an_image_may_lie_in_a_directory_below(write_coco):
     members = {"images": [{"id": 1, "file_name": "part/..a b.jpg"}]}
     (record,) = CocoCaptions(write_coco({1: ["a"]}, **members), "train")
-    assert record.picture.parts[-3:] == ("train2017", "part", "..a b.jpg")
+    assert record.image.parts[-3:] == ("train2017", "part", "..a b.jpg")
 
 
 def nested(depth):
@@ -162,7 +162,7 @@ def test_a_directory_without_annotations_is_an_error_that_says_the_layout(tmp_pa
 
 def test_missing_and_empty_files_are_found_without_reading(write_coco):
     root = write_coco({1: ["a"], 2: ["b"], 3: ["c"], 4: ["d"]})
-    paths = [record.picture for record in CocoCaptions(root, "train")]
+    paths = [record.image for record in CocoCaptions(root, "train")]
     paths[1].unlink()
     paths[2].write_bytes(b"")
     assert CocoCaptions(root, "train").missing(range(4)) == paths[1:3]
@@ -174,4 +174,4 @@ def test_published_annotations_are_read(split):
     records = CocoCaptions(Path(COCO_MINI), split)
     assert records.missing(range(len(records))) == []
     assert all(len(record.captions) >= 5 for record in records)
-    assert f"{records[0].image_id:012}.jpg" == records[0].picture.name
+    assert f"{records[0].image_id:012}.jpg" == records[0].image.name

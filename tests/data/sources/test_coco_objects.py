@@ -40,7 +40,9 @@ def test_labels_count_the_categories_in_the_files_order_from_one(write):
     ]
     assert records.categories == ("dog", "cat", "tooth")
     np.testing.assert_array_equal(records.image_ids, [3, 7, 12])
-    text = "1 images have no object: they are in no loss, only in batch norm (image ids 3)"
+    text = (
+        "1 images have no object: they contribute to batch norm but not to the loss (image ids 3)"
+    )
     assert records.report == (text,)
 
 
@@ -64,7 +66,7 @@ def test_the_order_of_the_file_changes_nothing_but_the_labels_numbers(tmp_path_f
         path.write_text(json.dumps(content))
         records = CocoCategories(root, "train")
         names = ("background", *records.categories)
-        found.append([(r.picture.name, {names[label] for label in r.categories}) for r in records])
+        found.append([(r.image.name, {names[label] for label in r.categories}) for r in records])
     assert found[0] == found[1]
     name = {category["id"]: category["name"] for category in CATEGORIES}
     expected = [(f"{i}.jpg", {name[c] for j, c in objects if i == j}) for i in range(1, 6)]
@@ -78,7 +80,7 @@ def test_the_order_of_the_file_changes_nothing_but_the_labels_numbers(tmp_path_f
         ([(7, 4)], "1 objects are of categories that are not listed (image ids 7)"),
     ],
 )
-def test_objects_of_unknown_images_or_categories_are_an_error_unless_asked_for(
+def test_objects_of_unknown_images_or_categories_are_an_error_unless_skipped(
     write, objects, reason
 ):
     root = write([*objects, (3, 3)])

@@ -3,7 +3,7 @@ import os
 import pytest
 
 from virtex.data.images import BadImage
-from virtex.data.sources.find_images import find_pictures, path_of
+from virtex.data.sources.find_images import find_images, path_of
 from virtex.errors import UserError
 
 
@@ -22,7 +22,7 @@ def tree(tmp_path, monkeypatch):
 
 
 def found(root, *paths):
-    return [str(path_of(picture)) for picture in find_pictures([root / path for path in paths])]
+    return [str(path_of(image)) for image in find_images([root / path for path in paths])]
 
 
 def test_a_directory_is_all_files_below_it_sorted_but_hidden_ones(tree):
@@ -45,7 +45,7 @@ def test_links_are_followed_but_not_in_circles(tree):
     ]
 
 
-def test_what_is_no_file_is_left_out_and_a_link_to_nothing_is_not(tree):
+def test_special_files_are_left_out_and_broken_links_are_not(tree):
     root = tree("a/1.png")
     os.mkfifo(root / "a/pipe")
     (root / "a/dangling").symlink_to(root / "nowhere")
@@ -55,7 +55,7 @@ def test_what_is_no_file_is_left_out_and_a_link_to_nothing_is_not(tree):
 def test_a_directory_without_files_stands_in_its_place(tree):
     root = tree("a/1.png", "empty/.hidden", "b/2.png")
     (root / "empty/also").mkdir()
-    first, empty, last = find_pictures([root / name for name in ("a", "empty", "b")])
+    first, empty, last = find_images([root / name for name in ("a", "empty", "b")])
     assert isinstance(empty, BadImage)
     assert (empty.path, "holds no files" in empty.reason) == (root / "empty", True)
     assert (first, last) == (root / "a/1.png", root / "b/2.png")
@@ -72,4 +72,4 @@ def test_a_directory_that_cannot_be_listed_stands_in_its_place(tree):
 def test_a_path_that_does_not_exist_is_an_error(tree):
     root = tree("a.png")
     with pytest.raises(UserError, match=r"b\.png: No such file .* name image files"):
-        find_pictures([root / "a.png", root / "b.png"])
+        find_images([root / "a.png", root / "b.png"])

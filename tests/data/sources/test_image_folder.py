@@ -34,10 +34,10 @@ def test_a_class_without_images_keeps_its_label(tmp_path):
 @pytest.mark.parametrize("content", [[], ["cat.jpg"]], ids=["empty", "flat"])
 def test_a_root_without_classes_says_what_was_expected(tmp_path, content):
     write(tmp_path, *content)
-    with pytest.raises(UserError, match=r"holds no images; expected .*/CLASS/IMAGE"):
+    with pytest.raises(UserError, match=r"contains no images; expected .*/CLASS/IMAGE"):
         image_folder(tmp_path)
 
 
 def test_a_root_that_does_not_exist_is_named(tmp_path):
-    with pytest.raises(UserError, match="nowhere holds no images"):
+    with pytest.raises(UserError, match="nowhere contains no images"):
         image_folder(tmp_path / "nowhere")

@@ -74,7 +74,7 @@ def test_other_encodings_are_an_error(path):
         list(list_items(path))
 
 
-def test_a_byte_order_mark_is_passed_over(path):
+def test_a_byte_order_mark_is_skipped(path):
     path.write_bytes(b'\xef\xbb\xbf{"a": [1]}')
     assert list(list_items(path)) == [("a", 1)]
 

@@ -116,7 +116,7 @@ REFUSED |= {("two quotes", "csv"), ("a quote", "csv")}
 COUNTED = {(defect, reader) for defect in ("no caption", "blank") for reader in READERS}
 COUNTED |= {("Windows-1252", "txt shard"), ("Windows-1252", "json shard")}
 PLACES = {
-    "coco": r"image ids 1|byte \d+, behind",
+    "coco": r"image ids 1|byte \d+, after",
     "csv": "line 3",
     "tsv": "line 3",
     "jsonl": "line 2",

@@ -67,7 +67,7 @@ def test_without_ids_they_depend_on_the_path_alone(tmp_path, kind):
     assert (np.diff(train.image_ids) > 0).all()
     assert np.isin(val.image_ids, train.image_ids).all()
     for record in train:
-        number = int(record.picture.stem)
+        number = int(record.image.stem)
         assert record.captions == (f"caption {number}", f"caption {number + 50}")
 
 
@@ -105,9 +105,9 @@ def test_spawned_processes_share_the_memory(tmp_path):
 
 def test_paths_may_be_absolute_below_the_root(tmp_path, monkeypatch):
     write(tmp_path / "train.csv", [{"image": str(tmp_path / "b" / "a.jpg"), "caption": "a"}])
-    assert TableCaptions(str(tmp_path), "train")[0].picture == tmp_path / "b/a.jpg"
+    assert TableCaptions(str(tmp_path), "train")[0].image == tmp_path / "b/a.jpg"
     monkeypatch.chdir(tmp_path)
-    assert TableCaptions(".", "train")[0].picture.resolve() == tmp_path / "b/a.jpg"
+    assert TableCaptions(".", "train")[0].image.resolve() == tmp_path / "b/a.jpg"
 
 
 @pytest.mark.parametrize(
@@ -160,9 +160,9 @@ def test_blank_captions_are_an_error_that_names_their_lines(tmp_path):
         ("csv", b"image,caption\na,b\nc\n", ", line 3: the row has 1 values for 2 columns"),
         ("csv", b"image,caption\na,b,c\n", "line 2: the row has 3 values for 2 .*quotes"),
         ("csv", b"image,caption\n,b\n", "line 2: 'image' must be the path of an image, not ''"),
-        ("csv", b'image,caption\na,"b\n', "line 2 is malformed: .* must stand in double quotes"),
+        ("csv", b'image,caption\na,"b\n', "line 2 is malformed: .* must be in double quotes"),
         ("csv", b'image,caption\na,"b\nc,d\n', "line 3 is malformed: .* begins in line 2; a value"),
-        ("csv", b'image,caption\na,"b" c\n', "line 2 is malformed: .* must stand in double quotes"),
+        ("csv", b'image,caption\na,"b" c\n', "line 2 is malformed: .* must be in double quotes"),
         ("csv", "image,caption\na,b\n".encode("utf-16"), "line 1 is not UTF-8 .* of UTF-16;"),
         ("csv", "image,caption\na,b\n".encode("utf-16-le"), "line 1 is not UTF-8 .* zero bytes"),
         ("jsonl", b'{"image": "a", "caption": "\xe9"}', "line 1 is not UTF-8 .* 0xe9; convert it"),
@@ -226,7 +226,7 @@ def test_a_broken_row_of_parquet_is_named(tmp_path):
         TableCaptions(str(tmp_path), "train")
 
 
-def test_half_a_surrogate_pair_is_no_traceback(tmp_path):
+def test_half_a_surrogate_pair_becomes_a_question_mark(tmp_path):
     (tmp_path / "train.jsonl").write_text(r'{"image": "\ud800", "caption": "\ud800"}')
     assert TableCaptions(str(tmp_path), "train")[0].captions == ("?",)
 
@@ -244,11 +244,11 @@ def lone(delimiter, names="image caption"):
 
 @pytest.mark.parametrize("names", ["image caption", "caption image"])
 @pytest.mark.parametrize("closed", [True, False])
-def test_a_tsv_file_that_nobody_quoted_is_read_as_it_is(tmp_path, names, closed):
+def test_an_unquoted_tsv_file_is_read_literally(tmp_path, names, closed):
     text = lone("\t", names) if closed else lone("\t", names).replace('tea"', "tea")
     (tmp_path / "train.tsv").write_text(text)
     records = TableCaptions(str(tmp_path), "train")
-    found = {str(record.picture.relative_to(tmp_path)): record.captions for record in records}
+    found = {str(record.image.relative_to(tmp_path)): record.captions for record in records}
     captions = LONE[1::2] if closed else [text.replace('tea"', "tea") for text in LONE[1::2]]
     assert found == {name: (text,) for name, text in zip(LONE[::2], captions, strict=True)}
 
@@ -279,7 +279,7 @@ def test_rows_that_a_quotation_mark_swallows_are_an_error(tmp_path, kind, text, 
         TableCaptions(str(tmp_path), "train", on_bad_image)
 
 
-def test_long_captions_are_read_and_the_bound_of_the_csv_module_is_left_alone(tmp_path):
+def test_long_captions_are_read_and_the_limit_of_the_csv_module_is_restored(tmp_path):
     before = csv.field_size_limit()
     for kind in KINDS:
         directory = tmp_path / kind

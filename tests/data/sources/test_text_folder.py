@@ -50,7 +50,7 @@ def test_other_names_give_ids_that_depend_on_the_path_alone(write, other):
     assert len(several) == 2
     assert np.isin(several.image_ids, more.image_ids).all()
     assert (np.diff(more.image_ids) > 0).all()
-    assert {(r.picture.stem, *r.captions) for r in several} == {
+    assert {(r.image.stem, *r.captions) for r in several} == {
         ("1", "one"),
         (other.rpartition("/")[2], "other"),
     }
@@ -66,7 +66,7 @@ def test_the_fingerprint_is_of_ids_and_captions(write):
 INCOMPLETE = {f"{n}.jpg": "" for n in range(8)} | {"0.txt": "a", "1.txt": " \n", "x/y.txt": "b"}
 
 
-def test_what_lacks_its_counterpart_is_an_error_that_names_a_few(write):
+def test_unmatched_files_are_an_error_that_names_a_few(write):
     expected = (
         r"6 images have no text \(2\.jpg, 3\.jpg, 4\.jpg, 5\.jpg, 6\.jpg, …\);"
         r" 1 images have an empty text \(1\.jpg\); 1 texts have no image \(x/y\.txt\)\. Correct"
@@ -75,7 +75,7 @@ def test_what_lacks_its_counterpart_is_an_error_that_names_a_few(write):
         TextFolder(write(INCOMPLETE))
 
 
-def test_what_lacks_its_counterpart_is_left_out_and_reported_when_asked(write):
+def test_unmatched_items_are_left_out_and_reported_on_request(write):
     records = TextFolder(write(INCOMPLETE), "skip")
     assert [(record.image_id, record.captions) for record in records] == [(0, ("a",))]
     assert len(records.report) == 3
@@ -102,14 +102,14 @@ def test_what_lacks_its_counterpart_is_left_out_and_reported_when_asked(write):
         ({os.fsdecode(b"\xff.jpg"): ""}, "is not UTF-8; rename it"),
     ],
 )
-def test_what_gives_no_records_is_an_error(write, files, reason, on_bad_image):
+def test_directories_without_records_are_an_error(write, files, reason, on_bad_image):
     with pytest.raises(UserError, match=reason):
         TextFolder(write(files), on_bad_image)
 
 
 def test_extensions_may_be_in_capitals_and_names_hold_dots(write):
     root = write({"v1.5 1.JPG": "", "v1.5 1.TXT": "a", "v1.5 2.avif": "", "v1.5 2.txt": "b\rc"})
-    captions = {record.picture.name: record.captions for record in TextFolder(root)}
+    captions = {record.image.name: record.captions for record in TextFolder(root)}
     assert captions == {"v1.5 1.JPG": ("a",), "v1.5 2.avif": ("b", "c")}
 
 

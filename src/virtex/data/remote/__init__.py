@@ -1,1 +1,1 @@
-"""Data behind object stores and web servers: the only room that uses the network."""
+"""Data in object stores and on web servers: the only room that uses the network."""

@@ -1,12 +1,12 @@
-"""Files from elsewhere, kept in a directory of bounded size that all processes of a machine share.
+"""A cache of remote files: a directory of bounded size that all processes of a machine share.
 
 An entry is the content and a trailer with its length, checksum and version. It appears by a rename
-and goes, when its room is needed, by an unlink: whoever has it open reads on. An entry is being
-fetched while someone holds the lock of its `.partial`; a process that dies lets go of it, and the
-next one takes it over. Locks are flock's, so the directory belongs on a local disk.
+and is removed, when space is needed, by an unlink: a process that has it open can still read it. An
+entry is being fetched while a process holds the lock of its `.partial`; if that process dies, the
+next one takes over. Locks are flock's, so the directory must be on a local disk.
 
-The modification time says that an entry is what was fetched: its nanoseconds are those of the
-checksum, which no other writer leaves, and its seconds when the content was last held against it.
+The modification time shows that an entry is unaltered: its nanoseconds are taken from the checksum,
+which no other writer does, and its seconds are the time when the content was last checked.
 """
 
 import fcntl
@@ -20,22 +20,22 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from virtex.data.shards.store import read_at
 from virtex.errors import RunError, UserError
 
-_TRAILER = struct.Struct("<QI16s8s")  # length, CRC-32 of the content, version, what this is
+_TRAILER = struct.Struct("<QI16s8s")  # length, CRC-32 of the content, version, _MAGIC
 TRAILER_BYTES = _TRAILER.size
 _MAGIC = b"virtex\0\1"
 _NAMES = re.compile(r"[0-9a-f]{40}\.(file|partial)")
 _SECOND = 10**9
 _WINDOW = 1 << 20
-_WAIT = 0.02  # seconds between looks for room
+_POLL_SECONDS = 0.02  # while there is no space
 
 
 class CachedFile:
-    """An open entry; it stays whole while this exists, even when the cache drops it."""
+    """An open entry, which stays readable even when the cache removes it; owns the descriptor."""
 
     def __init__(self, descriptor: int, length: int, checksum: int, version: bytes) -> None:
-        """Owns the descriptor."""
         self._descriptor = descriptor
         self._checksum = checksum
         self.length = length
@@ -47,20 +47,16 @@ class CachedFile:
     def read(self, offset: int = 0, length: int | None = None) -> bytes:
         """At most `length` bytes from `offset`, fewer at the end of the content."""
         end = self.length if length is None else min(self.length, offset + length)
-        parts = []
-        while offset < end and (part := os.pread(self._descriptor, end - offset, offset)):
-            parts.append(part)
-            offset += len(part)
-        return b"".join(parts)
+        return read_at(self._descriptor, offset, end - offset)
 
     def is_unaltered(self) -> bool:
-        """Whether nobody wrote to it since it was fetched or checked, by its size and time."""
+        """Whether it was not written to since it was fetched or checked, by its size and time."""
         status = os.fstat(self._descriptor)
         size = self.length + _TRAILER.size
         return status.st_size == size and status.st_mtime_ns % _SECOND == self._checksum % _SECOND
 
     def check(self, since: int) -> bool:
-        """Whether the content has its checksum; trusted if someone looked after `since` (s)."""
+        """Whether the content has its checksum, which is trusted if checked after `since` (s)."""
         checked = os.fstat(self._descriptor).st_mtime_ns // _SECOND
         if self.is_unaltered() and checked >= since:
             _mark(self._descriptor, self._checksum, checked)
@@ -75,18 +71,18 @@ class CachedFile:
 
 
 class FileCache:
-    """At most `limit` bytes of files in `directory`, the least recently opened dropped first."""
+    """At most `limit` bytes of files in `directory`, the least recently opened removed first."""
 
     def __init__(self, directory: Path, limit: int) -> None:
-        """What was kept before is held against its checksum once by those who share this object."""
+        """Processes that share this object check each older entry's checksum once."""
         self._directory = directory
         self._limit = limit
         self._since = int(time.time())
 
     def find(self, address: str) -> CachedFile | None:
-        """The entry of an address whatever its version; None where there is none, or a broken one.
+        """The entry of an address, of any version; None if there is none or it is damaged.
 
-        Raises RunError when the directory cannot be read.
+        Raises RunError if the directory cannot be read.
         """
         with self._errors(address):
             return self._find(self._path(address))
@@ -94,17 +90,17 @@ class FileCache:
     def open(
         self, address: str, version: str, size: int, fetch: Callable[[], Iterable[bytes]]
     ) -> CachedFile:
-        """The entry of this version, after `fetch` gave its `size` bytes unless it is there.
+        """The entry of this version; if there is none, `fetch` gives its `size` bytes.
 
-        One process fetches, others wait for it. What `fetch` raises passes through and leaves
-        nothing behind. Raises UserError when the file is larger than the cache, and RunError when
-        the directory cannot be written.
+        One process fetches, others wait for it. An error of `fetch` passes through and leaves
+        nothing behind. Raises UserError if the file is larger than the cache, and RunError if the
+        directory cannot be written.
         """
-        path, wanted = self._path(address), _digest(version)
+        path, wanted = self._path(address), hashlib.sha256(version.encode()).digest()[:16]
         if size + _TRAILER.size > self._limit:
             raise UserError(
                 f"{address} has {size} bytes, more than the whole cache {self._directory} may hold"
-                f" ({self._limit}); let it hold a few such files"
+                f" ({self._limit}); set a limit of several such files"
             )
         with self._errors(address):
             if (found := self._find(path)) and found.version == wanted:
@@ -112,12 +108,12 @@ class FileCache:
             partial = path.with_suffix(".partial")
             self._directory.mkdir(parents=True, exist_ok=True)
             with _sole_writer(partial) as descriptor:
-                # Someone else may have fetched it while this process waited.
+                # Another process may have fetched it while this one waited.
                 if (found := self._find(path)) and found.version == wanted:
                     return found
                 self._reserve(descriptor, size + _TRAILER.size)
                 checksum = _fill(descriptor, size, wanted, fetch())
-                with self._accounts():
+                with self._locked():
                     partial.rename(path)
                 return CachedFile(os.dup(descriptor), size, checksum, wanted)
 
@@ -140,24 +136,24 @@ class FileCache:
         return file if is_whole else None
 
     def _reserve(self, descriptor: int, size: int) -> None:
-        """Give the file its size once there is room for it.
+        """Give the file its size once there is space for it.
 
-        Waits while all of the room is for files that others are fetching, each of which can be
-        dropped when it is complete.
+        Waits while files that other processes are fetching take all of the space; each of them can
+        be removed when it is complete.
         """
         os.ftruncate(descriptor, 0)
         while True:
-            with self._accounts():
-                if self._make_room(size):
+            with self._locked():
+                if self._make_space(size):
                     os.ftruncate(descriptor, size)
                     return
-            time.sleep(_WAIT)
+            time.sleep(_POLL_SECONDS)
 
-    def _make_room(self, size: int) -> bool:
-        """Whether `size` bytes fit, after the oldest entries went if they had to."""
+    def _make_space(self, size: int) -> bool:
+        """Whether `size` bytes fit, after removing the oldest entries if necessary."""
         used, entries = 0, []
         for path in self._directory.iterdir():
-            if not _NAMES.fullmatch(path.name) or _drop_abandoned(path):
+            if not _NAMES.fullmatch(path.name) or _remove_abandoned(path):
                 continue
             try:
                 status = path.stat()
@@ -176,14 +172,14 @@ class FileCache:
         return True
 
     @contextmanager
-    def _accounts(self) -> Iterator[None]:
-        """While this is held nobody else adds or drops a file."""
+    def _locked(self) -> Iterator[None]:
+        """Keep other processes from adding and removing files."""
         descriptor = os.open(self._directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield
         finally:
-            _let_go(descriptor)
+            _unlock(descriptor)
 
     @contextmanager
     def _errors(self, address: str) -> Iterator[None]:
@@ -192,20 +188,20 @@ class FileCache:
         except OSError as error:
             raise RunError(
                 f"cannot keep {address} in the cache {self._directory}: {error.strerror}; it must"
-                f" be a directory on a local disk with room for {self._limit} bytes"
+                f" be a directory on a local disk with space for {self._limit} bytes"
             ) from error
 
 
 @contextmanager
 def _sole_writer(partial: Path) -> Iterator[int]:
-    """The descriptor of a file that only this process writes; what keeps its name is removed."""
+    """The descriptor of a file that only this process writes; removed unless it is renamed."""
     descriptor = _take(partial)
     try:
         yield descriptor
     finally:
         if _is_at(descriptor, partial):
             partial.unlink()
-        _let_go(descriptor)
+        _unlock(descriptor)
 
 
 def _take(partial: Path) -> int:
@@ -214,10 +210,10 @@ def _take(partial: Path) -> int:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         if _is_at(descriptor, partial):
             return descriptor
-        _let_go(descriptor)  # it was completed or removed in the meantime
+        _unlock(descriptor)  # it was completed or removed in the meantime
 
 
-def _let_go(descriptor: int) -> None:
+def _unlock(descriptor: int) -> None:
     # Explicitly: a process forked meanwhile has a descriptor of the same lock.
     fcntl.flock(descriptor, fcntl.LOCK_UN)
     os.close(descriptor)
@@ -230,8 +226,8 @@ def _is_at(descriptor: int, path: Path) -> bool:
         return False
 
 
-def _drop_abandoned(path: Path) -> bool:
-    """Remove what a process that died was fetching; False for what is in use."""
+def _remove_abandoned(path: Path) -> bool:
+    """Remove the partial file of a process that died; False for a file in use."""
     if path.suffix != ".partial":
         return False
     try:
@@ -245,12 +241,12 @@ def _drop_abandoned(path: Path) -> bool:
         return False
     if _is_at(descriptor, path):
         path.unlink()
-    _let_go(descriptor)
+    _unlock(descriptor)
     return True
 
 
 def _fill(descriptor: int, size: int, version: bytes, content: Iterable[bytes]) -> int:
-    """Write content and trailer; the content's checksum."""
+    """Write the content and the trailer; returns the content's checksum."""
     length = checksum = 0
     with open(descriptor, "r+b", closefd=False) as file:
         for part in content:
@@ -259,17 +255,13 @@ def _fill(descriptor: int, size: int, version: bytes, content: Iterable[bytes]) 
             checksum = zlib.crc32(part, checksum)
         assert length == size, (length, size)
         file.write(_TRAILER.pack(length, checksum, version, _MAGIC))
-    # Without fsync: what a power failure loses, the next run's check of the content finds.
+    # Without fsync: the next run's check of the content finds what a power failure loses.
     _mark(descriptor, checksum, int(time.time()))
     return checksum
 
 
 def _mark(descriptor: int, checksum: int, seconds: int) -> None:
-    # Another user's file can be read but not marked: then every process checks it.
+    # A file of another user can be read but not marked: then every process checks it.
     with suppress(PermissionError):
         modified = seconds * _SECOND + checksum % _SECOND
         os.utime(descriptor, ns=(time.time_ns(), modified))
-
-
-def _digest(version: str) -> bytes:
-    return hashlib.sha256(version.encode()).digest()[:16]

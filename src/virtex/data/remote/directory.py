@@ -1,7 +1,7 @@
-"""One remote directory through fsspec: requests that are tried again where that may help.
+"""One remote directory through fsspec: requests that are retried if that may help.
 
-Each protocol's package finds its credentials itself; they are in no message. Objects belong to the
-process that made them, since fsspec's event loop does not survive a fork.
+Each protocol's package finds its credentials itself; no message contains them. Objects belong to
+the process that created them, since fsspec's event loop does not survive a fork.
 """
 
 import random
@@ -12,19 +12,20 @@ from dataclasses import dataclass
 from os import getpid
 from typing import Any
 
+from virtex.data.shards.store import FileVersion
 from virtex.errors import RunError, UserError
 
 HTTP = ("http", "https")
 PART = 8 << 20  # bytes that a request reads at most
 _VERSION_FIELDS = ("ETag", "etag", "md5Hash", "Last-Modified", "LastModified", "mtime", "created")
-_HEALING = (408, 425, 429)  # of the statuses 4xx, those that pass with time
-_HOPELESS = (
+_TEMPORARY = (408, 425, 429)  # of the statuses 4xx
+_PERMANENT = (
     *(FileNotFoundError, PermissionError, IsADirectoryError, NotImplementedError),
     ValueError,  # such as an invalid name of a bucket, or a certificate of another host
 )
 _CREDENTIALS = (
-    "give credentials where the protocol's own tools look for them: AWS_ACCESS_KEY_ID or ~/.aws"
-    " (s3://; FSSPEC_S3_ANON=true for public data), gcloud (gs://), ~/.netrc (https://)"
+    "set credentials as the protocol's own tools expect them: AWS_ACCESS_KEY_ID or ~/.aws (s3://;"
+    " FSSPEC_S3_ANON=true for public data), gcloud (gs://), ~/.netrc (https://)"
 )
 
 
@@ -32,11 +33,11 @@ _CREDENTIALS = (
 class Retries:
     """How often a request is tried and how long it may take.
 
-    An attempt takes at most `attempt_seconds` for each 8 MiB that it sends. One that reads has at
-    most 8 MiB to get, or a whole file where the server knows no ranges. No attempt starts
-    `total_seconds` after the first. Pauses double from `first_pause` to `longest_pause`; `seed`,
-    process and address spread them, so that a thousand workers that failed together do not come
-    back together.
+    An attempt takes at most `attempt_seconds` for each 8 MiB that it sends. One that reads gets at
+    most 8 MiB, or a whole file if the server does not support ranges. No attempt starts
+    `total_seconds` after the first. Pauses double from `first_pause` to `longest_pause`, with
+    jitter by `seed`, process and address, so that a thousand workers that failed together do not
+    retry together.
     """
 
     attempts: int = 8
@@ -54,23 +55,15 @@ class Retries:
 
 
 class UnreachableError(RunError):
-    """A request failed in every attempt, though a later one might succeed."""
+    """A request failed in every attempt, but a later one may succeed."""
 
 
 class RefusedError(UserError):
-    """A request that fails however often it is tried."""
-
-
-@dataclass(frozen=True)
-class FileVersion:
-    """What the far side says of a file; `version` changes with the ETag or the time of writing."""
-
-    size: int
-    version: str
+    """A request that would fail however often it is tried."""
 
 
 class RemoteDirectory:
-    """The files directly inside of `root`, an address that fsspec knows."""
+    """The files directly inside `root`, an address that fsspec knows."""
 
     def __init__(self, root: str, retries: Retries, on_retry: Callable[[], None]) -> None:
         """Sends nothing yet; `on_retry` is called before an attempt that is not the first."""
@@ -83,36 +76,29 @@ class RemoteDirectory:
     def address(self, name: str) -> str:
         """The full address of a file; raises UserError for a name that leads elsewhere."""
         if name in ("", ".", "..") or any(sign in name for sign in "/\\?#\0"):
-            raise UserError(f"{name!r} is not the name of a file directly inside of {self.root}")
+            raise UserError(f"{name!r} is not the name of a file directly inside {self.root}")
         return f"{self.root}/{name}"
 
-    def sizes(self) -> dict[str, int]:
-        """The files and their bytes; raises UserError over HTTP, which has no listings."""
-        return {name: found.size for name, found in self.listed().items()}
-
-    def listed(self) -> dict[str, FileVersion]:
-        """The files; raises UserError over HTTP."""
+    def list_files(self) -> dict[str, FileVersion] | None:
+        """All files, by name; a version holds the ETag or the time. None over HTTP."""
         if self._protocol in HTTP:
-            raise UserError(
-                f"{self.root} cannot be listed, as HTTP has no directories; name its files in a"
-                " manifest"
-            )
+            return None
         entries = self._request(self.root, "ls", detail=True)
         files = [entry for entry in entries if entry["type"] == "file"]
         return {file["name"].rstrip("/").rpartition("/")[2]: _version(file) for file in files}
 
     def version(self, name: str, attempts: int | None = None) -> FileVersion:
-        """Size and version of a file, after at most `attempts` if these are given."""
+        """Size and version of a file, with at most `attempts` if these are given."""
         address = self.address(name)
         info = self._request(address, "info", attempts=attempts)
         if info.get("size") is None:
-            raise RefusedError(f"{address}: the server does not tell the size (Content-Length)")
+            raise RefusedError(f"{address}: the server does not send the size (Content-Length)")
         return _version(info)
 
     def read(self, name: str, start: int, end: int, size: int) -> bytes:
         """Bytes `start` … `end` of a file of `size` bytes.
 
-        All of it where the first part is asked for and the server knows no ranges.
+        All of it if the first part is requested and the server does not support ranges.
         """
         whole = {size} if start == 0 else set()
         lengths = whole | {end - start}
@@ -120,7 +106,7 @@ class RemoteDirectory:
         return bytes(self._request(address, "cat_file", lengths=lengths, start=start, end=end))
 
     def write(self, name: str, content: bytes) -> bool:
-        """Whether the file could be written; False where the store is for reading."""
+        """Write a file; False if the directory is read-only."""
         if self._protocol in HTTP:
             return False
         try:
@@ -140,7 +126,7 @@ class RemoteDirectory:
         attempts: int | None = None,
         **options: object,
     ) -> Any:
-        """What `method` gives; an answer of another length than `lengths` is a failure."""
+        """The answer of `method`; one of a length that is not in `lengths` is a failure."""
         begun = time.monotonic()
         most = attempts or self._retries.attempts
         attempt = 0
@@ -155,7 +141,7 @@ class RemoteDirectory:
                 raise
             except Exception as error:  # noqa: BLE001 - each protocol's package has its own
                 cause = self._cause(error)
-            if _is_hopeless(cause):
+            if _is_permanent(cause):
                 raise RefusedError(f"{address}: {_refusal(cause)}") from cause
             seconds = time.monotonic() - begun
             if attempt >= most or seconds > self._retries.total_seconds:
@@ -173,7 +159,7 @@ class RemoteDirectory:
             self._filesystem = _open_filesystem(self.root, self._protocol)
         filesystem = self._filesystem
         path = filesystem._strip_protocol(address)
-        if not filesystem.async_impl:  # such as memory://; these keep their own time limits
+        if not filesystem.async_impl:  # such as memory://; these have their own time limits
             return getattr(filesystem, method)(path, *content, **options)
         from fsspec.asyn import sync
 
@@ -183,7 +169,7 @@ class RemoteDirectory:
         return sync(filesystem.loop, coroutine, path, *content, timeout=limit, **options)
 
     def _cause(self, error: Exception) -> BaseException:
-        """The error itself; fsspec says "not found" for whatever keeps it from a URL's size."""
+        """The error, or its cause: fsspec reports "not found" if it cannot get a URL's size."""
         hidden = self._protocol in HTTP and isinstance(error, FileNotFoundError)
         return error.__cause__ if hidden and error.__cause__ is not None else error
 
@@ -202,7 +188,7 @@ def _open_filesystem(root: str, protocol: str) -> Any:
         ) from error
     options: dict[str, object] = {"skip_instance_cache": True, "use_listings_cache": False}
     if protocol in HTTP:
-        # Proxies and ~/.netrc count; parts of compressed content would be no parts of the file.
+        # Use proxies and ~/.netrc; ranges of compressed content would not be those of the file.
         options |= {
             "client_kwargs": {"trust_env": True},
             "headers": {"Accept-Encoding": "identity"},
@@ -222,26 +208,26 @@ def _open_filesystem(root: str, protocol: str) -> Any:
             f"{root}: {error}; expected s3://…, gs://…, https://… or the like"
         ) from error
     if protocol in ("s3", "s3a"):
-        filesystem.retries = 1  # those of this module are enough, and counted
+        filesystem.retries = 1  # this module retries, and counts it
     return filesystem
 
 
 def _status(error: BaseException) -> int:
-    """The HTTP status that an error carries; 0 for none."""
+    """The HTTP status of an error; 0 if it has none."""
     name = "status" if hasattr(error, "status") else "code"
     status = getattr(error, name, 0)
     return status if isinstance(status, int) else 0
 
 
 def _is_refused(error: BaseException) -> bool:
-    lacks = "Credential" in type(error).__name__  # NoCredentialsError, DefaultCredentialsError …
-    return lacks or isinstance(error, PermissionError) or _status(error) in (401, 403)
+    missing = "Credential" in type(error).__name__  # NoCredentialsError, DefaultCredentialsError …
+    return missing or isinstance(error, PermissionError) or _status(error) in (401, 403)
 
 
-def _is_hopeless(error: BaseException) -> bool:
+def _is_permanent(error: BaseException) -> bool:
     status = _status(error)
-    lasting = 400 <= status < 500 and status not in _HEALING
-    return lasting or _is_refused(error) or isinstance(error, _HOPELESS)
+    is_client_error = 400 <= status < 500 and status not in _TEMPORARY
+    return is_client_error or _is_refused(error) or isinstance(error, _PERMANENT)
 
 
 def _refusal(error: BaseException) -> str:
@@ -249,7 +235,7 @@ def _refusal(error: BaseException) -> str:
         return f"access was refused ({_shown(error)}); {_CREDENTIALS}"
     if isinstance(error, FileNotFoundError) or _status(error) == 404:
         return "there is no such file; check the address"
-    return f"the request failed for good with {_shown(error)}"
+    return f"the request failed permanently with {_shown(error)}"
 
 
 def _shown(error: BaseException) -> str:

@@ -1,7 +1,7 @@
 """Fetching shards before they are read, in a process of its own.
 
-Not in a thread: loader workers are forked, which goes badly beside threads. Every process of a job
-has one of these; those of a machine share the work, as the cache fetches each file once.
+Not in a thread, as loader workers are forked, which is unsafe beside threads. Every process of a
+job has one; those of a machine share the work, as the cache fetches each file once.
 """
 
 import math
@@ -10,70 +10,97 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from contextlib import suppress
 from copy import copy
 from multiprocessing import resource_tracker
 from threading import Condition, Lock, Thread
-from typing import Any, TypeVar
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from virtex.data.remote.shards import Files, RemoteShards, RemoteSplits
+from virtex.data.remote.shards import Files, RemoteSplits
 from virtex.data.remote.store import RemoteStore
 from virtex.errors import UserError
 
-A = TypeVar("A")
-Say = Callable[[str], None]
-
-_FETCHES = 4  # at once
-_AGAIN_SECONDS = 60.0
-_LOOK_SECONDS = 0.5
-_TELL_SECONDS = 30.0
+_CONCURRENT_FETCHES = 4
+_RETRY_SECONDS = 60.0
+"""When a file that could not be fetched is tried again, and how often retries are logged."""
+_POLL_SECONDS = 0.5
+_LOG_SECONDS = 30.0
 _END_SECONDS = 5.0
 
 
-class Prefetcher:
-    """Fetches remote shards: `wait_for` waits until all are in the cache, `prefetch` does not.
+class Logger(Protocol):
+    """Takes lines for the user, such as `RunLogger`."""
 
-    What cannot be fetched is left to whoever reads it, and so is the error. The process starts when
-    something is needed; `close` ends it, and so does the end of this process.
+    def info(self, message: str, /) -> None: ...
+
+
+class Watchdog(Protocol):
+    """Takes the phase of this process."""
+
+    def report(self, phase: str, /) -> None: ...
+
+
+class StopRequest(Protocol):
+    """Whether a signal asked this process to stop."""
+
+    def check(self, message: str, /) -> None:
+        """Raise an error with this message if one did."""
+        ...
+
+
+class Prefetcher:
+    """Fetches remote shards for training: `wait_for` waits until all are cached, `prefetch` not.
+
+    A file that cannot be fetched is left to its reader, which then raises the error. The process
+    starts with the first request; `close` ends it, and so does the end of this process.
     """
 
     def __init__(
-        self, shards: RemoteShards, *, say: Say, reached: Say, check_stop: Callable[[], None]
+        self, splits: RemoteSplits, *, logger: Logger, watchdog: Watchdog, stop_request: StopRequest
     ) -> None:
-        """`say` gets lines for a person, `reached` what is waited for, when that gets on.
-
-        `check_stop` may raise while the first window is waited for, when nothing is lost by it.
-        """
-        self._shards = shards
-        self._say, self._reached, self._check_stop = say, reached, check_stop
+        """`stop_request` is checked while the first window is waited for, before any work."""
+        self._splits = splits
+        self._logger, self._watchdog, self._stop_request = logger, watchdog, stop_request
         self._requests = 0
         self._is_first = True
+        self._retries, self._retries_logged = 0, -math.inf
         self._process: Any = None
         self._connection: Any = None
 
     def wait_for(self, shards: npt.NDArray[np.int64]) -> None:
-        size = f"{len(shards)} shards, {self._shards.bytes[shards].sum() / 1e9:.3f} GB,"
-        begun = time.monotonic()
+        size = f"{len(shards)} shards, {self._splits.training.bytes[shards].sum() / 1e9:.3f} GB,"
+        start = time.monotonic()
         if self._is_first:
-            self._say(f"fetching {size} of the first window; training starts when they are here")
+            self._logger.info(
+                f"fetching {size} of the first window; training starts when they are cached"
+            )
         fetched = self._fetched
         error = self._wait(self._request(shards))
-        seconds = time.monotonic() - begun
+        seconds = time.monotonic() - start
         if error is not None:
-            self._say(f"fetching ahead failed, so what is missing is fetched when read: {error}")
-        elif self._is_first or seconds > 2 * _LOOK_SECONDS:
+            self._logger.info(
+                f"fetching ahead failed, so missing files are fetched when they are read: {error}"
+            )
+        elif self._is_first or seconds > 2 * _POLL_SECONDS:
             fetched = self._fetched - fetched
-            self._say(
+            self._logger.info(
                 f"waited {seconds:.1f} s for {size} of which {fetched / 1e9:.3f} were fetched"
             )
         self._is_first = False
 
     def prefetch(self, shards: npt.NDArray[np.int64]) -> None:
         self._request(shards)
+
+    def log_retries(self) -> None:
+        """Log the statistics if requests were repeated since, at most once a minute."""
+        statistics = self._splits.statistics
+        now = time.monotonic()
+        if statistics.retries > self._retries and now - self._retries_logged > _RETRY_SECONDS:
+            self._retries, self._retries_logged = statistics.retries, now
+            self._logger.info(f"data: {statistics}")
 
     def close(self) -> None:
         """End the process, whatever it is fetching."""
@@ -89,8 +116,8 @@ class Prefetcher:
 
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")
-        self._connection, theirs = context.Pipe()
-        arguments = (self._shards.store, theirs)
+        self._connection, other_end = context.Pipe()
+        arguments = (self._splits.training.store, other_end)
         self._process = context.Process(target=_fetch_ahead, args=arguments, daemon=True)
         # A terminal's Ctrl-C goes to all processes; this one ends with its parent. The tracker is
         # started before, as its start lets the signal through again.
@@ -100,26 +127,28 @@ class Prefetcher:
             self._process.start()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        theirs.close()
+        other_end.close()
 
     def _request(self, shards: npt.NDArray[np.int64]) -> Files:
-        """Ask for shards in place of all that was asked for before; returns their files."""
+        """Request shards in place of all that were requested before; returns their files."""
         if self._process is None:
             self._start()
-        files = self._shards.files(shards)
+        files = self._splits.training.files(shards)
         self._requests += 1
-        with suppress(OSError):  # of a process that has ended, which `_wait` finds
+        with suppress(OSError):  # the process has ended, which `_wait` finds
             self._connection.send((self._requests, files))
         return files
 
     def _wait(self, files: Files) -> str | None:
-        """Return when all are here, or else why not."""
-        missing, fetched, reported = set(files), -1, time.monotonic()
+        """Return None when all files are cached, or else the reason why one is not."""
+        missing, fetched, logged = set(files), -1, time.monotonic()
         while missing:
             if self._is_first:
-                self._check_stop()
+                self._stop_request.check(
+                    "stopped by a signal while shards were fetched, before an iteration"
+                )
             try:
-                answer = self._connection.recv() if self._connection.poll(_LOOK_SECONDS) else None
+                answer = self._connection.recv() if self._connection.poll(_POLL_SECONDS) else None
             except (EOFError, OSError):
                 return "the process that does it has ended"
             if answer is not None and answer[0] == self._requests:
@@ -127,94 +156,75 @@ class Prefetcher:
                 if error is not None:
                     return str(error)
                 missing.discard(name)
-            left = f"waiting for {len(missing)} of {len(files)} files of shards to be fetched"
-            # Not where nothing comes, so that a run that is stuck is found.
+            phase = f"waiting for {len(missing)} of {len(files)} files of shards to be fetched"
+            # Only on progress, so that the watchdog finds a run that is stuck.
             if answer is not None or self._fetched > fetched:
                 fetched = self._fetched
-                self._reached(left)
-            if time.monotonic() - reported > _TELL_SECONDS:
-                reported = time.monotonic()
-                self._say(f"{left}, {self._shards.store.statistics}")
+                self._watchdog.report(phase)
+            if time.monotonic() - logged > _LOG_SECONDS:
+                logged = time.monotonic()
+                self._logger.info(f"{phase}, {self._splits.training.store.statistics}")
         return None
 
     @property
     def _fetched(self) -> int:
-        """Bytes, by this process and those that it started."""
-        return self._shards.store.statistics.bytes
+        """Bytes fetched for training by this process and those that it started."""
+        return self._splits.training.store.statistics.bytes
 
 
-def report_retries(
-    batches: Iterator[A], prefetcher: Prefetcher, splits: RemoteSplits, say: Say
-) -> Iterator[A]:
-    """`batches`, with a line where requests had to be made again, at most one a minute.
-
-    Ends the prefetcher when they end.
-    """
-    reported, retries = -math.inf, 0
-    with closing(prefetcher):
-        for batch in batches:
-            now = splits.statistics
-            if now.retries > retries and time.monotonic() - reported > _AGAIN_SECONDS:
-                reported, retries = time.monotonic(), now.retries
-                say(f"data: {now}")
-            yield batch
-
-
-class _Requested:
-    """The files of the latest request that nobody is fetching yet."""
+class _Queue:
+    """The files of the latest request that no thread is fetching yet."""
 
     def __init__(self) -> None:
         self._changed = Condition()
-        self._number = 0
+        self._request = 0
         self._files: Files = {}
 
-    def replace(self, number: int, files: Files) -> None:
+    def replace(self, request: int, files: Files) -> None:
         # Each process in an order of its own, so that those of one machine share the work.
         order = random.Random(os.getpid()).sample(sorted(files), len(files))
         with self._changed:
-            self._number, self._files = number, {name: files[name] for name in order}
+            self._request, self._files = request, {name: files[name] for name in order}
             self._changed.notify_all()
 
     def take(self) -> tuple[int, Files]:
-        """The next one, as soon as there is one."""
+        """The next file, as soon as there is one, and the number of its request."""
         with self._changed:
             self._changed.wait_for(lambda: self._files)
             name = next(iter(self._files))
-            return self._number, {name: self._files.pop(name)}
+            return self._request, {name: self._files.pop(name)}
 
-    def give_back(self, number: int, file: Files) -> None:
-        """After a while, unless there is another request meanwhile."""
+    def put_back(self, request: int, file: Files) -> None:
+        """Return a file after a pause, unless there is another request meanwhile."""
         with self._changed:
-            if not self._changed.wait_for(lambda: self._number != number, _AGAIN_SECONDS):
+            if not self._changed.wait_for(lambda: self._request != request, _RETRY_SECONDS):
                 self._files |= file
                 self._changed.notify_all()
 
 
 def _fetch_ahead(store: RemoteStore, connection: Any) -> None:
-    """The process's work, until the other end is gone."""
-    requested, answering = _Requested(), Lock()
-    for _ in range(_FETCHES):
+    """Fetch what is requested, until the other end of the connection is gone."""
+    queue, sending = _Queue(), Lock()
+    for _ in range(_CONCURRENT_FETCHES):
         # A copy each, as a store is not for two threads.
-        arguments = (copy(store), requested, connection, answering)
+        arguments = (copy(store), queue, connection, sending)
         Thread(target=_fetch_files, args=arguments, daemon=True).start()
     with suppress(EOFError, OSError):
         while True:
-            requested.replace(*connection.recv())
+            queue.replace(*connection.recv())
     os._exit(0)  # fsspec's threads may be in the middle of something
 
 
-def _fetch_files(
-    store: RemoteStore, requested: _Requested, connection: Any, answering: Lock
-) -> None:
+def _fetch_files(store: RemoteStore, queue: _Queue, connection: Any, sending: Lock) -> None:
     while True:
-        number, file = requested.take()
+        request, file = queue.take()
         name, error = next(iter(file)), None
         try:
             store.register_checksums(file)
             store.fetch(name)
         except UserError as caught:
             error = str(caught)
-        with answering, suppress(OSError):
-            connection.send((number, name, error))
+        with sending, suppress(OSError):
+            connection.send((request, name, error))
         if error is not None:
-            requested.give_back(number, file)
+            queue.put_back(request, file)

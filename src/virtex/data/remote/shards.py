@@ -1,4 +1,4 @@
-"""Shards that are fetched to be read: their files, and whether the cache has room for them."""
+"""Remote shards: their files, and whether they fit into the cache."""
 
 from bisect import bisect_right
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ Files = dict[str, tuple[int, str]]
 
 @dataclass(frozen=True)
 class RemoteShards:
-    """Shards `numbers` (S,) of a manifest, with `samples` to read in each, (S,)."""
+    """The shards `numbers` (S,) of a manifest, with the `samples` to read in each, (S,)."""
 
     store: RemoteStore
     manifest: ShardManifest
@@ -31,7 +31,7 @@ class RemoteShards:
 
     @property
     def bytes(self) -> npt.NDArray[np.int64]:
-        """What each shard takes in the cache, (S,)."""
+        """The bytes that each shard takes in the cache, (S,)."""
         tars = self.manifest.tar_bytes[self.numbers] + TRAILER_BYTES
         if not self.with_indexes:
             return tars
@@ -50,24 +50,24 @@ class RemoteShards:
         return files
 
     def bytes_of_two_windows(self, window: int) -> int:
-        """What windows that follow each other take in the cache at most, whatever the order."""
+        """The most bytes that two successive windows take in the cache, in any order of shards."""
         return min(2 * _largest_window(self.samples, self.bytes, window), int(self.bytes.sum()))
 
 
 @dataclass(frozen=True)
 class RemoteSplits:
-    """Both splits of a data set that is fetched to be read."""
+    """Both splits of a remote data set."""
 
     training: RemoteShards
     validation: RemoteShards
 
     @property
     def statistics(self) -> RemoteStatistics:
-        """What was fetched so far by this process and those that it started."""
+        """The counts of both, over this process and those that it started."""
         both = (self.training.store.statistics, self.validation.store.statistics)
         return RemoteStatistics(*map(sum, zip(*both, strict=True)))
 
-    def check_room(self, window: int, cache_gb: float) -> None:
+    def check_space(self, window: int, cache_gb: float) -> None:
         """Raise UserError unless two windows and the validation split fit into the cache."""
         limit = int(cache_gb * 1e9)
         validation = int(self.validation.bytes.sum())
@@ -90,9 +90,9 @@ class RemoteSplits:
 
 
 def remote_splits(training: Records, chosen: Records, validation: Records) -> RemoteSplits | None:
-    """The shards of `chosen`, all of `training` or a part of it, and of `validation`.
+    """The shards of `chosen`, which is `training` or a part of it, and of `validation`.
 
-    None where they are read where they lie.
+    None if they are not remote.
     """
     one, other = _remote(training, chosen), _remote(validation, validation)
     return None if one is None or other is None else RemoteSplits(one, other)
@@ -113,7 +113,7 @@ def _remote(records: Records, chosen: Records) -> RemoteShards | None:
 def _largest_window(
     samples: npt.NDArray[np.int64], sizes: npt.NDArray[np.int64], window: int
 ) -> int:
-    """Bytes that shards of up to `window` samples, or one shard, have at most."""
+    """The most bytes of shards with up to `window` samples together, or of one shard."""
     most = np.argsort(-sizes / np.maximum(samples, 1e-9))  # bytes a sample
     before = np.cumsum(samples[most]) - samples[most]
     share = np.clip((window - before) / np.maximum(samples[most], 1e-9), 0, 1)

@@ -1,12 +1,12 @@
 """`shards.json`: what a directory of shards holds, so that one file is read to open it.
 
 One JSON object: `format`; `labels`, captions or categories; `categories`, their names, or null;
-`ids`, "told" where the indexes' image ids are those of the images, "hashed" where an id is a hash
-of the shard's name and the index's id, because these are not known to differ between shards;
-`report`, lines for a person, and `left_out`, such lines on samples that cannot be used; and, with
-an item a shard, `names`, `samples`, `tar_bytes`, `tar_sha256`, `index_bytes` and `index_sha256`.
-Where the shards were read to make it, `tar_versions` are what tells that they were replaced since:
-size and time of writing, or the ETag.
+`ids`, "told" if the image ids are those in the indexes, "hashed" if an id is a hash of the shard's
+name and the id in the index, because these may not differ between shards; `report`, lines for a
+person, and `left_out`, such lines on samples that cannot be used; and, with an item a shard,
+`names`, `samples`, `tar_bytes`, `tar_sha256`, `index_bytes` and `index_sha256`. If the shards were
+read to make it, `tar_versions` (size and time of writing, or the ETag) show later whether they were
+replaced.
 """
 
 import hashlib
@@ -32,14 +32,14 @@ _Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class _ManifestFile(JsonFile):
-    """What `shards.json` holds."""
+    """The content of `shards.json`."""
 
     format: Literal["virtex shards 1"]
     labels: Labels
     categories: tuple[str, ...] | None
     ids: Literal["told", "hashed"]
     report: tuple[str, ...]
-    left_out: tuple[str, ...]
+    excluded: Annotated[tuple[str, ...], Field(alias="left_out")]
     names: Annotated[list[_TarName], FailFast()]
     samples: Annotated[list[Count], FailFast()]
     tar_bytes: Annotated[list[Count], FailFast()]
@@ -83,7 +83,7 @@ class ShardManifest:
     categories: tuple[str, ...] | None
     hashed_ids: bool
     report: tuple[str, ...]
-    left_out: tuple[str, ...]
+    excluded: tuple[str, ...]
     names: PackedStrings
     samples: npt.NDArray[np.int64]
     tar_bytes: npt.NDArray[np.int64]
@@ -91,7 +91,12 @@ class ShardManifest:
     index_bytes: npt.NDArray[np.int64]
     index_sha256: npt.NDArray[np.uint8]  # (S, 32)
     fingerprint: str
-    tar_versions: tuple[str, ...] | None = None  # what the store gave when the shards were indexed
+    tar_versions: tuple[str, ...] | None = None  # the store's, when the shards were indexed
+
+
+def is_shard(name: str) -> bool:
+    """Whether a file's name is that of a shard."""
+    return name.endswith(".tar") and not name.startswith(".")
 
 
 def index_name(shard: str) -> str:
@@ -106,7 +111,7 @@ def manifest_json(
     categories: Sequence[str] | None = None,
     hashed_ids: bool = False,
     report: Sequence[str] = (),
-    left_out: Sequence[str] = (),
+    excluded: Sequence[str] = (),
     tar_versions: Sequence[str] | None = None,
 ) -> bytes:
     """The content of `shards.json`; equal for equal shards."""
@@ -116,7 +121,7 @@ def manifest_json(
         "categories": categories,
         "ids": "hashed" if hashed_ids else "told",
         "report": report,
-        "left_out": left_out,
+        "left_out": excluded,
         "names": [shard.name for shard in shards],
         "samples": [shard.samples for shard in shards],
         "tar_bytes": [shard.tar_bytes for shard in shards],
@@ -130,7 +135,7 @@ def manifest_json(
 
 
 def read_manifest(content: bytes, address: str) -> ShardManifest:
-    """The manifest in a file's bytes; raises UserError, with its `address`, where it is none."""
+    """The manifest in a file's bytes; raises UserError, with its `address`, if it is not valid."""
     remedy = "take it from its source again, or remove it to have it made from the shards"
     file = parse_json(_ManifestFile, content, f"{address} does not describe shards", remedy)
     names = StringPacker()
@@ -141,7 +146,7 @@ def read_manifest(content: bytes, address: str) -> ShardManifest:
         categories=file.categories,
         hashed_ids=file.ids == "hashed",
         report=file.report,
-        left_out=file.left_out,
+        excluded=file.excluded,
         names=names.packed(),
         samples=np.array(file.samples, np.int64),
         tar_bytes=np.array(file.tar_bytes, np.int64),
@@ -159,16 +164,13 @@ def _digests(values: Sequence[str]) -> npt.NDArray[np.uint8]:
 
 
 def _fingerprint(file: _ManifestFile) -> str:
-    # An index holds the checksums of all that is in its shard.
-    content = [
-        *(file.labels, file.categories, file.ids),
-        *(file.names, file.samples, file.index_sha256),
-    ]
+    # An index holds the checksums of everything in its shard.
+    content = [file.labels, file.categories, file.ids, file.names, file.samples, file.index_sha256]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
-def summary(name: str, index: TarIndex) -> ShardSummary:
-    """What a manifest says of a shard."""
+def summarize_shard(name: str, index: TarIndex) -> ShardSummary:
+    """The entry of a shard in a manifest."""
     content = index.to_bytes()
     return ShardSummary(
         name=name,
@@ -181,35 +183,32 @@ def summary(name: str, index: TarIndex) -> ShardSummary:
 
 
 def check_shards(store: Store, manifest: ShardManifest) -> None:
-    """Raise UserError unless the shards of the manifest are there with their sizes, and no others.
+    """Raise UserError unless the store has exactly the shards of the manifest, by name and size.
 
-    Lists the directory once and reads nothing. Over HTTP, where nothing can be listed, a shard is
-    looked for when it is needed.
+    Lists the directory once and reads nothing. Over HTTP, which cannot list, nothing is checked.
     """
-    sizes = store.sizes()
-    if sizes is None:
+    files = store.list_files()
+    if files is None:
         return
-    there = {name: sizes[name] for name in sizes if name.endswith(".tar") and name[0] != "."}
-    names = [manifest.names[index] for index in range(len(manifest.names))]
-    missing = [name for name in names if name not in there]
-    if missing:
+    found = {name: file.size for name, file in files.items() if is_shard(name)}
+    names = list(manifest.names)
+    if missing := [name for name in names if name not in found]:
         raise UserError(
             f"{len(missing)} of the {len(names)} shards of {store.root} are missing:"
             f" {first_few(missing)}; copy them again, or check DATA.ROOT"
         )
     changed = [
-        f"{name} has {there[name]} bytes instead of {expected}"
+        f"{name} has {found[name]} bytes instead of {expected}"
         for name, expected in zip(names, manifest.tar_bytes.tolist(), strict=True)
-        if there[name] != expected
+        if found[name] != expected
     ]
     if changed:
         raise UserError(
-            f"{len(changed)} shards of {store.root} are not those of its {MANIFEST}:"
+            f"{len(changed)} shards of {store.root} differ from its {MANIFEST}:"
             f" {first_few(changed)}; copy them again"
         )
-    more = sorted(there.keys() - set(names))
-    if more:
+    if unknown := sorted(found.keys() - set(names)):
         raise UserError(
-            f"{len(more)} shards of {store.root} are not in its {MANIFEST}: {first_few(more)}; move"
-            f" them away, or remove {MANIFEST} to have it made again"
+            f"{len(unknown)} shards of {store.root} are not in its {MANIFEST}:"
+            f" {first_few(unknown)}; move them away, or remove {MANIFEST} to have it made again"
         )

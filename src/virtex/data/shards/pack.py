@@ -1,4 +1,4 @@
-"""Packing a data set into tar shards, in parallel, so that a killed job resumes where it was."""
+"""Packing a data set into tar shards, in parallel, so that a killed job can resume."""
 
 import hashlib
 import json
@@ -21,7 +21,7 @@ from virtex.data.shards.manifest import (
     ShardSummary,
     index_name,
     manifest_json,
-    summary,
+    summarize_shard,
 )
 from virtex.data.shards.store import LocalStore
 from virtex.data.shards.tar_index import SUFFIX, TarIndex, read_index
@@ -29,12 +29,12 @@ from virtex.data.shards.writer import Packing, write_shard
 from virtex.errors import RunError, UserError
 
 SETTINGS = "pack.json"
-"""In the directory of a split: what it is packed from, and how."""
+"""The file in a split's directory that describes its source and how it is packed."""
 
 
 @dataclass(frozen=True)
 class PackJob:
-    """One split to pack into `directory`; `categories` are their names, where it holds them."""
+    """One split to pack into `directory`; `categories` are their names, if it has any."""
 
     records: Records
     directory: Path
@@ -46,11 +46,11 @@ class PackJob:
 
     @property
     def shards(self) -> int:
-        """Their number."""
+        """The number of shards."""
         return math.ceil(len(self.records) / self.samples_per_shard)
 
     def positions(self, shard: int) -> range:
-        """Those of a shard's records."""
+        """The positions of a shard's records."""
         start = shard * self.samples_per_shard
         return range(start, min(start + self.samples_per_shard, len(self.records)))
 
@@ -61,20 +61,20 @@ class PackJob:
 
 @dataclass(frozen=True)
 class Packed:
-    """What was done: samples and bytes in the shards, and how many shards were there already."""
+    """The result: samples and bytes in the shards, and how many shards were kept."""
 
     shards: int
     samples: int
     tar_bytes: int
     kept: int
     samples_written: int
-    left_out: int
+    excluded: int
     seconds: float
 
 
 @dataclass(frozen=True)
 class PackedShard:
-    """A shard that is there: written just now, or `kept` from an earlier job."""
+    """A finished shard: written just now, or `kept` from an earlier job."""
 
     summary: ShardSummary
     report: tuple[str, ...]
@@ -83,44 +83,40 @@ class PackedShard:
 
 
 def pack(job: PackJob, report: Callable[[PackedShard], None]) -> Packed:
-    """Write the shards that are not there yet, then `shards.json`; `report` gets each shard.
+    """Write the shards that are missing, then `shards.json`; `report` is called with each shard.
 
-    Raises UserError where the directory holds something else, and for bad images.
+    Raises UserError if the directory holds something else, and for bad images.
     """
     start = time.monotonic()
     _reserve(job)
-    summaries: list[ShardSummary] = []
-    lines: list[str] = []
-    samples = written = kept = 0
-    for done in _shards_done(job):
-        report(done)
-        summaries.append(done.summary)
-        lines += [f"{done.summary.name}: {line}" for line in done.report]
-        samples += done.summary.samples
-        kept += done.kept
-        written += 0 if done.kept else done.summary.samples
+    shards: list[PackedShard] = []
+    for shard in _finished_shards(job):
+        report(shard)
+        shards.append(shard)
+    summaries = [shard.summary for shard in shards]
+    samples = sum(summary.samples for summary in summaries)
     if not samples:
         raise UserError(f"{job.directory}: no image can be read, so there is nothing to train on")
     manifest = manifest_json(
         summaries,
         labels="captions" if job.categories is None else "categories",
         categories=job.categories,
-        report=lines,
+        report=[f"{shard.summary.name}: {line}" for shard in shards for line in shard.report],
     )
     _write(job.directory, MANIFEST, manifest)
     return Packed(
         shards=job.shards,
         samples=samples,
-        tar_bytes=sum(one.tar_bytes for one in summaries),
-        kept=kept,
-        samples_written=written,
-        left_out=len(job.records) - samples,
+        tar_bytes=sum(summary.tar_bytes for summary in summaries),
+        kept=sum(shard.kept for shard in shards),
+        samples_written=sum(shard.summary.samples for shard in shards if not shard.kept),
+        excluded=len(job.records) - samples,
         seconds=time.monotonic() - start,
     )
 
 
 def _reserve(job: PackJob) -> None:
-    """Reserve the directory for this job; raises UserError where it holds something else."""
+    """Reserve the directory for this job; raises UserError if it holds something else."""
     settings: dict[str, object] = {
         "records": job.records.fingerprint,
         "samples": len(job.records),
@@ -130,11 +126,11 @@ def _reserve(job: PackJob) -> None:
     }
     content = (json.dumps(settings, indent=1) + "\n").encode()
     store = LocalStore(str(job.directory))
-    there = job.directory.iterdir() if job.directory.exists() else ()
-    if all(path.name.startswith(".") for path in there):
+    found = job.directory.iterdir() if job.directory.exists() else ()
+    if all(path.name.startswith(".") for path in found):
         _write(job.directory, SETTINGS, content)
         return
-    if SETTINGS not in store.names():
+    if SETTINGS not in store.list_files():
         raise UserError(
             f"{job.directory} is not empty and holds no {SETTINGS} of an earlier `virtex pack`;"
             " give another OUTPUT"
@@ -159,8 +155,8 @@ def _difference(before: bytes, settings: dict[str, object]) -> str:
     return "; ".join(f"{name} was {values.get(name)}, is {now[name]}" for name in names)
 
 
-def _shards_done(job: PackJob) -> Iterator[PackedShard]:
-    """The shards in order, as they are done."""
+def _finished_shards(job: PackJob) -> Iterator[PackedShard]:
+    """The shards in order, each as soon as it is finished."""
     workers = min(job.workers, job.shards)
     loader = DataLoader(
         _ShardWriting(job),
@@ -170,21 +166,21 @@ def _shards_done(job: PackJob) -> Iterator[PackedShard]:
         worker_init_fn=_start_worker,
     )
     try:
-        for done in loader:
-            if isinstance(done, UserError):
-                raise done
-            yield done
+        for shard in loader:
+            if isinstance(shard, UserError):
+                raise shard
+            yield shard
     except RuntimeError as error:
         if not str(error).startswith("DataLoader "):  # torch's own words for a lost worker
             raise
         raise RunError(
-            f"packing failed: {error}. Run the command again, with fewer --workers where memory is"
-            " short; what is finished is kept"
+            f"packing failed: {error}. Run the command again, with fewer --workers if memory is"
+            " short; finished shards are kept"
         ) from error
 
 
-def _identity(done: Any) -> Any:
-    return done
+def _identity(shard: Any) -> Any:
+    return shard
 
 
 def _start_worker(_: int) -> None:
@@ -199,7 +195,7 @@ def _write(directory: Path, name: str, content: bytes) -> None:
 
 
 class _ShardWriting(Dataset[PackedShard | UserError]):
-    """A shard's number to the shard, in a worker process; errors come back as values."""
+    """Writes the shard of a number, in a worker process; errors are returned as values."""
 
     def __init__(self, job: PackJob) -> None:
         self._job = job
@@ -212,7 +208,7 @@ class _ShardWriting(Dataset[PackedShard | UserError]):
         name = self._job.name(shard)
         index = self._kept(name)
         if index is not None:
-            return PackedShard(summary(name, index), index.left_out, (), kept=True)
+            return PackedShard(summarize_shard(name, index), index.excluded, (), kept=True)
         path = self._job.directory / name
         try:
             index, bad = write_shard(
@@ -227,10 +223,10 @@ class _ShardWriting(Dataset[PackedShard | UserError]):
             return error
         except OSError as error:
             return RunError(f"cannot write {path}: {error.strerror}")
-        return PackedShard(summary(name, index), index.left_out, tuple(bad), kept=False)
+        return PackedShard(summarize_shard(name, index), index.excluded, tuple(bad), kept=False)
 
     def _kept(self, name: str) -> TarIndex | None:
-        """The index of a shard that an earlier job finished, if the shard is what it says."""
+        """The index of a shard that an earlier job finished, if it fits the shard."""
         path = self._job.directory / name
         if not path.is_file() or not path.with_suffix(SUFFIX).is_file():
             return None

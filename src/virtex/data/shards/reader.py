@@ -1,8 +1,8 @@
 """Records in tar shards: `ROOT/train/*.tar` and `ROOT/val/*.tar`, read in parts by their indexes.
 
-Convention: a sample's position is its place in the shards one after the other, in the order of
-their names in `shards.json`. A process holds that file's columns and the indexes that it used last,
-so that its memory does not grow with the number of samples.
+Convention: samples are numbered through all shards, in the order of the names in `shards.json`. A
+process holds that file's columns and the indexes that it used last, so that its memory does not
+grow with the number of samples.
 """
 
 import hashlib
@@ -47,16 +47,16 @@ class Member:
     crc32: int
 
     def content(self) -> bytes:
-        """Its bytes; raises BadImage where they are not those that were indexed."""
+        """The member's bytes; raises BadImage unless they are those that were indexed."""
         data = self.store.read(self.shard, self.offset, self.size)
         if len(data) < self.size:
             raise BadImage(str(self), "the shard ends before it does")
         if zlib.crc32(data) != self.crc32:
             raise BadImage(
                 str(self),
-                "its content is not what was indexed: the shard is damaged, or another has taken"
-                f" its place; copy it again, or remove {MANIFEST} and {index_name(self.shard)} from"
-                f" {self.index_root} to have them made from the shards that are there",
+                "its content is not what was indexed: the shard is damaged or was replaced; copy it"
+                f" again, or remove {MANIFEST} and {index_name(self.shard)} from {self.index_root}"
+                " to have them made from the present shards",
             )
         return data
 
@@ -67,7 +67,7 @@ class Member:
         return f"{self.store.root}/{self.shard}: {name}"
 
 
-def _parsed(text: Member, kind: Kind) -> SampleText:
+def _parse(text: Member, kind: Kind) -> SampleText:
     try:
         return sample_text.parse(text.content(), kind)
     except NotTextError as error:
@@ -77,11 +77,10 @@ def _parsed(text: Member, kind: Kind) -> SampleText:
 
 
 class Shards:
-    """The records of one split; image ids, N at once, are read only where they are asked for."""
+    """The records of one split; its image ids are read when they are first needed."""
 
     def __init__(self, store: Store, home: Store, manifest: ShardManifest, held: int) -> None:
-        """`home` holds the indexes of the shards in `store`; `held` is how many of their rows stay
-        in memory."""
+        """`home` has the indexes of the shards in `store`; `held` of their rows stay in memory."""
         self.store, self.home, self.manifest = store, home, manifest
         self._starts = np.concatenate([[0], np.cumsum(manifest.samples)])
         self._indexes: RecentlyUsed[int, npt.NDArray[np.void]] = RecentlyUsed(held, len)
@@ -94,28 +93,29 @@ class Shards:
             raise IndexError(index)
         shard = int(np.searchsorted(self._starts, index, side="right")) - 1
         row = self._rows(shard)[index - int(self._starts[shard])]
-        image_id, *places, kind = row.item()
+        image_id, *locations, kind = row.item()
         name = self.manifest.names[shard]
-        text = Member(self.store, name, self.home.root, *places[3:])
-        said = _parsed(text, KINDS[kind])
-        if said.categories and self.categories and said.categories[-1] > len(self.categories):
-            reason = f"category {said.categories[-1]}, and {MANIFEST} names {len(self.categories)}"
+        text = Member(self.store, name, self.home.root, *locations[3:])
+        parsed = _parse(text, KINDS[kind])
+        categories = parsed.categories or ()
+        if categories and self.categories and categories[-1] > len(self.categories):
+            reason = f"category {categories[-1]}, and {MANIFEST} names {len(self.categories)}"
             raise BadImage(str(text), reason)
         return Record(
-            image_id=self._image_id(name, image_id),
-            picture=Member(self.store, name, self.home.root, *places[:3]),
-            captions=said.captions,
-            categories=said.categories or (),
+            image_id=hashed_id(name, image_id) if self.manifest.hashed_ids else image_id,
+            image=Member(self.store, name, self.home.root, *locations[:3]),
+            captions=parsed.captions,
+            categories=categories,
         )
 
     @property
     def report(self) -> tuple[str, ...]:
-        """What was found when the shards were made, a line each."""
-        return self.manifest.report + self.manifest.left_out
+        """The findings of when the shards were made, a line each."""
+        return self.manifest.report + self.manifest.excluded
 
     @property
     def categories(self) -> tuple[str, ...]:
-        """The names of the categories, none in a data set of captions."""
+        """The names of the categories; empty in a data set of captions."""
         return self.manifest.categories or ()
 
     @property
@@ -125,14 +125,15 @@ class Shards:
 
     @property
     def fingerprint(self) -> str:
-        """A hash of all that the shards hold."""
+        """A hash of the content of all shards."""
         return self.manifest.fingerprint
 
     @property
     def content_rows(self) -> npt.NDArray[np.void]:
-        """Of each record, (N,), with ids as they are in the shard alone; reads all indexes."""
-        shards = [self._rows(shard) for shard in range(len(self.shard_sizes))]
-        return np.concatenate([_content_rows(rows) for rows in shards])
+        """A row for each record, (N,), with the ids of the indexes; reads all indexes."""
+        fields = list(CONTENT_ROW.names or ())
+        shards = [self._rows(shard)[fields] for shard in range(len(self.shard_sizes))]
+        return np.concatenate([rows.astype(CONTENT_ROW) for rows in shards])
 
     @property
     def caption_count(self) -> None:
@@ -144,7 +145,7 @@ class Shards:
         return np.concatenate([self._image_ids(shard) for shard in range(len(self.shard_sizes))])
 
     def missing(self, positions: Iterable[int]) -> list[Path]:  # noqa: ARG002
-        """None: that the shards are there was checked when they were opened."""
+        """None: opening the shards has checked that they exist."""
         return []
 
     def _image_ids(self, shard: int) -> npt.NDArray[np.int64]:
@@ -152,13 +153,10 @@ class Shards:
         if not self.manifest.hashed_ids:
             return ids
         name = self.manifest.names[shard]
-        return np.array([self._image_id(name, one) for one in ids.tolist()], np.int64)
-
-    def _image_id(self, shard: str, given: int) -> int:
-        return hashed_id(shard, given) if self.manifest.hashed_ids else given
+        return np.array([hashed_id(name, image_id) for image_id in ids.tolist()], np.int64)
 
     def _rows(self, shard: int) -> npt.NDArray[np.void]:
-        """The index of a shard, from memory where it was used lately."""
+        """The rows of a shard's index, from memory if it was used recently."""
         rows = self._indexes.get(shard)
         if rows is None:
             rows = self._read_rows(shard)
@@ -182,13 +180,6 @@ class Shards:
         return read_index(content, address).rows
 
 
-def _content_rows(rows: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
-    content = np.empty(len(rows), CONTENT_ROW)
-    for name in CONTENT_ROW.fields or ():
-        content[name] = rows[name]
-    return content
-
-
 def open_shards(
     store: Store,
     labels: Literal["captions", "categories"],
@@ -197,11 +188,11 @@ def open_shards(
     cache_dir: Path,
     window: int,
 ) -> Shards:
-    """The records of the split in `store`, of captions or of categories.
+    """The records of the split in `store`, with captions or with categories.
 
-    `window` is how many samples are shuffled together. Raises UserError where shards are missing,
-    of another size or malformed, where they hold no such labels, and under `on_bad_image` "error"
-    where something of them would be left out.
+    `window` is the number of samples that are shuffled together. Raises UserError if shards are
+    missing, of another size or malformed, if they hold other labels, and under `on_bad_image`
+    "error" if some of their samples cannot be used.
     """
     manifest, home = manifest_and_home(store, cache_dir)
     check_shards(store, manifest)
@@ -211,9 +202,9 @@ def open_shards(
             f"{'' if manifest.labels != labels else ' without names'}, and MODEL.NAME needs"
             f" {labels}; {_REMEDY[labels]}"
         )
-    if manifest.left_out and on_bad_image == "error":
+    if manifest.excluded and on_bad_image == "error":
         raise UserError(
-            f"{store.root}: {'; '.join(manifest.left_out)}. Correct the shards, or set"
+            f"{store.root}: {'; '.join(manifest.excluded)}. Correct the shards, or set"
             " DATA.ON_BAD_IMAGE to skip to train without these"
         )
     # Two windows meet in a batch.

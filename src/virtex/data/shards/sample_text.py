@@ -1,4 +1,4 @@
-"""What a shard holds on an image: `KEY.json`, or `KEY.txt` with a caption a line."""
+"""The text of an image in a shard: `KEY.json`, or `KEY.txt` with a caption a line."""
 
 import json
 from dataclasses import dataclass
@@ -11,15 +11,15 @@ Kind = Literal["json", "txt"]
 
 
 class MalformedError(ValueError):
-    """Bytes that are no JSON; the message is the reason."""
+    """Bytes that are not JSON; the message is the reason."""
 
 
 @dataclass(frozen=True)
 class SampleText:
-    """Captions that are not blank, the categories' indices, and the image's id where there is one.
+    """Captions that are not blank, indices of categories, and the image's id if there is one.
 
-    `unusable` is how many of the captions in JSON are blank, null or no text at all; `keys` are
-    those of JSON that has neither captions nor categories.
+    `unusable` is the number of captions in JSON that are blank, null or not text; `keys` are those
+    of JSON that has neither captions nor categories.
     """
 
     captions: tuple[str, ...] = ()
@@ -29,22 +29,21 @@ class SampleText:
     keys: tuple[str, ...] = ()
 
     @property
-    def says_something(self) -> bool:
+    def has_labels(self) -> bool:
         return bool(self.captions) or self.categories is not None
 
 
 def parse(content: bytes, kind: Kind) -> SampleText:
-    """The text in a member's bytes.
+    """Parse a member's bytes.
 
-    Of JSON that is an object with `captions` (strings) or `caption`, and with `categories` and
-    `image_id` where we wrote it; others give nothing.
-
-    Raises NotTextError, and MalformedError for what is no JSON.
+    JSON should be an object with `captions` (strings) or `caption`, and with `categories` and
+    `image_id` if `virtex pack` wrote it; other JSON gives nothing. Raises NotTextError, and
+    MalformedError for what is not JSON.
     """
     if kind == "txt":
         return SampleText(_captions(decoded(content).splitlines()))
     try:
-        # Strictly, where json.loads would let half of a surrogate pair pass.
+        # Decoded strictly: json.loads would accept half of a surrogate pair.
         values = json.loads(content.decode(json.detect_encoding(content)))
     except UnicodeDecodeError as error:
         raise NotTextError(undecodable(error)) from error
@@ -52,26 +51,26 @@ def parse(content: bytes, kind: Kind) -> SampleText:
         raise MalformedError(str(error)) from error
     if not isinstance(values, dict):
         return SampleText()
-    given = values.get("captions", values.get("caption"))
-    captions = _captions(given if isinstance(given, list) else [given])
+    found = values.get("captions", values.get("caption"))
+    captions = _captions(found if isinstance(found, list) else [found])
     categories = _categories(values.get("categories"))
     image_id = values.get("image_id")
     return SampleText(
         captions=captions,
         categories=categories,
         image_id=image_id if is_int64(image_id) else None,
-        unusable=len(given) - len(captions) if isinstance(given, list) else 0,
+        unusable=len(found) - len(captions) if isinstance(found, list) else 0,
         keys=() if captions or categories is not None else tuple(values),
     )
 
 
 def key_id(key: str) -> int | None:
-    """The number that a key is, where it is one of at most 18 digits."""
+    """The value of a key that is a number of at most 18 digits, else None."""
     return int(key) if key.isascii() and key.isdigit() and len(key) <= 18 else None
 
 
 def _captions(values: list[object] | list[str]) -> tuple[str, ...]:
-    # JSON can hold half a surrogate pair, which UTF-8 has no place for.
+    # JSON can hold half a surrogate pair, which UTF-8 cannot encode.
     texts = (value.encode(errors="replace").decode() for value in values if isinstance(value, str))
     return tuple(text for text in texts if text.strip())
 

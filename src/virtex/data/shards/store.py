@@ -1,8 +1,9 @@
-"""Named files of one directory, on a disk or elsewhere, read in parts."""
+"""The files of one directory, on a disk or in memory, read in parts by name."""
 
 import errno
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -14,10 +15,18 @@ _OPEN_FILES = 64
 _READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
-class Store(Protocol):
-    """Files directly inside of one directory; errors name the file with its full address.
+@dataclass(frozen=True)
+class FileVersion:
+    """The size of a file in bytes, and a text that changes when the file is rewritten."""
 
-    It can be pickled, and used on in a forked process, though not by two threads at once.
+    size: int
+    version: str
+
+
+class Store(Protocol):
+    """The files directly inside one directory; errors name a file with its full address.
+
+    A store can be pickled, and used in a forked process, but not by two threads at once.
     """
 
     @property
@@ -25,40 +34,29 @@ class Store(Protocol):
         """The directory's path or address."""
         ...
 
-    def names(self) -> list[str]:
-        """The files directly inside, sorted; raises UserError where it cannot be listed."""
-        ...
-
-    def sizes(self) -> dict[str, int] | None:
-        """The bytes of each file directly inside, by one listing; None where none can be had.
-
-        Raises UserError as `names` does.
-        """
-        ...
-
-    def versions(self) -> dict[str, str] | None:
-        """What changes with each file when it is written again; None where that is not known."""
+    def list_files(self) -> dict[str, FileVersion] | None:
+        """All files, by name; None if the store cannot list. Raises UserError if that fails."""
         ...
 
     def register_checksums(self, files: Mapping[str, tuple[int, str]]) -> None:
-        """What files must be, bytes and SHA-256 in hex: a store that fetches them checks it."""
+        """Set the bytes and the SHA-256, in hex, of files, which a store that fetches checks."""
         ...
 
     def size(self, name: str) -> int:
-        """A file's bytes; raises UserError where there is no such file."""
+        """The size of a file in bytes; raises UserError if there is no such file."""
         ...
 
     def read(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
-        """Bytes from `offset` on, fewer than `length` where the file ends before.
+        """Bytes from `offset` on, fewer than `length` if the file ends before.
 
-        Raises UserError where there is no such file, RunError where reading fails.
+        Raises UserError if there is no such file, RunError if reading fails.
         """
         ...
 
     def write(self, name: str, content: bytes) -> bool:
-        """Write a whole file at once; False where none can be written here.
+        """Write a whole file; False if the store is read-only.
 
-        Raises RunError where writing fails for another reason.
+        Raises RunError if writing fails for another reason.
         """
         ...
 
@@ -74,30 +72,22 @@ class LocalStore:
     def root(self) -> str:
         return self._root
 
-    def names(self) -> list[str]:
-        return sorted(self.sizes())
-
-    def sizes(self) -> dict[str, int]:
-        return {name: status.st_size for name, status in self._statuses().items()}
-
-    def versions(self) -> dict[str, str]:
-        """Sizes and times of writing."""
-        return {
-            name: f"{status.st_size} {status.st_mtime_ns}"
-            for name, status in self._statuses().items()
-        }
-
-    def _statuses(self) -> dict[str, os.stat_result]:
+    def list_files(self) -> dict[str, FileVersion]:
+        """All files; a version is the size and the modification time."""
         try:
             with os.scandir(self._root) as entries:
-                return {entry.name: entry.stat() for entry in entries if entry.is_file()}
+                statuses = {entry.name: entry.stat() for entry in entries if entry.is_file()}
         except OSError as error:
             raise UserError(
                 f"cannot list {self._root}: {error.strerror}; check DATA.ROOT"
             ) from error
+        return {
+            name: FileVersion(status.st_size, f"{status.st_size} {status.st_mtime_ns}")
+            for name, status in statuses.items()
+        }
 
     def register_checksums(self, files: Mapping[str, tuple[int, str]]) -> None:
-        """Nothing: what is read from a file here is checked by who reads it."""
+        """Do nothing: readers check what they read."""
 
     def size(self, name: str) -> int:
         with reading(self._path(name)):
@@ -110,7 +100,7 @@ class LocalStore:
                     with self._path(name).open("rb") as file:
                         file.seek(offset)
                         return file.read()
-                return self._part(self._descriptor(name), offset, length)
+                return read_at(self._descriptor(name), offset, length)
         except RunError as error:
             if isinstance(error.__cause__, FileNotFoundError):
                 raise UserError(f"there is no file {self._path(name)}") from error
@@ -139,17 +129,6 @@ class LocalStore:
                 os.close(unused)
         return descriptor
 
-    @staticmethod
-    def _part(descriptor: int, offset: int, length: int) -> bytes:
-        # By position: processes that were forked share a descriptor's place in the file.
-        part = os.pread(descriptor, length, offset)
-        while part and len(part) < length:  # one call gives 2 GiB at most
-            more = os.pread(descriptor, length - len(part), offset + len(part))
-            if not more:
-                break
-            part += more
-        return part
-
     def __reduce__(self) -> tuple[type["LocalStore"], tuple[str]]:
         return type(self), (self._root,)
 
@@ -162,7 +141,7 @@ class MemoryStore:
     """Files in this process's memory."""
 
     def __init__(self, root: str) -> None:
-        """`root` is what messages call it."""
+        """`root` is its name in messages."""
         self._root = root
         self._files: dict[str, bytes] = {}
 
@@ -170,17 +149,11 @@ class MemoryStore:
     def root(self) -> str:
         return self._root
 
-    def names(self) -> list[str]:
-        return sorted(self._files)
-
-    def sizes(self) -> dict[str, int]:
-        return {name: len(content) for name, content in self._files.items()}
-
-    def versions(self) -> None:
-        """Not known."""
+    def list_files(self) -> dict[str, FileVersion]:
+        return {name: FileVersion(len(file), "") for name, file in self._files.items()}
 
     def register_checksums(self, files: Mapping[str, tuple[int, str]]) -> None:
-        """Nothing: this process wrote the files."""
+        """Do nothing: this process wrote the files."""
 
     def size(self, name: str) -> int:
         return len(self.read(name))
@@ -195,9 +168,22 @@ class MemoryStore:
         return True
 
 
-def cache_directory(given: Path | None) -> Path:
-    """The directory for what can be made again: `given`, or else the user's."""
-    if given is not None:
-        return given
+def read_at(descriptor: int, offset: int, length: int) -> bytes:
+    """At most `length` bytes of an open file from `offset` on, fewer at its end.
+
+    Forked processes share the position in a file, which this neither uses nor changes.
+    """
+    parts = []
+    while length > 0 and (part := os.pread(descriptor, length, offset)):  # 2 GiB at most
+        parts.append(part)
+        offset += len(part)
+        length -= len(part)
+    return b"".join(parts)
+
+
+def cache_directory(chosen: Path | None) -> Path:
+    """The directory for files that can be made again: `chosen`, or else the user's."""
+    if chosen is not None:
+        return chosen
     parent = os.environ.get("XDG_CACHE_HOME")
     return (Path(parent) if parent else Path.home() / ".cache") / "virtex"

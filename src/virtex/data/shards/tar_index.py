@@ -1,4 +1,4 @@
-"""The index of a shard: where in the tar file each sample's image and text lie, and checksums.
+"""The index of a shard: offsets, sizes and checksums of each sample's image and text.
 
 A file is a line of JSON (`format`, `samples`, `tar_bytes`, `tar_sha256`, `ids`, `left_out`,
 `labels`, perhaps `report`) and then a row of `ROW` a sample, in the order of the tar file.
@@ -7,12 +7,14 @@ A file is a line of JSON (`format`, `samples`, `tar_bytes`, `tar_sha256`, `ids`,
 import json
 import zlib
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
 from virtex.data.images import IMAGE_EXTENSIONS
 from virtex.data.json_files import Count, JsonFile, parse_json
@@ -43,10 +45,11 @@ IMAGES = IMAGE_EXTENSIONS | {"img"}  # which `virtex pack` gives to what has no 
 TEXTS: dict[str, Kind] = {"json": "json", "txt": "txt"}
 Labels = Literal["captions", "categories"]
 Ids = Literal["given", "keys", "names"]
-"""Where image ids are from: those in the text, the keys as numbers, hashes of the keys."""
+"""The source of the image ids: the texts, the keys as numbers, or hashes of the keys."""
 
-_MOST_BYTES_OF_HEADER = 1 << 20
-_SHOWN, _MOST_KINDS = 12, 200
+_MAX_HEADER_BYTES = 1 << 20
+_MAX_KINDS, _MAX_LISTED = 200, 12
+_PARTS = "images are parts of the samples whose names go to the first dot"
 
 
 class _Header(JsonFile):
@@ -58,21 +61,24 @@ class _Header(JsonFile):
     tar_sha256: str
     ids: Ids
     labels: Labels
-    left_out: tuple[str, ...]
+    excluded: Annotated[tuple[str, ...], Field(alias="left_out")]
     report: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class TarIndex:
-    """The samples of one shard; `left_out` says, a line each, what of the tar file cannot be
-    used, and `report` what else a person may want to know."""
+    """The samples of one shard.
+
+    `excluded` describes, a line each, what of the tar file cannot be used; `report` what else a
+    person may want to know.
+    """
 
     rows: npt.NDArray[np.void]
     tar_bytes: int
     tar_sha256: str
     ids: Ids
     labels: Labels = "captions"
-    left_out: tuple[str, ...] = ()
+    excluded: tuple[str, ...] = ()
     report: tuple[str, ...] = ()
 
     def to_bytes(self) -> bytes:
@@ -84,7 +90,7 @@ class TarIndex:
             "tar_sha256": self.tar_sha256,
             "ids": self.ids,
             "labels": self.labels,
-            "left_out": self.left_out,
+            "left_out": self.excluded,
         }
         if self.report:
             header["report"] = self.report
@@ -92,200 +98,191 @@ class TarIndex:
 
 
 def read_index(content: bytes, address: str) -> TarIndex:
-    """The index in a file's bytes; raises UserError, with its `address`, where it is none."""
+    """The index in a file's bytes; raises UserError, with its `address`, if it is not valid."""
     wrong = f"{address} is not the index of a shard"
     remedy = "remove it, and the shards.json beside it, to have it made again"
-    end = content.find(b"\n", 0, _MOST_BYTES_OF_HEADER)
+    end = content.find(b"\n", 0, _MAX_HEADER_BYTES)
     header = parse_json(_Header, content[: max(end, 0)], wrong, remedy)
     try:
-        index = TarIndex(
-            rows=np.frombuffer(content, ROW, offset=end + 1),
-            tar_bytes=header.tar_bytes,
-            tar_sha256=header.tar_sha256,
-            ids=header.ids,
-            labels=header.labels,
-            left_out=header.left_out,
-            report=header.report,
-        )
-        if len(index.rows) != header.samples:
-            raise ValueError(f"it holds {len(index.rows)} samples, not {header.samples}")
-        for part in ("image", "text"):
-            offsets = index.rows[f"{part}_offset"]
-            if np.any(offsets < 0) or np.any(
-                offsets > index.tar_bytes - index.rows[f"{part}_bytes"].astype(np.int64)
-            ):
-                raise ValueError("it points beyond the end of the tar file")
-        if np.any(index.rows["text_kind"] >= len(KINDS)):
-            raise ValueError("it holds an unknown kind of text")
+        rows = np.frombuffer(content, ROW, offset=end + 1)
+        _check_rows(rows, header)
     except ValueError as error:
         raise UserError(f"{wrong}: {error}; {remedy}") from error
-    return index
+    return TarIndex(rows, **header.model_dump(exclude={"format", "samples"}))
 
 
-@dataclass
-class _Found:
-    """The members of one key so far."""
-
-    start: int  # of the first member
-    image: tuple[int, int, int] | None = None  # offset, bytes, crc32
-    text: tuple[int, int, int, int] | None = None  # and kind
-    said: SampleText = field(default_factory=SampleText)
-    kinds: set[Kind] = field(default_factory=set)
-    is_part_of: str = ""  # the key up to the first dot, where this one is longer
-
-
-@dataclass
-class _Tar:
-    """What a tar file was found to hold."""
-
-    samples: dict[str, _Found] = field(default_factory=dict)
-    dotted: dict[str, _Found] = field(default_factory=dict)
-    problems: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
-    extensions: Counter[str] = field(default_factory=Counter)
-    json_keys: Counter[str] = field(default_factory=Counter)
+def _check_rows(rows: npt.NDArray[np.void], header: _Header) -> None:
+    if len(rows) != header.samples:
+        raise ValueError(f"it holds {len(rows)} samples, not {header.samples}")
+    for part in ("image", "text"):
+        offsets = rows[f"{part}_offset"]
+        last = header.tar_bytes - rows[f"{part}_bytes"].astype(np.int64)
+        if np.any(offsets < 0) or np.any(offsets > last):
+            raise ValueError("it points beyond the end of the tar file")
+    if np.any(rows["text_kind"] >= len(KINDS)):
+        raise ValueError("it holds an unknown kind of text")
 
 
 def index_tar(store: Store, name: str) -> TarIndex:
     """The index of a tar file, read from its beginning to its end.
 
-    A sample is an image and a text of one key; JSON counts more than plain text, and members of
-    other kinds and hidden ones are passed over. A key is the path up to the first dot of the file's
-    name. Where that leaves no known extension it is the path up to the last dot, unless there is an
-    image of the shorter key, whose part the member is then.
+    A sample is an image and a text of one key; JSON is preferred to plain text, and other and
+    hidden members are ignored. A key is the path up to the first dot of the file's name. If that
+    leaves no known extension it is the path up to the last dot, unless there is an image of the
+    shorter key: then the member is a part of that sample.
 
-    Raises UserError as `tar_members` does, and where a key has two images, or two texts of a kind.
+    Raises UserError as `tar_members` does, and if a key has two images, or two texts of a kind.
     """
-    stream, tar = TarStream(store, name), _Tar()
+    stream = TarStream(store, name)
+    contents = _TarContents(stream)
     for member in tar_members(stream):
+        contents.add(member)
+    return contents.index()
+
+
+@dataclass
+class _Sample:
+    """The members of one key so far."""
+
+    start: int  # of the first member
+    short_key: str  # the path up to the first dot
+    image: tuple[int, int, int] | None = None  # offset, bytes, CRC-32
+    text: tuple[int, int, int, int] | None = None  # the same, and the kind
+    parsed: SampleText = field(default_factory=SampleText)
+    kinds: set[Kind] = field(default_factory=set)
+
+
+class _TarContents:
+    """What was found in a tar file so far."""
+
+    def __init__(self, stream: TarStream) -> None:
+        self._stream = stream
+        self._samples: dict[str, _Sample] = {}
+        self._long_keys: dict[str, _Sample] = {}
+        self._problems: dict[str, list[str]] = defaultdict(list)
+        self._extensions: Counter[str] = Counter()
+        self._json_keys: Counter[str] = Counter()
+
+    def add(self, member: TarMember) -> None:
         path = PurePosixPath(member.name)
         if not path.name or path.name.startswith("."):
-            continue
+            return
         stem, _, extension = path.name.partition(".")
-        last = extension.lower().rpartition(".")[2]
-        short = str(path.with_name(stem))
-        _count(tar.extensions, extension.lower() if len(extension) < 20 else last)
+        extension = extension.lower()
+        last = extension.rpartition(".")[2]
+        _count(self._extensions, extension if len(extension) < 20 else last)
         if last not in IMAGES and last not in TEXTS:
-            continue
-        if last == extension.lower():
-            found = tar.samples.setdefault(short, _Found(member.offset))
+            return
+        short_key = str(path.with_name(stem))
+        new = _Sample(member.offset, short_key)
+        if last == extension:
+            sample = self._samples.setdefault(short_key, new)
         else:
-            key = str(path.with_suffix(""))
-            found = tar.dotted.setdefault(key, _Found(member.offset, is_part_of=short))
-        _add(stream, tar, found, member, last)
-    return _index(stream, tar)
+            sample = self._long_keys.setdefault(str(path.with_suffix("")), new)
+        if last in IMAGES:
+            self._add_image(sample, member)
+        else:
+            self._add_text(sample, member, TEXTS[last])
+
+    def _add_image(self, sample: _Sample, member: TarMember) -> None:
+        if sample.image is not None:
+            self._stream.refuse("there are two images of its key", member.name)
+        sample.image = _location(member)
+
+    def _add_text(self, sample: _Sample, member: TarMember, kind: Kind) -> None:
+        if kind in sample.kinds:
+            self._stream.refuse(f"there are two {kind} texts of its key", member.name)
+        sample.kinds.add(kind)
+        try:
+            parsed = sample_text.parse(member.content, kind)
+        except NotTextError as error:
+            what = "texts are not UTF-8, so convert them first"
+            self._problems[what].append(f"{member.name}: {error}")
+            return
+        except MalformedError as error:
+            self._problems["texts are not well-formed JSON"].append(f"{member.name}: {error}")
+            return
+        for key in parsed.keys:
+            _count(self._json_keys, key)
+        if parsed.unusable:
+            what = "texts have captions that are blank, null or no text"
+            self._problems[what].append(f"{member.name}: {parsed.unusable}")
+        if parsed.has_labels and (sample.text is None or kind == "json"):
+            sample.text, sample.parsed = (*_location(member), KINDS.index(kind)), parsed
+
+    def index(self) -> TarIndex:
+        """The index of the whole tar file."""
+        with_image = {key for key, sample in self._samples.items() if sample.image}
+        parts = {
+            key: sample for key, sample in self._long_keys.items() if sample.short_key in with_image
+        }
+        samples = self._samples | {k: s for k, s in self._long_keys.items() if k not in parts}
+        complete = {
+            key: sample
+            for key, sample in sorted(samples.items(), key=lambda item: item[1].start)
+            if sample.image and sample.text
+        }
+        ids, source = _image_ids(complete)
+        rows = [
+            (image_id, *(sample.image or ()), *(sample.text or ()))
+            for image_id, sample in zip(ids, complete.values(), strict=True)
+        ]
+        has_categories = [sample.parsed.categories is not None for sample in complete.values()]
+        return TarIndex(
+            rows=np.array(rows, ROW),
+            tar_bytes=self._stream.size,
+            tar_sha256=self._stream.sha256.hexdigest(),
+            ids=source,
+            labels="categories" if complete and all(has_categories) else "captions",
+            excluded=self._excluded(samples) + (() if complete else self._kinds()),
+            report=_summaries({_PARTS: [key for key, sample in parts.items() if sample.image]}),
+        )
+
+    def _excluded(self, samples: dict[str, _Sample]) -> tuple[str, ...]:
+        without = {
+            "images have no caption": [key for key in samples if not samples[key].text],
+            "captions have no image": [key for key in samples if not samples[key].image],
+        }
+        return _summaries(without) + _summaries(self._problems, "files")
+
+    def _kinds(self) -> tuple[str, ...]:
+        """What there is in place of samples: `it holds 4 *.input.jpg, 4 *.output.txt`."""
+        lines = []
+        if self._extensions:
+            kinds = [f"{n} *.{kind}" for kind, n in self._extensions.most_common(_MAX_LISTED)]
+            lines.append(f"it holds {', '.join(kinds)}")
+        if self._json_keys:
+            keys = [f"{key[:50]!r} ({n})" for key, n in self._json_keys.most_common(_MAX_LISTED)]
+            lines.append(f"its JSON has the keys {', '.join(keys)}")
+        return tuple(lines)
 
 
 def _count(counts: Counter[str], what: str) -> None:
-    if what in counts or len(counts) < _MOST_KINDS:
+    if what in counts or len(counts) < _MAX_KINDS:
         counts[what] += 1
 
 
-def _add(stream: TarStream, tar: _Tar, found: _Found, member: TarMember, extension: str) -> None:
-    if extension in IMAGES:
-        if found.image is not None:
-            stream.refuse("there are two images of its key", member.name)
-        found.image = _place(member)
-    else:
-        kind = TEXTS[extension]
-        if kind in found.kinds:
-            stream.refuse(f"there are two {kind} texts of its key", member.name)
-        found.kinds.add(kind)
-        _add_text(tar, found, member, kind)
-
-
-def _place(member: TarMember) -> tuple[int, int, int]:
+def _location(member: TarMember) -> tuple[int, int, int]:
     return member.offset, len(member.content), zlib.crc32(member.content)
 
 
-def _add_text(tar: _Tar, found: _Found, member: TarMember, kind: Kind) -> None:
-    try:
-        said = sample_text.parse(member.content, kind)
-    except NotTextError as error:
-        tar.problems["texts are not UTF-8, so convert them first"].append(f"{member.name}: {error}")
-        return
-    except MalformedError as error:
-        tar.problems["texts are not well-formed JSON"].append(f"{member.name}: {error}")
-        return
-    for key in said.keys:
-        _count(tar.json_keys, key)
-    if said.unusable:
-        what = "texts have captions that are blank, null or no text"
-        tar.problems[what].append(f"{member.name}: {said.unusable}")
-    if said.says_something and (found.text is None or kind == "json"):
-        found.text, found.said = (*_place(member), KINDS.index(kind)), said
+def _summaries(findings: Mapping[str, list[str]], kind: str = "keys") -> tuple[str, ...]:
+    return tuple(summarize(what, items, kind) for what, items in findings.items() if items)
 
 
-def _index(stream: TarStream, tar: _Tar) -> TarIndex:
-    parts = _parts_of_others(tar)
-    tar.samples |= {key: found for key, found in tar.dotted.items() if key not in parts}
-    samples = dict(sorted(tar.samples.items(), key=lambda item: item[1].start))
-    whole = {key: found for key, found in samples.items() if found.image and found.text}
-    ids, source = _ids(whole)
-    rows = [
-        (image_id, *(found.image or ()), *(found.text or ()))
-        for image_id, found in zip(ids, whole.values(), strict=True)
-    ]
-    return TarIndex(
-        rows=np.array(rows, ROW),
-        tar_bytes=stream.size,
-        tar_sha256=stream.sha256.hexdigest(),
-        ids=source,
-        labels=(
-            "categories"
-            if whole and all(found.said.categories is not None for found in whole.values())
-            else "captions"
-        ),
-        left_out=_lacking(tar) + (() if whole else _seen(tar)),
-        report=_parts(tar, parts),
-    )
-
-
-def _lacking(tar: _Tar) -> tuple[str, ...]:
-    samples = tar.samples.items()
-    lacking = {
-        "images have no caption": [key for key, found in samples if not found.text],
-        "captions have no image": [key for key, found in samples if not found.image],
-    }
-    return tuple(left_out(what, keys) for what, keys in lacking.items() if keys) + tuple(
-        left_out(what, members, "files") for what, members in tar.problems.items()
-    )
-
-
-def _parts_of_others(tar: _Tar) -> set[str]:
-    """The longer keys whose shorter one has an image."""
-    images = {key for key, found in tar.samples.items() if found.image}
-    return {key for key, found in tar.dotted.items() if found.is_part_of in images}
-
-
-def _parts(tar: _Tar, keys: set[str]) -> tuple[str, ...]:
-    """A line on the images that are passed over as parts of other samples."""
-    images = [key for key, found in tar.dotted.items() if key in keys and found.image]
-    what = "images are parts of the samples whose names go to the first dot"
-    return (left_out(what, images),) if images else ()
-
-
-def _seen(tar: _Tar) -> tuple[str, ...]:
-    """What there is in place of samples: `it holds 4 *.input.jpg, 4 *.output.txt`."""
-    lines = []
-    if tar.extensions:
-        kinds = [f"{count} *.{kind}" for kind, count in tar.extensions.most_common(_SHOWN)]
-        lines.append(f"it holds {', '.join(kinds)}")
-    if tar.json_keys:
-        keys = [f"{key[:50]!r} ({count})" for key, count in tar.json_keys.most_common(_SHOWN)]
-        lines.append(f"its JSON has the keys {', '.join(keys)}")
-    return tuple(lines)
-
-
-def left_out(what: str, items: list[str], kind: str = "keys") -> str:
-    """A count and the first keys: `3 images have no caption (keys 0007, 0009, 0031)`."""
+def summarize(what: str, items: list[str], kind: str = "keys") -> str:
+    """A count and the first items: `3 images have no caption (keys 0007, 0009, 0031)`."""
     return f"{len(items)} {what} ({kind} {first_few(items)})"
 
 
-def _ids(samples: dict[str, _Found]) -> tuple[list[int], Ids]:
-    given = [found.said.image_id for found in samples.values()]
-    if all(image_id is not None for image_id in given) and len(set(given)) == len(given):
-        return [image_id for image_id in given if image_id is not None], "given"
-    numbers = [key_id(key) for key in samples]
-    if all(number is not None for number in numbers) and len(set(numbers)) == len(numbers):
-        return [number for number in numbers if number is not None], "keys"
+def _image_ids(samples: dict[str, _Sample]) -> tuple[list[int], Ids]:
+    """The ids of the samples, all different, and their source."""
+    sources: dict[Ids, list[int | None]] = {
+        "given": [sample.parsed.image_id for sample in samples.values()],
+        "keys": [key_id(key) for key in samples],
+    }
+    for source, candidates in sources.items():
+        ids = [image_id for image_id in candidates if image_id is not None]
+        if len(set(ids)) == len(samples):
+            return ids, source
     return [hashed_id(key) for key in samples], "names"

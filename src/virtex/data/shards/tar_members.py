@@ -1,7 +1,7 @@
-"""Tar files read as data: plain files with harmless names, or an error; nothing is extracted.
+"""Reading tar files as data: plain files with safe names, or an error; nothing is extracted.
 
-Read by hand, because archives come from anywhere: what two readers could understand differently
-(links, sparse files, a second size in an extended header) is refused.
+With a reader of our own, because archives can be hostile: whatever two readers could interpret
+differently (links, sparse files, a second size in an extended header) is refused.
 """
 
 import hashlib
@@ -13,8 +13,8 @@ from virtex.errors import UserError
 
 BLOCK = 512
 _CHUNK = 8 << 20
-_MOST_BYTES = 1 << 30  # of a member: more is not an image
-_MOST_BYTES_OF_HEADER = 1 << 20
+_MAX_BYTES = 1 << 30  # of a member: more is not an image
+_MAX_HEADER_BYTES = 1 << 20
 _END = bytes(BLOCK)
 _CHECKSUM = slice(148, 156)
 _FILE, _DIRECTORY, _LONG_NAME, _EXTENDED, _GLOBAL = (b"0", b"\0"), b"5", b"L", b"x", b"g"
@@ -23,7 +23,7 @@ _REMEDY = "make the shard again, of plain files with relative names"
 
 
 class TarMember(NamedTuple):
-    """A file in a tar file: its name there, where its content begins, and the content."""
+    """A file in a tar file: its name, the offset of its content, and the content."""
 
     name: str
     offset: int
@@ -31,7 +31,7 @@ class TarMember(NamedTuple):
 
 
 class TarStream:
-    """A tar file's bytes from its beginning on; `sha256` is that of all that has passed."""
+    """The bytes of a tar file in order; `sha256` is that of all bytes read so far."""
 
     def __init__(self, store: Store, name: str) -> None:
         self.address = f"{store.root}/{name}"
@@ -42,42 +42,41 @@ class TarStream:
         self._buffer, self._start = b"", 0
 
     def take(self, length: int) -> bytes:
-        """The next bytes; raises UserError where the file ends before."""
+        """The next bytes; raises UserError if the file ends before."""
         if self.position + length > self.size:
             self.refuse(f"the file ends at byte {self.size}, inside of a member: it is truncated")
         while len(self._buffer) - self._start < length:
-            beginning = self._buffer[self._start :]
-            read = self._store.read(self._name, self.position + len(beginning), _CHUNK)
-            if not read:
+            rest = self._buffer[self._start :]
+            chunk = self._store.read(self._name, self.position + len(rest), _CHUNK)
+            if not chunk:
                 self.refuse("the file became shorter while it was read")
-            self.sha256.update(read)
-            self._buffer, self._start = beginning + read, 0
+            self.sha256.update(chunk)
+            self._buffer, self._start = rest + chunk, 0
         taken = self._buffer[self._start : self._start + length]
         self._start += length
         self.position += length
         return taken
 
     def refuse(self, reason: str, member: str = "") -> NoReturn:
-        """Raise the UserError for the file or a member of it."""
+        """Raise a UserError for the file, or for a member of it."""
         raise UserError(f"{self.address}{': ' if member else ''}{member}: {reason}; {_REMEDY}")
 
 
 def tar_members(stream: TarStream) -> Iterator[TarMember]:
-    """The files in a tar file, in its order; directories are passed over.
+    """The files in a tar file, in their order; directories are skipped.
 
-    Raises UserError, with the shard and the member, for anything else, for names that lead out of
-    a directory, and where the file is damaged or truncated.
+    Raises UserError, with the shard and the member, for other members, for names that lead out of
+    a directory, and if the file is damaged or truncated.
     """
     long_name = None
     while (header := stream.take(BLOCK)) != _END:
         name, size, kind = _fields(stream, header, long_name)
         if kind in (_EXTENDED, _GLOBAL, _LONG_NAME):
-            if size > _MOST_BYTES_OF_HEADER:
+            if size > _MAX_HEADER_BYTES:
                 stream.refuse(f"a header of {size} bytes", name)
             content = _content(stream, size)
-            given = content.rstrip(b"\0") if kind == _LONG_NAME else _path(stream, content, name)
-            if given is not None:
-                long_name = given
+            path = content.rstrip(b"\0") if kind == _LONG_NAME else _path(stream, content, name)
+            long_name = long_name if path is None else path
             continue
         long_name = None
         if kind == _DIRECTORY:
@@ -85,18 +84,18 @@ def tar_members(stream: TarStream) -> Iterator[TarMember]:
             continue
         if kind not in _FILE:
             stream.refuse("it is a link or a special file, which is not read", name)
-        if size > min(_MOST_BYTES, stream.size - stream.position):
+        if size > min(_MAX_BYTES, stream.size - stream.position):
             reason = "more than the rest of the file: it is truncated or damaged"
-            stream.refuse(f"its header says {size} bytes, {reason}", name)
+            stream.refuse(f"its header gives {size} bytes, {reason}", name)
         offset = stream.position
         yield TarMember(name, offset, _content(stream, size))
     while stream.position < stream.size:
         if any(stream.take(min(_CHUNK, stream.size - stream.position))):
-            stream.refuse("something follows after the end of the archive")
+            stream.refuse("there is data after the end of the archive")
 
 
 def header_name(header: bytes) -> str:
-    """The name in a member's header, as well as it can be read."""
+    """The name in a member's header, with replacement characters if it is not UTF-8."""
     return header[:100].partition(b"\0")[0].decode(errors="replace")
 
 
@@ -107,11 +106,11 @@ def _content(stream: TarStream, size: int) -> bytes:
 
 
 def _fields(stream: TarStream, header: bytes, long_name: bytes | None) -> tuple[str, int, bytes]:
-    """Name, size and kind of a member."""
-    place = f"the header at byte {stream.position - BLOCK}"
-    plain = header[: _CHECKSUM.start] + b" " * 8 + header[_CHECKSUM.stop :]
-    if _octal(header[_CHECKSUM]) != sum(plain):
-        stream.refuse(f"{place} is damaged, or the file is not a tar file")
+    """The name, the size and the kind of a member."""
+    summed = header[: _CHECKSUM.start] + b" " * 8 + header[_CHECKSUM.stop :]
+    if _octal(header[_CHECKSUM]) != sum(summed):
+        start = stream.position - BLOCK
+        stream.refuse(f"the header at byte {start} is damaged, or the file is not a tar file")
     name = header[:100].partition(b"\0")[0]
     if header[257:263] == b"ustar\0" and header[345]:
         name = header[345:500].partition(b"\0")[0] + b"/" + name
@@ -141,7 +140,7 @@ def _safe_name(stream: TarStream, name: bytes) -> str:
 
 
 def _path(stream: TarStream, content: bytes, member: str) -> bytes | None:
-    """The name that an extended header gives to the next member, if it gives one."""
+    """The name that an extended header gives to the next member, or None."""
     path = None
     while content:
         length, _, _ = content.partition(b" ")

@@ -10,17 +10,18 @@ from typing import BinaryIO
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from virtex.data.images import (
     DEFAULT_LIMITS,
     BadImage,
     ImageLimits,
-    Picture,
-    content,
-    read_content,
+    ImageSource,
+    decode_image,
+    read_bytes,
 )
 from virtex.data.records import Record, Records, record_json
-from virtex.data.shards.tar_index import IMAGES, KINDS, ROW, TarIndex, left_out
+from virtex.data.shards.tar_index import IMAGES, KINDS, ROW, TarIndex, summarize
 from virtex.data.shards.tar_members import BLOCK
 from virtex.files import whole_file
 
@@ -30,7 +31,7 @@ _SIGNATURES = {b"\xff\xd8\xff": "jpg", b"\x89PNG\r\n": "png", b"GIF8": "gif", b"
 
 @dataclass(frozen=True)
 class Reduction:
-    """Images with a longer shorter side are brought to `short_side` pixels, as JPEG."""
+    """Images whose shorter side is longer than `short_side` pixels are reduced to it, as JPEG."""
 
     short_side: int
     quality: int
@@ -53,10 +54,10 @@ def write_shard(
     packing: Packing,
     limits: ImageLimits = DEFAULT_LIMITS,
 ) -> tuple[TarIndex, list[BadImage]]:
-    """Write the tar file `path`, whole or not at all; returns its index and what was left out.
+    """Write the tar file `path`, whole or not at all; returns its index and the skipped images.
 
-    Raises BadImage for an image that cannot be read, unless `packing` skips it; OSError where
-    writing fails.
+    Raises BadImage for an image that cannot be read, unless `packing` skips it; OSError if writing
+    fails.
     """
     with whole_file(path) as file:
         shard = _Shard(file)
@@ -70,13 +71,13 @@ def write_shard(
         tar_sha256=shard.sha256.hexdigest(),
         ids="given",
         labels="categories" if packing.with_categories else "captions",
-        left_out=(left_out("images cannot be read", keys),) if keys else (),
+        excluded=(summarize("images cannot be read", keys),) if keys else (),
     )
     return index, bad
 
 
 class _Shard:
-    """A tar file that grows, and the rows of its index."""
+    """A tar file that is being written, and the rows of its index."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.rows: list[tuple[int, ...]] = []
@@ -94,9 +95,9 @@ class _Shard:
         member = tarfile.TarInfo(name)  # of time 0 and owner 0
         member.size = len(data)
         self.append(member.tobuf(tarfile.USTAR_FORMAT))
-        place = self.size, len(data), zlib.crc32(data)
+        location = self.size, len(data), zlib.crc32(data)
         self.append(data + bytes(-len(data) % BLOCK))
-        return place
+        return location
 
 
 def _add(
@@ -105,7 +106,7 @@ def _add(
     """Add a record; returns the error of an image that is skipped."""
     try:
         record = records[index]
-        extension, data = _picture(record, packing, limits)
+        extension, data = _image(record, packing, limits)
     except BadImage as error:
         if not packing.skip_bad:
             raise
@@ -118,34 +119,35 @@ def _add(
     return None
 
 
-def _picture(record: Record, packing: Packing, limits: ImageLimits) -> tuple[str, bytes]:
+def _image(record: Record, packing: Packing, limits: ImageLimits) -> tuple[str, bytes]:
     """The extension and the bytes of a record's image in the shard."""
-    data = content(record.picture, limits)
-    reduction = packing.reduction
-    if reduction is None:
-        if packing.checked:
-            read_content(data, record.picture, limits)
-        return _extension(data, record.picture), data
-    image = read_content(data, record.picture, limits)
+    data = read_bytes(record.image, limits)
+    if packing.checked or packing.reduction is not None:
+        image = decode_image(data, record.image, limits)
+        if packing.reduction is not None and min(image.shape[:2]) > packing.reduction.short_side:
+            return "jpg", _reduced(image, packing.reduction, record.image)
+    return _extension(data, record.image), data
+
+
+def _reduced(image: npt.NDArray[np.uint8], reduction: Reduction, source: ImageSource) -> bytes:
+    """An (H, W, 3) RGB image as a smaller JPEG."""
     height, width = image.shape[:2]
     factor = reduction.short_side / min(height, width)
-    if factor >= 1:
-        return _extension(data, record.picture), data
     size = max(1, round(width * factor)), max(1, round(height * factor))
     small = cv2.cvtColor(cv2.resize(image, size, interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2BGR)
     encoded, jpeg = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, reduction.quality])
     if not encoded:
         reason = f"{size[0]} x {size[1]} pixels are too elongated to be written as JPEG"
-        raise BadImage(str(record.picture), reason)
-    return "jpg", jpeg.tobytes()
+        raise BadImage(source, reason)
+    return jpeg.tobytes()
 
 
-def _extension(data: bytes, picture: Picture) -> str:
-    """What an image's name in the shard ends in, so that it is read as one."""
+def _extension(data: bytes, source: ImageSource) -> str:
+    """The extension of an image's name in the shard, by which it is recognized."""
     for signature, extension in _SIGNATURES.items():
         if data.startswith(signature):
             return extension
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "webp"
-    named = str(picture).rpartition(".")[2].lower()
-    return named if named in IMAGES else "img"  # a reader looks at the bytes
+    named = str(source).rpartition(".")[2].lower()
+    return named if named in IMAGES else "img"  # the format is found from the bytes

@@ -1,1 +1,1 @@
-"""Readers of the data formats, from COCO's JSON to tables and folders."""
+"""Readers of data formats: COCO's JSON, tables and folders."""

@@ -1,11 +1,10 @@
-"""Captions without images, from the files in which people keep them."""
+"""Captions without images, for training a tokenizer."""
 
-import reprlib
 from collections.abc import Iterator
 from pathlib import Path
 
 from virtex.data.plain_text import text_lines
-from virtex.data.sources.json_stream import list_items
+from virtex.data.sources.json_stream import list_items, text
 from virtex.data.sources.separated_rows import DELIMITERS, separated_rows
 from virtex.errors import UserError
 from virtex.files import reading
@@ -14,38 +13,30 @@ KINDS = (".json", *DELIMITERS, ".txt")
 
 
 def read_captions(path: Path, column: str) -> Iterator[str]:
-    """The captions in a file, as written; what the file is, its extension says.
+    """Read the captions in a file, unchanged, in the format that its extension names.
 
-    `.json` is COCO's annotations; `.csv` and `.tsv` have a first row of names, of which `column` is
-    the captions'; `.txt` has a caption a line.
+    `.json` has COCO's annotations; `.csv` and `.tsv` have the captions in the column that their
+    first row names `column`; `.txt` has a caption a line.
 
-    Raises UserError when the file cannot be read, is malformed, or is of no known kind.
+    Raises UserError if the file cannot be read, is malformed, or has an unknown extension.
     """
     kind = path.suffix.lower()
     if kind not in KINDS:
-        raise UserError(f"{path}: the extension must say what it holds, one of {', '.join(KINDS)}")
-    if kind == ".json":
-        yield from _coco(path)
-        return
+        raise UserError(f"{path}: the extension must be one of {', '.join(KINDS)}")
     with reading(path):
-        if kind == ".txt":
+        if kind == ".json":
+            yield from _coco(path)
+        elif kind == ".txt":
             for _, line in text_lines(path):
-                yield from line.rstrip("\r\n").split("\r")  # the old end of a line on a Mac
+                yield from line.rstrip("\r\n").split("\r")  # the line end of old Macs
         else:
             yield from _column(path, column)
 
 
 def _coco(path: Path) -> Iterator[str]:
     for key, item in list_items(path):
-        if key != "annotations":
-            continue
-        caption = item.get("caption") if isinstance(item, dict) else None
-        if not isinstance(caption, str):
-            raise UserError(
-                f"{path}: every item of 'annotations' needs 'caption', a string;"
-                f" one is {reprlib.repr(item)}"
-            )
-        yield caption
+        if key == "annotations":
+            yield text(path, key, item, "caption")
 
 
 def _column(path: Path, column: str) -> Iterator[str]:
@@ -54,12 +45,12 @@ def _column(path: Path, column: str) -> Iterator[str]:
     if column not in names:
         raise UserError(
             f"{path} has no column '{column}', only {', '.join(map(repr, names)) or 'nothing'};"
-            " name the one of the captions with --column"
+            " give the name of the captions' column with --column"
         )
-    place = names.index(column)
+    position = names.index(column)
     for number, row in rows:
         if not row:
             continue
-        if len(row) <= place:
+        if len(row) <= position:
             raise UserError(f"{path}, line {number}: the row ends before column '{column}'")
-        yield row[place]
+        yield row[position]

@@ -1,4 +1,4 @@
-"""The image files that a user's paths mean: files as they are, directories all the way down."""
+"""The image files that a user's paths name: files, and directories searched recursively."""
 
 import stat
 from collections.abc import Iterator, Sequence
@@ -8,12 +8,12 @@ from virtex.data.images import BadImage
 from virtex.errors import UserError
 
 
-def find_pictures(paths: Sequence[Path]) -> list[Path | BadImage]:
-    """Every file that `paths` name or hold, each once, in the order of `paths`.
+def find_images(paths: Sequence[Path]) -> list[Path | BadImage]:
+    """Every file that `paths` name or contain, each once, in the order of `paths`.
 
-    What lies in a directory is sorted by name; hidden files and directories are left out, links are
-    followed. No file is opened. A directory that cannot be listed, and one of `paths` that holds no
-    file, is a `BadImage` in its place.
+    The content of a directory is sorted by name; hidden files and directories are ignored, links
+    are followed. No file is opened. A directory that cannot be listed, and one of `paths` that
+    contains no file, is a `BadImage` in its place.
 
     Raises `UserError` for a path that does not exist.
     """
@@ -24,29 +24,24 @@ def find_pictures(paths: Sequence[Path]) -> list[Path | BadImage]:
             raise UserError(
                 f"{path}: {error.strerror}; name image files, or directories that hold them"
             ) from error
-    found = (picture for path in paths for picture in _pictures(path))
-    return list({path_of(picture): picture for picture in found}.values())
+    found: dict[Path, Path | BadImage] = {}
+    for path in paths:
+        if path.is_dir():
+            images = list(_below(path, frozenset({path.resolve()})))
+            empty = BadImage(path, "the directory holds no files, or only hidden ones")
+            found |= {path_of(image): image for image in images or [empty]}
+        else:
+            found[path] = path
+    return list(found.values())
 
 
-def path_of(picture: Path | BadImage) -> Path:
-    """The path of what `find_pictures` gives."""
-    return picture.path if isinstance(picture, BadImage) else picture
-
-
-def _pictures(path: Path) -> Iterator[Path | BadImage]:
-    if not path.is_dir():
-        yield path
-        return
-    empty = True
-    for picture in _below(path, frozenset({path.resolve()})):
-        empty = False
-        yield picture
-    if empty:
-        yield BadImage(path, "the directory holds no files, or hidden ones alone")
+def path_of(image: Path | BadImage) -> Path:
+    """The path of a result of `find_images`."""
+    return image.path if isinstance(image, BadImage) else image
 
 
 def _below(directory: Path, above: frozenset[Path]) -> Iterator[Path | BadImage]:
-    """What a directory holds, without the directories `above` to which a link leads back."""
+    """The files below a directory, without the directories `above` that a link leads back to."""
     try:
         entries = sorted(directory.iterdir())
     except OSError as error:
@@ -57,7 +52,7 @@ def _below(directory: Path, above: frozenset[Path]) -> Iterator[Path | BadImage]
             continue
         try:
             mode = entry.stat().st_mode
-        except OSError:  # such as a link to nothing: whoever reads it learns why
+        except OSError:  # such as a broken link: reading it gives the reason
             yield entry
             continue
         if stat.S_ISREG(mode):

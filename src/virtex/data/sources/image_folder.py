@@ -1,4 +1,4 @@
-"""Labelled images as torchvision's ImageFolder lays them out: a directory a class."""
+"""Labelled images in the layout of torchvision's ImageFolder: one directory for each class."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ class LabelledImages:
 
 
 def image_folder(root: Path) -> LabelledImages:
-    """The images of `root`/CLASS/*, both sorted by name; raises `UserError` where there is none."""
+    """The images of `root`/CLASS/*, both sorted by name; raises `UserError` if there are none."""
     directories = sorted(path for path in root.glob("*") if path.is_dir())
     files = [
         (path, label)
@@ -25,7 +25,7 @@ def image_folder(root: Path) -> LabelledImages:
         if path.is_file()
     ]
     if not files:
-        raise UserError(f"{root} holds no images; expected {root}/CLASS/IMAGE, a directory a class")
+        raise UserError(f"{root} contains no images; expected files {root}/CLASS/IMAGE")
     return LabelledImages(
         classes=tuple(path.name for path in directories),
         paths=tuple(path for path, _ in files),

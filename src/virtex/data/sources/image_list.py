@@ -1,11 +1,10 @@
-"""The image files of a split with their captions, in shared memory: what all readers of files give.
+"""The image files of a split and their captions in shared memory, for all readers of files.
 
-Where nobody gave an image an id it is a hash of its path below the data's root: the same on every
-machine and whatever else is there.
+An image without an id gets a hash of its path below the data's root: the same on every machine and
+beside any other images.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,24 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from virtex.data.contents import content_rows
-from virtex.data.records import Record, missing_files
+from virtex.data.images import OnBadImage
+from virtex.data.records import Record
 from virtex.data.shared_strings import PackedStrings, hashed, shared
-from virtex.errors import first_few
+from virtex.errors import UserError
 
 BLANK, NULL = 1, 2
-"""What a caption that cannot be used lacks: text, or itself."""
-
-
-@dataclass(frozen=True)
-class CaptionColumns:
-    """Which image has which captions, N images."""
-
-    image_ids: npt.NDArray[np.int64]  # (N,), ascending, all different
-    names: PackedStrings  # paths below the root
-    places: npt.NDArray[np.int64]  # (N,), of each image's path in `names`
-    captions: PackedStrings
-    order: npt.NDArray[np.int64]  # places in `captions` of the first image's, the second's, …
-    ends: npt.NDArray[np.int64]  # (N + 1,), a 0 and the end of each image's part of `order`
+"""Why a caption cannot be used: it has no text, or it is null."""
 
 
 class ImageFiles:
@@ -43,7 +31,7 @@ class ImageFiles:
         places: npt.NDArray[np.int64],
         image_ids: npt.NDArray[np.int64],
     ) -> None:
-        """Image i has the name at `places[i]` in `names`, and the id `image_ids[i]`."""
+        """Image i is the file `names[places[i]]` below `directory`, with the id `image_ids[i]`."""
         self._directory = directory
         self._names = names
         self._places, self._image_ids = shared(places), shared(image_ids)
@@ -56,8 +44,8 @@ class ImageFiles:
         return self._directory / self._names[int(self._places.numpy()[index])]
 
     def missing(self, positions: Iterable[int]) -> list[Path]:
-        """The image files at `positions` that are not there or empty."""
-        return missing_files(map(self.path, positions))
+        """The image files at `positions` that do not exist or are empty."""
+        return [path for path in map(self.path, positions) if not _has_content(path)]
 
     @property
     def image_ids(self) -> npt.NDArray[np.int64]:
@@ -67,17 +55,33 @@ class ImageFiles:
 
     @property
     def shard_sizes(self) -> npt.NDArray[np.int64]:
-        """One for all."""
+        """(1,): files count as one shard."""
         return np.array([len(self)])
 
 
 class CaptionedImages(ImageFiles):
-    """The records of `columns`."""
+    """The records of the images that have a usable caption."""
 
-    def __init__(self, directory: Path, columns: CaptionColumns) -> None:
-        super().__init__(directory, columns.names, columns.places, columns.image_ids)
-        self._captions = columns.captions
-        self._order, self._ends = shared(columns.order), shared(columns.ends)
+    def __init__(
+        self,
+        directory: Path,
+        names: PackedStrings,
+        captions: PackedStrings,
+        *,
+        usable: npt.NDArray[np.int64],
+        image_ids: npt.NDArray[np.int64],
+        places: npt.NDArray[np.int64],
+    ) -> None:
+        """Group captions by image, in their order; n ≥ 1 are usable.
+
+        Caption `usable[i]` of `captions` belongs to the image `image_ids[i]`, which is the file
+        `names[places[i]]`.
+        """
+        ids, first, counts = np.unique(image_ids, return_index=True, return_counts=True)
+        super().__init__(directory, names, places[first], ids)
+        self._captions = captions
+        self._order = shared(usable[np.argsort(image_ids, kind="stable")])
+        self._ends = shared(np.concatenate([[0], np.cumsum(counts)]))
 
     def __getitem__(self, index: int) -> Record:
         if not 0 <= index < len(self):
@@ -85,7 +89,7 @@ class CaptionedImages(ImageFiles):
         start, end = self._ends.numpy()[index : index + 2]
         return Record(
             image_id=int(self._image_ids.numpy()[index]),
-            picture=self.path(index),
+            image=self.path(index),
             captions=tuple(self._captions[i] for i in self._order.numpy()[start:end].tolist()),
         )
 
@@ -96,7 +100,7 @@ class CaptionedImages(ImageFiles):
 
     @property
     def content_rows(self) -> npt.NDArray[np.void]:
-        """Of each record, (N,)."""
+        """A row of `CONTENT_ROW` for each record, (N,)."""
         captions = list(self._captions)
         ordered = [captions[place] for place in self._order.tolist()]
         ends = pairwise(self._ends.tolist())
@@ -106,17 +110,28 @@ class CaptionedImages(ImageFiles):
 
     @property
     def caption_count(self) -> int:
-        """Captions of all records."""
+        """The number of captions of all records."""
         return len(self._order)
 
 
-def lacks(caption: str | None) -> int:
+def defect(caption: str | None) -> int:
     """`BLANK`, `NULL`, or 0 for a caption with text."""
     if caption is None:
         return NULL
     return 0 if caption.strip() else BLANK
 
 
-def finding(what: str, where: Sequence[object]) -> str:
-    """A count and the first places: `3 captions are blank (line 7, line 9, line 31)`."""
-    return f"{len(where)} {what} ({first_few(where)})"
+def check_left_out(path: Path, left_out: Sequence[str], on_bad_image: OnBadImage) -> None:
+    """Raise UserError where anything is left out of the file `path`, unless it may be skipped."""
+    if left_out and on_bad_image == "error":
+        raise UserError(
+            f"{path}: {'; '.join(left_out)}. Correct the file, or set DATA.ON_BAD_IMAGE to skip to"
+            " train without these"
+        )
+
+
+def _has_content(path: Path) -> bool:
+    try:
+        return path.stat().st_size > 0
+    except OSError:
+        return False

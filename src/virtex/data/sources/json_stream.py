@@ -1,27 +1,28 @@
-"""Large JSON files, read item by item: COCO's annotations are never in memory as a whole."""
+"""Large JSON files, read item by item, so that COCO's annotations are never in memory at once."""
 
 import json
+import reprlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
 from virtex.data.plain_text import CONVERT, undecodable, undecodable_place
+from virtex.data.records import is_int64
 from virtex.errors import UserError
 from virtex.files import reading
 
 _BLANK = " \t\r\n"
 _AFTER_VALUE = frozenset(_BLANK + ",:]}")
-_MOST_CHARACTERS = 1 << 23  # of one item; they are sentences, or outlines of some thousand points
+_MOST_CHARACTERS = 1 << 23  # of one item, such as an outline of some thousand points
 
 
 def list_items(path: Path, window: int = 1 << 20) -> Iterator[tuple[str, object]]:
     """Every item of every list in a JSON file's one object, as (key, item), in the file's order.
 
-    Members of the object that are no lists are passed over, and no list may be given twice.
-    `window` is how many characters are read at a time; an item or other member has a largest size,
-    so that memory is bounded, too.
+    Other members of the object are skipped, and no list may be given twice. `window` is the number
+    of characters read at a time; the size of an item or other member is limited, and so is memory.
 
-    Raises UserError, with the path and the place, when the file cannot be read or is malformed.
+    Raises UserError, with the path and the place, if the file cannot be read or is malformed.
     """
     try:
         with reading(path), path.open(encoding="utf-8-sig") as file:
@@ -37,11 +38,33 @@ def list_items(path: Path, window: int = 1 << 20) -> Iterator[tuple[str, object]
         raise UserError(f"{path}: an item is nested too deeply for annotations") from error
 
 
+def integer(path: Path, key: str, item: object, name: str) -> int:
+    """The 64-bit integer `name` of an item of the file's list `key`; raises UserError."""
+    value = item.get(name) if isinstance(item, dict) else None
+    if not is_int64(value):
+        raise invalid_item(path, key, item, f"'{name}', a whole number of 64 bits")
+    return value
+
+
+def text(path: Path, key: str, item: object, name: str) -> str:
+    """The string `name` of an item of the file's list `key`; raises UserError."""
+    value = item.get(name) if isinstance(item, dict) else None
+    if not isinstance(value, str):
+        raise invalid_item(path, key, item, f"'{name}', a string")
+    return value
+
+
+def invalid_item(path: Path, key: str, item: object, needed: str) -> UserError:
+    """The error of an item of the file's list `key`, which needs `needed`."""
+    # An item may be large or deeply nested; reprlib shows a part of it.
+    shown = reprlib.repr(item)
+    return UserError(f"{path}: every item of '{key}' needs {needed}; one is {shown}")
+
+
 def _members(scanner: "_Scanner") -> Iterator[tuple[str, object]]:
     scanner.expect("{")
-    more = not scanner.skip("}")
     lists = set()
-    while more:
+    for _ in scanner.elements("}"):
         key = scanner.value()
         if not isinstance(key, str):
             raise ValueError(f"a key was expected {scanner.place}")
@@ -50,28 +73,16 @@ def _members(scanner: "_Scanner") -> Iterator[tuple[str, object]]:
         scanner.expect(":")
         if scanner.skip("["):
             lists.add(key)
-            for item in _items(scanner):
-                yield key, item
+            for _ in scanner.elements("]"):
+                yield key, scanner.value()
         else:
             scanner.value()
-        more = scanner.skip(",")
-        if not more:
-            scanner.expect("}")
     if scanner.peek():
         raise ValueError(f"the object is followed by more {scanner.place}")
 
 
-def _items(scanner: "_Scanner") -> Iterator[object]:
-    more = not scanner.skip("]")
-    while more:
-        yield scanner.value()
-        more = scanner.skip(",")
-        if not more:
-            scanner.expect("]")
-
-
 class _Scanner:
-    """A window over the text of a file, moving forward one JSON value or sign at a time."""
+    """A window over the text of a file that moves forward by one JSON value or character."""
 
     def __init__(self, file: TextIO, size: int) -> None:
         self._file = file
@@ -86,7 +97,7 @@ class _Scanner:
         return f"(character {self._passed + self._position})"
 
     def peek(self) -> str:
-        """The next character that is not blank; empty at the end of the file."""
+        """The next character that is not blank, or "" at the end of the file."""
         while True:
             while self._position < len(self._window):
                 character = self._window[self._position]
@@ -96,36 +107,45 @@ class _Scanner:
             if not self._read_more():
                 return ""
 
-    def skip(self, sign: str) -> bool:
-        """Whether `sign` comes next; if so, move past it."""
-        found = self.peek() == sign
+    def skip(self, character: str) -> bool:
+        """Whether `character` comes next; if so, move past it."""
+        found = self.peek() == character
         self._position += found
         return found
 
-    def expect(self, sign: str) -> None:
-        """Move past `sign`; raises ValueError when something else comes next."""
-        if not self.skip(sign):
-            raise ValueError(f"{sign!r} was expected, not {self.peek()!r} {self.place}")
+    def expect(self, character: str) -> None:
+        """Move past `character`; raises ValueError if something else comes next."""
+        if not self.skip(character):
+            raise ValueError(f"{character!r} was expected, not {self.peek()!r} {self.place}")
+
+    def elements(self, end: str) -> Iterator[None]:
+        """Stop before each element of a list or object, and after its `end`."""
+        more = not self.skip(end)
+        while more:
+            yield
+            more = self.skip(",")
+            if not more:
+                self.expect(end)
 
     def value(self) -> object:
-        """The next value, whatever its kind; raises ValueError when there is none."""
+        """The next value of any type; raises ValueError if there is none."""
         self.peek()
         while True:
             try:
                 value, end = self._decode(self._window, self._position)
             except json.JSONDecodeError as error:
                 place = self._passed + error.pos
-                # The value may only be cut by the window's end.
+                # The window may end within the value.
                 if not self._read_more():
                     raise ValueError(f"{error.msg} (character {place})") from error
             else:
-                # A number near the window's end may go on behind it: `1.` of `1.5` decodes as 1.
+                # A number may continue after the window's end: `1.` of `1.5` decodes as 1.
                 if self._window[end : end + 1] in _AFTER_VALUE or not self._read_more():
                     self._position = end
                     return value
 
     def _read_more(self) -> bool:
-        """Move the window on; doubled for a value that does not fit, so that time stays linear."""
+        """Move the window on; it doubles for a value that does not fit, so time stays linear."""
         rest = self._window[self._position :]
         if len(rest) > max(_MOST_CHARACTERS, self._size):
             raise ValueError(f"one value is longer than {_MOST_CHARACTERS} characters {self.place}")

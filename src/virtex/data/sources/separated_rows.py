@@ -1,4 +1,4 @@
-"""Rows of comma- and tab-separated values, as people write them: quoted, or in TSV not at all."""
+"""Rows of comma- and tab-separated values, quoted as in CSV; TSV files may be unquoted."""
 
 import csv
 from collections.abc import Iterable, Iterator
@@ -10,24 +10,23 @@ from virtex.errors import UserError
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 IMAGE_COLUMNS = ("image", "filepath", "path", "file_name")
-"""Names of the column of image files; the first wins over the others."""
-_HERE = PurePosixPath(".")
-_MOST_CHARACTERS = 1 << 27  # of one value; the csv module's own bound is 131,072
+"""Names of the column of image files; the first has priority over the others."""
+_MOST_CHARACTERS = 1 << 27  # of one value; the default of the csv module is 131,072
 _REMEDY = (
-    "a value that begins with a quotation mark, or holds a separator or a line break, must stand"
-    " in double quotes, with those inside of it doubled"
+    "a value that begins with a quotation mark, or holds a separator or a line break, must be"
+    " in double quotes, and quotation marks inside it must be doubled"
 )
 
 
 def separated_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     """The rows of a file, each with the number of the line in which it ends, from 1.
 
-    The first is that of the names; a blank line is a row without values. Values may be quoted as in
-    CSV. A TSV file in which the quotation marks cannot be such, and of which all lines have as many
-    values, is read without quotes: the marks are part of the values.
+    The first row has the names; a blank line is a row without values. Values may be quoted as in
+    CSV. A TSV file whose quotation marks cannot be CSV quotes, and whose lines all have the same
+    number of values, is read without quoting: the marks are part of the values.
 
     Raises UserError, with the line, for text that is not UTF-8, for misplaced quotation marks, and
-    where one of them swallows rows.
+    for one that swallows rows.
     """
     delimiter = DELIMITERS[path.suffix.lower()]
     if delimiter == "\t" and _may_be_unquoted(path) and not _is_quoted(path):
@@ -39,8 +38,8 @@ def separated_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def _may_be_unquoted(path: Path) -> bool:
-    """Whether a value begins with a quotation mark, none is sure to be quoted, and all lines with
-    text have as many values."""
+    """Whether a value begins with a quotation mark, none is surely quoted, and all lines with text
+    have the same number of values."""
     begins, columns = False, 0
     for number, line in text_lines(path):
         values = line.rstrip("\r\n").split("\t")
@@ -55,8 +54,8 @@ def _may_be_unquoted(path: Path) -> bool:
 
 
 def _is_doubled(value: str) -> bool:
-    """Whether a value that begins with a quotation mark is surely quoted: empty, or with doubled
-    marks inside."""
+    """Whether a value that begins with a quotation mark is surely quoted: it is empty, or has
+    doubled marks inside."""
     return value == '""' or (value.endswith('"') and '""' in value[1:-1])
 
 
@@ -70,11 +69,11 @@ def _is_quoted(path: Path) -> bool:
 
 
 class _QuotingError(UserError):
-    """Quotation marks that are not those of CSV."""
+    """Quotation marks that are not CSV quotes."""
 
 
 def _quoted_rows(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    lines: list[str] = []  # of the row
+    lines: list[str] = []  # of the current row
     rows = csv.reader(_recorded(text_lines(path), lines), delimiter=delimiter, strict=True)
     names: list[str] | None = None
     while True:
@@ -107,7 +106,7 @@ def _recorded(lines: Iterable[tuple[int, str]], recorded: list[str]) -> Iterator
 
 
 def _next(rows: Iterator[list[str]]) -> list[str] | None:
-    # The bound is the whole process's, so it is as before when others run.
+    # The limit holds for the whole process, so it is restored before other code runs.
     before = csv.field_size_limit(_MOST_CHARACTERS)
     try:
         return next(rows, None)
@@ -116,16 +115,17 @@ def _next(rows: Iterator[list[str]]) -> list[str] | None:
 
 
 def _is_row(values: list[str], names: list[str], row: list[str]) -> bool:
-    """Whether a line inside of a value of `row` has an image such as `row` itself."""
+    """Whether a line inside a value of `row` has an image like that of `row` itself."""
     column = next((names.index(name) for name in IMAGE_COLUMNS if name in names), None)
     if column is None or not len(values) >= len(names) == len(row):
         return False
     image = PurePosixPath(row[column])
-    # Counted from either end: another column may hold separators.
+    # Counted from either end, as another column may hold separators.
     for value in (values[column], values[column - len(names)]):
         path = PurePosixPath(value.strip('"'))
         if path.suffix == image.suffix and (
-            path.suffix[1:].lower() in IMAGE_EXTENSIONS or path.parent == image.parent != _HERE
+            path.suffix[1:].lower() in IMAGE_EXTENSIONS
+            or path.parent == image.parent != PurePosixPath(".")
         ):
             return True
     return False

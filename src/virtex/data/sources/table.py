@@ -1,12 +1,13 @@
 """Captions in a table: `train.csv` and `val.csv`, or `.tsv`, `.jsonl`, `.parquet`.
 
-A row has the path of an image below the table's directory and a caption of it; rows of one image
-are one record, in order of image ids. Images elsewhere are reached by a link in that directory: a
-table, which may come from anybody, names no other files.
+A row has the path of an image below the table's directory and a caption of it. The rows of an image
+are one record; records are in order of their image ids. A table may come from anybody, so it cannot
+name files elsewhere; a link in its directory can lead to them.
 """
 
 import posixpath
 from array import array
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,45 +20,51 @@ from virtex.data.shared_strings import PackedStrings, StringPacker
 from virtex.data.sources.image_list import (
     BLANK,
     NULL,
-    CaptionColumns,
     CaptionedImages,
-    finding,
-    lacks,
+    check_left_out,
+    defect,
 )
-from virtex.data.sources.table_rows import KINDS, Row, broken, place, read_rows
-from virtex.errors import UserError
+from virtex.data.sources.table_rows import KINDS, Row, read_rows, row_error, row_name
+from virtex.errors import UserError, report_lines
 
 
 class TableCaptions(CaptionedImages):
     """The records of one split, in shared memory.
 
-    `report` says, a line each, what was left out: images without a caption, blank and
+    `report` has a line for each kind of item that was left out: images without a caption, blank and
     null captions.
     """
 
     def __init__(self, root: str, split: str, on_bad_image: OnBadImage = "error") -> None:
         """Read `root`/`split`.csv or its like; `split` is "train" or "val".
 
-        Raises UserError when there is not exactly one, it is malformed, or it has no record; under
-        `on_bad_image` "error" also when anything would be left out.
+        Raises UserError if there is not exactly one, or if it is malformed or has no record; under
+        `on_bad_image` "error" also if anything would be left out.
         """
         path = _table(Path(root), split)
         columns = _read(path)
-        table = _grouped(path, columns)
-        self.report = _findings(path, columns, table)
-        if self.report and on_bad_image == "error":
-            raise UserError(
-                f"{path}: {'; '.join(self.report)}. Correct the file, or set DATA.ON_BAD_IMAGE to"
-                " skip to train without these"
-            )
-        if not len(table.image_ids):
+        names = columns.names.packed()
+        _check_ids(path, columns, names)
+        ids, rows = np.array(columns.ids, np.int64), np.array(columns.rows, np.int64)
+        usable = np.flatnonzero(np.array(columns.defects, np.int8) == 0)
+        used = rows[usable]
+        self.report = _report(path, columns, ids[used])
+        check_left_out(path, self.report, on_bad_image)
+        if not len(usable):
             raise UserError(f"{path} holds no image with a caption")
-        super().__init__(Path(root), table)
+        super().__init__(
+            Path(root),
+            names,
+            columns.captions.packed(),
+            usable=usable,
+            image_ids=ids[used],
+            places=np.array(columns.places, np.int64)[used],
+        )
 
 
 @dataclass
 class _Columns:
-    """What the file says, column by column, in its order."""
+    """The content of the file, column by column, in its order."""
 
     ids: "array[int]" = field(default_factory=lambda: array("q"))  # of each row, as the next three
     path_ids: "array[int]" = field(default_factory=lambda: array("q"))
@@ -66,7 +73,7 @@ class _Columns:
     names: StringPacker = field(default_factory=StringPacker)
     rows: "array[int]" = field(default_factory=lambda: array("q"))  # of each caption
     captions: StringPacker = field(default_factory=StringPacker)
-    blank: "array[int]" = field(default_factory=lambda: array("b"))  # what each caption `lacks`
+    defects: "array[int]" = field(default_factory=lambda: array("b"))  # of each caption
 
 
 def _table(root: Path, split: str) -> Path:
@@ -98,7 +105,7 @@ def _read(path: Path) -> _Columns:
         for caption in row.captions:
             columns.rows.append(len(columns.ids) - 1)
             columns.captions.append(caption or "")
-            columns.blank.append(lacks(caption))
+            columns.defects.append(defect(caption))
     return columns
 
 
@@ -106,75 +113,62 @@ def _name(path: Path, row: Row) -> str:
     """The image's path below the table's directory; raises UserError where it is not below."""
     if "://" in row.image:
         what = f"{row.image!r} is an address; download the images first"
-        raise broken(path, row.number, what)
+        raise row_error(path, row.number, what)
     name = posixpath.normpath(row.image)
     if posixpath.isabs(name):
         name = posixpath.relpath(name, path.parent.absolute())
     if name in (".", "..") or name.startswith("../") or "\0" in name:
         what = f"{row.image!r} is not a file below {path.parent}; write paths relative to it"
-        raise broken(path, row.number, f"{what}, and link directories of elsewhere into it")
+        raise row_error(path, row.number, f"{what}, and link directories of elsewhere into it")
     return name
 
 
-def _grouped(path: Path, columns: _Columns) -> CaptionColumns:
-    ids = np.array(columns.ids, np.int64)
-    names = columns.names.packed()
-    _check(path, columns, ids, names)
-    rows = np.array(columns.rows, np.int64)
-    usable = np.flatnonzero(np.array(columns.blank, np.int8) == 0)
-    image_ids, first, captioned = np.unique(
-        ids[rows[usable]], return_index=True, return_inverse=True
-    )
-    counts = np.bincount(captioned, minlength=len(image_ids))
-    return CaptionColumns(
-        image_ids=image_ids,
-        names=names,
-        places=np.array(columns.places, np.int64)[rows[usable][first]],
-        captions=columns.captions.packed(),
-        order=usable[np.argsort(captioned, kind="stable")],
-        ends=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
-    )
+def _check_ids(path: Path, columns: _Columns, names: PackedStrings) -> None:
+    """Raise UserError if an image has two ids or an id two images."""
+    ids, path_ids = np.array(columns.ids, np.int64), np.array(columns.path_ids, np.int64)
+    places = np.array(columns.places, np.int64)
 
-
-def _check(path: Path, columns: _Columns, ids: npt.NDArray[np.int64], names: PackedStrings) -> None:
-    """Raise UserError where an image has two ids or an id two images."""
-    places, path_ids = np.array(columns.places, np.int64), np.array(columns.path_ids, np.int64)
+    def named(row: int) -> str:
+        return names[columns.places[row]]
 
     def where(row: int) -> str:
-        return place(path, columns.numbers[row])
+        return row_name(path, columns.numbers[row])
 
-    order = np.argsort(ids, kind="stable")
-    same = (np.diff(ids[order]) == 0) & (np.diff(places[order]) != 0)
-    for i in np.flatnonzero(same).tolist():
-        one, other = int(order[i]), int(order[i + 1])
-        first, second = names[int(places[one])], names[int(places[other])]
-        if first != second:
+    for one, other in _conflicts(ids, places):
+        if named(one) != named(other):
             raise UserError(
-                f"{path}: the image id {ids[one]} is that of {first!r} ({where(one)}) and of"
-                f" {second!r} ({where(other)}); give each image its own"
+                f"{path}: the image id {ids[one]} is that of {named(one)!r} ({where(one)}) and of"
+                f" {named(other)!r} ({where(other)}); give each image its own"
             )
-    order = np.argsort(path_ids, kind="stable")
-    same = (np.diff(path_ids[order]) == 0) & (np.diff(ids[order]) != 0)
-    for i in np.flatnonzero(same)[:1].tolist():
-        one, other = int(order[i]), int(order[i + 1])
+    for one, other in _conflicts(path_ids, ids):
         raise UserError(
-            f"{path}: {names[int(places[one])]!r} has the image id {ids[one]} ({where(one)}) and"
-            f" {ids[other]} ({where(other)}); give an image one id"
+            f"{path}: {named(one)!r} has the image id {ids[one]} ({where(one)}) and {ids[other]}"
+            f" ({where(other)}); give an image one id"
         )
 
 
-def _findings(path: Path, columns: _Columns, table: CaptionColumns) -> tuple[str, ...]:
-    numbers, ids = np.array(columns.numbers, np.int64), np.array(columns.ids, np.int64)
-    rows, lacking = np.array(columns.rows, np.int64), np.array(columns.blank, np.int8)
-    bare, first = np.unique(ids, return_index=True)
-    first = np.sort(first[~np.isin(bare, table.image_ids)])
+def _conflicts(
+    keys: npt.NDArray[np.int64], values: npt.NDArray[np.int64]
+) -> Iterator[tuple[int, int]]:
+    """Two rows each time, of which the keys are equal and the values differ."""
+    order = np.argsort(keys, kind="stable")
+    at = np.flatnonzero((np.diff(keys[order]) == 0) & (np.diff(values[order]) != 0))
+    return zip(order[at].tolist(), order[at + 1].tolist(), strict=True)
+
+
+def _report(path: Path, columns: _Columns, captioned: npt.NDArray[np.int64]) -> tuple[str, ...]:
+    """The report, where `captioned` are the ids of the images that have a usable caption."""
+    numbers = np.array(columns.numbers, np.int64)
+    rows, defects = np.array(columns.rows, np.int64), np.array(columns.defects, np.int8)
+    ids, first = np.unique(np.array(columns.ids, np.int64), return_index=True)
     found = {
-        "images have no caption": first,
-        "captions are blank": rows[lacking == BLANK],
-        "captions are null": rows[lacking == NULL],
+        "images have no caption": np.sort(first[~np.isin(ids, captioned)]),
+        "captions are blank": rows[defects == BLANK],
+        "captions are null": rows[defects == NULL],
     }
-    return tuple(
-        finding(what, [place(path, number) for number in numbers[rows].tolist()])
-        for what, rows in found.items()
-        if len(rows)
+    return report_lines(
+        {
+            what: [row_name(path, number) for number in numbers[rows].tolist()]
+            for what, rows in found.items()
+        }
     )

@@ -1,6 +1,7 @@
-"""Rows of images and captions from the files in which people keep them, one at a time.
+"""Rows of images and captions from tables, one at a time.
 
-Comma- or tab-separated values with a first row of names, JSON objects a line, or Parquet.
+A table has comma- or tab-separated values with a first row of names, a JSON object a line, or is a
+Parquet file.
 """
 
 import json
@@ -16,17 +17,17 @@ from virtex.errors import UserError
 from virtex.files import reading
 
 KINDS = (*DELIMITERS, ".jsonl", ".parquet")
-# The first name wins over the others, two of which are too many.
+# The first name has priority; two of the others are ambiguous.
 _CAPTION = ("caption", "title", "text")
-_CAPTIONS = "captions"  # a list, where the kind of file has lists
+_CAPTIONS = "captions"  # a list, in formats that have lists
 _ID = "image_id"
 _BATCH = 4096  # rows of a Parquet file in memory
 
 
 class Row(NamedTuple):
-    """What a row holds; `number` is of its line, or of the row itself in Parquet, from 1.
+    """The values of a row; `number` counts lines, or rows in Parquet, from 1.
 
-    A caption is None where the file has null, or no value at all.
+    A caption is None if the file has null or no value.
     """
 
     number: int
@@ -44,21 +45,21 @@ class _Names:
     image_id: str | None
 
 
-def place(path: Path, number: int) -> str:
-    """What to call a row: `line 7`."""
+def row_name(path: Path, number: int) -> str:
+    """The name of a row in messages: `line 7`."""
     return f"{'row' if path.suffix == '.parquet' else 'line'} {number}"
 
 
-def broken(path: Path, number: int, what: str) -> UserError:
-    """The error of a row."""
-    return UserError(f"{path}, {place(path, number)}: {what}")
+def row_error(path: Path, number: int, what: str) -> UserError:
+    """An error that names a row."""
+    return UserError(f"{path}, {row_name(path, number)}: {what}")
 
 
 def read_rows(path: Path) -> Iterator[Row]:
     """All rows of a file of one of `KINDS`.
 
-    Raises UserError, with the line, when it cannot be read, is not UTF-8, has not the columns that
-    are needed, or a row is broken or without a value in one of them.
+    Raises UserError, with the line, if the file cannot be read, is not UTF-8 or lacks a needed
+    column, or if a row is malformed or lacks a value in one of them.
     """
     if path.suffix in DELIMITERS:
         rows = _separated(path)
@@ -92,8 +93,8 @@ def _column(path: Path, given: Sequence[str], accepted: Sequence[str], what: str
         return found[0]
     if found:
         raise UserError(
-            f"{path}: the columns {', '.join(map(repr, found))} may all be {what}; name the right"
-            f" one '{accepted[0]}', once"
+            f"{path}: the columns {', '.join(map(repr, found))} may all be {what}; name exactly one"
+            f" '{accepted[0]}'"
         )
     raise UserError(
         f"{path} has no column of {what}, only {', '.join(map(repr, given)) or 'nothing'}; name it"
@@ -102,36 +103,36 @@ def _column(path: Path, given: Sequence[str], accepted: Sequence[str], what: str
 
 
 def _row(path: Path, number: int, values: Mapping[str, Any], names: _Names) -> Row:
+    def unfit(name: str, expected: str) -> UserError:
+        return row_error(path, number, f"'{name}' must be {expected}, not {values.get(name)!r:.80}")
+
     image = values.get(names.image)
     if not isinstance(image, str) or not image:
-        what = f"'{names.image}' must be the path of an image, not {image!r:.80}"
-        raise broken(path, number, what)
+        raise unfit(names.image, "the path of an image")
     captions = values.get(names.caption)
     if names.caption != _CAPTIONS or _is_null(captions):
         captions = [captions]
     if not isinstance(captions, list) or not all(
         isinstance(text, str) or _is_null(text) for text in captions
     ):
-        kind = "a list of texts" if names.caption == _CAPTIONS else "a text"
-        what = f"'{names.caption}' must be {kind}, not {values.get(names.caption)!r:.80}"
-        raise broken(path, number, what)
+        expected = "a list of texts" if names.caption == _CAPTIONS else "a text"
+        raise unfit(names.caption, expected)
     texts = tuple(None if _is_null(text) else text for text in captions)
     image_id = None
     if names.image_id is not None:
         image_id = _integer(values.get(names.image_id))
         if image_id is None:
-            what = f"must be a whole number of 64 bits, not {values.get(names.image_id)!r:.80}"
-            raise broken(path, number, f"'{names.image_id}' {what}")
+            raise unfit(names.image_id, "a whole number of 64 bits")
     return Row(number, image, texts, image_id)
 
 
 def _is_null(value: object) -> bool:
-    """Whether a value is missing: null, or the NaN that pandas writes for it."""
+    """Whether a value is missing: null, or NaN, which pandas writes for it."""
     return value is None or (isinstance(value, float) and value != value)
 
 
 def _integer(value: object) -> int | None:
-    """A whole number of 64 bits, also one that is written as text; None for anything else."""
+    """An integer of 64 bits, which may be written as text; None for any other value."""
     if isinstance(value, str) and value.removeprefix("-").isdecimal() and len(value) <= 20:
         value = int(value)
     return value if is_int64(value) else None
@@ -140,7 +141,7 @@ def _integer(value: object) -> int | None:
 def _separated(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     rows = separated_rows(path)
     _, names = next(rows, (0, []))
-    _columns(path, names)  # also where no row follows
+    _columns(path, names)  # even if no row follows
     for number, values in rows:
         if not values:
             continue
@@ -171,8 +172,7 @@ def _parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         from pyarrow import parquet
     except ImportError as error:
         raise UserError(
-            f"{path}: reading Parquet needs a further package: "
-            "pip install 'virtex-pretraining[table]'"
+            f"{path}: reading Parquet requires pyarrow: pip install 'virtex-pretraining[table]'"
         ) from error
     try:
         with parquet.ParquetFile(path) as file:
@@ -188,16 +188,14 @@ def _parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _batch_rows(path: Path, batch: Any, first: int) -> list[dict[str, Any]]:
-    """The rows of a batch of pyarrow's; raises UserError with the one that is not UTF-8."""
+    """The rows of a pyarrow batch; raises UserError, which names the row that is not UTF-8."""
     try:
         rows: list[dict[str, Any]] = batch.to_pylist()
         return rows
     except UnicodeDecodeError as error:
-        number = first
-        while _is_text(batch.slice(number - first, 1)):
-            number += 1
+        bad = next(row for row in range(batch.num_rows) if not _is_text(batch.slice(row, 1)))
         what = f"a text is not UTF-8: {undecodable(error)}; {CONVERT}"
-        raise broken(path, number, what) from error
+        raise row_error(path, first + bad, what) from error
 
 
 def _is_text(batch: Any) -> bool:

@@ -1,10 +1,10 @@
 """Images with a text file of the same name beside them: `a/b.jpg` and `a/b.txt`, a caption a line.
 
-Other files are left alone, and hidden ones. Records are in order of their image ids.
+Hidden and other files are ignored. Records are in order of their image ids.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,72 +13,82 @@ from virtex.data.images import IMAGE_EXTENSIONS, BadImage, OnBadImage
 from virtex.data.plain_text import CONVERT, NotTextError, decoded
 from virtex.data.records import hashed_id
 from virtex.data.shared_strings import StringPacker
-from virtex.data.sources.find_images import find_pictures
-from virtex.data.sources.image_list import CaptionColumns, CaptionedImages, finding
-from virtex.errors import UserError, first_few
+from virtex.data.sources.find_images import find_images
+from virtex.data.sources.image_list import CaptionedImages
+from virtex.errors import UserError, first_few, report_lines
 from virtex.files import reading
-
-_TEXT = ".txt"
 
 
 class TextFolder(CaptionedImages):
     """The records below a directory, in shared memory.
 
-    Image ids are the names without extension where these are different whole numbers, else hashes
-    of the paths. `report` says, a line each, what was left out: images without a text or with an
-    empty one, texts without an image, directories that cannot be listed.
+    Image ids are the names without extension if these are different whole numbers, else hashes of
+    the paths. `report` has a line for each kind of file that was left out: images without a text or
+    with an empty one, texts without an image, directories that cannot be listed.
     """
 
     def __init__(self, root: Path, on_bad_image: OnBadImage = "error") -> None:
         """Read all texts.
 
-        Raises UserError when a text cannot be read, belongs to two images, or there is no record;
-        under `on_bad_image` "error" also when anything would be left out.
+        Raises UserError if a text cannot be read or belongs to two images, or if there is no
+        record; under `on_bad_image` "error" also if anything would be left out.
         """
-        found = find_pictures([root])
+        found = find_images([root])
         files = [path for path in found if isinstance(path, Path)]
-        texts = _by_stem([p for p in files if p.suffix.lower() == _TEXT and _is_named(p)], "texts")
-        images = [path for path in files if _is_image(path) and _is_named(path)]
-        stems = _by_stem(images, "images")
-        captions = {path: _captions(texts[stem]) for stem, path in stems.items() if stem in texts}
-        kept = [path for path in images if captions.get(path)]
-        left_out: dict[str, list[Path]] = {
-            "images have no text": [path for path in images if path not in captions],
-            "images have an empty text": [path for path in captions if not captions[path]],
-            "texts have no image": [texts[stem] for stem in sorted(texts.keys() - stems.keys())],
+        texts = _by_stem("texts", [path for path in files if path.suffix.lower() == ".txt"])
+        images = _by_stem("images", [path for path in files if _is_image(path)])
+        captions = {
+            image: _captions(texts[stem]) for stem, image in images.items() if stem in texts
         }
-        self.report = tuple(
-            finding(what, [path.relative_to(root) for path in paths])
-            for what, paths in left_out.items()
-            if paths
+        left_out = {
+            "images have no text": [images[stem] for stem in images if stem not in texts],
+            "images have an empty text": [image for image in captions if not captions[image]],
+            "texts have no image": [texts[stem] for stem in sorted(texts.keys() - images.keys())],
+        }
+        self.report = report_lines(
+            {what: [path.relative_to(root) for path in paths] for what, paths in left_out.items()}
         ) + tuple(f"{bad.path}: {bad.reason}" for bad in found if isinstance(bad, BadImage))
-        if not kept:
+        if not any(captions.values()):
             raise UserError(
                 f"{root} holds no image with a text beside it, such as a.jpg and a.txt"
-                + "".join(f"; {line}" for line in (*_seen(files), *self.report))
+                + "".join(f"; {line}" for line in (*_extensions(files), *self.report))
             )
         if self.report and on_bad_image == "error":
             raise UserError(
                 f"{root}: {'; '.join(self.report)}. Correct these, or choose to skip them"
             )
-        super().__init__(root, _columns(root, {path: captions[path] for path in kept}))
-
-
-def _is_named(path: Path) -> bool:
-    """True; raises UserError for a name that cannot be kept as text."""
-    try:
-        str(path).encode()
-    except UnicodeEncodeError as error:
-        raise UserError(f"the name of {str(path)!a} is not UTF-8; rename it") from error
-    return True
+        image_ids = _image_ids(root, [image for image in captions if captions[image]])
+        ordered = sorted(image_ids, key=image_ids.__getitem__)
+        names, packed = StringPacker(), StringPacker()
+        for image in ordered:
+            names.append(image.relative_to(root).as_posix())
+            for line in captions[image]:
+                packed.append(line)
+        places = np.repeat(np.arange(len(ordered)), [len(captions[image]) for image in ordered])
+        super().__init__(
+            root,
+            names.packed(),
+            packed.packed(),
+            usable=np.arange(len(packed)),
+            image_ids=np.array([image_ids[image] for image in ordered], np.int64)[places],
+            places=places,
+        )
 
 
 def _is_image(path: Path) -> bool:
     return path.suffix[1:].lower() in IMAGE_EXTENSIONS
 
 
-def _by_stem(paths: Sequence[Path], what: str) -> dict[Path, Path]:
-    """The paths by what they are without extension; raises UserError for two that are alike."""
+def _by_stem(what: str, paths: Sequence[Path]) -> dict[Path, Path]:
+    """The paths by path without extension.
+
+    Raises UserError for two that differ only in the extension, and for a name that is not UTF-8.
+    """
+    for path in paths:
+        try:
+            str(path).encode()
+        except UnicodeEncodeError as error:
+            raise UserError(f"the name of {str(path)!a} is not UTF-8; rename it") from error
     counts = Counter(path.with_suffix("") for path in paths)
     repeated = [path for path in paths if counts[path.with_suffix("")] > 1]
     if repeated:
@@ -88,8 +98,8 @@ def _by_stem(paths: Sequence[Path], what: str) -> dict[Path, Path]:
     return {path.with_suffix(""): path for path in paths}
 
 
-def _seen(files: Sequence[Path]) -> tuple[str, ...]:
-    """What a directory holds, if anything: `it holds 3 .heic, 2 .json`."""
+def _extensions(files: Sequence[Path]) -> tuple[str, ...]:
+    """The most frequent extensions of any files: `it holds 3 .heic, 2 .json`."""
     counts = Counter(path.suffix or "without extension" for path in files)
     kinds = ", ".join(f"{number} {kind}" for kind, number in counts.most_common(8))
     return (f"it holds {kinds}",) if kinds else ()
@@ -103,25 +113,6 @@ def _captions(path: Path) -> list[str]:
         raise UserError(f"{path} is not UTF-8 text: {error}; {CONVERT}") from error
     lines = content.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     return [line for line in lines if line.strip()]
-
-
-def _columns(root: Path, captions: Mapping[Path, list[str]]) -> CaptionColumns:
-    names, texts = StringPacker(), StringPacker()
-    image_ids = _image_ids(root, list(captions))
-    images = sorted(captions, key=image_ids.__getitem__)
-    for image in images:
-        names.append(image.relative_to(root).as_posix())
-        for line in captions[image]:
-            texts.append(line)
-    ends = np.cumsum([0, *(len(captions[image]) for image in images)], dtype=np.int64)
-    return CaptionColumns(
-        image_ids=np.array([image_ids[image] for image in images], np.int64),
-        names=names.packed(),
-        places=np.arange(len(images), dtype=np.int64),
-        captions=texts.packed(),
-        order=np.arange(ends[-1], dtype=np.int64),
-        ends=ends,
-    )
 
 
 def _image_ids(root: Path, images: list[Path]) -> dict[Path, int]:

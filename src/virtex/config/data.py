@@ -1,0 +1,192 @@
+"""The settings of the data set and its preprocessing."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from virtex.config.section import Conflict, LocalPath, Section, parsed_by, reports_conflicts
+from virtex.config.specs import TransformSpec, parse_transforms
+
+Transforms = Annotated[tuple[str, ...], parsed_by(parse_transforms)]
+
+
+class MaskedLM(Section):
+    """Which tokens of a caption masked language modelling predicts, and their replacements."""
+
+    mask_proportion: float = Field(
+        default=0.15,
+        gt=0,
+        le=1,
+        description="Fraction of the tokens of a caption to predict, rounded up.",
+    )
+    mask_probability: float = Field(
+        default=0.85,
+        ge=0,
+        le=1,
+        description="Probability that a token to predict is replaced by [MASK].",
+    )
+    replace_probability: float = Field(
+        default=0.10,
+        ge=0,
+        le=1,
+        description="Probability that a token to predict is replaced by a random token; otherwise "
+        "it is kept.",
+    )
+
+    @reports_conflicts
+    def _conflicts(self) -> Iterator[Conflict]:
+        if self.mask_probability + self.replace_probability > 1:
+            yield (
+                ("DATA.MASKED_LM.MASK_PROBABILITY", "DATA.MASKED_LM.REPLACE_PROBABILITY"),
+                "expected two probabilities that add up to at most 1; set REPLACE_PROBABILITY to "
+                f"at most {1 - self.mask_probability:g}",
+            )
+
+
+class Data(Section):
+    """The data set and its preprocessing."""
+
+    format: Literal["coco", "table", "shards"] = Field(
+        default="coco",
+        description="Format of the data in ROOT: COCO, with annotations/, train2017/ and "
+        "val2017/; a table of image files and captions; or tar shards in train/ and val/, as "
+        "written by `virtex pack`, WebDataset and img2dataset.",
+    )
+    root: str = Field(
+        default="datasets/coco",
+        min_length=1,
+        description="Root directory of the data; for shards also an address such as "
+        "s3://bucket/directory.",
+    )
+    cache_dir: LocalPath | None = Field(
+        default=None,
+        description="Directory for files fetched from an address, and for indexes of shards that "
+        "cannot be written beside them; null selects virtex/ in the user's cache directory.",
+    )
+    cache_gb: float = Field(
+        default=50.0,
+        gt=0,
+        description="Maximum size of the fetched data in CACHE_DIR, in units of 10^9 bytes.",
+    )
+    shuffle_window: int = Field(
+        default=131072,
+        ge=1,
+        description="Number of samples of shards that are shuffled together, after the order of "
+        "the shards is shuffled; rounded to whole shards. The formats coco and table are always "
+        "shuffled globally.",
+    )
+    tokenizer_model: LocalPath = Field(
+        default=Path("datasets/vocab/coco_10k.model"),
+        description="SentencePiece model of the vocabulary.",
+    )
+    vocab_size: int = Field(
+        default=10000,
+        ge=1,
+        description="Size of the vocabulary, which must match the tokenizer. For multilabel "
+        "classification it is the number of categories plus the background: 81 for COCO.",
+    )
+    unk_index: int = Field(
+        default=0,
+        ge=0,
+        description="Id of unknown tokens, which is also used to pad short captions.",
+    )
+    sos_index: int = Field(default=1, ge=0, description="Id of [SOS], which begins a caption.")
+    eos_index: int = Field(default=2, ge=0, description="Id of [EOS], which ends a caption.")
+    mask_index: int = Field(
+        default=3, ge=0, description="Id of [MASK], which hides a token in masked_lm."
+    )
+    image_crop_size: int = Field(
+        default=224,
+        ge=32,
+        description="Side length of the input images in pixels; at least 32, the stride of the "
+        "backbone.",
+    )
+    max_caption_length: int = Field(
+        default=30,
+        ge=3,
+        description="Maximum number of tokens in a caption, with [SOS] and [EOS]; longer captions "
+        "are truncated to bound memory and time.",
+    )
+    use_percentage: float = Field(
+        default=100.0,
+        gt=0,
+        le=100,
+        description="Percentage of the training images to use, for studies with less data. The "
+        "choice depends only on RANDOM_SEED and the image ids.",
+    )
+    subset_manifest: LocalPath | None = Field(
+        default=None,
+        description="File that lists the images to train on, whatever the seed: the subset.json "
+        "of a run, or a list of your own.",
+    )
+    use_single_caption: bool = Field(
+        default=False,
+        description="Use only the first caption of a training image instead of a random one.",
+    )
+    masked_lm: MaskedLM = MaskedLM()
+    image_transform_train: Transforms = Field(
+        default=("random_resized_crop", "horizontal_flip", "color_jitter", "normalize"),
+        description="Transforms of training images, in order. Arguments are written as in "
+        "\"random_resized_crop::{'scale': (0.08, 1.0)}\".",
+    )
+    image_transform_val: Transforms = Field(
+        default=("smallest_resize", "center_crop", "normalize"),
+        description="Transforms of validation images, in order.",
+    )
+    on_bad_image: Literal["error", "skip"] = Field(
+        default="error",
+        description="What to do with an image that cannot be read: stop the run (error), or "
+        "report it and use the next image in its place (skip).",
+    )
+    max_pixels: int = Field(
+        default=178_956_970,
+        ge=1,
+        description="Maximum number of pixels in an image, as a small file can decode to more "
+        "than fits in memory. Reading an image takes up to 15 bytes per pixel.",
+    )
+    max_image_mb: int = Field(
+        default=256, ge=1, description="Maximum size of an image file in MiB."
+    )
+
+    @property
+    def transforms_train(self) -> tuple[TransformSpec, ...]:
+        return parse_transforms(self.image_transform_train)
+
+    @property
+    def transforms_val(self) -> tuple[TransformSpec, ...]:
+        return parse_transforms(self.image_transform_val)
+
+    @property
+    def special_ids(self) -> dict[str, int]:
+        """The ids of special tokens by their keys."""
+        return {
+            "DATA.UNK_INDEX": self.unk_index,
+            "DATA.SOS_INDEX": self.sos_index,
+            "DATA.EOS_INDEX": self.eos_index,
+            "DATA.MASK_INDEX": self.mask_index,
+        }
+
+    @reports_conflicts
+    def _conflicts(self) -> Iterator[Conflict]:
+        if len(set(self.special_ids.values())) < len(self.special_ids):
+            yield tuple(self.special_ids), "expected four different ids, those of the tokenizer"
+        if self.format != "shards" and "://" in self.root:
+            yield (
+                ("DATA.FORMAT", "DATA.ROOT"),
+                "expected a directory on a local or mounted disk; set ROOT to one, or FORMAT to "
+                "shards",
+            )
+        if self.subset_manifest is not None and self.use_percentage != 100:
+            yield (
+                ("DATA.SUBSET_MANIFEST", "DATA.USE_PERCENTAGE"),
+                "expected only one of them, as the manifest already lists the images to use; set "
+                "SUBSET_MANIFEST to null, or USE_PERCENTAGE to 100",
+            )
+        if self.transforms_train[-1] != self.transforms_val[-1]:
+            # The model itself normalises, in training and in validation alike.
+            yield (
+                ("DATA.IMAGE_TRANSFORM_TRAIN", "DATA.IMAGE_TRANSFORM_VAL"),
+                "expected normalize with the same mean and std in both",
+            )

@@ -1,0 +1,112 @@
+"""The settings of the pretraining task and its network."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from virtex.config.section import LocalPath, Section, parsed_by
+from virtex.config.specs import TextualArchitecture, parse_architecture, parse_network
+
+
+class Visual(Section):
+    """The visual backbone."""
+
+    name: Annotated[str, parsed_by(parse_network)] = Field(
+        default="torchvision::resnet50",
+        description="Name of the network, `torchvision::NAME`: any ResNet, ResNeXt, wide ResNet, "
+        "RegNet, ConvNeXt or ViT of torchvision. A ViT needs a DATA.IMAGE_CROP_SIZE that is "
+        "divisible by its patch size.",
+    )
+    feature_size: int = Field(
+        default=2048,
+        ge=1,
+        description="Number of channels of the features: 2048, or 512 for ResNet-18 and "
+        "ResNet-34. For other families the error for a wrong value names the right one.",
+    )
+    pretrained: bool | LocalPath = Field(
+        default=False,
+        description="Initial weights: true for the ImageNet weights of torchvision, or the path "
+        "of a file with weights of the network or of a checkpoint of virtex. The position "
+        "embeddings of a ViT are interpolated to the image size.",
+    )
+    frozen: bool = Field(
+        default=False, description="Freeze the weights and batch norm statistics of the backbone."
+    )
+    zero_init_residual: bool = Field(
+        default=True,
+        description="Initialize every residual branch to zero, as published. This stabilizes long "
+        "runs; runs of minutes learn faster without it. It has no effect on RegNet, ConvNeXt and "
+        "ViT.",
+    )
+
+    @property
+    def network(self) -> str:
+        """The model's name in torchvision."""
+        return parse_network(self.name)
+
+
+class Textual(Section):
+    """The head that reads the backbone's grid and predicts captions."""
+
+    name: Annotated[str, parsed_by(parse_architecture)] = Field(
+        default="transdec_postnorm::L1_H2048_A32_F8192",
+        description=(
+            "Architecture: transdec_postnorm or transdec_prenorm, followed by the number of layers "
+            "(L), width (H), heads (A) and feed-forward width (F); none for classification tasks."
+        ),
+    )
+    dropout: float = Field(default=0.1, ge=0, lt=1, description="Dropout probability.")
+    initial_std: float = Field(
+        default=0.02,
+        gt=0,
+        description="Standard deviation of the initial weights. The published value suits widths "
+        "of 1024 and more; with it a narrow head propagates too little of the image.",
+    )
+
+    @property
+    def architecture(self) -> TextualArchitecture | None:
+        """The transformer's sizes; None for `none`."""
+        return parse_architecture(self.name)
+
+
+class Decoder(Section):
+    """How captions are predicted; training does not depend on it."""
+
+    name: Literal["beam_search", "nucleus_sampling"] = Field(
+        default="beam_search",
+        description="Decoding method: beam search for the most likely captions, or nucleus "
+        "sampling with RANDOM_SEED.",
+    )
+    beam_size: int = Field(default=5, ge=1, description="Number of beams in beam search.")
+    nucleus_size: float = Field(
+        default=0.9,
+        gt=0,
+        le=1,
+        description="Cumulative probability of the most likely tokens, from which nucleus "
+        "sampling draws the next one.",
+    )
+    max_decoding_steps: int = Field(
+        default=30, ge=2, description="Maximum number of tokens in a predicted caption, with [SOS]."
+    )
+
+
+TaskName = Literal[
+    "virtex",
+    "bicaptioning",
+    "captioning",
+    "masked_lm",
+    "parallel_captioning",
+    "token_classification",
+    "multilabel_classification",
+]
+
+
+class Model(Section):
+    """The pretraining task and its network."""
+
+    name: TaskName = Field(
+        default="virtex", description="The pretraining task; virtex is bicaptioning."
+    )
+    visual: Visual = Visual()
+    textual: Textual = Textual()
+    decoder: Decoder = Decoder()
