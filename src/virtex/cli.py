@@ -26,6 +26,7 @@ COMMANDS = {
     "synthesize": "generate a synthetic data set of captioned scenes",
     "quickstart": "generate scenes, pretrain on them and evaluate the result, in minutes",
     "caption": "generate captions for images",
+    "score": "score captions against reference captions with BLEU, ROUGE-L and CIDEr-D",
     "attention": "visualize the attention of a model for each word of a caption",
     "evaluate": "evaluate backbones on other data, by k-NN, linear classifiers and more",
     "evaluate-scenes": "evaluate the captions and features of a checkpoint on held-out scenes",
