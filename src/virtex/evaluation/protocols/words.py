@@ -6,6 +6,7 @@ A measure for data with captions and without labels. It needs no list of stop wo
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from itertools import groupby
 
 import numpy as np
@@ -120,6 +121,7 @@ def split_words(text: str) -> Iterator[str]:
             yield word
 
 
+@cache
 def _kind(character: str) -> str:
     if unicodedata.category(character)[0] not in "LMN":
         return "separator"
