@@ -6,6 +6,7 @@ A measure for data with captions and without labels. It needs no list of stop wo
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import cache
 from itertools import groupby
 
@@ -62,10 +63,7 @@ def words(
         PENALTIES,
         advance,
     )
-    return [
-        Figure(f.metric, f.value, f.interval, None, {**f.settings, "words": chosen})
-        for f in figures
-    ]
+    return [replace(f, settings={**f.settings, "words": chosen}) for f in figures]
 
 
 def choose_words(
