@@ -35,7 +35,7 @@ def random_classes(images=60, classes=4, seed=0):
     return scores, rng.choice([-1, 0, 1], (images, classes)).astype(np.int8)
 
 
-@settings(max_examples=40)
+@settings(deadline=None, max_examples=40)
 @given(rankings())
 def test_ranking_metrics_equal_scikit_learns(ranking):
     scores, positive = ranking
@@ -46,7 +46,7 @@ def test_ranking_metrics_equal_scikit_learns(ranking):
     assert auroc(scores, positive) == pytest.approx(slow_auroc(scores, positive), abs=1e-12)
 
 
-@settings(max_examples=40)
+@settings(deadline=None, max_examples=40)
 @given(rankings(), st.randoms(use_true_random=False))
 def test_ranking_metrics_depend_on_the_order_of_scores_alone(ranking, random):
     scores, positive = ranking
@@ -124,7 +124,7 @@ def test_balanced_accuracy_weighs_classes_equally():
     assert values == {"top1": pytest.approx(90), "balanced_accuracy": pytest.approx(50)}
 
 
-@settings(max_examples=20)
+@settings(deadline=None, max_examples=20)
 @given(st.integers(0, 1000))
 def test_counting_an_image_twice_equals_repeating_it(seed):
     """The weighted metrics of the bootstrap against the plain ones on repeated images."""

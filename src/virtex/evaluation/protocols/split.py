@@ -82,6 +82,17 @@ def check_features(train: Tensor, test: Tensor) -> None:
         )
 
 
+def keep_classes(train: Split, test: Split, kept: Tensor) -> tuple[Split, Split, tuple[str, ...]]:
+    """Both splits with the classes where `kept` (K,) is true, and the names of the others."""
+    classes = tuple(train.name(k) for k in kept.nonzero().flatten().tolist())
+    left_out = tuple(train.name(k) for k in (~kept).nonzero().flatten().tolist())
+    return (
+        Split(train.features, train.labels[:, kept], classes),
+        Split(test.features, test.labels[:, kept], classes),
+        left_out,
+    )
+
+
 def stratified_subset(
     labels: npt.NDArray[np.int64], share: float, seed: int
 ) -> npt.NDArray[np.bool_]:
@@ -139,11 +150,4 @@ def _select_classes(train: Split, test: Split) -> tuple[Split, Split, tuple[str,
         kept &= (labels == 1).any(0) & (labels == -1).any(0)
     if not kept.any():
         raise UserError("no class has positive and negative images in both splits")
-    names = [train.name(k) for k in range(len(kept))]
-    classes = tuple(name for name, use in zip(names, kept.tolist(), strict=True) if use)
-    left_out = tuple(name for name, use in zip(names, kept.tolist(), strict=True) if not use)
-    return (
-        Split(train.features, train.labels[:, kept], classes),
-        Split(test.features, test.labels[:, kept], classes),
-        left_out,
-    )
+    return keep_classes(train, test, kept)

@@ -13,13 +13,14 @@ from torch import Tensor
 from virtex.errors import UserError
 from virtex.evaluation.figures import Figure, average_precision, ranking_statistics
 from virtex.evaluation.protocols.classifiers import fit_svm, normalise
-from virtex.evaluation.protocols.split import Split, prepare
+from virtex.evaluation.protocols.split import Split, keep_classes, prepare
 
 COSTS = (0.01, 0.1, 1.0, 10.0)
 POSITIVE_WEIGHT = 2
 FOLDS = 3
 _TOLERANCE = 1e-7
-_SKLEARN_TOLERANCE = 1e-4  # the published protocol leaves it at this default
+# The published protocol uses the default, 1e-4: it is no faster, and its AP is off by 0.02 points.
+_SKLEARN_TOLERANCE = 1e-6
 _SKLEARN_ITERATIONS = 2000
 
 Signs = npt.NDArray[np.int8]
@@ -45,7 +46,10 @@ def voc07(
     train, test, settings = prepare(train, test)
     train, test = train.one_against_rest(), test.one_against_rest()
     published = torch.where(train.labels == 1, 1, -1).to(torch.int8)
-    train, test, too_small = _enough_for_folds(replace(train, labels=published), test)
+    enough = torch.minimum((published == 1).sum(0), (published == -1).sum(0)) >= FOLDS
+    if not enough.any():
+        raise UserError(f"no class has {FOLDS} positive and {FOLDS} negative training images")
+    train, test, too_small = keep_classes(replace(train, labels=published), test, enough)
     signs = train.labels.T.contiguous().numpy()
     fit = _fit_with_sklearn if engine == "sklearn" else _fit_with_torch
     scores, costs = fit(train.features, signs, test.features, advance)
@@ -72,18 +76,6 @@ def stratified_folds(signs: Signs) -> npt.NDArray[np.int64]:
     folds[first] = np.sort(np.arange(count) % FOLDS)
     folds[~first] = np.sort(np.arange(count, len(signs)) % FOLDS)
     return folds
-
-
-def _enough_for_folds(train: Split, test: Split) -> tuple[Split, Split, tuple[str, ...]]:
-    fewest = torch.minimum((train.labels == 1).sum(0), (train.labels == -1).sum(0))
-    kept = fewest >= FOLDS
-    if not kept.any():
-        raise UserError(f"no class has {FOLDS} positive and {FOLDS} negative training images")
-    names = [train.name(k) for k in range(len(kept))]
-    classes = tuple(name for name, use in zip(names, kept.tolist(), strict=True) if use)
-    too_small = tuple(name for name, use in zip(names, kept.tolist(), strict=True) if not use)
-    train, test = (Split(split.features, split.labels[:, kept], classes) for split in (train, test))
-    return train, test, too_small
 
 
 def _fit_with_sklearn(
@@ -142,29 +134,18 @@ def _fit_with_torch(
             inputs, signs, cost, start, positive_weight=POSITIVE_WEIGHT, tolerance=_TOLERANCE
         )
 
-    all_signs = torch.from_numpy(signs)
-    classes = len(signs)
+    all_signs, classes = torch.from_numpy(signs), len(signs)
     folds = torch.from_numpy(np.stack([stratified_folds(sign) for sign in signs]))
     held_out = folds[:, None] == torch.arange(FOLDS)[:, None]  # (K, folds, N)
     fitted = torch.where(held_out, 0, all_signs[:, None]).flatten(0, 1)
-    weights = inputs.values.new_zeros((classes * FOLDS, inputs.values.shape[1]))
-    best = np.full(classes, -1.0)
-    chosen = torch.full((classes,), COSTS[0], dtype=torch.float64)
     start = inputs.values.new_zeros((classes, inputs.values.shape[1]))
+    weights = start.repeat_interleave(FOLDS, dim=0)
+    best = np.full(classes, -1.0)
+    chosen = inputs.values.new_full((classes,), COSTS[0])
     for cost in COSTS:
-        weights = fit(fitted, torch.full((len(fitted),), cost, dtype=torch.float64), weights)
-        of_folds = (weights @ inputs.values.T).view(classes, FOLDS, -1).numpy()
-        precision = np.array(
-            [
-                np.mean(
-                    [
-                        average_precision(of_folds[k, fold][out], signs[k][out] == 1)
-                        for fold, out in enumerate(held_out[k].numpy())
-                    ]
-                )
-                for k in range(classes)
-            ]
-        )
+        weights = fit(fitted, weights.new_full((len(weights),), cost), weights)
+        of_folds = (weights @ inputs.values.T).view(classes, FOLDS, -1)
+        precision = _cross_validated(of_folds.numpy(), signs, held_out.numpy())
         better = torch.from_numpy(precision > best)
         best = np.maximum(best, precision)
         chosen[better] = cost
@@ -172,3 +153,18 @@ def _fit_with_torch(
         advance(classes)
     final = fit(all_signs, chosen, start)
     return (queries @ final.T).numpy(), tuple(chosen.tolist())
+
+
+def _cross_validated(scores: Floats, signs: Signs, held_out: npt.NDArray[np.bool_]) -> Floats:
+    """Average precision (K,), the mean over folds, from scores (K, folds, N) of each fold's fit."""
+    of_folds = np.array(
+        [
+            [
+                average_precision(score[out], sign[out] == 1)
+                for score, out in zip(of_class, out_of_class, strict=True)
+            ]
+            for of_class, sign, out_of_class in zip(scores, signs, held_out, strict=True)
+        ]
+    )
+    mean: Floats = of_folds.mean(axis=1)
+    return mean

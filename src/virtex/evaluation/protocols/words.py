@@ -6,6 +6,8 @@ A measure for data with captions and without labels. It needs no list of stop wo
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import cache
 from itertools import groupby
 
 import numpy as np
@@ -61,10 +63,7 @@ def words(
         PENALTIES,
         advance,
     )
-    return [
-        Figure(f.metric, f.value, f.interval, None, {**f.settings, "words": chosen})
-        for f in figures
-    ]
+    return [replace(f, settings={**f.settings, "words": chosen}) for f in figures]
 
 
 def choose_words(
@@ -120,6 +119,7 @@ def split_words(text: str) -> Iterator[str]:
             yield word
 
 
+@cache
 def _kind(character: str) -> str:
     if unicodedata.category(character)[0] not in "LMN":
         return "separator"
