@@ -1,15 +1,18 @@
 """Train visual backbones from captions."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from virtex._version import __version__
 
 if TYPE_CHECKING:
     from virtex.config.schema import Config
+    from virtex.evaluation.evaluate import ProtocolName
+    from virtex.evaluation.results import Result
     from virtex.inference.pretrained import Pretrained
 
-__all__ = ["__version__", "load"]
+__all__ = ["__version__", "evaluate", "load"]
 
 
 def load(
@@ -31,3 +34,15 @@ def load(
         max_pixels=max_pixels,
         max_image_mb=max_image_mb,
     )
+
+
+def evaluate(
+    protocol: "ProtocolName",
+    data: str | Path,
+    checkpoints: str | Path | Sequence[str | Path],
+    **options: Any,
+) -> "list[Result]":
+    """Evaluate backbones by a protocol; see `virtex.evaluation.evaluate.evaluate`."""
+    from virtex.evaluation import evaluate
+
+    return evaluate.evaluate(protocol, data, checkpoints, **options)

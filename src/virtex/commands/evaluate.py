@@ -116,7 +116,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     from virtex.data.shards.store import cache_directory
     from virtex.evaluation.backbones import open_backbones
-    from virtex.evaluation.evaluate import evaluate, open_evaluation
+    from virtex.evaluation.evaluate import evaluate_backbones, open_evaluation
     from virtex.evaluation.features import FeatureSettings
     from virtex.evaluation.results import read_results, results_table
     from virtex.training.precision import named_precision
@@ -147,7 +147,7 @@ def run(arguments: argparse.Namespace) -> int:
     with Progress("features", images, "images", quiet=arguments.quiet) as progress:
         for line in data.report:
             progress.note(line)
-        found = evaluate(
+        found = evaluate_backbones(
             arguments.protocol,
             data,
             backbones,

@@ -12,9 +12,10 @@ import torch
 from virtex.build.data import caption_records
 from virtex.config.data import Data
 from virtex.data.images import OnBadImage
+from virtex.data.shards.store import cache_directory
 from virtex.data.sources.labelled import read_labelled
 from virtex.errors import UserError, first_few
-from virtex.evaluation.backbones import EvaluatedBackbone
+from virtex.evaluation.backbones import EvaluatedBackbone, open_backbones
 from virtex.evaluation.features import (
     Features,
     FeatureSettings,
@@ -30,10 +31,10 @@ from virtex.evaluation.protocols.split import Split
 from virtex.evaluation.protocols.voc07 import voc07
 from virtex.evaluation.protocols.words import words
 from virtex.evaluation.results import Result
+from virtex.training.precision import named_precision
 
 ProtocolName = Literal["knn", "linear", "low-shot", "voc07", "words"]
 Engine = Literal["sklearn", "torch"]
-Positions = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,7 @@ def preprocessing(protocol: ProtocolName, image_size: int) -> Preprocessing:
     return Preprocessing(resize, image_size)
 
 
-def evaluate(
+def evaluate_backbones(
     protocol: ProtocolName,
     data: EvaluationData,
     backbones: Sequence[EvaluatedBackbone],
@@ -190,3 +191,43 @@ def evaluate(
             )
             for figure in data.figures(*parts)
         ]
+
+
+def evaluate(
+    protocol: ProtocolName,
+    data: str | Path,
+    checkpoints: str | Path | Sequence[str | Path],
+    *,
+    config: str | Path | None = None,
+    network: str | None = None,
+    image_size: int | None = None,
+    device: str | torch.device = "cpu",
+    precision: Literal["auto", "float32", "bfloat16"] = "auto",
+    cpu_workers: int = 0,
+    seed: int = 0,
+    engine: Engine = "sklearn",
+    on_bad_image: OnBadImage = "error",
+    cache_dir: str | Path | None = None,
+) -> list[Result]:
+    """The results of checkpoints, `random` or `torchvision`, as `virtex evaluate` prints them.
+
+    Writes no file but those of the cache. Arguments are those of the command; raises `UserError`.
+    """
+    several = [checkpoints] if isinstance(checkpoints, str | Path) else checkpoints
+    opened = open_evaluation(protocol, Path(data), seed=seed, engine=engine)
+    backbones = open_backbones(
+        [str(name) for name in several],
+        config=None if config is None else Path(config),
+        network_name=network,
+        image_size=image_size,
+    )
+    settings = FeatureSettings(
+        precision=named_precision(precision, torch.device(device)),
+        device=torch.device(device),
+        workers=cpu_workers,
+        cache=cache_directory(None if cache_dir is None else Path(cache_dir)),
+    )
+    results = evaluate_backbones(
+        protocol, opened, backbones, settings, seed=seed, on_bad_image=on_bad_image
+    )
+    return [result for found in results for result in found]
