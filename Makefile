@@ -23,9 +23,11 @@ $(VENV)/installed: pyproject.toml
 quickstart: $(VENV)/installed
 	$(BIN)/virtex quickstart $(RUN)
 
-# A process a core, each with one thread: small models gain nothing from more. The files begin in
-# the order of their names, as those of the most tests, which xdist would prefer, are the shortest.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 \
+# Each process has one thread, as small models gain nothing from more, and there is one process
+# more than cores, as many tests wait. The files begin in the order of their names: those with the
+# most tests, which xdist would prefer, are the shortest.
+PROCESSES := $(shell cores=$$(getconf _NPROCESSORS_ONLN); echo $$((cores < 8 ? cores + 1 : 8)))
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(PROCESSES) \
 	--dist loadfile --no-loadscope-reorder
 
 test: $(VENV)/installed
