@@ -95,6 +95,9 @@ def _steps(
             "Draw scenes",
             (
                 *("synthesize", scenes, "--train", arguments.train),
+                *("--val", min(500, arguments.train)),
+                *("--evaluation-train", min(1200, arguments.train)),
+                *("--evaluation-val", min(600, arguments.train)),
                 *("--size", 64, "--max-objects", 2, "--only", "coco", "--only", "imagefolder"),
             ),
             scenes,
