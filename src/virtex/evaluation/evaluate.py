@@ -67,7 +67,7 @@ def open_evaluation(
     """
     if protocol == "words":
         return _captioned(root, seed)
-    data = read_labelled(root)
+    data = read_labelled(root, seed)
 
     def split(images_labels: npt.NDArray[np.int64] | npt.NDArray[np.int8], of: Features) -> Split:
         return Split(of.values, torch.from_numpy(images_labels[of.kept]), data.classes)
