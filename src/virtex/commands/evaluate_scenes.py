@@ -94,6 +94,9 @@ def _check(arguments: argparse.Namespace) -> None:
                 f"--checkpoint {name}: scenes needs the checkpoint of a run, which it also "
                 "compares with random weights"
             )
+    for name in ("network", "image_size", "cache_dir"):
+        if getattr(arguments, name) is not None:
+            raise UserError(f"scenes does not take --{name.replace('_', '-')}")
     if arguments.output is None:
         return
     if len(arguments.checkpoint) > 1:

@@ -146,10 +146,7 @@ def scene_results(
     """The figures in percent, in the form of every protocol; `name` is the checkpoint's path."""
     data = read_labelled(scenes / "imagefolder")
     labels = np.concatenate([data.train.labels, data.test.labels])
-    objective = pretrained.objective
-    checkpoint = weights_hash(
-        {**dict(objective.named_parameters()), **dict(objective.named_buffers())}
-    )
+    checkpoint = weights_hash(pretrained.objective.state_dict())
     values = {
         "shapes_top1": features.pretrained,
         "random_shapes_top1": features.random,

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from virtex.checkpoints.run_directory import CONFIG
 from virtex.config import loading as settings
