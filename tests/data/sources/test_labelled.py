@@ -13,7 +13,13 @@ def touch(root, *names):
         (root / name).touch()
 
 
-FOLDER = ("train/dog/2.jpg", "train/cat/b.JPG", "train/dog/10.jpg", "val/cat/a.png", "val/dog/a.gif")
+FOLDER = (
+    "train/dog/2.jpg",
+    "train/cat/b.JPG",
+    "train/dog/10.jpg",
+    "val/cat/a.png",
+    "val/dog/a.gif",
+)
 
 
 def test_classes_and_images_are_sorted_by_name(tmp_path):
