@@ -43,8 +43,8 @@ def pretrain(directory: Path, task: str, seed: int, iterations: int) -> Path:
         *("OPTIM.NUM_ITERATIONS", str(iterations)),
     )
     virtex(
-        *("evaluate-scenes", "--checkpoint", run / f"checkpoint_{iterations}.pth"),
-        *("--scenes", directory / "scenes", "--output", run / "report"),
+        *("evaluate", "scenes", "--checkpoint", run / f"checkpoint_{iterations}.pth"),
+        *("--data", directory / "scenes", "--output", run / "report"),
     )
     return run
 

@@ -29,8 +29,11 @@ COMMANDS = {
     "score": "score captions against reference captions with BLEU, ROUGE-L and CIDEr-D",
     "attention": "visualize the attention of a model for each word of a caption",
     "evaluate": "evaluate backbones on other data, by k-NN, linear classifiers and more",
+}
+HIDDEN = {
     "evaluate-scenes": "evaluate the captions and features of a checkpoint on held-out scenes",
 }
+"""Commands of earlier releases that `virtex --help` does not list."""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -41,6 +44,8 @@ def _parser() -> argparse.ArgumentParser:
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, summary in COMMANDS.items():
         subparsers.add_parser(name, help=summary, add_help=False)
+    for name in HIDDEN:
+        subparsers.add_parser(name, add_help=False)
     return parser
 
 
@@ -56,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     known, rest = _parser().parse_known_args(arguments[:1])
     command = importlib.import_module(f"virtex.commands.{known.command.replace('-', '_')}")
-    summary = COMMANDS[known.command]
+    summary = (COMMANDS | HIDDEN)[known.command]
     parser = argparse.ArgumentParser(
         prog=f"virtex {known.command}", description=f"{summary[0].upper()}{summary[1:]}."
     )

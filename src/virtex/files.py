@@ -2,6 +2,7 @@
 
 import os
 import re
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,6 +46,13 @@ def writing(path: str | Path, kind: type[UserError] = UserError) -> Iterator[Non
         yield
     except OSError as error:
         raise kind(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def check_writable(directory: Path) -> None:
+    """Make a directory if it does not exist; raise UserError if files cannot be written in it."""
+    with writing(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=directory).close()
 
 
 def read_at_most(path: Path, limit: int, *, name: str, remedy: str) -> bytes:

@@ -1,6 +1,7 @@
 """`virtex evaluate`: figures of backbones by a protocol of transfer."""
 
 import argparse
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,9 @@ from virtex.commands.arguments import (
     image_limits,
     local_path,
 )
+from virtex.commands.evaluate_scenes import evaluate_scenes
 from virtex.commands.progress import Progress
+from virtex.files import check_writable
 
 if TYPE_CHECKING:
     from virtex.evaluation.backbones import EvaluatedBackbone
@@ -26,6 +29,7 @@ PROTOCOLS = {
     "low-shot": "the same on 1 to 96 images of each class, mean and deviation of five draws",
     "voc07": "a linear SVM for each class, as published for PASCAL VOC 2007",
     "words": "which words do the captions hold? Needs captions instead of labels",
+    "scenes": "truth of captions, and shapes told by features, on scenes of `virtex synthesize`",
 }
 
 
@@ -103,9 +107,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output",
         type=local_path,
-        metavar="FILE",
+        metavar="PATH",
         help="JSON file to which all results are added (default: results.json beside each "
-        "checkpoint; none for `random` and `torchvision`)",
+        "checkpoint; none for `random` and `torchvision`); for `scenes`, a directory for "
+        "results.json, captions.jsonl and captions.png, which are overwritten",
+    )
+    add_int(parser, "--images", "scenes: number of held-out scenes to caption (default: 100)")
+    parser.add_argument(
+        "--tokenizer",
+        type=local_path,
+        metavar="FILE",
+        help="scenes: SentencePiece model (default: the one in the checkpoint, otherwise "
+        "DATA.TOKENIZER_MODEL)",
     )
     add_quiet_argument(parser)
 
@@ -118,12 +131,13 @@ def run(arguments: argparse.Namespace) -> int:
     from virtex.evaluation.backbones import open_backbones
     from virtex.evaluation.evaluate import evaluate_backbones, open_evaluation
     from virtex.evaluation.features import FeatureSettings
-    from virtex.evaluation.results import read_results, results_table
+    from virtex.evaluation.results import check_results, results_table
     from virtex.training.precision import named_precision
 
+    if arguments.protocol == "scenes":
+        return evaluate_scenes(arguments)
     if arguments.output is not None:
         check_output(arguments.output, if_it_exists=None)
-        read_results(arguments.output)
     data = open_evaluation(
         arguments.protocol, arguments.data, seed=arguments.seed, engine=arguments.engine
     )
@@ -132,8 +146,11 @@ def run(arguments: argparse.Namespace) -> int:
         config=arguments.config,
         network_name=arguments.network,
         image_size=arguments.image_size,
-        seed=None,
     )
+    for backbone in backbones:
+        output = _output(backbone, arguments.output)
+        if output is not None:
+            check_results(output)
     device = torch.device(device_name(arguments.device))
     settings = FeatureSettings(
         precision=named_precision(arguments.precision, device),
@@ -142,38 +159,49 @@ def run(arguments: argparse.Namespace) -> int:
         limits=image_limits(arguments),
         cache=cache_directory(arguments.cache_dir),
     )
+    if settings.cache is not None:
+        check_writable(settings.cache)
     results: list[Result] = []
     images = data.images * len(backbones)
-    with Progress("features", images, "images", quiet=arguments.quiet) as progress:
-        for line in data.report:
-            progress.note(line)
-        found = evaluate_backbones(
-            arguments.protocol,
-            data,
-            backbones,
-            settings,
-            seed=arguments.seed,
-            on_bad_image=arguments.on_bad_image,
-            say=progress.note,
-            advance=progress.advance,
-        )
-        for backbone, figures in zip(backbones, found, strict=True):
-            _keep(backbone, figures, arguments.output)
-            results += figures
-    print(results_table(results))
+    try:
+        with Progress("features", images, "images", quiet=arguments.quiet) as progress:
+            for line in data.report:
+                progress.note(line)
+            found = evaluate_backbones(
+                arguments.protocol,
+                data,
+                backbones,
+                settings,
+                seed=arguments.seed,
+                on_bad_image=arguments.on_bad_image,
+                say=progress.note,
+                advance=progress.advance,
+            )
+            for backbone, figures in zip(backbones, found, strict=True):
+                results += figures
+                _keep(backbone, figures, arguments.output)
+    finally:
+        if results:  # those that are complete, if a later checkpoint fails
+            print(results_table(results))
     return 0
+
+
+def _output(backbone: "EvaluatedBackbone", output: Path | None) -> Path | None:
+    from virtex.evaluation.results import RESULTS
+
+    beside = None if backbone.path is None else backbone.path.parent / RESULTS
+    return beside if output is None else output
 
 
 def _keep(backbone: "EvaluatedBackbone", results: "list[Result]", output: Path | None) -> None:
     """Add results to their file, and to TensorBoard for the checkpoint of a run."""
-    from virtex.evaluation.results import RESULTS, add_results
+    from virtex.evaluation.results import add_results
     from virtex.training.logger import log_evaluation
 
-    path = backbone.path
-    if output is None and path is not None:
-        output = path.parent / RESULTS
+    path, output = backbone.path, _output(backbone, output)
     if output is not None:
         add_results(output, results)
-    if path is not None and backbone.iteration is not None:
+    writable = path is not None and os.access(path.parent, os.W_OK)
+    if path is not None and writable and backbone.iteration is not None:
         values = {f"evaluate/{one.protocol}/{one.metric}": one.value for one in results}
         log_evaluation(path.parent, backbone.iteration, values)

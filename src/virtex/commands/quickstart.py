@@ -122,7 +122,7 @@ def _steps(
         ),
         _Step(
             "Caption held-out scenes and compare features",
-            ("evaluate-scenes", "--checkpoint", last, "--scenes", scenes, "--output", report),
+            ("evaluate", "scenes", "--checkpoint", last, "--data", scenes, "--output", report),
             report,
         ),
     ]

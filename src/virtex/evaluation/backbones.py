@@ -4,7 +4,6 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +13,8 @@ from virtex.checkpoints.state import Checkpoint, read
 from virtex.config import loading as settings
 from virtex.config.schema import Config
 from virtex.errors import UserError
-from virtex.models.networks import feature_size, fetch_weights, load_pretrained, network
-from virtex.models.state_dict import current_names, model_weights
+from virtex.models.networks import backbone_weights, feature_size, fetch_weights, network
+from virtex.models.state_dict import state_dict_mismatches
 
 RANDOM, TORCHVISION = "random", "torchvision"
 """Names of backbones that no file holds: fresh weights, and torchvision's for ImageNet."""
@@ -25,7 +24,8 @@ RANDOM, TORCHVISION = "random", "torchvision"
 class EvaluatedBackbone:
     """A backbone in evaluation mode, and what identifies it.
 
-    `name` is a file's path, `random` or `torchvision`. `sha256` is the hash of its weights.
+    `name` is a file's path, `random` or `torchvision`. `sha256` is the hash of its weights and of
+    the mean and deviation that normalise pixels.
     `iteration` is that of the run that saved it; None if no run of virtex did.
     """
 
@@ -49,14 +49,13 @@ def open_backbones(
     config: Path | None = None,
     network_name: str | None = None,
     image_size: int | None = None,
-    seed: int | None = None,
 ) -> list[EvaluatedBackbone]:
     """The backbones of checkpoints, or `random` and `torchvision`, in the order of `names`.
 
     A checkpoint of a run holds its configuration. Others need `config`, the YAML file of their run,
     or `network_name` (`torchvision::NAME`) for weights under torchvision's names. `random` and
-    `torchvision` take the network of these or else of the first checkpoint of a run, and
-    `random` the seed of its configuration if `seed` is None. `image_size` replaces the
+    `torchvision` take the network of these or else of the first checkpoint of a run. `random` has
+    the weights with which a run of that configuration begins. `image_size` replaces the
     configuration's `DATA.IMAGE_CROP_SIZE`.
 
     Raises `UserError` for a name given twice and for what cannot be read or does not fit.
@@ -70,7 +69,7 @@ def open_backbones(
     opened = []
     for name in names:
         file = files.get(name)
-        own = file.config if file is not None and file.is_own and config is None else None
+        own = file.config if file is not None and file.is_own else None
         chosen = own or given or (first if file is None else None)
         if chosen is None:
             raise UserError(
@@ -79,7 +78,7 @@ def open_backbones(
             )
         if own is not None and image_size is not None:
             chosen = _with_image_size(chosen, image_size)
-        opened.append(_open(name, file, chosen, seed))
+        opened.append(_open(name, file, chosen))
     return opened
 
 
@@ -91,9 +90,10 @@ def _given_config(
         return settings.load(Config, config, size)
     if network_name is None:
         return None
-    named = Config.model_validate({"MODEL": {"VISUAL": {"NAME": network_name}}})
-    width = feature_size(named.model.visual.network)
-    visual = {"NAME": network_name, "FEATURE_SIZE": width}
+    prefix, _, name = network_name.partition("::")
+    if prefix != "torchvision":
+        raise UserError(f"--network {network_name}: expected a name such as torchvision::resnet50")
+    visual = {"NAME": network_name, "FEATURE_SIZE": feature_size(name)}
     data = {} if image_size is None else {"IMAGE_CROP_SIZE": image_size}
     return Config.model_validate({"MODEL": {"VISUAL": visual}, "DATA": data})
 
@@ -104,38 +104,46 @@ def _with_image_size(config: Config, image_size: int) -> Config:
     return Config.model_validate(plain)
 
 
-def _open(
-    name: str, file: Checkpoint | None, config: Config, seed: int | None
-) -> EvaluatedBackbone:
+def _open(name: str, file: Checkpoint | None, config: Config) -> EvaluatedBackbone:
     visual = config.model.visual
-    torch.manual_seed(config.random_seed if seed is None else seed)
+    torch.manual_seed(config.random_seed)  # before the backbone, as a run does
     module = build_backbone(config, weights_follow=True)
     if name == TORCHVISION:
-        weights: Mapping[str, Any] = torch.load(fetch_weights(visual.network), weights_only=True)
-    elif file is not None:
-        weights = current_names(model_weights(file.state))
-    if name != RANDOM:
-        built = network(
-            visual.network,
-            feature_size=visual.feature_size,
-            image_size=config.data.image_crop_size,
+        path = fetch_weights(
+            visual.network, setting="--checkpoint torchvision", remedy="leave it out"
         )
-        load_pretrained(built, weights, name)
-        module.cnn.load_state_dict(built.cnn.state_dict())
+        _load(module.cnn, config, read(path), name)
+    elif file is not None:
+        _load(module.cnn, config, file, name)
     iteration = file.state.get("iteration") if file is not None and file.is_own else None
     return EvaluatedBackbone(
         name=name,
         network=visual.network,
         module=module.eval(),
         image_size=config.data.image_crop_size,
-        sha256=weights_hash(module.state_dict()),
+        sha256=weights_hash({**dict(module.named_parameters()), **dict(module.named_buffers())}),
         config=config,
         iteration=iteration,
     )
 
 
+def _load(cnn: nn.Module, config: Config, file: Checkpoint, name: str) -> None:
+    visual = config.model.visual
+    built = network(
+        visual.network, feature_size=visual.feature_size, image_size=config.data.image_crop_size
+    )
+    weights = backbone_weights(built, file.weights)
+    mismatches = state_dict_mismatches(cnn.state_dict(), weights)
+    if mismatches:
+        raise UserError(
+            f"--checkpoint {name}: the weights do not fit {visual.network}; give the network of "
+            f"the file with --network or --config ({'; '.join(map(str.strip, mismatches))})"
+        )
+    cnn.load_state_dict(weights)
+
+
 def weights_hash(state: Mapping[str, Tensor]) -> str:
-    """SHA-256 of names, dtypes, shapes and bytes of the tensors of a state dict, in hex."""
+    """SHA-256 of names, dtypes, shapes and bytes of tensors, in hex."""
     digest = hashlib.sha256()
     for name, value in sorted(state.items()):
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())

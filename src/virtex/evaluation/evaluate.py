@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, assert_never
+from typing import Literal, assert_never, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -65,9 +65,12 @@ def open_evaluation(
 
     Raises `UserError` for data that the protocol cannot judge.
     """
+    known = get_args(ProtocolName)
+    if protocol not in known:
+        raise UserError(f"the protocol is {protocol!r}; expected one of {', '.join(known)}")
     if protocol == "words":
         return _captioned(root, seed)
-    data = read_labelled(root)
+    data = read_labelled(root, seed)
 
     def split(images_labels: npt.NDArray[np.int64] | npt.NDArray[np.int8], of: Features) -> Split:
         return Split(of.values, torch.from_numpy(images_labels[of.kept]), data.classes)

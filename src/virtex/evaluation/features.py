@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -210,5 +211,5 @@ def _read(path: Path) -> Features | None:
         with np.load(path) as file:
             bad = tuple(json.loads(str(file["bad"])))
             return Features(torch.from_numpy(file["values"]), file["kept"], bad)
-    except (OSError, ValueError, KeyError, EOFError):
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None

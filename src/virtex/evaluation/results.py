@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from virtex.errors import UserError
-from virtex.files import reading, write_whole
+from virtex.files import check_writable, reading, write_whole
 
 RESULTS = "results.json"
 
@@ -61,6 +61,12 @@ def read_results(path: Path) -> list[Result]:
         ) from error
 
 
+def check_results(path: Path) -> None:
+    """Raise `UserError` if results cannot be added to a file."""
+    read_results(path)
+    check_writable(path.parent)
+
+
 def add_results(path: Path, results: Sequence[Result]) -> None:
     """Add results to a file, in place of those with the same key; others are kept."""
     merged = {result.key: result for result in [*read_results(path), *results]}
@@ -74,7 +80,7 @@ def results_table(results: Sequence[Result]) -> str:
     rows: dict[tuple[str, str], dict[str, str]] = {}
     for result in results:
         rows.setdefault((result.protocol, result.metric), {})[result.name] = _cell(result)
-    table = [["protocol", "metric", *map(_short, names)]]
+    table = [["protocol", "metric", *_short(names)]]
     table += [[*key, *(cells.get(name, "") for name in names)] for key, cells in rows.items()]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     return "\n".join(
@@ -86,9 +92,14 @@ def results_table(results: Sequence[Result]) -> str:
     )
 
 
-def _short(name: str) -> str:
-    """The last two parts of a path, which tell runs and iterations apart."""
-    return "/".join(Path(name).parts[-2:])
+def _short(names: Sequence[str]) -> list[str]:
+    """The last two parts of paths, which tell runs and iterations apart; more if they do not."""
+    parts = [Path(name).parts for name in names]
+    for count in range(2, max(map(len, parts), default=0)):
+        shortened = ["/".join(of_name[-count:]) for of_name in parts]
+        if len(set(shortened)) == len(names):
+            return shortened
+    return list(names)
 
 
 def _cell(result: Result) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image
 
@@ -12,13 +13,16 @@ from virtex.build.model import build_backbone
 from virtex.data.sources.coco import CocoCaptions
 from virtex.data.sources.labelled import read_labelled
 from virtex.errors import UserError
+from virtex.evaluation.backbones import weights_hash
 from virtex.evaluation.features import (
     FeatureSettings,
     Preprocessing,
     center_crops,
+    data_hash,
     pooled_features,
 )
 from virtex.evaluation.linear_probe import linear_probe_accuracy
+from virtex.evaluation.results import Result
 from virtex.files import write_whole
 from virtex.inference.pretrained import Pretrained
 from virtex.plots.contact_sheet import contact_sheet
@@ -123,6 +127,52 @@ def compare_features(
     )
 
 
+def shares_true(captioned: Sequence[CaptionedScene]) -> tuple[float, float]:
+    """The shares of captions that are true, and true in pairs of shape and colour."""
+    true = sum(scene.true for scene in captioned) / len(captioned)
+    in_pairs = sum(scene.true_in_pairs for scene in captioned) / len(captioned)
+    return true, in_pairs
+
+
+def scene_results(
+    pretrained: Pretrained,
+    scenes: Path,
+    captioned: Sequence[CaptionedScene] | None,
+    features: Features,
+    *,
+    name: str,
+    iteration: int | None,
+) -> list[Result]:
+    """The figures in percent, in the form of every protocol; `name` is the checkpoint's path."""
+    data = read_labelled(scenes / "imagefolder")
+    labels = np.concatenate([data.train.labels, data.test.labels])
+    checkpoint = weights_hash(pretrained.objective.state_dict())
+    values = {
+        "shapes_top1": features.pretrained,
+        "random_shapes_top1": features.random,
+    }
+    settings: dict[str, object] = {"image_size": pretrained.config.data.image_crop_size}
+    if captioned is not None:
+        true, in_pairs = shares_true(captioned)
+        values = {"captions_true": true, "captions_true_in_pairs": in_pairs, **values}
+        settings["captions"] = len(captioned)
+    return [
+        Result(
+            checkpoint=checkpoint,
+            data=data_hash(scenes, (*data.train.paths, *data.test.paths), labels),
+            protocol="scenes",
+            settings=settings,
+            metric=metric,
+            value=100 * value,
+            seed=pretrained.config.random_seed,
+            name=name,
+            root=str(scenes),
+            iteration=iteration,
+        )
+        for metric, value in values.items()
+    ]
+
+
 def write_report(
     captioned: Sequence[CaptionedScene] | None, features: Features, output: Path
 ) -> str:
@@ -134,8 +184,7 @@ def write_report(
     rows: list[tuple[str, str]] = []
     if captioned is not None:
         _write_captions(captioned, output)
-        true = sum(scene.true for scene in captioned) / len(captioned)
-        in_pairs = sum(scene.true_in_pairs for scene in captioned) / len(captioned)
+        true, in_pairs = shares_true(captioned)
         results |= {"scenes": len(captioned), "true": true, "true_in_pairs": in_pairs}
         rows += [
             (f"captions of {len(captioned)} held-out scenes", ""),

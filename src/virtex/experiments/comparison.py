@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from virtex.checkpoints.run_directory import CONFIG
 from virtex.config import loading as settings
@@ -221,9 +222,19 @@ def _results(path: Path, prefix: str) -> dict[str, float]:
         content = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON ({error}); remove it") from error
+    if isinstance(content, list) and all(isinstance(item, dict) for item in content):
+        content = _latest(content)
     if not isinstance(content, dict):
         raise UserError(f"{path} does not hold a JSON object; remove it")
     return {prefix + name: value for name, value in content.items() if is_number(value)}
+
+
+def _latest(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Values of `virtex evaluate` by `PROTOCOL/METRIC`: the last of the latest checkpoint."""
+    return {
+        f"{record.get('protocol')}/{record.get('metric')}": record.get("value")
+        for record in sorted(records, key=lambda record: record.get("iteration") or 0)
+    }
 
 
 def _order(value: object) -> tuple[bool, float, str]:

@@ -182,13 +182,22 @@ def network(
     return Network(name, family, cnn)
 
 
-def fetch_weights(name: str) -> Path:
+def fetch_weights(
+    name: str,
+    *,
+    setting: str = "MODEL.VISUAL.PRETRAINED",
+    remedy: str = "set MODEL.VISUAL.PRETRAINED to the path of a local file, or to false",
+) -> Path:
     """The file of torchvision's ImageNet weights in torch's cache, downloaded if missing.
 
     IMAGENET1K_V1 as published with the network, or torchvision's default if that does not exist.
-    Raises `UserError` if the download fails.
+    Raises `UserError` if the download fails or there are none; `setting` and `remedy` are the
+    begin and the end of its message.
     """
-    url = _weights_url(name, torchvision.models.get_model_weights(name).__members__)
+    choices = torchvision.models.get_model_weights(name).__members__
+    if not choices:
+        raise UserError(f"{setting}: torchvision has no weights for {name}; {remedy}")
+    url: str = choices.get("IMAGENET1K_V1", choices.get("DEFAULT")).url
     path = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
     if path.is_file():
         return path
@@ -200,9 +209,8 @@ def fetch_weights(name: str) -> Path:
     # The connection fails or ends too early, or the checksum is wrong.
     except (OSError, HTTPException, RuntimeError) as error:
         raise UserError(
-            f"MODEL.VISUAL.PRETRAINED: torchvision's weights of {name} could not be downloaded "
-            f"({error}); put {path.name} (from {url}) into {path.parent}, or set "
-            "MODEL.VISUAL.PRETRAINED to the path of a local file, or to false"
+            f"{setting}: torchvision's weights of {name} could not be downloaded ({error}); put "
+            f"{path.name} (from {url}) into {path.parent}, or {remedy}"
         ) from error
     return path
 
@@ -256,13 +264,3 @@ def _family(name: str) -> Family:
         f"MODEL.VISUAL.NAME is 'torchvision::{name}', an unknown backbone{hint} "
         f"Supported: {', '.join(names)}"
     )
-
-
-def _weights_url(name: str, choices: Mapping[str, Any]) -> str:
-    if not choices:
-        raise UserError(
-            f"MODEL.VISUAL.PRETRAINED: torchvision has no weights for {name}; set it to the path "
-            "of a local file, or to false"
-        )
-    url: str = choices.get("IMAGENET1K_V1", choices.get("DEFAULT")).url
-    return url

@@ -5,16 +5,18 @@ index of the class, or (N, K) int8: 1 present, -1 absent, 0 unknown or only diff
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import compress
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from virtex.data.images import IMAGE_EXTENSIONS
+from virtex.data.images import IMAGE_EXTENSIONS, BadImage
 from virtex.data.sources.coco_objects import CocoCategories
+from virtex.data.sources.find_images import find_images
 from virtex.data.sources.separated_rows import DELIMITERS, IMAGE_COLUMNS, separated_rows
 from virtex.errors import UserError, first_few, report_lines
 from virtex.files import reading
@@ -26,8 +28,10 @@ _TEST_DIRECTORIES = ("val", "test", "valid", "validation")
 _FORMS = (
     "expected a directory with train/CLASS/IMAGE and val/CLASS/IMAGE, a VOC2007 tree, a COCO tree "
     "with annotations/instances_{train,val}2017.json, or a .csv or .tsv file with the columns "
-    "image, split and one or several labels"
+    "image, optionally split, and one or several labels"
 )
+_TEST_SHARE = 0.2
+"""The share of a table's images that are held out as the test split if no column names it."""
 _PRESENCE = {"1": 1, "0": -1, "": 0}
 """What the cells of several label columns mean."""
 
@@ -68,14 +72,15 @@ class LabelledData:
         return self.root if self.root.is_dir() else self.root.parent
 
 
-def read_labelled(root: Path) -> LabelledData:
+def read_labelled(root: Path, seed: int = 0) -> LabelledData:
     """The labelled images at a path, in the form that is found there.
 
-    Raises `UserError` for an unknown form, a missing split, classes that differ between the splits,
-    and a class without images.
+    `seed` draws the test split of a table that names none. Raises `UserError` for an unknown form,
+    a missing split, classes that differ between the splits, a class without images, and images
+    that are in both splits.
     """
     if root.is_file() and root.suffix.lower() in DELIMITERS:
-        data = _table(root)
+        data = _table(root, seed)
     elif not root.is_dir():
         raise UserError(f"--data {root}: no such directory or table; {_FORMS}")
     elif (voc := _voc_root(root)) is not None:
@@ -87,7 +92,7 @@ def read_labelled(root: Path) -> LabelledData:
     else:
         raise UserError(f"--data {root}: {_FORMS}")
     _check_classes(data)
-    return data
+    return _check_repetition(data)
 
 
 def _check_classes(data: LabelledData) -> None:
@@ -110,6 +115,20 @@ def _check_classes(data: LabelledData) -> None:
         )
     if len(data.classes) < 2 and not data.several:
         raise UserError(f"{data.root} has only the class {data.classes[0]}; expected at least two")
+
+
+def _check_repetition(data: LabelledData) -> LabelledData:
+    """Raise `UserError` for images that are in both splits; report those listed twice in one."""
+    shared = sorted(set(data.train.paths) & set(data.test.paths))
+    if shared:
+        raise UserError(
+            f"{data.root}: {len(shared)} images are in both splits ({first_few(shared, 2)}); list "
+            "each of them once"
+        )
+    counts = Counter((*data.train.paths, *data.test.paths))
+    repeated = [path for path, count in counts.items() if count > 1]
+    lines = report_lines({"images are listed more than once and counted as often": repeated})
+    return replace(data, report=(*data.report, *lines))
 
 
 # A directory for each class
@@ -154,11 +173,14 @@ def _folder_split(
     paths: list[Path] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
-        for path in sorted(directories[name].rglob("*")):
-            if path.suffix[1:].lower() in IMAGE_EXTENSIONS:
+        for path in find_images([directories[name]]):
+            if isinstance(path, BadImage):
+                if path.path != directories[name]:
+                    raise UserError(str(path))
+            elif path.suffix[1:].lower() in IMAGE_EXTENSIONS:
                 paths.append(path)
                 labels.append(label)
-            elif path.is_file():
+            else:
                 others[path.suffix] += 1
     return LabelledImages(tuple(paths), np.array(labels, np.int64))
 
@@ -247,65 +269,88 @@ def _coco_split(records: CocoCategories) -> LabelledImages:
 # A table
 
 
-def _table(path: Path) -> LabelledData:
-    rows = separated_rows(path)
-    _, names = next(rows, (0, []))
+_NumberedRow = tuple[int, Mapping[str, str]]
+"""The number of a line, and its values by column."""
+
+
+def _table(path: Path, seed: int) -> LabelledData:
+    lines = separated_rows(path)
+    _, names = next(lines, (0, []))
     image = next((name for name in IMAGE_COLUMNS if name in names), None)
     columns = [name for name in names if name not in (image, "split")]
-    if image is None or "split" not in names or not columns:
+    if image is None or not columns or len(set(names)) < len(names):
         raise UserError(
             f"{path} has the columns {', '.join(map(repr, names)) or 'none'}; expected 'image', "
-            "'split' (train or test) and one or several label columns"
+            "optionally 'split' (train or test), and one or several label columns, each once"
         )
-    values = [_cells(path, number, names, row) for number, row in rows if row]
-    splits = {"train": "train", **dict.fromkeys(_TEST_DIRECTORIES, "test")}
-    parts: dict[str, list[dict[str, str]]] = {"train": [], "test": []}
-    for number, row in values:
-        if row["split"] not in splits:
-            raise UserError(
-                f"{path}, line {number}: the split is {row['split']!r}; expected train, val or test"
-            )
-        parts[splits[row["split"]]].append(row)
+    rows = [_cells(path, number, names, line) for number, line in lines if line]
+    images = [path.parent / row[image] for _, row in rows]
     if len(columns) == 1:
-        classes, label = _one_column(columns[0], [row for _, row in values])
+        classes, labels = _one_column(path, columns[0], rows)
     else:
-        classes, label = tuple(columns), _several_columns(path, columns, values)
-
-    def images(rows: Sequence[dict[str, str]]) -> LabelledImages:
-        return LabelledImages(tuple(path.parent / row[image] for row in rows), label(rows))
-
-    return LabelledData("table", path, classes, images(parts["train"]), images(parts["test"]))
-
-
-_Rows = Sequence[Mapping[str, str]]
-
-
-def _cells(
-    path: Path, number: int, names: Sequence[str], row: Sequence[str]
-) -> tuple[int, dict[str, str]]:
-    if len(row) != len(names):
-        raise UserError(
-            f"{path}, line {number}: the row has {len(row)} values for {len(names)} columns"
+        classes, labels = tuple(columns), _several_columns(path, columns, rows)
+    report: tuple[str, ...] = ()
+    if "split" in names:
+        tested = np.array([_is_test(path, row) for row in rows], bool)
+    else:
+        tested = _held_out(labels, seed)
+        report = (
+            f"{path} has no column 'split'; {tested.sum()} of {len(rows)} images, drawn with seed "
+            f"{seed}, are the test split",
         )
-    return number, {name: value.strip() for name, value in zip(names, row, strict=True)}
+    train, test = (
+        LabelledImages(tuple(compress(images, chosen)), labels[chosen])
+        for chosen in (~tested, tested)
+    )
+    return LabelledData("table", path, classes, train, test, report)
 
 
-def _one_column(column: str, rows: _Rows) -> tuple[tuple[str, ...], Callable[[_Rows], Labels]]:
-    classes = tuple(sorted({row[column] for row in rows}))
-    index = {name: number for number, name in enumerate(classes)}
-    return classes, lambda rows: np.array([index[row[column]] for row in rows], np.int64)
+def _cells(path: Path, number: int, names: Sequence[str], line: Sequence[str]) -> _NumberedRow:
+    if len(line) != len(names):
+        raise UserError(
+            f"{path}, line {number}: the row has {len(line)} values for {len(names)} columns"
+        )
+    return number, {name: value.strip() for name, value in zip(names, line, strict=True)}
 
 
-def _several_columns(
-    path: Path, columns: Sequence[str], values: Iterable[tuple[int, Mapping[str, str]]]
-) -> Callable[[_Rows], Labels]:
-    for number, row in values:
+def _is_test(path: Path, row: _NumberedRow) -> bool:
+    number, cells = row
+    if cells["split"] not in ("train", *_TEST_DIRECTORIES):
+        raise UserError(
+            f"{path}, line {number}: the split is {cells['split']!r}; expected train, val or test"
+        )
+    return cells["split"] != "train"
+
+
+def _held_out(labels: Labels, seed: int) -> npt.NDArray[np.bool_]:
+    """Draw a fifth of the images of each class; of all images if they may have several labels."""
+    rng = np.random.default_rng(seed)
+    groups = labels if labels.ndim == 1 else np.zeros(len(labels), np.int64)
+    drawn = np.zeros(len(labels), bool)
+    for group in np.unique(groups):
+        members = rng.permutation(np.flatnonzero(groups == group))
+        drawn[members[: max(round(_TEST_SHARE * len(members)), 1)]] = True
+    return drawn
+
+
+def _one_column(
+    path: Path, column: str, rows: Sequence[_NumberedRow]
+) -> tuple[tuple[str, ...], Labels]:
+    for number, cells in rows:
+        if not cells[column]:
+            raise UserError(f"{path}, line {number}: '{column}' is empty; expected a class")
+    classes, labels = np.unique([cells[column] for _, cells in rows], return_inverse=True)
+    return tuple(map(str, classes)), labels.astype(np.int64)
+
+
+def _several_columns(path: Path, columns: Sequence[str], rows: Sequence[_NumberedRow]) -> Labels:
+    for number, cells in rows:
         for column in columns:
-            if row[column] not in _PRESENCE:
+            if cells[column] not in _PRESENCE:
                 raise UserError(
-                    f"{path}, line {number}: '{column}' is {row[column]!r}; with several label "
-                    "columns expected 1 (present), 0 (absent) or nothing (unknown)"
+                    f"{path}, line {number}: '{column}' is {cells[column]!r}; with several label "
+                    "columns expected 1 (present), 0 (absent) or nothing (unknown); remove columns "
+                    "that are not labels"
                 )
-    return lambda rows: np.array(
-        [[_PRESENCE[row[column]] for column in columns] for row in rows], np.int8
-    ).reshape(-1, len(columns))
+    labels = [[_PRESENCE[cells[column]] for column in columns] for _, cells in rows]
+    return np.array(labels, np.int8).reshape(-1, len(columns))

@@ -1,0 +1,134 @@
+import json
+import shutil
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tests.commands.conftest import picture
+
+from virtex.cli import main
+
+
+@pytest.fixture
+def images(tmp_path):
+    """Two classes of five training and three test images, drawn."""
+    from PIL import Image
+
+    for split, count in (("train", 5), ("val", 3)):
+        for label, name in enumerate(("cat", "dog")):
+            directory = tmp_path / "images" / split / name
+            directory.mkdir(parents=True)
+            for index in range(count):
+                pixels = picture(100 * label + 10 * len(split) + index)
+                Image.fromarray(pixels).save(directory / f"{index}.png")
+    return tmp_path / "images"
+
+
+@pytest.fixture(autouse=True)
+def no_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def evaluate(*words):
+    return main(["evaluate", *map(str, words), "--quiet"])
+
+
+RANDOM = ("--checkpoint", "random", "--network", "torchvision::resnet18", "--image-size", 32)
+
+
+def test_results_of_a_checkpoint_lie_beside_it_and_are_replaced(
+    images, label_model, tmp_path, capsys
+):
+    checkpoint = tmp_path / "run" / "checkpoint_0.pth"
+    checkpoint.parent.mkdir()
+    shutil.copy(label_model, checkpoint)
+    words = ("linear", "--data", images, "--checkpoint", checkpoint, "--checkpoint", "random")
+    assert evaluate(*words) == 0
+    header, *rows = capsys.readouterr().out.splitlines()
+    assert header.split() == ["protocol", "metric", "run/checkpoint_0.pth", "random"]
+    assert [row.split()[:2] for row in rows] == [
+        ["linear", "top1"],
+        ["linear", "balanced_accuracy"],
+    ]
+    results = checkpoint.parent / "results.json"
+    before = json.loads(results.read_text())
+    assert [record["metric"] for record in before] == ["top1", "balanced_accuracy"]
+    assert evaluate(*words) == 0
+    assert json.loads(results.read_text()) == before
+    assert evaluate(*words, "--seed", 1) == 0
+    assert len(json.loads(results.read_text())) == 4
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("linear", "--data", "nowhere", *RANDOM), "nowhere: no such directory or table"),
+        (("linear", "--data", ".", *RANDOM), "expected a directory with train/CLASS/IMAGE"),
+        (("linear", "--data", "images", "--checkpoint", "random"), "nothing says which network"),
+        (("linear", "--data", "images", "--checkpoint", "no.pth"), "no.pth"),
+        (("linear", "--data", "images", "--checkpoint", "images"), "directory"),
+        (("linear", "--data", "images", *RANDOM, "--device", "tpu"), "--device tpu is not"),
+        (("linear", "--data", "images", *RANDOM, "--output", "images"), "is a directory"),
+        (("linear", "--data", "images", *RANDOM, "--output", "old.json"), "does not hold the"),
+        (("linear", "--data", "images", *RANDOM, "--cache-dir", "old.json"), "cannot write"),
+        (("words", "--data", "nowhere", *RANDOM), "nowhere"),
+        (("scenes", "--data", "images", "--checkpoint", "random"), "scenes needs the checkpoint"),
+    ],
+    ids=lambda value: " ".join(map(str, value)) if isinstance(value, tuple) else "",
+)
+def test_wrong_input_is_one_line_before_any_work(
+    images, tmp_path, monkeypatch, capsys, words, message
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "old.json").write_text("{}")
+    assert evaluate(*words) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert captured.err.count("\n") == 1
+    assert captured.out == ""
+    assert not (tmp_path / "cache" / "virtex" / "features").exists()
+
+
+def test_the_iteration_of_a_checkpoint_is_that_of_its_scalars(tmp_path):
+    from virtex.training.logger import log_evaluation
+
+    log_evaluation(tmp_path, 7, {"evaluate/knn/top1_k10": 50.0})
+    events = EventAccumulator(str(tmp_path)).Reload()
+    (event,) = events.Scalars("evaluate/knn/top1_k10")
+    assert (event.step, event.value) == (7, 50.0)
+
+
+@pytest.fixture
+def scenes(tmp_path):
+    words = ("--train", "60", "--val", "30", "--size", "32", "--max-objects", "1")
+    assert main(["synthesize", str(tmp_path / "scenes"), *words, "--quiet"]) == 0
+    return tmp_path / "scenes"
+
+
+def test_scenes_give_the_same_figures_by_both_names(scenes, captioning_model, tmp_path, capsys):
+    checkpoint = tmp_path / "run" / "c.pth"
+    checkpoint.parent.mkdir()
+    shutil.copy(captioning_model, checkpoint)
+    common = ("--checkpoint", str(checkpoint), "--images", "4", "--quiet")
+    capsys.readouterr()
+    old, new = tmp_path / "old", tmp_path / "new"
+    words = ["evaluate-scenes", *common, "--scenes", str(scenes), "--output", str(old)]
+    assert main(words) == 0
+    table = capsys.readouterr().out
+    assert main(["evaluate", "scenes", *common, "--data", str(scenes), "--output", str(new)]) == 0
+    assert capsys.readouterr().out == table
+    for name in ("results.json", "captions.jsonl", "captions.png"):
+        assert (old / name).read_bytes() == (new / name).read_bytes()
+    report = json.loads((new / "results.json").read_text())
+    records = json.loads((checkpoint.parent / "results.json").read_text())
+    assert {record["metric"]: record["value"] for record in records} == {
+        "captions_true": 100 * report["true"],
+        "captions_true_in_pairs": 100 * report["true_in_pairs"],
+        "shapes_top1": 100 * report["linear_classifier_pretrained"],
+        "random_shapes_top1": 100 * report["linear_classifier_random"],
+    }
+
+
+def test_the_earlier_name_is_hidden(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert "evaluate-scenes" not in capsys.readouterr().out
