@@ -103,16 +103,17 @@ def head_results(
         limits=image_limits(arguments),
     )
     device = torch.device(device_name(arguments.device))
-    # Likelihoods are differences of large sums, so float32 is the default on every device.
-    precision = "float32" if arguments.precision == "auto" else arguments.precision
+    # Differences of likelihoods are small beside the likelihoods, so auto is float32 everywhere.
+    exact = arguments.precision == "auto"
+    precision = named_precision("float32" if exact else arguments.precision, device)
     images = len(evaluation.paths) * len(models)
     with Progress(arguments.protocol, images, "images", quiet=arguments.quiet) as progress:
         for line in evaluation.report:
             progress.note(line)
         settings = HeadSettings(
-            precision=named_precision(precision, device),
+            precision=precision,
             device=device,
-            batch_size=arguments.batch_size or 32,
+            batch_size=32 if arguments.batch_size is None else arguments.batch_size,
             workers=arguments.cpu_workers,
             on_bad_image=arguments.on_bad_image,
             say=progress.note,
@@ -143,7 +144,9 @@ def _open(arguments: argparse.Namespace) -> "HeadEvaluation":
             )
         case _:
             return open_retrieval(
-                arguments.data, pairs=arguments.pairs or _PAIRS, seed=arguments.seed
+                arguments.data,
+                pairs=_PAIRS if arguments.pairs is None else arguments.pairs,
+                seed=arguments.seed,
             )
 
 

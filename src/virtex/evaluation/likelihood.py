@@ -82,7 +82,8 @@ class TextScorer:
                         self.captions.padding_index,
                     ).to(grid.device)
                     total[:, chunk] += _log_likelihoods(head, cache, tokens, len(grid))
-        return (total / len(self.heads)).cpu().numpy()
+        mean: Floats = (total / len(self.heads)).cpu().numpy()
+        return mean
 
     def steps(self, texts: Sequence[tuple[int, ...]]) -> int:
         """How many tokens of each head are computed for an image."""

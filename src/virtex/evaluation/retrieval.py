@@ -106,4 +106,5 @@ def retrieval(scores: Floats, groups: npt.NDArray[np.int64]) -> list[Figure]:
 def ranks(scores: Floats, correct: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
     """How many wrong items of (N, M) have at least the score of the best correct one, (N,)."""
     best = np.where(correct, scores, -np.inf).max(axis=1, keepdims=True)
-    return ((scores >= best) & ~correct).sum(axis=1)
+    wrong: npt.NDArray[np.int64] = ((scores >= best) & ~correct).sum(axis=1)
+    return wrong

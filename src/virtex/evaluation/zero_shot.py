@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from virtex.data.plain_text import text_lines
 from virtex.data.sources.labelled import LabelledData, read_labelled
@@ -100,7 +101,7 @@ def read_class_names(path: Path, data: LabelledData) -> list[str]:
 
 def zero_shot(
     scores: Floats,
-    labels: np.ndarray[tuple[int, ...], np.dtype[np.int64]],
+    labels: npt.NDArray[np.int64],
     templates: Sequence[str],
 ) -> list[Figure]:
     """Figures of scores (N, K) of each class, as they are and less the prior."""
