@@ -72,7 +72,7 @@ def _figures(
                 seconds = estimated_seconds(scorer, grid, texts, len(paths))
                 settings.say(
                     f"{len(paths):,} images x {len(texts):,} different captions take about "
-                    f"{timedelta(seconds=round(seconds))} on {settings.device}"
+                    f"{timedelta(seconds=max(round(seconds), 1))} on {settings.device}"
                 )
             rows.append(scorer.log_likelihoods(grid, texts))
         kept += positions.tolist()
