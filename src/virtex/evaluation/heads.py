@@ -15,7 +15,7 @@ from virtex.config.data import Data
 from virtex.data.images import BadImage, ImageLimits, ImageSource, OnBadImage, read_image
 from virtex.data.records import Record
 from virtex.data.transforms import Augmented, Transform
-from virtex.errors import UserError, first_few
+from virtex.errors import RunError, UserError, first_few
 from virtex.evaluation.backbones import RANDOM, TORCHVISION, weights_hash
 from virtex.evaluation.features import image_batches
 from virtex.evaluation.figures import Figure
@@ -236,7 +236,13 @@ def evaluate_heads(
     check_images(evaluation.paths, settings.on_bad_image)
     for model in models:
         model.pretrained.to(settings.device)
-        figures = evaluation.figures(model, settings)
+        try:
+            figures = evaluation.figures(model, settings)
+        except torch.OutOfMemoryError as error:
+            raise RunError(
+                f"the GPU's memory is too small for {settings.batch_size} images at once; give a "
+                "smaller --batch-size"
+            ) from error
         model.pretrained.to("cpu")
         common = {
             "image_size": model.pretrained.config.data.image_crop_size,

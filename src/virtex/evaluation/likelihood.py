@@ -126,7 +126,8 @@ def estimated_seconds(
 
 def without_prior(scores: Floats) -> Floats:
     """Scores (N, M) of texts given images, less the mean of each text over the images."""
-    return scores - scores.mean(axis=0)
+    less: Floats = scores - scores.mean(axis=0)
+    return less
 
 
 def _chunks(order: Sequence[int], size: int) -> Iterator[list[int]]:
