@@ -147,6 +147,15 @@ def test_an_image_that_cannot_be_read_is_an_error_or_left_out(evaluate, data):
         bad.write_bytes(content)
 
 
+def test_missing_images_are_counted_before_the_model_is_loaded(evaluate, tmp_path):
+    rows = "image,caption\n" + "".join(f"{number}.png,a ring\n" for number in range(7))
+    (tmp_path / "val.csv").write_text(rows, encoding="utf-8")
+    status, _, err, _ = evaluate("retrieval", "--data", tmp_path, model="nowhere.pth")
+    assert status == 2
+    assert "7 of 7 images do not exist" in err
+    assert err.count("\n") == 1
+
+
 @pytest.mark.parametrize("protocol", ["captioning", "zero-shot", "retrieval"])
 def test_a_model_without_a_captioning_head_is_refused(evaluate, label_model, protocol):
     status, _, err, _ = evaluate(protocol, model=label_model)

@@ -91,11 +91,12 @@ def head_results(
     """Check everything, then give each model with its results; raises `UserError`."""
     import torch
 
-    from virtex.evaluation.heads import HeadSettings, evaluate_heads, open_models
+    from virtex.evaluation.heads import HeadSettings, check_images, evaluate_heads, open_models
     from virtex.training.precision import named_precision
 
     _check_predictions(arguments)
     evaluation = _open(arguments)
+    check_images(evaluation.paths, arguments.on_bad_image)
     models = open_models(
         arguments.checkpoint,
         config=arguments.config,

@@ -233,7 +233,6 @@ def evaluate_heads(
     seed: int = 0,
 ) -> Iterator[tuple[EvaluatedModel, list[Result]]]:
     """Each model with its results, as they are found; raises `UserError` for bad images."""
-    check_images(evaluation.paths, settings.on_bad_image)
     for model in models:
         model.pretrained.to(settings.device)
         try:
