@@ -1,4 +1,4 @@
-"""`virtex evaluate`: figures of backbones by a protocol of transfer."""
+"""`virtex evaluate`: figures of backbones and captioning models by a protocol."""
 
 import argparse
 import os
@@ -15,12 +15,19 @@ from virtex.commands.arguments import (
     image_limits,
     local_path,
 )
+from virtex.commands.evaluate_heads import (
+    HEAD_PROTOCOLS,
+    add_head_arguments,
+    check_options,
+    head_results,
+)
 from virtex.commands.evaluate_scenes import evaluate_scenes
 from virtex.commands.progress import Progress
 from virtex.files import check_writable
 
 if TYPE_CHECKING:
     from virtex.evaluation.backbones import EvaluatedBackbone
+    from virtex.evaluation.heads import EvaluatedModel
     from virtex.evaluation.results import Result
 
 PROTOCOLS = {
@@ -36,10 +43,18 @@ PROTOCOLS = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `virtex evaluate`."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    width = max(map(len, PROTOCOLS)) + 2
-    lines = [f"  {name:<{width}}{summary}" for name, summary in PROTOCOLS.items()]
-    parser.epilog = "protocols on frozen features:\n" + "\n".join(lines)
-    parser.add_argument("protocol", choices=PROTOCOLS, metavar="PROTOCOL", help="see below")
+    every = PROTOCOLS | HEAD_PROTOCOLS
+    width = max(map(len, every)) + 2
+    lines = {name: f"  {name:<{width}}{summary}" for name, summary in every.items()}
+    parser.epilog = "\n".join(
+        [
+            "protocols on frozen features:",
+            *(lines[name] for name in PROTOCOLS),
+            "protocols that use the captioning head:",
+            *(lines[name] for name in HEAD_PROTOCOLS),
+        ]
+    )
+    parser.add_argument("protocol", choices=every, metavar="PROTOCOL", help="see below")
     parser.add_argument(
         "--data",
         type=local_path,
@@ -47,7 +62,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         help="labelled images: a directory with train/CLASS/ and val/CLASS/, a VOC2007 tree, a "
         "COCO tree, or a .csv or .tsv file with image, split and label columns; for `words`, "
-        "captions in COCO's layout or a directory of tables, as for pretraining",
+        "`captioning` and `retrieval`, captions in COCO's layout or a directory of tables, as for "
+        "pretraining",
     )
     group = parser.add_argument_group("model")
     group.add_argument(
@@ -79,8 +95,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--precision",
         choices=("auto", "float32", "bfloat16"),
         default="auto",
-        help="type of the forward pass; auto is bfloat16 on a GPU that has it, otherwise float32 "
-        "(default: %(default)s)",
+        help="type of the forward pass; auto is bfloat16 on a GPU that has it, otherwise float32, "
+        "and float32 for protocols that use the captioning head (default: %(default)s)",
     )
     add_int(parser, "--seed", "seed of draws and held-out images", default=0, minimum=0)
     parser.add_argument(
@@ -113,13 +129,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "results.json, captions.jsonl and captions.png, which are overwritten",
     )
     add_int(parser, "--images", "scenes: number of held-out scenes to caption (default: 100)")
-    parser.add_argument(
-        "--tokenizer",
-        type=local_path,
-        metavar="FILE",
-        help="scenes: SentencePiece model (default: the one in the checkpoint, otherwise "
-        "DATA.TOKENIZER_MODEL)",
-    )
+    add_head_arguments(parser)
     add_quiet_argument(parser)
 
 
@@ -134,10 +144,19 @@ def run(arguments: argparse.Namespace) -> int:
     from virtex.evaluation.results import check_results, results_table
     from virtex.training.precision import named_precision
 
+    check_options(arguments)
     if arguments.protocol == "scenes":
         return evaluate_scenes(arguments)
     if arguments.output is not None:
         check_output(arguments.output, if_it_exists=None)
+        check_results(arguments.output)
+    results: list[Result] = []
+    if arguments.protocol in HEAD_PROTOCOLS:
+        for model, figures in head_results(arguments):
+            _keep(model, figures, arguments.output)
+            results += figures
+        print(results_table(results))
+        return 0
     data = open_evaluation(
         arguments.protocol, arguments.data, seed=arguments.seed, engine=arguments.engine
     )
@@ -161,7 +180,6 @@ def run(arguments: argparse.Namespace) -> int:
     )
     if settings.cache is not None:
         check_writable(settings.cache)
-    results: list[Result] = []
     images = data.images * len(backbones)
     try:
         with Progress("features", images, "images", quiet=arguments.quiet) as progress:
@@ -186,14 +204,16 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _output(backbone: "EvaluatedBackbone", output: Path | None) -> Path | None:
+def _output(backbone: "EvaluatedBackbone | EvaluatedModel", output: Path | None) -> Path | None:
     from virtex.evaluation.results import RESULTS
 
     beside = None if backbone.path is None else backbone.path.parent / RESULTS
     return beside if output is None else output
 
 
-def _keep(backbone: "EvaluatedBackbone", results: "list[Result]", output: Path | None) -> None:
+def _keep(
+    backbone: "EvaluatedBackbone | EvaluatedModel", results: "list[Result]", output: Path | None
+) -> None:
     """Add results to their file, and to TensorBoard for the checkpoint of a run."""
     from virtex.evaluation.results import add_results
     from virtex.training.logger import log_evaluation

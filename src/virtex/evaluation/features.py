@@ -4,7 +4,7 @@ import hashlib
 import io
 import json
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from virtex.data.dataset import Key
 from virtex.data.images import DEFAULT_LIMITS, BadImage, ImageLimits, ImageSource, read_image
-from virtex.data.loader import validation_batches
+from virtex.data.loader import LoadedBatch, validation_batches
 from virtex.data.transforms import Augmented, CenterCrop, SmallestResize
 from virtex.errors import UserError
 from virtex.files import write_whole
@@ -121,9 +121,10 @@ def pooled_features(
     bad: list[BadImage] = []
     values: list[Tensor] = []
     positions: list[Tensor] = []
-    batches = validation_batches(
-        _Crops(tuple(paths), preprocessing, settings.limits),
-        _collate,
+    batches = image_batches(
+        paths,
+        preprocessing,
+        limits=settings.limits,
         batch_size=_BATCH,
         workers=settings.workers,
         pin_memory=settings.device.type == "cuda",
@@ -144,6 +145,28 @@ def pooled_features(
     return Features(torch.cat(values), torch.cat(positions).numpy(), tuple(map(str, bad)))
 
 
+def image_batches(
+    paths: Sequence[Path],
+    preprocessing: Callable[[ImageSource, ImageLimits], npt.NDArray[np.uint8]],
+    *,
+    limits: ImageLimits,
+    batch_size: int,
+    workers: int,
+    pin_memory: bool,
+) -> Iterator[LoadedBatch]:
+    """The images of files in order, each batch with the errors of those that cannot be read.
+
+    A batch has `image` (B, 3, H, W) uint8 and `position` (B,) int64 in `paths`, or is empty.
+    """
+    return validation_batches(
+        _Crops(tuple(paths), preprocessing, limits),
+        _collate,
+        batch_size=batch_size,
+        workers=workers,
+        pin_memory=pin_memory,
+    )
+
+
 def data_hash(root: Path, paths: Sequence[Path], labels: npt.NDArray[Any]) -> str:
     """A hash of the images' paths below `root`, their sizes and labels: equal for equal copies."""
     digest = hashlib.sha256(np.ascontiguousarray(labels).data)
@@ -158,7 +181,10 @@ class _Crops:
     """The images of the paths, resized and cropped, as the loader's examples."""
 
     def __init__(
-        self, paths: tuple[Path, ...], preprocessing: Preprocessing, limits: ImageLimits
+        self,
+        paths: tuple[Path, ...],
+        preprocessing: Callable[[ImageSource, ImageLimits], npt.NDArray[np.uint8]],
+        limits: ImageLimits,
     ) -> None:
         self._paths, self._preprocessing, self._limits = paths, preprocessing, limits
 

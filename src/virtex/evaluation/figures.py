@@ -101,6 +101,17 @@ def prediction_statistics(
     return Statistics(("top1", "balanced_accuracy"), len(labels), compute)
 
 
+def mean_statistics(metrics: Sequence[str], values: npt.ArrayLike) -> Statistics:
+    """The mean over N test images of each metric; `values` is (metrics, N)."""
+    of_images = np.asarray(values, np.float64)
+
+    def compute(counts: Counts) -> Floats:
+        means: Floats = of_images @ counts / counts.sum(axis=0)
+        return means
+
+    return Statistics(tuple(metrics), of_images.shape[1], compute)
+
+
 def ranking_statistics(
     scores: Floats, labels: npt.NDArray[np.int8], classes: Sequence[str] = ()
 ) -> Statistics:

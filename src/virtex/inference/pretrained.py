@@ -63,6 +63,8 @@ class Pretrained:
     objective: Objective
     limits: ImageLimits = DEFAULT_LIMITS
     """Limits of the image files that are read."""
+    iteration: int | None = None
+    """The iteration of the run that saved the weights; None if no run of virtex did."""
 
     @property
     def device(self) -> torch.device:
@@ -213,7 +215,8 @@ def load(
         max_image_mb,
         settings=("max_pixels of virtex.load", "max_image_mb of virtex.load"),
     )
-    return Pretrained(resolved, vocabulary, objective, limits)
+    iteration = checkpoint.state.get("iteration") if checkpoint.is_own else None
+    return Pretrained(resolved, vocabulary, objective, limits, iteration)
 
 
 def _config(checkpoint: Checkpoint, given: str | Path | Config | None) -> Config:

@@ -45,9 +45,10 @@ class CaptionTokens:
         captions = list(record.captions[:1] if self.single_caption else record.captions)
         count = len(captions) if self.per_image is None else min(self.per_image, len(captions))
         drawn = [captions.pop(int(rng.integers(len(captions)))) for _ in range(count)]
-        return [self._tokens(caption, augmented.mirrored) for caption in drawn]
+        return [self.tokens(caption, mirrored=augmented.mirrored) for caption in drawn]
 
-    def _tokens(self, caption: str, mirrored: bool) -> list[int]:
+    def tokens(self, caption: str, *, mirrored: bool = False) -> list[int]:
+        """[SOS], the tokens and [EOS] of one caption, cut as in `draw`."""
         caption = normalize_caption(caption)
         if mirrored:
             caption = swap_left_right(caption)

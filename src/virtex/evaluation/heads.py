@@ -1,0 +1,268 @@
+"""Models whose captioning head is evaluated, their images, and the results of an evaluation."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from virtex.build.data import caption_records, transform_steps
+from virtex.config.data import Data
+from virtex.data.images import BadImage, ImageLimits, ImageSource, OnBadImage, read_image
+from virtex.data.records import Record
+from virtex.data.transforms import Augmented, Transform
+from virtex.errors import RunError, UserError, first_few
+from virtex.evaluation.backbones import RANDOM, TORCHVISION, weights_hash
+from virtex.evaluation.features import image_batches
+from virtex.evaluation.figures import Figure
+from virtex.evaluation.results import Result
+from virtex.inference.pretrained import Pretrained, load
+from virtex.models.modes import evaluating
+from virtex.tasks import find_task
+from virtex.text.tokenizer import Tokenizer
+from virtex.training.precision import Precision
+
+
+@dataclass(frozen=True)
+class EvaluatedModel:
+    """A model with a captioning head in evaluation mode, on the CPU until it is evaluated.
+
+    `name` is the path of its file, `sha256` the hash of all its weights.
+    """
+
+    name: str
+    pretrained: Pretrained
+    sha256: str
+
+    @property
+    def path(self) -> Path:
+        """The file that holds it."""
+        return Path(self.name)
+
+    @property
+    def iteration(self) -> int | None:
+        """The iteration of the run that saved it; None if no run of virtex did."""
+        return self.pretrained.iteration
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The vocabulary of its head."""
+        assert isinstance(self.pretrained.vocabulary, Tokenizer)
+        return self.pretrained.vocabulary
+
+
+@dataclass(frozen=True)
+class HeadSettings:
+    """How models are run. `say` gets messages, `advance` counts images."""
+
+    precision: Precision
+    device: torch.device
+    batch_size: int = 32
+    workers: int = 0
+    on_bad_image: OnBadImage = "error"
+    say: Callable[[str], None] = lambda _: None
+    advance: Callable[[int], None] = lambda _: None
+
+
+@dataclass(frozen=True)
+class HeadEvaluation:
+    """The images of a protocol, the hash of the data, and what there is to report of them.
+
+    `figures` evaluates a model that is on the device of the settings.
+    """
+
+    root: Path
+    paths: tuple[Path, ...]
+    sha256: str
+    report: tuple[str, ...]
+    figures: Callable[[EvaluatedModel, HeadSettings], list[Figure]]
+
+
+def open_models(
+    names: Sequence[str],
+    *,
+    config: Path | None = None,
+    tokenizer: Path | None = None,
+    limits: ImageLimits | None = None,
+) -> list[EvaluatedModel]:
+    """The models of checkpoints; raises `UserError` for one that has no captioning head."""
+    repeated = {name for name in names if names.count(name) > 1}
+    if repeated:
+        raise UserError(f"--checkpoint {repeated.pop()} is given more than once")
+    for name in names:
+        if name in (RANDOM, TORCHVISION):
+            raise UserError(
+                f"--checkpoint {name} is a backbone without a captioning head; name the checkpoint "
+                "of a captioning model"
+            )
+    models = []
+    for name in names:
+        pretrained = load(name, config=config, tokenizer=tokenizer)
+        _check_head(name, pretrained)
+        if limits is not None:
+            pretrained = replace(pretrained, limits=limits)
+        sha256 = weights_hash(pretrained.objective.state_dict())
+        models.append(EvaluatedModel(name, pretrained, sha256))
+    return models
+
+
+def _check_head(name: str, pretrained: Pretrained) -> None:
+    task_name = pretrained.config.model.name
+    task = find_task(task_name)
+    if task.captioning_head is not None:
+        return
+    reason = (
+        "its head predicts labels instead of text"
+        if task.head == "linear"
+        else "its head fills in words from those on both sides, so it has no likelihood of a text"
+    )
+    raise UserError(
+        f"--checkpoint {name} was trained by {task_name}: {reason}; take a model of bicaptioning, "
+        "captioning or parallel_captioning"
+    )
+
+
+def captioned_images(root: Path) -> tuple[list[Record], tuple[str, ...]]:
+    """The records of the validation split, and a line for each finding in the annotations.
+
+    Raises `UserError` where there are none.
+    """
+    if not root.is_dir():
+        raise UserError(
+            f"--data {root}: no such directory; expected captions in COCO's layout, or a directory "
+            "with the tables train and val"
+        )
+    kind: Literal["coco", "table"] = "coco" if (root / "annotations").is_dir() else "table"
+    records = caption_records(Data(format=kind, root=str(root), on_bad_image="skip"), "val")
+    return [records[index] for index in range(len(records))], records.report
+
+
+def check_images(paths: Sequence[Path], on_bad_image: OnBadImage) -> None:
+    """Raise `UserError` for files that do not exist, unless bad images are skipped."""
+    missing = [path for path in paths if not path.is_file()]
+    if missing and on_bad_image == "error":
+        raise UserError(
+            f"{len(missing)} of {len(paths)} images do not exist: {first_few(missing)}; add or "
+            "remove them, or give --on-bad-image skip"
+        )
+
+
+class BadImages:
+    """The images that cannot be read; the first raises `UserError` unless they are skipped."""
+
+    def __init__(self, images: int, settings: HeadSettings) -> None:
+        self._images, self._settings = images, settings
+        self._errors: list[BadImage] = []
+
+    def add(self, errors: Sequence[BadImage]) -> None:
+        if errors and self._settings.on_bad_image == "error":
+            raise UserError(
+                f"{errors[0]}; repair or remove it, or give --on-bad-image skip to leave such "
+                "images out"
+            )
+        self._errors += errors
+
+    def report(self) -> None:
+        """Report them at the end; raises `UserError` if no image could be read."""
+        bad = len(self._errors)
+        if bad == self._images:
+            raise UserError(f"none of {bad} images can be read; the first: {self._errors[0]}")
+        if bad:
+            self._settings.say(
+                f"{bad} of {self._images} images cannot be read: {first_few(self._errors)}; they "
+                "are left out"
+            )
+
+
+def image_grids(
+    model: EvaluatedModel, paths: Sequence[Path], settings: HeadSettings
+) -> Iterator[tuple[npt.NDArray[np.int64], Tensor]]:
+    """The positions (B,) in `paths` of each batch of images, and their grid (B, C, h, w).
+
+    Images are cropped as for validation. Raises `UserError` for one that cannot be read, unless
+    such images are skipped.
+    """
+    pretrained = model.pretrained
+    data = pretrained.config.data
+    visual = pretrained.objective.visual
+    bad = BadImages(len(paths), settings)
+    batches = image_batches(
+        paths,
+        _ValidationCrops(tuple(transform_steps(data.transforms_val, data.image_crop_size))),
+        limits=pretrained.limits,
+        batch_size=settings.batch_size,
+        workers=settings.workers,
+        pin_memory=settings.device.type == "cuda",
+    )
+    for batch, errors in batches:
+        bad.add(errors)
+        settings.advance(len(errors))
+        if not batch:
+            continue
+        with evaluating(visual), settings.precision.autocast():
+            grid = visual(batch["image"].to(settings.device, non_blocking=True))
+        yield batch["position"].numpy(), grid
+        settings.advance(len(grid))
+    bad.report()
+
+
+@dataclass(frozen=True)
+class _ValidationCrops:
+    """Reads images and applies transforms that are not random."""
+
+    steps: tuple[Transform, ...]
+
+    def __call__(self, source: ImageSource, limits: ImageLimits) -> npt.NDArray[np.uint8]:
+        unused = np.random.default_rng(0)
+        augmented = Augmented(read_image(source, limits))
+        for step in self.steps:
+            augmented = step(augmented, unused)
+        return augmented.image
+
+
+def evaluate_heads(
+    protocol: str,
+    evaluation: HeadEvaluation,
+    models: Sequence[EvaluatedModel],
+    settings: HeadSettings,
+    *,
+    seed: int = 0,
+) -> Iterator[tuple[EvaluatedModel, list[Result]]]:
+    """Each model with its results, as they are found; raises `UserError` for bad images."""
+    for model in models:
+        model.pretrained.to(settings.device)
+        try:
+            figures = evaluation.figures(model, settings)
+        except torch.OutOfMemoryError as error:
+            raise RunError(
+                f"the GPU's memory is too small for {settings.batch_size} images at once; give a "
+                "smaller --batch-size"
+            ) from error
+        model.pretrained.to("cpu")
+        common = {
+            "image_size": model.pretrained.config.data.image_crop_size,
+            "precision": str(settings.precision.dtype).removeprefix("torch."),
+        }
+        yield (
+            model,
+            [
+                Result(
+                    checkpoint=model.sha256,
+                    data=evaluation.sha256,
+                    protocol=protocol,
+                    settings={**common, **figure.settings},
+                    metric=figure.metric,
+                    value=figure.value,
+                    seed=seed,
+                    name=model.name,
+                    root=str(evaluation.root),
+                    iteration=model.iteration,
+                    interval=figure.interval,
+                )
+                for figure in figures
+            ],
+        )
