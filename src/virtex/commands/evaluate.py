@@ -2,6 +2,7 @@
 
 import argparse
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -134,15 +135,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Check everything, compute features and figures, add them to the files, print the table."""
-    import torch
-
-    from virtex.data.shards.store import cache_directory
-    from virtex.evaluation.backbones import open_backbones
-    from virtex.evaluation.evaluate import evaluate_backbones, open_evaluation
-    from virtex.evaluation.features import FeatureSettings
+    """Check everything, evaluate, add the results to their files and print the table."""
     from virtex.evaluation.results import check_results, results_table
-    from virtex.training.precision import named_precision
 
     check_options(arguments)
     if arguments.protocol == "scenes":
@@ -150,13 +144,31 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.output is not None:
         check_output(arguments.output, if_it_exists=None)
         check_results(arguments.output)
+    found = head_results if arguments.protocol in HEAD_PROTOCOLS else _backbone_results
     results: list[Result] = []
-    if arguments.protocol in HEAD_PROTOCOLS:
-        for model, figures in head_results(arguments):
-            _keep(model, figures, arguments.output)
+    try:
+        for model, figures in found(arguments):
             results += figures
-        print(results_table(results))
-        return 0
+            _keep(model, figures, arguments.output)
+    finally:
+        if results:  # those that are complete, if a later checkpoint fails
+            print(results_table(results))
+    return 0
+
+
+def _backbone_results(
+    arguments: argparse.Namespace,
+) -> "Iterator[tuple[EvaluatedBackbone, list[Result]]]":
+    """Check everything, then give each backbone with its results; raises `UserError`."""
+    import torch
+
+    from virtex.data.shards.store import cache_directory
+    from virtex.evaluation.backbones import open_backbones
+    from virtex.evaluation.evaluate import evaluate_backbones, open_evaluation
+    from virtex.evaluation.features import FeatureSettings
+    from virtex.evaluation.results import check_results
+    from virtex.training.precision import named_precision
+
     data = open_evaluation(
         arguments.protocol, arguments.data, seed=arguments.seed, engine=arguments.engine
     )
@@ -181,27 +193,20 @@ def run(arguments: argparse.Namespace) -> int:
     if settings.cache is not None:
         check_writable(settings.cache)
     images = data.images * len(backbones)
-    try:
-        with Progress("features", images, "images", quiet=arguments.quiet) as progress:
-            for line in data.report:
-                progress.note(line)
-            found = evaluate_backbones(
-                arguments.protocol,
-                data,
-                backbones,
-                settings,
-                seed=arguments.seed,
-                on_bad_image=arguments.on_bad_image,
-                say=progress.note,
-                advance=progress.advance,
-            )
-            for backbone, figures in zip(backbones, found, strict=True):
-                results += figures
-                _keep(backbone, figures, arguments.output)
-    finally:
-        if results:  # those that are complete, if a later checkpoint fails
-            print(results_table(results))
-    return 0
+    with Progress("features", images, "images", quiet=arguments.quiet) as progress:
+        for line in data.report:
+            progress.note(line)
+        found = evaluate_backbones(
+            arguments.protocol,
+            data,
+            backbones,
+            settings,
+            seed=arguments.seed,
+            on_bad_image=arguments.on_bad_image,
+            say=progress.note,
+            advance=progress.advance,
+        )
+        yield from zip(backbones, found, strict=True)
 
 
 def _output(backbone: "EvaluatedBackbone | EvaluatedModel", output: Path | None) -> Path | None:
