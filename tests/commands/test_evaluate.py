@@ -75,9 +75,8 @@ def test_results_of_a_checkpoint_lie_beside_it_and_are_replaced(
     ],
     ids=lambda value: " ".join(map(str, value)) if isinstance(value, tuple) else "",
 )
-def test_wrong_input_is_one_line_before_any_work(
-    images, tmp_path, monkeypatch, capsys, words, message
-):
+@pytest.mark.usefixtures("images")
+def test_wrong_input_is_one_line_before_any_work(tmp_path, monkeypatch, capsys, words, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "old.json").write_text("{}")
     assert evaluate(*words) == 2

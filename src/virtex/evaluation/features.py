@@ -208,7 +208,7 @@ def _key(
 def _read(path: Path) -> Features | None:
     """The features in a file; None if there is none, or if it is damaged."""
     try:
-        with np.load(path) as file:
+        with path.open("rb") as stream, np.load(stream) as file:
             bad = tuple(json.loads(str(file["bad"])))
             return Features(torch.from_numpy(file["values"]), file["kept"], bad)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
