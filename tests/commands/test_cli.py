@@ -58,6 +58,7 @@ def test_the_command_alone_prints_its_help(capsys):
         ("synthesize", ADDRESS),
         ("quickstart", ADDRESS),
         ("quickstart", "run", "--config", ADDRESS),
+        ("evaluate", "linear", "--data", ADDRESS, *CHECKPOINT),
         ("evaluate-scenes", "--scenes", ADDRESS, *CHECKPOINT),
         ("evaluate-scenes", "--scenes", "scenes", *CHECKPOINT, "--output", ADDRESS),
         ("sweep", "--config", ADDRESS, "--directory", "d", "--percentages", "1"),

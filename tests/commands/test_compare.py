@@ -151,6 +151,19 @@ def test_results_are_named_after_their_folder(write, groups):
     assert list(groups(name)[0]["metrics"]) == ["val/loss", "top1", "report/true"]
 
 
+def test_records_of_evaluate_are_named_after_their_protocol(write, groups):
+    """Of several checkpoints of a run, the latest counts."""
+    name = write("a")
+    records = [
+        {"protocol": "linear", "metric": "top1", "value": 100.0 - iteration, "iteration": iteration}
+        for iteration in (50, 20)
+    ]
+    Path("a/results.json").write_text(json.dumps(records))
+    found = groups(name)[0]["metrics"]
+    assert list(found) == ["val/loss", "linear/top1"]
+    assert "50.0" in json.dumps(found["linear/top1"])
+
+
 def test_the_metrics_asked_for_are_shown_in_their_order(write, table):
     name = write("a", forward=1.0, backward=2.0, results={"true": 0.5})
     lines, _ = table(name, "--metric", "train/loss", "report/true", "--metric", "val/backward")

@@ -140,6 +140,11 @@ def test_what_cannot_be_opened_is_refused(tmp_path, monkeypatch, names, network,
     assert "\n" not in str(error.value)
 
 
+def test_an_image_size_that_does_not_fit_the_network_is_refused():
+    with pytest.raises(UserError, match=r"--image-size does not fit the network: .*16 pixels"):
+        open_backbones(["random"], network_name="torchvision::vit_b_16", image_size=50)
+
+
 def test_without_internet_the_file_to_fetch_is_named(tmp_path, monkeypatch):
     def refuse(*_):
         raise OSError("no route to host")

@@ -4,8 +4,10 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from virtex.build.model import build_backbone
@@ -95,13 +97,21 @@ def _given_config(
         raise UserError(f"--network {network_name}: expected a name such as torchvision::resnet50")
     visual = {"NAME": network_name, "FEATURE_SIZE": feature_size(name)}
     data = {} if image_size is None else {"IMAGE_CROP_SIZE": image_size}
-    return Config.model_validate({"MODEL": {"VISUAL": visual}, "DATA": data})
+    return _validated({"MODEL": {"VISUAL": visual}, "DATA": data})
 
 
 def _with_image_size(config: Config, image_size: int) -> Config:
     plain = config.model_dump(mode="json", by_alias=True)
     plain["DATA"]["IMAGE_CROP_SIZE"] = image_size
-    return Config.model_validate(plain)
+    return _validated(plain)
+
+
+def _validated(plain: dict[str, Any]) -> Config:
+    try:
+        return Config.model_validate(plain)
+    except ValidationError as error:
+        problem = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise UserError(f"--image-size does not fit the network: {problem}") from error
 
 
 def _open(name: str, file: Checkpoint | None, config: Config) -> EvaluatedBackbone:

@@ -182,11 +182,15 @@ def network(
     return Network(name, family, cnn)
 
 
+_PRETRAINED = "MODEL.VISUAL.PRETRAINED"
+_LOCAL_FILE = "set MODEL.VISUAL.PRETRAINED to the path of a local file, or to false"
+
+
 def fetch_weights(
     name: str,
     *,
-    setting: str = "MODEL.VISUAL.PRETRAINED",
-    remedy: str = "set MODEL.VISUAL.PRETRAINED to the path of a local file, or to false",
+    setting: str = _PRETRAINED,
+    remedy: str = _LOCAL_FILE,
 ) -> Path:
     """The file of torchvision's ImageNet weights in torch's cache, downloaded if missing.
 
@@ -195,9 +199,7 @@ def fetch_weights(
     begin and the end of its message.
     """
     choices = torchvision.models.get_model_weights(name).__members__
-    if not choices:
-        raise UserError(f"{setting}: torchvision has no weights for {name}; {remedy}")
-    url: str = choices.get("IMAGENET1K_V1", choices.get("DEFAULT")).url
+    url = _weights_url(name, choices, setting, remedy)
     path = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
     if path.is_file():
         return path
@@ -264,3 +266,15 @@ def _family(name: str) -> Family:
         f"MODEL.VISUAL.NAME is 'torchvision::{name}', an unknown backbone{hint} "
         f"Supported: {', '.join(names)}"
     )
+
+
+def _weights_url(
+    name: str,
+    choices: Mapping[str, Any],
+    setting: str = _PRETRAINED,
+    remedy: str = _LOCAL_FILE,
+) -> str:
+    if not choices:
+        raise UserError(f"{setting}: torchvision has no weights for {name}; {remedy}")
+    url: str = choices.get("IMAGENET1K_V1", choices.get("DEFAULT")).url
+    return url
