@@ -63,6 +63,7 @@ def evaluate_scenes(arguments: argparse.Namespace) -> int:
     `--output` is a directory here, as that of `virtex evaluate-scenes`.
     """
     from virtex.checkpoints.state import read
+    from virtex.data.sources.labelled import read_labelled
     from virtex.evaluation.results import RESULTS, add_results, check_results, results_table
     from virtex.evaluation.scenes import scene_results, write_report
     from virtex.inference.pretrained import load
@@ -70,6 +71,7 @@ def evaluate_scenes(arguments: argparse.Namespace) -> int:
     _check(arguments)
     paths = [local_path(name) for name in arguments.checkpoint]
     models = [load(path, config=arguments.config, tokenizer=arguments.tokenizer) for path in paths]
+    read_labelled(arguments.data / "imagefolder")  # its errors, before work starts
     for path in paths:
         check_results(path.parent / RESULTS)
     results: list[Result] = []
