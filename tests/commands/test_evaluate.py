@@ -99,6 +99,7 @@ def test_the_iteration_of_a_checkpoint_is_that_of_its_scalars(tmp_path):
 @pytest.fixture
 def scenes(tmp_path):
     words = ("--train", "60", "--val", "30", "--size", "32", "--max-objects", "1")
+    words += ("--evaluation-train", "60", "--evaluation-val", "30")
     assert main(["synthesize", str(tmp_path / "scenes"), *words, "--quiet"]) == 0
     return tmp_path / "scenes"
 
