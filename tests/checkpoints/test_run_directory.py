@@ -57,7 +57,7 @@ def test_latest_of_a_run_killed_before_its_first_checkpoint_starts_again(tmp_pat
 
 
 def test_latest_without_a_run_is_an_error(tmp_path):
-    with pytest.raises(UserError, match="there is no run in"):
+    with pytest.raises(UserError, match="contains no run"):
         directory.find_start(tmp_path, "latest")
 
 

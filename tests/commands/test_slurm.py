@@ -98,7 +98,7 @@ def test_the_pickle_holds_nothing_that_must_be_built(slurm):
         (("--nodes", "2", "--tasks-per-node", "3"), RUN, "is not divisible by 6 processes"),
         ((), (*RUN, "--num-machines", "2"), "--num-machines after -- is not allowed, as"),
         ((), (*RUN, "--num-gpus-per-machine", "2"), "--num-gpus-per-machine after --"),
-        ((), (*RUN, "--resume-from", "latest"), "there is no run in runs/a"),
+        ((), (*RUN, "--resume-from", "latest"), "runs/a contains no run"),
         ((), (*RUN, "--resume-from", "x.pth"), "--resume-from x.pth: no such file"),
         ((), (*RUN, "--init-from", "x.pth"), "--init-from x.pth: no such file"),
         ((), (*RUN, "--serialization-dir", "old"), "old already holds a run"),

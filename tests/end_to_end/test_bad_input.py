@@ -166,7 +166,7 @@ def test_a_missing_file_is_noticed_first(refused, flag):
 
 
 def test_latest_where_there_is_no_run(refused, run):
-    assert f"there is no run in {run}" in refused("--resume-from", "latest")
+    assert f"{run} contains no run" in refused("--resume-from", "latest")
     assert not run.exists()
 
 

@@ -16,7 +16,7 @@ from virtex.evaluation.features import (
 from virtex.training.precision import named_precision
 
 CPU = torch.device("cpu")
-STEPS = Preprocessing(small.SIDE, small.SIDE)
+STEPS = Preprocessing.resize_and_crop(small.SIDE, small.SIDE)
 
 
 def settings(**changes):
@@ -106,7 +106,7 @@ def test_cached_features_are_those_that_were_computed(paths, tmp_path):
 def test_other_weights_steps_or_files_are_computed_anew(paths, tmp_path):
     cached(paths, tmp_path)
     assert cached(paths, tmp_path, sha256="b")[1]
-    assert cached(paths, tmp_path, steps=Preprocessing(18, 16))[1]
+    assert cached(paths, tmp_path, steps=Preprocessing.resize_and_crop(18, 16))[1]
     assert cached(paths[:-1], tmp_path)[1]
     paths[0].write_bytes(paths[1].read_bytes())
     assert cached(paths, tmp_path)[1]

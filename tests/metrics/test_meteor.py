@@ -76,17 +76,18 @@ def test_a_program_that_answers_otherwise_is_an_error(program, script, message):
 
 def test_without_java_or_a_jar_meteor_is_not_available(tmp_path, monkeypatch):
     scores = caption_scores(PREDICTIONS, REFERENCES)
-    assert scores.not_available["METEOR"] == "there is no meteor-1.5.jar; name it with --meteor-jar"
+    reason = "no meteor-1.5.jar was given; name it with --meteor-jar"
+    assert scores.not_available["METEOR"] == reason
     monkeypatch.setattr(scoring, "find_java", lambda: None)
     jar = tmp_path / "meteor-1.5.jar"
     jar.touch()
     scores = caption_scores(PREDICTIONS, REFERENCES, meteor_jar=jar)
-    assert "there is no Java" in scores.not_available["METEOR"]
+    assert "Java is required" in scores.not_available["METEOR"]
     assert "METEOR" not in scores.corpus
 
 
 def test_a_jar_that_is_missing_is_an_error(tmp_path):
-    with pytest.raises(UserError, match=r"there is no file .*no\.jar"):
+    with pytest.raises(UserError, match=r"no\.jar does not exist"):
         caption_scores(PREDICTIONS, REFERENCES, meteor_jar=tmp_path / "no.jar")
 
 

@@ -143,7 +143,7 @@ def test_a_prediction_without_words_scores_nothing_and_is_named():
 @pytest.mark.parametrize(
     ("predictions", "references", "message"),
     [
-        ({}, {}, "there is no predicted caption"),
+        ({}, {}, "the predictions hold no caption"),
         ({1: "a"}, {2: ["a"]}, "images with a prediction and no reference: 1 .1 in all"),
         ({1: "a"}, {1: ["a"], 2: ["a"]}, "with references and no prediction: 2"),
         ({1: "a"}, {1: []}, "an empty list of references: 1"),

@@ -95,7 +95,7 @@ def save(path: Path, state: State) -> None:
 def load(path: Path) -> dict[str, Any]:
     """Read a checkpoint onto the CPU, as tensors and plain values only.
 
-    Raises `UserError` if there is no such file, and `DamagedCheckpoint` if it is not intact.
+    Raises `UserError` if the file does not exist, and `DamagedCheckpoint` if it is not intact.
     """
     check_local(path)
     if path.is_dir():

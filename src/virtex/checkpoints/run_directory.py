@@ -73,7 +73,7 @@ def find_start(directory: Path, resume_from: str) -> ResumePoint:
         state = load(path)
     except DamagedCheckpoint as error:
         older = newest_readable(path.parent, before=checkpoint_iteration(path))
-        remedy = "there is no older checkpoint in its directory"
+        remedy = "its directory has no older checkpoint"
         if older is not None:
             remedy = f"the previous one is intact: --resume-from {older[0]}"
         raise DamagedCheckpoint(f"{error}; {remedy}") from error
@@ -99,7 +99,7 @@ def _latest(directory: Path) -> ResumePoint:
         raise DamagedCheckpoint(f"no checkpoint in {directory} is intact; damaged: {names}")
     if not holds_run(directory):
         raise UserError(
-            f"--resume-from latest: there is no run in {directory}; check --serialization-dir, or "
+            f"--resume-from latest: {directory} contains no run; check --serialization-dir, or "
             "omit --resume-from to start a new run"
         )
     return ResumePoint(0, None, (f"no checkpoint in {directory} yet: starting at iteration 1",))

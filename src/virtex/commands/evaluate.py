@@ -37,7 +37,7 @@ PROTOCOLS = {
     "low-shot": "the same on 1 to 96 images of each class, mean and deviation of five draws",
     "voc07": "a linear SVM for each class, as published for PASCAL VOC 2007",
     "words": "which words do the captions hold? Needs captions instead of labels",
-    "scenes": "truth of captions, and shapes told by features, on scenes of `virtex synthesize`",
+    "scenes": "true captions, and classification of shapes, on scenes of `virtex synthesize`",
 }
 
 

@@ -27,6 +27,7 @@ _OPTIONS = {
     "template": ("zero-shot",),
     "class_names": ("zero-shot",),
     "pairs": ("retrieval",),
+    "images": ("scenes",),
 }
 """Options that not every protocol has; None where they are not given."""
 _OF_BACKBONES = ("network", "image_size", "cache_dir")
@@ -79,7 +80,7 @@ def check_options(arguments: argparse.Namespace) -> None:
         if protocol not in protocols and getattr(arguments, name) is not None:
             raise UserError(f"{_flag(name)} is an option of {', '.join(protocols)}, not {protocol}")
     for name in _OF_BACKBONES:
-        if protocol in HEAD_PROTOCOLS and getattr(arguments, name) is not None:
+        if protocol in (*HEAD_PROTOCOLS, "scenes") and getattr(arguments, name) is not None:
             raise UserError(
                 f"{_flag(name)} is an option of protocols on frozen features, not {protocol}"
             )
@@ -91,7 +92,8 @@ def head_results(
     """Check everything, then give each model with its results; raises `UserError`."""
     import torch
 
-    from virtex.evaluation.heads import HeadSettings, check_images, evaluate_heads, open_models
+    from virtex.evaluation.features import check_images
+    from virtex.evaluation.heads import HeadSettings, evaluate_heads, open_models
     from virtex.training.precision import named_precision
 
     _check_predictions(arguments)

@@ -62,7 +62,6 @@ def evaluate_scenes(arguments: argparse.Namespace) -> int:
 
     `--output` is a directory here, as that of `virtex evaluate-scenes`.
     """
-    from virtex.checkpoints.state import read
     from virtex.data.sources.labelled import read_labelled
     from virtex.evaluation.results import RESULTS, add_results, check_results, results_table
     from virtex.evaluation.scenes import scene_results, write_report
@@ -77,9 +76,7 @@ def evaluate_scenes(arguments: argparse.Namespace) -> int:
     results: list[Result] = []
     for path, model in zip(paths, models, strict=True):
         found = _evaluate(model, arguments.data, arguments.images or 100, quiet=arguments.quiet)
-        saved = read(path)
-        iteration = saved.state.get("iteration") if saved.is_own else None
-        own = scene_results(model, arguments.data, *found, name=str(path), iteration=iteration)
+        own = scene_results(model, arguments.data, *found, name=str(path))
         add_results(path.parent / RESULTS, own)
         results += own
         if arguments.output is not None:
@@ -96,9 +93,6 @@ def _check(arguments: argparse.Namespace) -> None:
                 f"--checkpoint {name}: scenes needs the checkpoint of a run, which it also "
                 "compares with random weights"
             )
-    for name in ("network", "image_size", "cache_dir"):
-        if getattr(arguments, name) is not None:
-            raise UserError(f"scenes does not take --{name.replace('_', '-')}")
     if arguments.output is None:
         return
     if len(arguments.checkpoint) > 1:

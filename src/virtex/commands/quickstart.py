@@ -54,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     if not arguments.config.is_file():
         raise UserError(
-            f"there is no file {arguments.config}; run the command in a clone of the repository, "
+            f"{arguments.config} does not exist; run the command in a clone of the repository, "
             "or give --config"
         )
     directory = arguments.directory

@@ -178,7 +178,7 @@ def _checked_directory(run_arguments: argparse.Namespace, processes: int) -> Pat
     options = pretrain.checked_options(run_arguments, processes=processes)
     if options.resume_from == LATEST and not holds_run(options.directory):
         raise UserError(
-            f"--resume-from latest: there is no run in {options.directory}; check "
+            f"--resume-from latest: {options.directory} contains no run; check "
             "--serialization-dir, or omit --resume-from to start a new run"
         )
     return options.directory

@@ -107,7 +107,7 @@ def write_or_remove(path: Path, manifest: SubsetManifest | None) -> None:
 def change(path: Path, manifest: SubsetManifest | None) -> str | None:
     """Describe how the images of a resumed run differ from those that the file at `path` lists.
 
-    None if they do not, or if there is no such file. Another seed or percentage is a change of
+    None if they do not, or if the file does not exist. Another seed or percentage is a change of
     settings; the same ones with other images mean that the data have changed.
     """
     if manifest is None or not path.exists():

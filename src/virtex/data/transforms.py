@@ -6,6 +6,7 @@ on the device, in the backbone.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
@@ -37,6 +38,15 @@ class Transform(Protocol):
     """One step, all of whose randomness comes from `rng`."""
 
     def __call__(self, augmented: Augmented, rng: np.random.Generator) -> Augmented: ...
+
+
+def apply_transforms(image: PixelArray, steps: Sequence[Transform]) -> PixelArray:
+    """The image after transforms that are not random, such as those of validation."""
+    unused = np.random.default_rng(0)
+    augmented = Augmented(image)
+    for step in steps:
+        augmented = step(augmented, unused)
+    return augmented.image
 
 
 def resize(image: PixelArray, height: int, width: int) -> PixelArray:

@@ -15,7 +15,13 @@ from virtex.checkpoints.state import Checkpoint, read
 from virtex.config import loading as settings
 from virtex.config.schema import Config
 from virtex.errors import UserError
-from virtex.models.networks import backbone_weights, feature_size, fetch_weights, network
+from virtex.models.networks import (
+    Network,
+    backbone_weights,
+    feature_size,
+    fetch_weights,
+    find_family,
+)
 from virtex.models.state_dict import state_dict_mismatches
 
 RANDOM, TORCHVISION = "random", "torchvision"
@@ -62,9 +68,7 @@ def open_backbones(
 
     Raises `UserError` for a name given twice and for what cannot be read or does not fit.
     """
-    repeated = {name for name in names if names.count(name) > 1}
-    if repeated:
-        raise UserError(f"--checkpoint {repeated.pop()} is given more than once")
+    check_distinct(names)
     files = {name: read(Path(name)) for name in names if name not in (RANDOM, TORCHVISION)}
     given = _given_config(config, network_name, image_size)
     first = next((file.config for file in files.values() if file.is_own), None)
@@ -82,6 +86,13 @@ def open_backbones(
             chosen = _with_image_size(chosen, image_size)
         opened.append(_open(name, file, chosen))
     return opened
+
+
+def check_distinct(names: Sequence[str]) -> None:
+    """Raise `UserError` for a checkpoint that is given twice."""
+    repeated = {name for name in names if names.count(name) > 1}
+    if repeated:
+        raise UserError(f"--checkpoint {repeated.pop()} is given more than once")
 
 
 def _given_config(
@@ -138,15 +149,13 @@ def _open(name: str, file: Checkpoint | None, config: Config) -> EvaluatedBackbo
 
 
 def _load(cnn: nn.Module, config: Config, file: Checkpoint, name: str) -> None:
-    visual = config.model.visual
-    built = network(
-        visual.network, feature_size=visual.feature_size, image_size=config.data.image_crop_size
-    )
-    weights = backbone_weights(built, file.weights)
+    name_of_network = config.model.visual.network
+    own = Network(name_of_network, find_family(name_of_network), cnn)
+    weights = backbone_weights(own, file.weights)
     mismatches = state_dict_mismatches(cnn.state_dict(), weights)
     if mismatches:
         raise UserError(
-            f"--checkpoint {name}: the weights do not fit {visual.network}; give the network of "
+            f"--checkpoint {name}: the weights do not fit {name_of_network}; give the network of "
             f"the file with --network or --config ({'; '.join(map(str.strip, mismatches))})"
         )
     cnn.load_state_dict(weights)

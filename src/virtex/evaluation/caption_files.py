@@ -111,7 +111,7 @@ def match_images(
     missing = [image for image in references.captions if image not in predictions]
     if missing and not subset:
         raise UserError(
-            f"{path}: there is no prediction for {len(missing)} of {len(references.captions)}"
+            f"{path}: no prediction for {len(missing)} of {len(references.captions)}"
             f" images of {references.path} (images {first_few(missing)}); add them, or give"
             " --subset to score the predicted images alone"
         )

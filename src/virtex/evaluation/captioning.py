@@ -10,6 +10,7 @@ import numpy as np
 from virtex.data.images import BadImage
 from virtex.data.records import Record
 from virtex.errors import first_few
+from virtex.evaluation.captioned_images import captioned_images
 from virtex.evaluation.features import data_hash
 from virtex.evaluation.figures import Figure, mean_statistics
 from virtex.evaluation.heads import (
@@ -17,7 +18,6 @@ from virtex.evaluation.heads import (
     EvaluatedModel,
     HeadEvaluation,
     HeadSettings,
-    captioned_images,
 )
 from virtex.files import write_whole
 from virtex.inference.captioning import caption_images
@@ -39,7 +39,7 @@ def open_captioning(
     `predictions` is the file, JSON lines, to which the generated captions are written.
     """
     find_tokenizer(tokenize)
-    records, report = captioned_images(root)
+    records, report = captioned_images(root, "val")
     paths = tuple(Path(str(record.image)) for record in records)
     texts = "\n".join("\0".join(record.captions) for record in records).encode()
     references = sum(len(record.captions) for record in records)

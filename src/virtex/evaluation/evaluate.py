@@ -9,18 +9,19 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from virtex.build.data import caption_records
-from virtex.config.data import Data
+from virtex.build.data import transform_steps
 from virtex.data.images import OnBadImage
 from virtex.data.shards.store import cache_directory
 from virtex.data.sources.labelled import read_labelled
 from virtex.errors import UserError, first_few
 from virtex.evaluation.backbones import EvaluatedBackbone, open_backbones
+from virtex.evaluation.captioned_images import captioned_images
 from virtex.evaluation.features import (
     Features,
     FeatureSettings,
     Preprocessing,
     cached_features,
+    check_images,
     data_hash,
 )
 from virtex.evaluation.figures import Figure
@@ -30,7 +31,7 @@ from virtex.evaluation.protocols.low_shot import low_shot
 from virtex.evaluation.protocols.split import Split
 from virtex.evaluation.protocols.voc07 import voc07
 from virtex.evaluation.protocols.words import words
-from virtex.evaluation.results import Result
+from virtex.evaluation.results import Result, to_results
 from virtex.training.precision import named_precision
 
 ProtocolName = Literal["knn", "linear", "low-shot", "voc07", "words"]
@@ -106,15 +107,9 @@ def open_evaluation(
 
 
 def _captioned(root: Path, seed: int) -> EvaluationData:
-    kind: Literal["coco", "table"] = "coco" if (root / "annotations").is_dir() else "table"
-    source = Data(format=kind, root=str(root), on_bad_image="skip")
-    splits = [caption_records(source, split) for split in ("train", "val")]
-    paths: list[tuple[Path, ...]] = []
-    captions: list[list[tuple[str, ...]]] = []
-    for records in splits:
-        found = [records[index] for index in range(len(records))]
-        paths.append(tuple(Path(str(record.image)) for record in found))
-        captions.append([record.captions for record in found])
+    found = [captioned_images(root, split) for split in ("train", "val")]
+    captions = [[record.captions for record in records] for records, _ in found]
+    train, test = (tuple(Path(str(record.image)) for record in records) for records, _ in found)
 
     def figures(train: Features, test: Features) -> list[Figure]:
         of_train, of_test = (
@@ -126,22 +121,24 @@ def _captioned(root: Path, seed: int) -> EvaluationData:
     texts = "\n".join("\0".join(caption) for split in captions for caption in split)
     return EvaluationData(
         root,
-        paths[0],
-        paths[1],
-        data_hash(root, (*paths[0], *paths[1]), np.frombuffer(texts.encode(), np.uint8)),
+        train,
+        test,
+        data_hash(root, (*train, *test), np.frombuffer(texts.encode(), np.uint8)),
         (
-            f"{len(paths[0])} training and {len(paths[1])} test images with captions",
-            *(line for records in splits for line in records.report),
+            f"{len(train)} training and {len(test)} test images with captions",
+            *(line for _, report in found for line in report),
         ),
         figures,
     )
 
 
-def preprocessing(protocol: ProtocolName, image_size: int) -> Preprocessing:
-    """The resizing of a protocol for images of `image_size` pixels: as for validation in
-    pretraining, but with the margin of 256 to 224 pixels for `voc07`, as published."""
-    resize = round(image_size * 256 / 224) if protocol == "voc07" else image_size
-    return Preprocessing(resize, image_size)
+def preprocessing(protocol: ProtocolName, backbone: EvaluatedBackbone) -> Preprocessing:
+    """The transforms of validation in pretraining; for `voc07` a margin of 256 to 224 pixels, as
+    published."""
+    size = backbone.image_size
+    if protocol == "voc07":
+        return Preprocessing.resize_and_crop(round(size * 256 / 224), size)
+    return Preprocessing(tuple(transform_steps(backbone.config.data.transforms_val, size)))
 
 
 def evaluate_backbones(
@@ -160,8 +157,9 @@ def evaluate_backbones(
     `say` gets messages about bad images, `advance` counts images. Raises `UserError` for images
     that cannot be read unless `on_bad_image` is skip.
     """
+    check_images((*data.train, *data.test), on_bad_image)
     for backbone in backbones:
-        steps = preprocessing(protocol, backbone.image_size)
+        steps = preprocessing(protocol, backbone)
         parts = [
             cached_features(backbone.module, backbone.sha256, paths, steps, settings, advance)
             for paths in (data.train, data.test)
@@ -174,26 +172,18 @@ def evaluate_backbones(
             say(f"{message}; they are left out")
         common = {
             "image_size": backbone.image_size,
-            "resize": steps.resize,
+            "transforms": list(map(str, steps.steps)),
             "precision": str(settings.precision.dtype).removeprefix("torch."),
         }
-        yield [
-            Result(
-                checkpoint=backbone.sha256,
-                data=data.sha256,
-                protocol=protocol,
-                settings={**common, **figure.settings},
-                metric=figure.metric,
-                value=figure.value,
-                seed=seed,
-                name=backbone.name,
-                root=str(data.root),
-                iteration=backbone.iteration,
-                interval=figure.interval,
-                deviation=figure.deviation,
-            )
-            for figure in data.figures(*parts)
-        ]
+        yield to_results(
+            data.figures(*parts),
+            protocol,
+            backbone,
+            data=data.sha256,
+            root=data.root,
+            seed=seed,
+            settings=common,
+        )
 
 
 def evaluate(

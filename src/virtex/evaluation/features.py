@@ -15,38 +15,46 @@ import torch
 from torch import Tensor, nn
 
 from virtex.data.dataset import Key
-from virtex.data.images import DEFAULT_LIMITS, BadImage, ImageLimits, ImageSource, read_image
+from virtex.data.images import (
+    DEFAULT_LIMITS,
+    BadImage,
+    ImageLimits,
+    ImageSource,
+    OnBadImage,
+    read_image,
+)
 from virtex.data.loader import LoadedBatch, validation_batches
-from virtex.data.transforms import Augmented, CenterCrop, SmallestResize
-from virtex.errors import UserError
+from virtex.data.transforms import CenterCrop, SmallestResize, Transform, apply_transforms
+from virtex.errors import UserError, first_few
 from virtex.files import write_whole
 from virtex.models.modes import evaluating
 from virtex.training.precision import Precision
 
 _BATCH = 64
-_VERSION = 1
+_VERSION = 2
 """Of the computation; part of the cache's key."""
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """The shorter side is resized to `resize` pixels, then the middle square of `crop` is taken."""
+    """Reads images and applies transforms that are not random."""
 
-    resize: int
-    crop: int
+    steps: tuple[Transform, ...]
+
+    @classmethod
+    def resize_and_crop(cls, resize: int, crop: int) -> "Preprocessing":
+        """Resize the shorter side to `resize` pixels, and take the central square of `crop`."""
+        return cls((SmallestResize(resize), CenterCrop(crop)))
 
     def __call__(self, source: ImageSource, limits: ImageLimits) -> npt.NDArray[np.uint8]:
-        """(crop, crop, 3) uint8 RGB."""
-        unused = np.random.default_rng(0)  # these two transforms use no randomness
-        augmented = Augmented(read_image(source, limits))
-        for step in (SmallestResize(self.resize), CenterCrop(self.crop)):
-            augmented = step(augmented, unused)
-        return augmented.image
+        """(H, W, 3) uint8 RGB."""
+        return apply_transforms(read_image(source, limits), self.steps)
 
 
 def center_crops(images: Sequence[ImageSource], size: int) -> Tensor:
     """(N, 3, size, size) uint8 RGB: shorter side resized to `size`, then the central square."""
-    crops = [Preprocessing(size, size)(image, DEFAULT_LIMITS) for image in images]
+    read = Preprocessing.resize_and_crop(size, size)
+    crops = [read(image, DEFAULT_LIMITS) for image in images]
     return torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2)
 
 
@@ -147,7 +155,7 @@ def pooled_features(
 
 def image_batches(
     paths: Sequence[Path],
-    preprocessing: Callable[[ImageSource, ImageLimits], npt.NDArray[np.uint8]],
+    preprocessing: Preprocessing,
     *,
     limits: ImageLimits,
     batch_size: int,
@@ -167,6 +175,16 @@ def image_batches(
     )
 
 
+def check_images(paths: Sequence[Path], on_bad_image: OnBadImage) -> None:
+    """Raise `UserError` for files that do not exist, unless bad images are skipped."""
+    missing = [path for path in paths if not path.is_file()]
+    if missing and on_bad_image == "error":
+        raise UserError(
+            f"{len(missing)} of {len(paths)} images do not exist: {first_few(missing)}; add or "
+            "remove them, or give --on-bad-image skip"
+        )
+
+
 def data_hash(root: Path, paths: Sequence[Path], labels: npt.NDArray[Any]) -> str:
     """A hash of the images' paths below `root`, their sizes and labels: equal for equal copies."""
     digest = hashlib.sha256(np.ascontiguousarray(labels).data)
@@ -183,7 +201,7 @@ class _Crops:
     def __init__(
         self,
         paths: tuple[Path, ...],
-        preprocessing: Callable[[ImageSource, ImageLimits], npt.NDArray[np.uint8]],
+        preprocessing: Preprocessing,
         limits: ImageLimits,
     ) -> None:
         self._paths, self._preprocessing, self._limits = paths, preprocessing, limits
@@ -219,7 +237,7 @@ def _key(
     sha256: str, paths: Sequence[Path], preprocessing: Preprocessing, settings: FeatureSettings
 ) -> str:
     dtype = settings.precision.dtype
-    words = [_VERSION, sha256, preprocessing.resize, preprocessing.crop, dtype, settings.limits]
+    words = [_VERSION, sha256, preprocessing, dtype, settings.limits]
     digest = hashlib.sha256(repr(words).encode())
     for path in paths:
         try:

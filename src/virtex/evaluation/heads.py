@@ -3,23 +3,19 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from virtex.build.data import caption_records, transform_steps
-from virtex.config.data import Data
-from virtex.data.images import BadImage, ImageLimits, ImageSource, OnBadImage, read_image
-from virtex.data.records import Record
-from virtex.data.transforms import Augmented, Transform
+from virtex.build.data import transform_steps
+from virtex.data.images import BadImage, ImageLimits, OnBadImage
 from virtex.errors import RunError, UserError, first_few
-from virtex.evaluation.backbones import RANDOM, TORCHVISION, weights_hash
-from virtex.evaluation.features import image_batches
+from virtex.evaluation.backbones import RANDOM, TORCHVISION, check_distinct, weights_hash
+from virtex.evaluation.features import Preprocessing, image_batches
 from virtex.evaluation.figures import Figure
-from virtex.evaluation.results import Result
+from virtex.evaluation.results import Result, to_results
 from virtex.inference.pretrained import Pretrained, load
 from virtex.models.modes import evaluating
 from virtex.tasks import find_task
@@ -90,9 +86,7 @@ def open_models(
     limits: ImageLimits | None = None,
 ) -> list[EvaluatedModel]:
     """The models of checkpoints; raises `UserError` for one that has no captioning head."""
-    repeated = {name for name in names if names.count(name) > 1}
-    if repeated:
-        raise UserError(f"--checkpoint {repeated.pop()} is given more than once")
+    check_distinct(names)
     for name in names:
         if name in (RANDOM, TORCHVISION):
             raise UserError(
@@ -124,31 +118,6 @@ def _check_head(name: str, pretrained: Pretrained) -> None:
         f"--checkpoint {name} was trained by {task_name}: {reason}; take a model of bicaptioning, "
         "captioning or parallel_captioning"
     )
-
-
-def captioned_images(root: Path) -> tuple[list[Record], tuple[str, ...]]:
-    """The records of the validation split, and a line for each finding in the annotations.
-
-    Raises `UserError` where there are none.
-    """
-    if not root.is_dir():
-        raise UserError(
-            f"--data {root}: no such directory; expected captions in COCO's layout, or a directory "
-            "with the tables train and val"
-        )
-    kind: Literal["coco", "table"] = "coco" if (root / "annotations").is_dir() else "table"
-    records = caption_records(Data(format=kind, root=str(root), on_bad_image="skip"), "val")
-    return [records[index] for index in range(len(records))], records.report
-
-
-def check_images(paths: Sequence[Path], on_bad_image: OnBadImage) -> None:
-    """Raise `UserError` for files that do not exist, unless bad images are skipped."""
-    missing = [path for path in paths if not path.is_file()]
-    if missing and on_bad_image == "error":
-        raise UserError(
-            f"{len(missing)} of {len(paths)} images do not exist: {first_few(missing)}; add or "
-            "remove them, or give --on-bad-image skip"
-        )
 
 
 class BadImages:
@@ -192,7 +161,7 @@ def image_grids(
     bad = BadImages(len(paths), settings)
     batches = image_batches(
         paths,
-        _ValidationCrops(tuple(transform_steps(data.transforms_val, data.image_crop_size))),
+        Preprocessing(tuple(transform_steps(data.transforms_val, data.image_crop_size))),
         limits=pretrained.limits,
         batch_size=settings.batch_size,
         workers=settings.workers,
@@ -208,20 +177,6 @@ def image_grids(
         yield batch["position"].numpy(), grid
         settings.advance(len(grid))
     bad.report()
-
-
-@dataclass(frozen=True)
-class _ValidationCrops:
-    """Reads images and applies transforms that are not random."""
-
-    steps: tuple[Transform, ...]
-
-    def __call__(self, source: ImageSource, limits: ImageLimits) -> npt.NDArray[np.uint8]:
-        unused = np.random.default_rng(0)
-        augmented = Augmented(read_image(source, limits))
-        for step in self.steps:
-            augmented = step(augmented, unused)
-        return augmented.image
 
 
 def evaluate_heads(
@@ -249,20 +204,13 @@ def evaluate_heads(
         }
         yield (
             model,
-            [
-                Result(
-                    checkpoint=model.sha256,
-                    data=evaluation.sha256,
-                    protocol=protocol,
-                    settings={**common, **figure.settings},
-                    metric=figure.metric,
-                    value=figure.value,
-                    seed=seed,
-                    name=model.name,
-                    root=str(evaluation.root),
-                    iteration=model.iteration,
-                    interval=figure.interval,
-                )
-                for figure in figures
-            ],
+            to_results(
+                figures,
+                protocol,
+                model,
+                data=evaluation.sha256,
+                root=evaluation.root,
+                seed=seed,
+                settings=common,
+            ),
         )

@@ -1,13 +1,17 @@
 """The results of evaluations: one form for every protocol, kept in a file and shown as a table."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from virtex.errors import UserError
 from virtex.files import check_writable, reading, write_whole
+
+if TYPE_CHECKING:  # as it imports torch
+    from virtex.evaluation.figures import Figure
 
 RESULTS = "results.json"
 
@@ -40,6 +44,47 @@ class Result(BaseModel):
         """What identifies the figure: a later result with the same key replaces it."""
         settings = json.dumps(self.settings, sort_keys=True)
         return (self.checkpoint, self.data, self.protocol, settings, self.metric, self.seed)
+
+
+class Evaluated(Protocol):
+    """What figures are of, such as an `EvaluatedBackbone`."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def sha256(self) -> str: ...
+    @property
+    def iteration(self) -> int | None: ...
+
+
+def to_results(
+    figures: "Iterable[Figure]",
+    protocol: str,
+    evaluated: Evaluated,
+    *,
+    data: str,
+    root: Path,
+    seed: int,
+    settings: Mapping[str, object],
+) -> list[Result]:
+    """The figures of a protocol as results; `settings` are common to all of them."""
+    return [
+        Result(
+            checkpoint=evaluated.sha256,
+            data=data,
+            protocol=protocol,
+            settings={**settings, **figure.settings},
+            metric=figure.metric,
+            value=figure.value,
+            seed=seed,
+            name=evaluated.name,
+            root=str(root),
+            iteration=evaluated.iteration,
+            interval=figure.interval,
+            deviation=figure.deviation,
+        )
+        for figure in figures
+    ]
 
 
 _RESULTS = TypeAdapter(list[Result])

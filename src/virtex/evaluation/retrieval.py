@@ -8,13 +8,13 @@ import numpy as np
 import numpy.typing as npt
 
 from virtex.errors import UserError
+from virtex.evaluation.captioned_images import captioned_images
 from virtex.evaluation.features import data_hash
 from virtex.evaluation.figures import Figure, mean_statistics
 from virtex.evaluation.heads import (
     EvaluatedModel,
     HeadEvaluation,
     HeadSettings,
-    captioned_images,
     image_grids,
 )
 from virtex.evaluation.likelihood import (
@@ -32,7 +32,7 @@ def open_retrieval(root: Path, *, pairs: int = 1000, seed: int = 0) -> HeadEvalu
 
     Raises `UserError` for wrong data, and for fewer than two pairs.
     """
-    records, report = captioned_images(root)
+    records, report = captioned_images(root, "val")
     if min(pairs, len(records)) < 2:
         raise UserError(
             f"--data {root}: {min(pairs, len(records))} pair of an image and a caption is not "

@@ -21,8 +21,10 @@ from virtex.evaluation.features import (
     data_hash,
     pooled_features,
 )
+from virtex.evaluation.figures import Figure
+from virtex.evaluation.heads import EvaluatedModel
 from virtex.evaluation.linear_probe import linear_probe_accuracy
-from virtex.evaluation.results import Result
+from virtex.evaluation.results import Result, to_results
 from virtex.files import write_whole
 from virtex.inference.pretrained import Pretrained
 from virtex.plots.contact_sheet import contact_sheet
@@ -105,12 +107,13 @@ def compare_features(
     torch.manual_seed(pretrained.config.random_seed)
     random = build_backbone(pretrained.config, weights_follow=True)
     size = pretrained.config.data.image_crop_size
+    crop = Preprocessing.resize_and_crop(size, size)
     cpu = torch.device("cpu")
     settings = FeatureSettings(choose_precision(False, cpu), cpu)
 
     def accuracy(backbone: torch.nn.Module) -> float:
         splits = [
-            pooled_features(backbone, images.paths, Preprocessing(size, size), settings, advance)
+            pooled_features(backbone, images.paths, crop, settings, advance)
             for images in (data.train, data.test)
         ]
         return linear_probe_accuracy(
@@ -141,12 +144,10 @@ def scene_results(
     features: Features,
     *,
     name: str,
-    iteration: int | None,
 ) -> list[Result]:
     """The figures in percent, in the form of every protocol; `name` is the checkpoint's path."""
     data = read_labelled(scenes / "imagefolder")
     labels = np.concatenate([data.train.labels, data.test.labels])
-    checkpoint = weights_hash(pretrained.objective.state_dict())
     values = {
         "shapes_top1": features.pretrained,
         "random_shapes_top1": features.random,
@@ -156,21 +157,15 @@ def scene_results(
         true, in_pairs = shares_true(captioned)
         values = {"captions_true": true, "captions_true_in_pairs": in_pairs, **values}
         settings["captions"] = len(captioned)
-    return [
-        Result(
-            checkpoint=checkpoint,
-            data=data_hash(scenes, (*data.train.paths, *data.test.paths), labels),
-            protocol="scenes",
-            settings=settings,
-            metric=metric,
-            value=100 * value,
-            seed=pretrained.config.random_seed,
-            name=name,
-            root=str(scenes),
-            iteration=iteration,
-        )
-        for metric, value in values.items()
-    ]
+    return to_results(
+        [Figure(metric, 100 * value) for metric, value in values.items()],
+        "scenes",
+        EvaluatedModel(name, pretrained, weights_hash(pretrained.objective.state_dict())),
+        data=data_hash(scenes, (*data.train.paths, *data.test.paths), labels),
+        root=scenes,
+        seed=pretrained.config.random_seed,
+        settings=settings,
+    )
 
 
 def write_report(

@@ -30,7 +30,7 @@ from virtex.data.images import (
     named_limits,
     read_image,
 )
-from virtex.data.transforms import Augmented
+from virtex.data.transforms import apply_transforms
 from virtex.decoding.attention import WordAttention
 from virtex.decoding.captioner import BeamSearch, Caption, Captioner, Strategy
 from virtex.errors import UserError
@@ -90,7 +90,9 @@ class Pretrained:
 
     def crops(self, pictures: Sequence[ImageInput]) -> Tensor:
         """As `pixels`, on the CPU."""
-        crops = [self._cropped(_array(image, self.limits)) for image in pictures]
+        data = self.config.data
+        steps = transform_steps(data.transforms_val, data.image_crop_size)
+        crops = [apply_transforms(_array(image, self.limits), steps) for image in pictures]
         return torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2)
 
     def caption(
@@ -153,14 +155,6 @@ class Pretrained:
                 for first in range(0, len(pictures), batch_size)
             ]
         return torch.cat([torch.empty(0, self.config.model.visual.feature_size), *pooled])
-
-    def _cropped(self, image: PixelArray) -> PixelArray:
-        data = self.config.data
-        unused = np.random.default_rng(0)  # these transforms are not random
-        augmented = Augmented(image)
-        for step in transform_steps(data.transforms_val, data.image_crop_size):
-            augmented = step(augmented, unused)
-        return augmented.image
 
 
 def _array(image: ImageInput, limits: ImageLimits) -> PixelArray:

@@ -79,9 +79,9 @@ def caption_scores(
     not_available = {}
     java = find_java()
     if meteor_jar is None:
-        not_available["METEOR"] = "there is no meteor-1.5.jar; name it with --meteor-jar"
+        not_available["METEOR"] = "no meteor-1.5.jar was given; name it with --meteor-jar"
     elif java is None:
-        not_available["METEOR"] = "there is no Java: the program java is not on the PATH"
+        not_available["METEOR"] = "Java is required, and the program java is not on the PATH"
     else:
         corpus["METEOR"], columns["METEOR"] = meteor(java, meteor_jar, predicted, referred)
     if chrf:
@@ -105,7 +105,7 @@ def _check_options(tokenize: TokenizerName, *, chrf: bool, meteor_jar: Path | No
     if meteor_jar is not None and tokenize != "ptb":
         raise UserError("METEOR is for English: it needs the tokenizer ptb")
     if meteor_jar is not None and not meteor_jar.is_file():
-        raise UserError(f"there is no file {meteor_jar}; expected meteor-1.5.jar")
+        raise UserError(f"{meteor_jar} does not exist; expected meteor-1.5.jar")
     if chrf:
         import_sacrebleu("chrF")
 
@@ -114,7 +114,7 @@ def _check_captions(
     predictions: Mapping[Key, str], references: Mapping[Key, Sequence[str]]
 ) -> None:
     if not predictions:
-        raise UserError("there is no predicted caption")
+        raise UserError("the predictions hold no caption")
     findings = {
         "images with a prediction and no reference": predictions.keys() - references.keys(),
         "images with references and no prediction": references.keys() - predictions.keys(),

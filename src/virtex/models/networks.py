@@ -134,7 +134,7 @@ def network_names(family: Family | None = None) -> list[str]:
 
 def check_network(name: str, image_size: int) -> None:
     """Raise `UserError` if `network` would reject the name or the image size."""
-    family = _family(name)
+    family = find_family(name)
     patch = int(name.rpartition("_")[2]) if "image_size" in family.options else 1
     if image_size % patch:
         raise UserError(
@@ -146,7 +146,7 @@ def check_network(name: str, image_size: int) -> None:
 
 def feature_size(name: str) -> int:
     """The number of channels of a network's grid; raises `UserError` for an unknown name."""
-    family = _family(name)
+    family = find_family(name)
     with SizesAlone():
         cnn: nn.Module = torchvision.models.get_model(name, weights=None)
     width = cnn.get_submodule(family.classifier).in_features
@@ -166,7 +166,7 @@ def network(
     the grid, or if the image size is not a multiple of a vision transformer's patch size.
     """
     check_network(name, image_size)
-    family = _family(name)
+    family = find_family(name)
     options = {"zero_init_residual": zero_init_residual, "image_size": image_size}
     chosen = {option: options[option] for option in family.options}
     cnn: nn.Module = torchvision.models.get_model(name, weights=None, **chosen)
@@ -255,7 +255,8 @@ def backbone_weights(of: Network, state: State) -> dict[str, Any]:
     return counters | dict(of.family.adapt(of.cnn, weights))
 
 
-def _family(name: str) -> Family:
+def find_family(name: str) -> Family:
+    """The family of a network; raises `UserError` for an unknown name."""
     for family in FAMILIES:
         if name in network_names(family):
             return family

@@ -147,7 +147,7 @@ def test_what_cannot_heal_fails_at_once(server, tmp_path, status, reason):
 def test_a_missing_file_is_an_error_at_once(server, tmp_path):
     store = remote(f"{server.url}/d", tmp_path)
     for ask in (store.read, store.size):
-        with pytest.raises(UserError, match="/d/c: there is no such file"):
+        with pytest.raises(UserError, match="/d/c: the file does not exist"):
             ask("c")
     assert store.statistics.retries == 0
 
@@ -370,9 +370,9 @@ def test_s3_is_listed_read_and_written(tmp_path):
     other = remote("s3://bucket/d", tmp_path)
     assert store.write("new", b"two") is True
     assert (store.read("new"), other.read("new")) == (b"two", b"two")
-    with pytest.raises(UserError, match="s3://bucket/d/c: there is no such file"):
+    with pytest.raises(UserError, match="s3://bucket/d/c: the file does not exist"):
         store.read("c")
-    with pytest.raises(UserError, match="s3://nothing/d: there is no such file"):
+    with pytest.raises(UserError, match="s3://nothing/d: the file does not exist"):
         remote("s3://nothing/d", tmp_path).list_files()
 
 

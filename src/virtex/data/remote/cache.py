@@ -29,7 +29,7 @@ _MAGIC = b"virtex\0\1"
 _NAMES = re.compile(r"[0-9a-f]{40}\.(file|partial)")
 _SECOND = 10**9
 _WINDOW = 1 << 20
-_POLL_SECONDS = 0.02  # while there is no space
+_POLL_SECONDS = 0.02  # between attempts while the cache is full
 
 
 class CachedFile:

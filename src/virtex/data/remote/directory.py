@@ -234,7 +234,7 @@ def _refusal(error: BaseException) -> str:
     if _is_refused(error):
         return f"access was refused ({_shown(error)}); {_CREDENTIALS}"
     if isinstance(error, FileNotFoundError) or _status(error) == 404:
-        return "there is no such file; check the address"
+        return "the file does not exist; check the address"
     return f"the request failed permanently with {_shown(error)}"
 
 

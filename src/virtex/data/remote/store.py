@@ -95,7 +95,7 @@ class RemoteStore:
         return self._local().directory.list_files()
 
     def size(self, name: str) -> int:
-        """The size of a file in bytes; raises UserError if there is none, RunError on failure."""
+        """The size of a file in bytes; raises UserError if it does not exist, else RunError."""
         try:
             return self._version(name).size
         except UnreachableError:
@@ -106,7 +106,7 @@ class RemoteStore:
     def read(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
         """At most `length` bytes from `offset`, fewer at the end of the file.
 
-        Raises UserError if there is no such file, access is refused or the cache is too small for
+        Raises UserError if the file does not exist, access is refused or the cache is too small for
         it, and RunError if it cannot be fetched or its content does not have the checksum.
         """
         files = self._local().files

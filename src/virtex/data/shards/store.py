@@ -43,13 +43,13 @@ class Store(Protocol):
         ...
 
     def size(self, name: str) -> int:
-        """The size of a file in bytes; raises UserError if there is no such file."""
+        """The size of a file in bytes; raises UserError if it does not exist."""
         ...
 
     def read(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
         """Bytes from `offset` on, fewer than `length` if the file ends before.
 
-        Raises UserError if there is no such file, RunError if reading fails.
+        Raises UserError if the file does not exist, RunError if reading fails.
         """
         ...
 
@@ -103,7 +103,7 @@ class LocalStore:
                 return read_at(self._descriptor(name), offset, length)
         except RunError as error:
             if isinstance(error.__cause__, FileNotFoundError):
-                raise UserError(f"there is no file {self._path(name)}") from error
+                raise UserError(f"{self._path(name)} does not exist") from error
             raise
 
     def write(self, name: str, content: bytes) -> bool:
@@ -160,7 +160,7 @@ class MemoryStore:
 
     def read(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
         if name not in self._files:
-            raise UserError(f"there is no file {self._root}/{name}")
+            raise UserError(f"{self._root}/{name} does not exist")
         return self._files[name][offset : None if length is None else offset + length]
 
     def write(self, name: str, content: bytes) -> bool:

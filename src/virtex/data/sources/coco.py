@@ -87,7 +87,7 @@ class _Columns:
 
 
 def annotations_file(root: Path, name: str) -> Path:
-    """The path of `root`/annotations/`name`; raises UserError if there is no such file."""
+    """The path of `root`/annotations/`name`; raises UserError if it does not exist."""
     path = root / "annotations" / name
     if not path.is_file():
         raise UserError(

@@ -1,0 +1,24 @@
+"""Captioned images of a split, to evaluate models with."""
+
+from pathlib import Path
+from typing import Literal
+
+from virtex.build.data import caption_records
+from virtex.config.data import Data
+from virtex.data.records import Record
+from virtex.errors import UserError
+
+
+def captioned_images(root: Path, split: str) -> tuple[list[Record], tuple[str, ...]]:
+    """The records of a split, "train" or "val", and a line for each finding in the annotations.
+
+    Raises `UserError` for data without captions.
+    """
+    if not root.is_dir():
+        raise UserError(
+            f"--data {root}: no such directory; expected captions in COCO's layout, or a directory "
+            "with the tables train and val"
+        )
+    kind: Literal["coco", "table"] = "coco" if (root / "annotations").is_dir() else "table"
+    records = caption_records(Data(format=kind, root=str(root), on_bad_image="skip"), split)
+    return [records[index] for index in range(len(records))], records.report
