@@ -2,6 +2,7 @@ import gc
 import multiprocessing
 import os
 import random
+import select
 import signal
 import subprocess
 import sys
@@ -353,6 +354,7 @@ def test_workers_end_with_their_process_however_that_ends(dataset, number, by_ma
         os.kill(main, number)
         os.waitpid(main, 0)
         begin = time.monotonic()
+        assert select.select([told], [], [], 20)[0], "a worker does not end"
         assert told.read() == ""  # when all that hold the other end have ended
     assert time.monotonic() - begin < 2
     assert not [path for pid in workers for path in SHARED_MEMORY.glob(f"torch_{pid}_*")]
@@ -362,10 +364,15 @@ def load_and_wait(dataset, writing, by_main_thread):
     """Tell the workers' process ids and do nothing more, for ever."""
     signal.signal(signal.SIGQUIT, lambda *_: os._exit(1))  # without a dump of memory
     batches = training_batches(dataset, collate, batch_size=4, workers=2, seed=3)
+
+    def load():
+        """A batch of each worker: one that has just been forked does not watch its parent yet."""
+        assert len(list(islice(batches, 2))) == 2
+
     if by_main_thread:
-        next(batches)
+        load()
     else:
-        thread = threading.Thread(target=next, args=(batches,))
+        thread = threading.Thread(target=load)
         thread.start()
         thread.join()  # the kernel takes its end for that of the process
         time.sleep(0.5)
