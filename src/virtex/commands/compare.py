@@ -4,9 +4,11 @@ import argparse
 import json
 import shutil
 import sys
+from pathlib import Path
 
 from virtex.commands.arguments import local_path
 from virtex.commands.progress import Progress
+from virtex.errors import UserError
 
 _WIDTH = 100  # if the output is not a terminal
 
@@ -31,6 +33,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "losses and all numbers in results.json)",
     )
     parser.add_argument(
+        "--reference",
+        type=local_path,
+        nargs="?",
+        const=Path("docs/reference-curves"),
+        metavar="FILE",
+        help="compare each run with a reference curve instead, at any iteration: a file, or by "
+        "default the curve in docs/reference-curves whose settings differ least",
+    )
+    parser.add_argument(
         "--json", action="store_true", help="print all values as JSON instead of a table"
     )
 
@@ -40,6 +51,8 @@ def run(arguments: argparse.Namespace) -> int:
     from virtex.experiments import comparison
     from virtex.experiments.table import as_plain_values, table
 
+    if arguments.reference is not None:
+        return _compare_with_reference(arguments)
     runs = []
     with Progress("reading", len(arguments.runs), "runs") as progress:
         for directory in arguments.runs:
@@ -55,4 +68,26 @@ def run(arguments: argparse.Namespace) -> int:
     sys.stdout.flush()
     for note in comparison.notes(groups):
         print(f"virtex compare: warning: {note}", file=sys.stderr)
+    return 0
+
+
+def _compare_with_reference(arguments: argparse.Namespace) -> int:
+    """Print whether each run is on track."""
+    from virtex.experiments import reference
+    from virtex.training.scalars import SCALARS
+
+    if arguments.metric or arguments.json:
+        raise UserError("--reference compares all metrics as text; leave out --metric and --json")
+    references = reference.read_references(arguments.reference)
+    for run in arguments.runs:
+        own = reference.run_settings(run)
+        nearest = reference.find_reference(run, references)
+        curves = reference.read_curves(run / SCALARS)
+        judgements = reference.judge(curves, nearest)
+        print(f"{run}\nreference: {nearest.path}: {nearest.description}")
+        different = reference.different_settings(own, nearest)
+        if different:
+            print(f"settings that differ: {', '.join(different)}")
+        print(reference.comparison_table(curves, nearest))
+        print("\n".join(map(str, judgements)))
     return 0
