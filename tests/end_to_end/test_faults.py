@@ -33,12 +33,12 @@ def reference(tmp_path_factory):
 @pytest.mark.parametrize(
     ("name", "launcher", "outcome"),
     [
-        ("slow store with errors", "torchrun", "went on"),
         ("exception in a step", "torchrun, 1 restart", "recovered"),
-        # Of these laws `test_launch` and `test_resume` hold smaller cases.
+        # `test_launch`, `test_resume` and `test_remote_shards` hold smaller cases of these laws.
         *(
             pytest.param(*case, marks=pytest.mark.slow)
             for case in [
+                ("slow store with errors", "torchrun", "went on"),
                 ("kill -9 of rank 1", "torchrun, 1 restart", "recovered"),
                 ("newest checkpoint cut", "torchrun", "ended"),
                 ("SIGTERM, at once SIGKILL", "torchrun", "ended"),

@@ -71,9 +71,9 @@ def trained(name):
 def test_a_run_goes_on_with_other_numbers_of_processes(scenes, alone, run):
     """2, 1 and 4 processes, other workers: the same images in the same order, the same curve."""
     options = {"override": (*SHORT, "SYNC_BN", "true")}
-    often, going_on = ("--checkpoint-every", 3), ("--resume-from", "latest")
+    often, going_on = ("--checkpoint-every", 4), ("--resume-from", "latest")
     by_torchrun(scenes, run, 2, *often, **options)
-    for iteration in (6, 9):
+    for iteration in (8, 9):
         checkpoint.checkpoint_path(run, iteration).unlink()
     assert scenes.pretrain(run, *often, *going_on, "--cpu-workers", 1, **options) == 0
     checkpoint.checkpoint_path(run, 9).unlink()
