@@ -68,16 +68,19 @@ def trained(name):
     return not (name.endswith(buffers) or shared or tied)
 
 
-def test_a_run_goes_on_with_other_numbers_of_processes(scenes, alone, run):
-    """2, 1 and 4 processes, other workers: the same images in the same order, the same curve."""
+@pytest.mark.parametrize("processes", [1, pytest.param(4, marks=pytest.mark.slow)])
+def test_a_run_goes_on_with_other_numbers_of_processes(scenes, alone, run, processes):
+    """2, then 1 or 4 processes and other workers: the same images in the same order and curve."""
     options = {"override": (*SHORT, "SYNC_BN", "true")}
-    often, going_on = ("--checkpoint-every", 4), ("--resume-from", "latest")
+    often = ("--checkpoint-every", 4)
     by_torchrun(scenes, run, 2, *often, **options)
     for iteration in (8, 9):
         checkpoint.checkpoint_path(run, iteration).unlink()
-    assert scenes.pretrain(run, *often, *going_on, "--cpu-workers", 1, **options) == 0
-    checkpoint.checkpoint_path(run, 9).unlink()
-    by_torchrun(scenes, run, 4, *often, *going_on, **options)
+    going_on = (*often, "--resume-from", "latest")
+    if processes == 1:
+        assert scenes.pretrain(run, *going_on, "--cpu-workers", 1, **options) == 0
+    else:
+        by_torchrun(scenes, run, processes, *going_on, **options)
     assert_same_curve(scalars(run, "train/"), scalars(alone, "train/"), 1e-4)
 
 
