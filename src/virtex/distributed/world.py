@@ -39,6 +39,14 @@ class Timeouts:
     watchdog_timeout: float = 900.0
 
 
+class SharedError(UserError):
+    """An error that every process raises, so that one of them can report it for all."""
+
+    def __init__(self, error: UserError) -> None:
+        super().__init__(str(error))
+        self.exit_status = error.exit_status
+
+
 @dataclass(frozen=True)
 class World:
     """One process among `size`; `rank` 0 writes the run's files."""
@@ -85,10 +93,42 @@ class World:
         dist.all_gather_object(values, value)
         return values
 
+    def gather_on_main(self, value: A) -> list[A]:
+        """The values of all processes by rank on rank 0, an empty list on the others."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size if self.main else []
+        dist.gather_object(value, values if self.main else None, dst=0)
+        return values
+
+    @contextmanager
+    def shared_errors(self) -> Iterator[None]:
+        """Raise a `UserError` of any process in this context on all of them, as `SharedError`.
+
+        All processes must enter the context, and none may use a collective in it. A process alone
+        raises its own error.
+        """
+        error = None
+        try:
+            yield
+        except UserError as raised:
+            if self.size == 1:
+                raise
+            error = raised
+        if self.size == 1:
+            return
+        first = next((one for one in self.gather(error) if one is not None), None)
+        if first is not None:
+            raise SharedError(first) from error
+
     def wait(self) -> None:
         """Wait until every process has called this."""
         if self.size > 1:
             dist.barrier()
+
+
+ALONE = World(rank=0, size=1, device=torch.device("cpu"))
+"""The world of a process without others."""
 
 
 @contextmanager

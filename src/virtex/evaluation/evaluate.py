@@ -13,6 +13,7 @@ from virtex.build.data import transform_steps
 from virtex.data.images import OnBadImage
 from virtex.data.shards.store import cache_directory
 from virtex.data.sources.labelled import read_labelled
+from virtex.distributed.world import ALONE, World
 from virtex.errors import UserError, first_few
 from virtex.evaluation.backbones import EvaluatedBackbone, open_backbones
 from virtex.evaluation.captioned_images import captioned_images
@@ -151,39 +152,57 @@ def evaluate_backbones(
     on_bad_image: OnBadImage = "error",
     say: Callable[[str], None] = lambda _: None,
     advance: Callable[[int], None] = lambda _: None,
+    world: World = ALONE,
 ) -> Iterator[list[Result]]:
-    """The results of each backbone, as they are found.
+    """The results of each backbone, as they are found; no results on other ranks than 0.
 
-    `say` gets messages about bad images, `advance` counts images. Raises `UserError` for images
-    that cannot be read unless `on_bad_image` is skip.
+    `say` gets messages about bad images, `advance` counts images. The features are computed by all
+    processes of `world`. Raises `UserError` for images that cannot be read unless `on_bad_image` is
+    skip.
     """
-    check_images((*data.train, *data.test), on_bad_image)
+    with world.shared_errors():
+        check_images((*data.train, *data.test), on_bad_image)
     for backbone in backbones:
         steps = preprocessing(protocol, backbone)
-        parts = [
-            cached_features(backbone.module, backbone.sha256, paths, steps, settings, advance)
+        found = [
+            cached_features(
+                *(backbone.module, backbone.sha256, paths, steps, settings, advance), world=world
+            )
             for paths in (data.train, data.test)
         ]
-        bad = [line for part in parts for line in part.bad]
-        if bad:
-            message = f"{len(bad)} of {data.images} images cannot be read: {first_few(bad)}"
-            if on_bad_image == "error":
-                raise UserError(f"{message}; repair or remove them, or give --on-bad-image skip")
-            say(f"{message}; they are left out")
-        common = {
-            "image_size": backbone.image_size,
-            "transforms": list(map(str, steps.steps)),
-            "precision": str(settings.precision.dtype).removeprefix("torch."),
-        }
-        yield to_results(
-            data.figures(*parts),
-            protocol,
-            backbone,
-            data=data.sha256,
-            root=data.root,
-            seed=seed,
-            settings=common,
-        )
+        results: list[Result] = []
+        with world.shared_errors():
+            parts = [part for part in found if part is not None]
+            if parts:
+                _check_bad(parts, data.images, on_bad_image, say)
+                common = {
+                    "image_size": backbone.image_size,
+                    "transforms": list(map(str, steps.steps)),
+                    "precision": str(settings.precision.dtype).removeprefix("torch."),
+                }
+                results = to_results(
+                    data.figures(*parts),
+                    protocol,
+                    backbone,
+                    data=data.sha256,
+                    root=data.root,
+                    seed=seed,
+                    settings=common,
+                )
+        yield results
+
+
+def _check_bad(
+    parts: Sequence[Features], images: int, on_bad_image: OnBadImage, say: Callable[[str], None]
+) -> None:
+    """Report the images that could not be read, or raise `UserError`."""
+    bad = [line for part in parts for line in part.bad]
+    if not bad:
+        return
+    message = f"{len(bad)} of {images} images cannot be read: {first_few(bad)}"
+    if on_bad_image == "error":
+        raise UserError(f"{message}; repair or remove them, or give --on-bad-image skip")
+    say(f"{message}; they are left out")
 
 
 def evaluate(
