@@ -32,6 +32,7 @@ def evaluate(*words):
     return main(["evaluate", *map(str, words), "--quiet"])
 
 
+REPORT = "2 classes, one label an image: 10 training and 6 test images (imagefolder)\n"
 RANDOM = ("--checkpoint", "random", "--network", "torchvision::resnet18", "--image-size", 32)
 
 
@@ -56,6 +57,22 @@ def test_results_of_a_checkpoint_lie_beside_it_and_are_replaced(
     assert json.loads(results.read_text()) == before
     assert evaluate(*words, "--seed", 1) == 0
     assert len(json.loads(results.read_text())) == 4
+
+
+def test_several_processes_give_the_results_of_one_and_one_message(images, tmp_path, capfd):
+    def files(processes, *words):
+        output, cache = tmp_path / f"{processes}.json", tmp_path / f"cache{processes}"
+        words = ("--output", output, "--cache-dir", cache, *words)
+        status = evaluate("knn", "--data", images, *RANDOM, *words)
+        assert (status, capfd.readouterr().err) == (0, REPORT)
+        features = (cache / "features").iterdir()
+        return output.read_bytes(), {path.name: path.read_bytes() for path in features}
+
+    assert files(2, "--processes", 2) == files(1)
+    words = ("--processes", 2, "--output", images / "train")
+    assert evaluate("knn", "--data", images, *RANDOM, *words) == 2
+    message = f"virtex evaluate: error: --output {images / 'train'} is a directory; name a file"
+    assert capfd.readouterr().err == f"{message} in it\n"
 
 
 @pytest.mark.parametrize(

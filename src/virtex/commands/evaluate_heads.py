@@ -30,7 +30,7 @@ _OPTIONS = {
     "images": ("scenes",),
 }
 """Options that not every protocol has; None where they are not given."""
-_OF_BACKBONES = ("network", "image_size", "cache_dir")
+_OF_BACKBONES = ("network", "image_size", "cache_dir", "processes")
 
 
 def add_head_arguments(parser: argparse.ArgumentParser) -> None:

@@ -14,7 +14,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
 
-from virtex.distributed.ending import limit_exit_time
+from virtex.distributed.ending import RESUME, limit_exit_time
 from virtex.distributed.environment import ProcessInfo, wait_for
 from virtex.distributed.failures import is_connection_error, local_failure, report_to_agent
 from virtex.distributed.signals import Stopped
@@ -139,10 +139,12 @@ def connect(
     timeouts: Timeouts,
     stopping: Callable[[], bool] = lambda: False,
     parent: int | None = None,
+    remedy: str = RESUME,
 ) -> Iterator[tuple[World, Watchdog]]:
     """Join the other processes; yields the world and the watchdog of this process.
 
     `parent` is the process id of its agent, which may have ended; by default that of its parent.
+    `remedy` ends the message of an error without one.
 
     Raises `RunError` that names the processes that did not join, or the address that cannot be
     reached; `RunError` in place of torch's error if the others are lost later; `Stopped` if
@@ -162,7 +164,7 @@ def connect(
         if parent is not None:
             watchdog.parent = parent
     try:
-        with _shared_failures(process, watchdog):
+        with _shared_failures(process, watchdog, remedy):
             yield world, watchdog
     finally:
         watchdog.stop()
@@ -172,7 +174,7 @@ def connect(
 
 
 @contextmanager
-def _shared_failures(process: ProcessInfo, watchdog: Watchdog) -> Iterator[None]:
+def _shared_failures(process: ProcessInfo, watchdog: Watchdog, remedy: str) -> Iterator[None]:
     """Report an error in this context to the others; raise theirs if it is the cause."""
     try:
         yield
@@ -188,10 +190,7 @@ def _shared_failures(process: ProcessInfo, watchdog: Watchdog) -> Iterator[None]
             raise
         traceback.print_exc()
         failure = local_failure(process.rank, watchdog.phase, error)
-        raise RunError(
-            f"{failure}. The traceback is above. The saved checkpoints are intact: continue with "
-            "--resume-from latest"
-        ) from error
+        raise RunError(f"{failure}. The traceback is above. {remedy}") from error
 
 
 def _lost(process: ProcessInfo, watchdog: Watchdog, error: BaseException) -> str:
