@@ -44,6 +44,7 @@ def backbone_results(
             on_bad_image=arguments.on_bad_image,
             say=say,
             advance=progress.advance,
+            fitting=lambda *work: progress.interrupted("fitting", *work),
             world=world,
         )
         yield from zip(backbones, found, strict=True)

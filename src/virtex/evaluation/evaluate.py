@@ -1,6 +1,7 @@
 """Evaluation of backbones by a protocol: data, features, figures and their records."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, assert_never, get_args
@@ -12,7 +13,7 @@ import torch
 from virtex.build.data import transform_steps
 from virtex.data.images import OnBadImage
 from virtex.data.shards.store import cache_directory
-from virtex.data.sources.labelled import read_labelled
+from virtex.data.sources.labelled import LabelledData, read_labelled
 from virtex.distributed.world import ALONE, World
 from virtex.errors import UserError, first_few
 from virtex.evaluation.backbones import EvaluatedBackbone, open_backbones
@@ -27,10 +28,10 @@ from virtex.evaluation.features import (
 )
 from virtex.evaluation.figures import Figure
 from virtex.evaluation.protocols.knn import knn
-from virtex.evaluation.protocols.linear import linear
-from virtex.evaluation.protocols.low_shot import low_shot
+from virtex.evaluation.protocols.linear import PENALTIES, linear
+from virtex.evaluation.protocols.low_shot import COUNTS, DRAWS, low_shot
 from virtex.evaluation.protocols.split import Split
-from virtex.evaluation.protocols.voc07 import voc07
+from virtex.evaluation.protocols.voc07 import COSTS, voc07
 from virtex.evaluation.protocols.words import words
 from virtex.evaluation.results import Result, to_results
 from virtex.training.precision import named_precision
@@ -39,12 +40,17 @@ ProtocolName = Literal["knn", "linear", "low-shot", "voc07", "words"]
 Engine = Literal["sklearn", "torch"]
 
 
+Advance = Callable[[int], None]
+Fitting = Callable[[int, str], AbstractContextManager[Advance]]
+"""Maps the number of units of work, and their name, to a context that counts them."""
+
+
 @dataclass(frozen=True)
 class EvaluationData:
     """The image files of both splits, the hash of the data, and what there is to report of them.
 
     `figures` maps the features of the images that could be read, and their positions in `train` and
-    `test`, to the protocol's figures.
+    `test`, to the protocol's figures; it counts `fits` units of work, named `units`, by a callable.
     """
 
     root: Path
@@ -52,7 +58,9 @@ class EvaluationData:
     test: tuple[Path, ...]
     sha256: str
     report: tuple[str, ...]
-    figures: Callable[[Features, Features], list[Figure]]
+    fits: int
+    units: str
+    figures: Callable[[Features, Features, Advance], list[Figure]]
 
     @property
     def images(self) -> int:
@@ -77,17 +85,17 @@ def open_evaluation(
     def split(images_labels: npt.NDArray[np.int64] | npt.NDArray[np.int8], of: Features) -> Split:
         return Split(of.values, torch.from_numpy(images_labels[of.kept]), data.classes)
 
-    def figures(train: Features, test: Features) -> list[Figure]:
+    def figures(train: Features, test: Features, advance: Advance) -> list[Figure]:
         splits = split(data.train.labels, train), split(data.test.labels, test)
         match protocol:
             case "knn":
-                return knn(*splits)
+                return knn(*splits, advance=advance)
             case "linear":
-                return linear(*splits, seed)
+                return linear(*splits, seed, advance=advance)
             case "low-shot":
-                return low_shot(*splits, seed=seed)
+                return low_shot(*splits, seed=seed, advance=advance)
             case "voc07":
-                return voc07(*splits, engine)
+                return voc07(*splits, engine, advance)
             case _:
                 assert_never(protocol)
 
@@ -103,8 +111,28 @@ def open_evaluation(
             f"{len(data.test)} test images ({data.kind})",
             *data.report,
         ),
+        *_work(protocol, data),
         figures,
     )
+
+
+def _work(
+    protocol: Literal["knn", "linear", "low-shot", "voc07"], data: LabelledData
+) -> tuple[int, str]:
+    """How many units of work a protocol counts, about, and their name."""
+    match protocol:
+        case "knn":
+            return len(data.test), "images"
+        case "linear":
+            return len(PENALTIES), "penalties"
+        case "low-shot":
+            labels = data.train.labels
+            members = (labels == 1).sum(axis=0) if data.several else np.bincount(labels)
+            return DRAWS * sum(count <= members.min() for count in COUNTS), "fits"
+        case "voc07":
+            return len(COSTS) * len(data.classes), "fits"
+        case _:
+            assert_never(protocol)
 
 
 def _captioned(root: Path, seed: int) -> EvaluationData:
@@ -112,12 +140,12 @@ def _captioned(root: Path, seed: int) -> EvaluationData:
     captions = [[record.captions for record in records] for records, _ in found]
     train, test = (tuple(Path(str(record.image)) for record in records) for records, _ in found)
 
-    def figures(train: Features, test: Features) -> list[Figure]:
+    def figures(train: Features, test: Features, advance: Advance) -> list[Figure]:
         of_train, of_test = (
             [texts[position] for position in features.kept]
             for texts, features in zip(captions, (train, test), strict=True)
         )
-        return words(of_train, train.values, of_test, test.values, seed=seed)
+        return words(of_train, train.values, of_test, test.values, seed=seed, advance=advance)
 
     texts = "\n".join("\0".join(caption) for split in captions for caption in split)
     return EvaluationData(
@@ -129,6 +157,8 @@ def _captioned(root: Path, seed: int) -> EvaluationData:
             f"{len(train)} training and {len(test)} test images with captions",
             *(line for _, report in found for line in report),
         ),
+        len(PENALTIES),
+        "penalties",
         figures,
     )
 
@@ -151,12 +181,14 @@ def evaluate_backbones(
     seed: int = 0,
     on_bad_image: OnBadImage = "error",
     say: Callable[[str], None] = lambda _: None,
-    advance: Callable[[int], None] = lambda _: None,
+    advance: Advance = lambda _: None,
+    fitting: Fitting = lambda *_: nullcontext(lambda _: None),
     world: World = ALONE,
 ) -> Iterator[list[Result]]:
     """The results of each backbone, as they are found; no results on other ranks than 0.
 
-    `say` gets messages about bad images, `advance` counts images. The features are computed by all
+    `say` gets messages about bad images, `advance` counts images, and `fitting` the work after
+    that. The features are computed by all
     processes of `world`. Raises `UserError` for images that cannot be read unless `on_bad_image` is
     skip.
     """
@@ -180,8 +212,10 @@ def evaluate_backbones(
                     "transforms": list(map(str, steps.steps)),
                     "precision": str(settings.precision.dtype).removeprefix("torch."),
                 }
+                with fitting(data.fits, data.units) as fitted:
+                    figures = data.figures(parts[0], parts[1], fitted)
                 results = to_results(
-                    data.figures(*parts),
+                    figures,
                     protocol,
                     backbone,
                     data=data.sha256,
