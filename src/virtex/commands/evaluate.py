@@ -4,11 +4,9 @@ Of several processes, all compute features, and the first does everything else.
 """
 
 import argparse
-import os
 import signal
 import socket
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from virtex.commands.arguments import (
@@ -20,20 +18,18 @@ from virtex.commands.arguments import (
     device_name,
     local_path,
 )
-from virtex.commands.evaluate_backbones import backbone_results, results_path
+from virtex.commands.evaluate_backbones import backbone_results
 from virtex.commands.evaluate_heads import (
     HEAD_PROTOCOLS,
     add_head_arguments,
-    check_options,
     head_results,
 )
-from virtex.commands.evaluate_scenes import evaluate_scenes
+from virtex.commands.evaluate_results import keep_results
+from virtex.commands.evaluate_scenes import scenes_results
 from virtex.errors import UserError
 
 if TYPE_CHECKING:
     from virtex.distributed.world import World
-    from virtex.evaluation.backbones import EvaluatedBackbone
-    from virtex.evaluation.heads import EvaluatedModel
     from virtex.evaluation.results import Result
 
 PROTOCOLS = {
@@ -45,7 +41,6 @@ PROTOCOLS = {
     "scenes": "true captions, and classification of shapes, on scenes of `virtex synthesize`",
 }
 
-PROTOCOLS_OF_FEATURES = tuple(name for name in PROTOCOLS if name != "scenes")
 _REMEDY = "Results that were complete are kept; start the command again"
 
 
@@ -111,22 +106,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("auto", "float32", "bfloat16"),
         default="auto",
         help="type of the forward pass; auto is bfloat16 on a GPU that has it, otherwise float32, "
-        "and float32 for protocols that use the captioning head (default: %(default)s)",
+        "and float32 for scenes and protocols that use the captioning head (default: %(default)s)",
     )
-    add_int(parser, "--seed", "seed of draws and held-out images", default=0, minimum=0)
+    add_int(parser, "--seed", "seed of draws and held-out images (default: 0)", minimum=0)
     parser.add_argument(
         "--engine",
         choices=("sklearn", "torch"),
-        default="sklearn",
         help="solver of voc07: scikit-learn's LinearSVC as published, or all classes at once, "
-        "which is faster and agrees within 0.05 points (default: %(default)s)",
+        "which is faster and agrees within 0.05 points (default: sklearn)",
     )
     add_int(parser, "--cpu-workers", "processes that read images", default=2, minimum=0)
     parser.add_argument(
         "--on-bad-image",
         choices=("error", "skip"),
-        default="error",
-        help="what to do with images that cannot be read; each is named (default: %(default)s)",
+        help="what to do with images that cannot be read; each is named (default: error)",
     )
     add_image_limits(parser)
     parser.add_argument(
@@ -150,7 +143,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Check everything, evaluate, add the results to their files and print the table."""
-    check_options(arguments)
+    from virtex.evaluation.options import DEFAULTS, check_options
+
+    check_options(arguments.protocol, vars(arguments), flags=True)
+    for name, default in DEFAULTS.items():
+        if getattr(arguments, name) is None:
+            setattr(arguments, name, default)
     processes = arguments.processes or 1
     if processes == 1:
         return _evaluate(arguments)
@@ -216,11 +214,13 @@ def _uses_gpus(arguments: argparse.Namespace, processes: int, local_rank: int) -
 
 
 def _evaluate_in(world: "World", arguments: argparse.Namespace) -> int:
+    from virtex.evaluation.options import FEATURES
+
     with world.shared_errors():
-        if world.size > 1 and arguments.protocol not in PROTOCOLS_OF_FEATURES:
+        if world.size > 1 and arguments.protocol not in FEATURES:
             raise UserError(f"{arguments.protocol} uses one process; start it without torchrun")
     if arguments.protocol == "scenes":
-        return evaluate_scenes(arguments)
+        return scenes_results(arguments)
     from virtex.evaluation.results import check_results, results_table
 
     with world.shared_errors():
@@ -238,24 +238,8 @@ def _evaluate_in(world: "World", arguments: argparse.Namespace) -> int:
             with world.shared_errors():
                 if world.main:
                     results += figures
-                    _keep(model, figures, arguments.output)
+                    keep_results(model, figures, arguments.output)
     finally:
         if results:  # those that are complete, if a later checkpoint fails
             print(results_table(results))
     return 0
-
-
-def _keep(
-    backbone: "EvaluatedBackbone | EvaluatedModel", results: "list[Result]", output: Path | None
-) -> None:
-    """Add results to their file, and to TensorBoard for the checkpoint of a run."""
-    from virtex.evaluation.results import add_results
-    from virtex.training.logger import log_evaluation
-
-    path, output = backbone.path, results_path(backbone, output)
-    if output is not None:
-        add_results(output, results)
-    writable = path is not None and os.access(path.parent, os.W_OK)
-    if path is not None and writable and backbone.iteration is not None:
-        values = {f"evaluate/{one.protocol}/{one.metric}": one.value for one in results}
-        log_evaluation(path.parent, backbone.iteration, values)

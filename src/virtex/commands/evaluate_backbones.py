@@ -2,10 +2,10 @@
 
 import argparse
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from virtex.commands.arguments import device_name, image_limits
+from virtex.commands.evaluate_results import results_path
 from virtex.commands.progress import Progress
 from virtex.files import check_writable
 
@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from virtex.distributed.world import World
     from virtex.evaluation.backbones import EvaluatedBackbone
     from virtex.evaluation.features import FeatureSettings
-    from virtex.evaluation.heads import EvaluatedModel
     from virtex.evaluation.results import Result
 
 
@@ -85,13 +84,3 @@ def _feature_settings(arguments: argparse.Namespace, world: "World") -> "Feature
     if settings.cache is not None:
         check_writable(settings.cache)
     return settings
-
-
-def results_path(
-    backbone: "EvaluatedBackbone | EvaluatedModel", output: Path | None
-) -> Path | None:
-    """The file to which the results of a backbone or model are added, if there is one."""
-    from virtex.evaluation.results import RESULTS
-
-    beside = None if backbone.path is None else backbone.path.parent / RESULTS
-    return beside if output is None else output

@@ -12,11 +12,10 @@ import torch
 
 from virtex.build.data import transform_steps
 from virtex.data.images import OnBadImage
-from virtex.data.shards.store import cache_directory
 from virtex.data.sources.labelled import LabelledData, read_labelled
 from virtex.distributed.world import ALONE, World
 from virtex.errors import UserError, first_few
-from virtex.evaluation.backbones import EvaluatedBackbone, open_backbones
+from virtex.evaluation.backbones import EvaluatedBackbone
 from virtex.evaluation.captioned_images import captioned_images
 from virtex.evaluation.features import (
     Features,
@@ -27,6 +26,7 @@ from virtex.evaluation.features import (
     data_hash,
 )
 from virtex.evaluation.figures import Figure
+from virtex.evaluation.options import naming_options
 from virtex.evaluation.protocols.knn import knn
 from virtex.evaluation.protocols.linear import PENALTIES, linear
 from virtex.evaluation.protocols.low_shot import COUNTS, DRAWS, low_shot
@@ -34,7 +34,6 @@ from virtex.evaluation.protocols.split import Split
 from virtex.evaluation.protocols.voc07 import COSTS, voc07
 from virtex.evaluation.protocols.words import words
 from virtex.evaluation.results import Result, to_results
-from virtex.training.precision import named_precision
 
 ProtocolName = Literal["knn", "linear", "low-shot", "voc07", "words"]
 Engine = Literal["sklearn", "torch"]
@@ -80,7 +79,8 @@ def open_evaluation(
         raise UserError(f"the protocol is {protocol!r}; expected one of {', '.join(known)}")
     if protocol == "words":
         return _captioned(root, seed)
-    data = read_labelled(root, seed)
+    with naming_options():
+        data = read_labelled(root, seed)
 
     def split(images_labels: npt.NDArray[np.int64] | npt.NDArray[np.int8], of: Features) -> Split:
         return Split(of.values, torch.from_numpy(images_labels[of.kept]), data.classes)
@@ -237,43 +237,3 @@ def _check_bad(
     if on_bad_image == "error":
         raise UserError(f"{message}; repair or remove them, or give --on-bad-image skip")
     say(f"{message}; they are left out")
-
-
-def evaluate(
-    protocol: ProtocolName,
-    data: str | Path,
-    checkpoints: str | Path | Sequence[str | Path],
-    *,
-    config: str | Path | None = None,
-    network: str | None = None,
-    image_size: int | None = None,
-    device: str | torch.device = "cpu",
-    precision: Literal["auto", "float32", "bfloat16"] = "auto",
-    cpu_workers: int = 0,
-    seed: int = 0,
-    engine: Engine = "sklearn",
-    on_bad_image: OnBadImage = "error",
-    cache_dir: str | Path | None = None,
-) -> list[Result]:
-    """The results of checkpoints, `random` or `torchvision`, as `virtex evaluate` prints them.
-
-    Writes no file but those of the cache. Arguments are those of the command; raises `UserError`.
-    """
-    several = [checkpoints] if isinstance(checkpoints, str | Path) else checkpoints
-    opened = open_evaluation(protocol, Path(data), seed=seed, engine=engine)
-    backbones = open_backbones(
-        [str(name) for name in several],
-        config=None if config is None else Path(config),
-        network_name=network,
-        image_size=image_size,
-    )
-    settings = FeatureSettings(
-        precision=named_precision(precision, torch.device(device)),
-        device=torch.device(device),
-        workers=cpu_workers,
-        cache=cache_directory(None if cache_dir is None else Path(cache_dir)),
-    )
-    results = evaluate_backbones(
-        protocol, opened, backbones, settings, seed=seed, on_bad_image=on_bad_image
-    )
-    return [result for found in results for result in found]
