@@ -27,11 +27,11 @@ from virtex.evaluation.features import (
 )
 from virtex.evaluation.figures import Figure
 from virtex.evaluation.options import naming_options
-from virtex.evaluation.protocols.knn import knn
+from virtex.evaluation.protocols.knn import KS, knn
 from virtex.evaluation.protocols.linear import PENALTIES, linear
 from virtex.evaluation.protocols.low_shot import COUNTS, DRAWS, low_shot
 from virtex.evaluation.protocols.split import Split
-from virtex.evaluation.protocols.voc07 import COSTS, voc07
+from virtex.evaluation.protocols.voc07 import COSTS, FOLDS, import_linear_svc, voc07
 from virtex.evaluation.protocols.words import words
 from virtex.evaluation.results import Result, to_results
 
@@ -81,6 +81,7 @@ def open_evaluation(
         return _captioned(root, seed)
     with naming_options():
         data = read_labelled(root, seed)
+    _check_labels(protocol, data, engine)
 
     def split(images_labels: npt.NDArray[np.int64] | npt.NDArray[np.int8], of: Features) -> Split:
         return Split(of.values, torch.from_numpy(images_labels[of.kept]), data.classes)
@@ -116,6 +117,26 @@ def open_evaluation(
     )
 
 
+def _check_labels(protocol: ProtocolName, data: LabelledData, engine: Engine) -> None:
+    """Raise `UserError` for what the protocol itself would refuse once the features are there."""
+    labels = data.train.labels
+    if protocol == "knn" and len(labels) < min(KS):
+        raise UserError(
+            f"--data {data.root} has {len(labels)} training images; knn needs at least {min(KS)}"
+        )
+    if protocol != "voc07":
+        return
+    if engine == "sklearn":
+        import_linear_svc()
+    own = labels == 1 if data.several else labels[:, None] == np.arange(len(data.classes))
+    positives = own.sum(axis=0)
+    if np.minimum(positives, len(labels) - positives).max() < FOLDS:
+        raise UserError(
+            f"--data {data.root}: voc07 needs a class with {FOLDS} positive and {FOLDS} negative "
+            "training images"
+        )
+
+
 def _work(
     protocol: Literal["knn", "linear", "low-shot", "voc07"], data: LabelledData
 ) -> tuple[int, str]:
@@ -148,11 +169,12 @@ def _captioned(root: Path, seed: int) -> EvaluationData:
         return words(of_train, train.values, of_test, test.values, seed=seed, advance=advance)
 
     texts = "\n".join("\0".join(caption) for split in captions for caption in split)
+    content = np.frombuffer(texts.encode("utf-8", "surrogatepass"), np.uint8)
     return EvaluationData(
         root,
         train,
         test,
-        data_hash(root, (*train, *test), np.frombuffer(texts.encode(), np.uint8)),
+        data_hash(root, (*train, *test), content),
         (
             f"{len(train)} training and {len(test)} test images with captions",
             *(line for _, report in found for line in report),

@@ -245,13 +245,18 @@ def image_batches(
 
 
 def check_images(paths: Sequence[Path], on_bad_image: OnBadImage) -> None:
-    """Raise `UserError` for files that do not exist, unless bad images are skipped."""
+    """Raise `UserError` for files that do not exist or are empty, unless bad images are skipped."""
+    if on_bad_image == "skip":
+        return
     missing = [path for path in paths if not path.is_file()]
-    if missing and on_bad_image == "error":
-        raise UserError(
-            f"{len(missing)} of {len(paths)} images do not exist: {first_few(missing)}; add or "
-            "remove them, or give --on-bad-image skip"
-        )
+    empty = [path for path in set(paths).difference(missing) if not path.stat().st_size]
+    problems = [
+        f"{len(found)} of {len(paths)} images {problem}: {first_few(sorted(found))}"
+        for problem, found in (("do not exist", missing), ("are empty files", empty))
+        if found
+    ]
+    if problems:
+        raise UserError(f"{'; '.join(problems)}; add or remove them, or give --on-bad-image skip")
 
 
 def data_hash(root: Path, paths: Sequence[Path], labels: npt.NDArray[Any]) -> str:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from virtex.data.plain_text import text_lines
 from virtex.data.sources.labelled import LabelledData, read_labelled
-from virtex.errors import UserError, first_few
+from virtex.errors import UserError, first_few, printable
 from virtex.evaluation.features import data_hash
 from virtex.evaluation.figures import Figure, prediction_statistics
 from virtex.evaluation.heads import EvaluatedModel, HeadEvaluation, HeadSettings, image_grids
@@ -48,7 +48,7 @@ def open_zero_shot(
             "label an image, such as train/CLASS/ and val/CLASS/"
         )
     if class_names is None:
-        names = [name.replace("_", " ") for name in data.classes]
+        names = [printable(name).replace("_", " ") for name in data.classes]
     else:
         names = read_class_names(class_names, data)
     prompts = [template.replace("{}", name) for name in names for template in templates]
