@@ -8,7 +8,6 @@ from virtex._version import __version__
 
 if TYPE_CHECKING:
     from virtex.config.schema import Config
-    from virtex.evaluation.evaluate import ProtocolName
     from virtex.evaluation.results import Result
     from virtex.inference.pretrained import Pretrained
 
@@ -37,12 +36,12 @@ def load(
 
 
 def evaluate(
-    protocol: "ProtocolName",
+    protocol: str,
     data: str | Path,
     checkpoints: str | Path | Sequence[str | Path],
     **options: Any,
 ) -> "list[Result]":
-    """Evaluate backbones by a protocol; see `virtex.evaluation.evaluate.evaluate`."""
-    from virtex.evaluation import evaluate
+    """Evaluate checkpoints by a protocol; see `virtex.evaluation.interface.evaluate`."""
+    from virtex.evaluation import interface
 
-    return evaluate.evaluate(protocol, data, checkpoints, **options)
+    return interface.evaluate(protocol, data, checkpoints, **options)

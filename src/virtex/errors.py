@@ -29,6 +29,11 @@ def first_few(items: Sequence[object], most: int = 5) -> str:
     return ", ".join(map(str, items[:most])) + (", …" if len(items) > most else "")
 
 
+def printable(text: object) -> str:
+    """The text of a path or another value, with bytes that are not UTF-8 escaped."""
+    return str(text).encode("utf-8", "backslashreplace").decode()
+
+
 def report_lines(found: Mapping[str, Collection[object]], kind: str = "") -> tuple[str, ...]:
     """A line for each finding that has items: `3 captions are blank (image ids 7, 9, 31)`.
 

@@ -1,10 +1,12 @@
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tests.commands.conftest import picture
 
+import virtex
 from virtex.cli import main
 
 
@@ -32,6 +34,7 @@ def evaluate(*words):
     return main(["evaluate", *map(str, words), "--quiet"])
 
 
+REPORT = "2 classes, one label an image: 10 training and 6 test images (imagefolder)\n"
 RANDOM = ("--checkpoint", "random", "--network", "torchvision::resnet18", "--image-size", 32)
 
 
@@ -56,6 +59,22 @@ def test_results_of_a_checkpoint_lie_beside_it_and_are_replaced(
     assert json.loads(results.read_text()) == before
     assert evaluate(*words, "--seed", 1) == 0
     assert len(json.loads(results.read_text())) == 4
+
+
+def test_several_processes_give_the_results_of_one_and_one_message(images, tmp_path, capfd):
+    def files(processes, *words):
+        output, cache = tmp_path / f"{processes}.json", tmp_path / f"cache{processes}"
+        words = ("--output", output, "--cache-dir", cache, *words)
+        status = evaluate("knn", "--data", images, *RANDOM, *words)
+        assert (status, capfd.readouterr().err) == (0, REPORT)
+        features = (cache / "features").iterdir()
+        return output.read_bytes(), {path.name: path.read_bytes() for path in features}
+
+    assert files(2, "--processes", 2) == files(1)
+    words = ("--processes", 2, "--output", images / "train")
+    assert evaluate("knn", "--data", images, *RANDOM, *words) == 2
+    message = f"virtex evaluate: error: --output {images / 'train'} is a directory; name a file"
+    assert capfd.readouterr().err == f"{message} in it\n"
 
 
 @pytest.mark.parametrize(
@@ -96,12 +115,19 @@ def test_the_iteration_of_a_checkpoint_is_that_of_its_scalars(tmp_path):
     assert (event.step, event.value) == (7, 50.0)
 
 
-@pytest.fixture
-def scenes(tmp_path):
+@pytest.fixture(scope="module")
+def drawn_scenes(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("drawn") / "scenes"
     words = ("--train", "60", "--val", "30", "--size", "32", "--max-objects", "1")
     words += ("--evaluation-train", "60", "--evaluation-val", "30")
-    assert main(["synthesize", str(tmp_path / "scenes"), *words, "--quiet"]) == 0
-    return tmp_path / "scenes"
+    assert main(["synthesize", str(directory), *words, "--quiet"]) == 0
+    return directory
+
+
+@pytest.fixture
+def scenes(drawn_scenes, tmp_path):
+    """A copy that a test may change."""
+    return Path(shutil.copytree(drawn_scenes, tmp_path / "scenes"))
 
 
 def test_scenes_give_the_same_figures_by_both_names(scenes, captioning_model, tmp_path, capsys):
@@ -126,6 +152,41 @@ def test_scenes_give_the_same_figures_by_both_names(scenes, captioning_model, tm
         "shapes_top1": 100 * report["linear_classifier_pretrained"],
         "random_shapes_top1": 100 * report["linear_classifier_random"],
     }
+
+
+def test_scenes_that_are_found_before_a_checkpoint_fails_are_kept(
+    scenes, label_model, captioning_model, tmp_path, capsys
+):
+    paths = [tmp_path / name / "c.pth" for name in ("one", "two")]
+    for path, model in zip(paths, (label_model, captioning_model), strict=True):
+        path.parent.mkdir()
+        shutil.copy(model, path)
+    words = ("scenes", "--data", scenes, "--images", 4, "--cpu-workers", 0)
+    words = (*words, *(word for path in paths for word in ("--checkpoint", path)))
+    for image in (scenes / "val2017").iterdir():
+        image.write_bytes(b"no image")
+    assert evaluate(*words) == 2
+    captured = capsys.readouterr()
+    assert "one/c.pth" in captured.out
+    assert "is not an image" in captured.err
+    kept = json.loads(paths[0].with_name("results.json").read_text())
+    found = virtex.evaluate("scenes", scenes, paths[0], images=4)
+    assert [record["value"] for record in kept] == [result.value for result in found]
+    assert kept[0]["settings"]["precision"] == "float32"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--engine", "torch"), "--engine is an option of voc07, not scenes"),
+        (("--seed", 0), "--seed is an option of knn, linear"),
+        (("--device", "tpu"), "--device tpu is not available"),
+        (("--images", 31), "has only 30 held-out scenes"),
+    ],
+)
+def test_scenes_refuses_what_it_does_not_have(scenes, captioning_model, words, message, capsys):
+    assert evaluate("scenes", "--data", scenes, "--checkpoint", captioning_model, *words) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_the_earlier_name_is_hidden(capsys):

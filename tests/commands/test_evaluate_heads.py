@@ -8,8 +8,10 @@ import torch
 from PIL import Image
 from tests.commands.conftest import picture, saved
 
+import virtex
 from virtex.checkpoints import file as checkpoint
 from virtex.cli import main
+from virtex.errors import UserError
 from virtex.inference.pretrained import load
 from virtex.metrics import caption_scores
 
@@ -128,6 +130,35 @@ def test_retrieval_tells_the_time_that_it_takes(evaluate):
     assert results["image_to_text_recall_10"] == 100
     assert "image_to_text_less_prior_recall_1" in out
     assert "3 of 5 validation images" in evaluate("retrieval", "--pairs", 3)[2]
+
+
+@pytest.mark.parametrize(
+    ("protocol", "options", "flags"),
+    [
+        ("captioning", {"tokenize": "characters"}, ["--tokenize", "characters"]),
+        ("zero-shot", {"template": "a {}", "batch_size": 2}, ["--template", "a {}"]),
+        ("retrieval", {"pairs": 4, "seed": 3}, ["--pairs", 4, "--seed", 3]),
+    ],
+)
+def test_python_gives_the_values_of_the_command(
+    evaluate, data, captioning_model, protocol, options, flags
+):
+    found = virtex.evaluate(protocol, data, captioning_model, **options)
+    assert {one.metric: one.value for one in found} == evaluate(protocol, *flags)[3]
+
+
+@pytest.mark.parametrize(
+    ("protocol", "options", "message"),
+    [
+        ("captioning", {"pairs": 3}, "pairs is an option of retrieval, not captioning"),
+        ("scenes", {"engine": "torch"}, "engine is an option of voc07, not scenes"),
+        ("knn", {"images": 3, "tokenizer": "t"}, "not knn; images is an option of scenes, not knn"),
+        ("zeroshot", {}, "the protocol is 'zeroshot'; expected one of knn,"),
+    ],
+)
+def test_python_refuses_what_a_protocol_does_not_have(protocol, options, message):
+    with pytest.raises(UserError, match=message):
+        virtex.evaluate(protocol, "nowhere", "none.pth", **options)
 
 
 def test_an_image_that_cannot_be_read_is_an_error_or_left_out(evaluate, data):

@@ -53,6 +53,26 @@ def test_a_pipe_gets_a_plain_line_every_ten_seconds(clock: Clock) -> None:
     )
 
 
+def test_other_work_takes_the_line_for_its_time(clock: Clock) -> None:
+    stream = Terminal()
+    with Progress("features", 1000, "images", stream=stream, clock=clock) as progress:
+        clock.seconds += 10
+        progress.advance(100)
+        assert stream.screen() == [
+            "features: 100 of 1,000 images, 10.0 images/s, 0:01:30 remaining"
+        ]
+        with progress.interrupted("fitting", 10, "fits") as advance:
+            assert stream.screen() == [""]
+            clock.seconds += 80
+            advance(2)
+            assert stream.screen() == ["fitting: 2 of 10 fits, 0.03 fits/s, 0:05:20 remaining"]
+        clock.seconds += 10
+        progress.advance(100)
+        assert stream.screen() == [
+            "features: 200 of 1,000 images, 10.0 images/s, 0:01:20 remaining"
+        ]
+
+
 def test_a_terminal_gets_one_live_line_that_is_erased_at_the_end(clock: Clock) -> None:
     stream = Terminal()
     with Progress("train", 1000, "images", stream=stream, clock=clock) as progress:

@@ -1,9 +1,12 @@
-"""`virtex evaluate`: figures of backbones and captioning models by a protocol."""
+"""`virtex evaluate`: figures of backbones and captioning models by a protocol.
+
+Of several processes, all compute features, and the first does everything else.
+"""
 
 import argparse
-import os
-from collections.abc import Iterator
-from pathlib import Path
+import signal
+import socket
+import sys
 from typing import TYPE_CHECKING
 
 from virtex.commands.arguments import (
@@ -13,22 +16,20 @@ from virtex.commands.arguments import (
     add_quiet_argument,
     check_output,
     device_name,
-    image_limits,
     local_path,
 )
+from virtex.commands.evaluate_backbones import backbone_results
 from virtex.commands.evaluate_heads import (
     HEAD_PROTOCOLS,
     add_head_arguments,
-    check_options,
     head_results,
 )
-from virtex.commands.evaluate_scenes import evaluate_scenes
-from virtex.commands.progress import Progress
-from virtex.files import check_writable
+from virtex.commands.evaluate_results import keep_results
+from virtex.commands.evaluate_scenes import scenes_results
+from virtex.errors import UserError
 
 if TYPE_CHECKING:
-    from virtex.evaluation.backbones import EvaluatedBackbone
-    from virtex.evaluation.heads import EvaluatedModel
+    from virtex.distributed.world import World
     from virtex.evaluation.results import Result
 
 PROTOCOLS = {
@@ -39,6 +40,8 @@ PROTOCOLS = {
     "words": "which words do the captions hold? Needs captions instead of labels",
     "scenes": "true captions, and classification of shapes, on scenes of `virtex synthesize`",
 }
+
+_REMEDY = "Results that were complete are kept; start the command again"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -92,27 +95,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         minimum=1,
     )
     add_device_argument(group)
+    add_int(
+        group,
+        "--processes",
+        "number of processes that compute features, each on a GPU of its own, or all on the CPU "
+        "with --device cpu; under torchrun, that of torchrun (default: 1)",
+    )
     group.add_argument(
         "--precision",
         choices=("auto", "float32", "bfloat16"),
         default="auto",
         help="type of the forward pass; auto is bfloat16 on a GPU that has it, otherwise float32, "
-        "and float32 for protocols that use the captioning head (default: %(default)s)",
+        "and float32 for scenes and protocols that use the captioning head (default: %(default)s)",
     )
-    add_int(parser, "--seed", "seed of draws and held-out images", default=0, minimum=0)
+    add_int(parser, "--seed", "seed of draws and held-out images (default: 0)", minimum=0)
     parser.add_argument(
         "--engine",
         choices=("sklearn", "torch"),
-        default="sklearn",
         help="solver of voc07: scikit-learn's LinearSVC as published, or all classes at once, "
-        "which is faster and agrees within 0.05 points (default: %(default)s)",
+        "which is faster and agrees within 0.05 points (default: sklearn)",
     )
     add_int(parser, "--cpu-workers", "processes that read images", default=2, minimum=0)
     parser.add_argument(
         "--on-bad-image",
         choices=("error", "skip"),
-        default="error",
-        help="what to do with images that cannot be read; each is named (default: %(default)s)",
+        help="what to do with images that cannot be read; each is named (default: error)",
     )
     add_image_limits(parser)
     parser.add_argument(
@@ -136,97 +143,103 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Check everything, evaluate, add the results to their files and print the table."""
+    from virtex.evaluation.options import DEFAULTS, check_options
+
+    check_options(arguments.protocol, vars(arguments), flags=True)
+    for name, default in DEFAULTS.items():
+        if getattr(arguments, name) is None:
+            setattr(arguments, name, default)
+    processes = arguments.processes or 1
+    if processes == 1:
+        return _evaluate(arguments)
+    _uses_gpus(arguments, processes, processes - 1)
+
+    from virtex.distributed.launch import LaunchConfig, launch
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    machine = LaunchConfig(processes, url=f"tcp://127.0.0.1:{port}", remedy=_REMEDY)
+    return launch(_evaluate, arguments, machine)
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
+    """In one process, or in one of those that torchrun or `launch` has started."""
+    from virtex.distributed.environment import read_environment
+
+    process = read_environment()
+    if process.size == 1:
+        from virtex.distributed.world import ALONE
+
+        return _evaluate_in(ALONE, arguments)
+    if arguments.processes not in (None, process.size):
+        raise UserError(
+            f"--processes {arguments.processes}: there are {process.size} processes already; leave "
+            "it out under torchrun"
+        )
+    gpus = _uses_gpus(arguments, process.size, process.local_rank)
+
+    from virtex.distributed.signals import SIGNALS
+    from virtex.distributed.world import SharedError, Timeouts, connect
+
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_DFL)  # there is nothing to save
+    # The others wait while the first process fits classifiers, for as long as that takes.
+    timeouts = Timeouts(watchdog_timeout=float("inf"))
+    with connect(process, gpus=gpus, timeouts=timeouts, remedy=_REMEDY) as (world, _):
+        try:
+            return _evaluate_in(world, arguments)
+        except SharedError as error:
+            if world.main:
+                print(f"virtex evaluate: error: {error}", file=sys.stderr, flush=True)
+            world.wait()  # else an agent could end the first process before it has reported
+            return error.exit_status
+
+
+def _uses_gpus(arguments: argparse.Namespace, processes: int, local_rank: int) -> bool:
+    """Whether each of several processes uses a GPU of its own; raises `UserError`."""
+    import torch
+
+    device, gpus = device_name(arguments.device), torch.cuda.device_count()
+    if device not in ("cpu", "cuda"):
+        raise UserError(
+            f"--device {device} is one GPU for {processes} processes; leave it out, or give cpu"
+        )
+    # srun may show each process only its own GPU.
+    if device == "cuda" and local_rank >= gpus > 1:
+        raise UserError(
+            f"there are more processes than GPUs ({gpus}) on this machine; start fewer, or give "
+            "--device cpu"
+        )
+    return device == "cuda"
+
+
+def _evaluate_in(world: "World", arguments: argparse.Namespace) -> int:
+    from virtex.evaluation.options import FEATURES
+
+    with world.shared_errors():
+        if world.size > 1 and arguments.protocol not in FEATURES:
+            raise UserError(f"{arguments.protocol} uses one process; start it without torchrun")
+    if arguments.protocol == "scenes":
+        return scenes_results(arguments)
     from virtex.evaluation.results import check_results, results_table
 
-    check_options(arguments)
-    if arguments.protocol == "scenes":
-        return evaluate_scenes(arguments)
-    if arguments.output is not None:
-        check_output(arguments.output, if_it_exists=None)
-        check_results(arguments.output)
-    found = head_results if arguments.protocol in HEAD_PROTOCOLS else _backbone_results
+    with world.shared_errors():
+        if arguments.output is not None:
+            check_output(arguments.output, if_it_exists=None)
+            check_results(arguments.output)
+    found = (
+        head_results(arguments)
+        if arguments.protocol in HEAD_PROTOCOLS
+        else backbone_results(arguments, world)
+    )
     results: list[Result] = []
     try:
-        for model, figures in found(arguments):
-            results += figures
-            _keep(model, figures, arguments.output)
+        for model, figures in found:
+            with world.shared_errors():
+                if world.main:
+                    results += figures
+                    keep_results(model, figures, arguments.output)
     finally:
         if results:  # those that are complete, if a later checkpoint fails
             print(results_table(results))
     return 0
-
-
-def _backbone_results(
-    arguments: argparse.Namespace,
-) -> "Iterator[tuple[EvaluatedBackbone, list[Result]]]":
-    """Check everything, then give each backbone with its results; raises `UserError`."""
-    import torch
-
-    from virtex.data.shards.store import cache_directory
-    from virtex.evaluation.backbones import open_backbones
-    from virtex.evaluation.evaluate import evaluate_backbones, open_evaluation
-    from virtex.evaluation.features import FeatureSettings
-    from virtex.evaluation.results import check_results
-    from virtex.training.precision import named_precision
-
-    data = open_evaluation(
-        arguments.protocol, arguments.data, seed=arguments.seed, engine=arguments.engine
-    )
-    backbones = open_backbones(
-        arguments.checkpoint,
-        config=arguments.config,
-        network_name=arguments.network,
-        image_size=arguments.image_size,
-    )
-    for backbone in backbones:
-        output = _output(backbone, arguments.output)
-        if output is not None:
-            check_results(output)
-    device = torch.device(device_name(arguments.device))
-    settings = FeatureSettings(
-        precision=named_precision(arguments.precision, device),
-        device=device,
-        workers=arguments.cpu_workers,
-        limits=image_limits(arguments),
-        cache=cache_directory(arguments.cache_dir),
-    )
-    if settings.cache is not None:
-        check_writable(settings.cache)
-    images = data.images * len(backbones)
-    with Progress("features", images, "images", quiet=arguments.quiet) as progress:
-        for line in data.report:
-            progress.note(line)
-        found = evaluate_backbones(
-            arguments.protocol,
-            data,
-            backbones,
-            settings,
-            seed=arguments.seed,
-            on_bad_image=arguments.on_bad_image,
-            say=progress.note,
-            advance=progress.advance,
-        )
-        yield from zip(backbones, found, strict=True)
-
-
-def _output(backbone: "EvaluatedBackbone | EvaluatedModel", output: Path | None) -> Path | None:
-    from virtex.evaluation.results import RESULTS
-
-    beside = None if backbone.path is None else backbone.path.parent / RESULTS
-    return beside if output is None else output
-
-
-def _keep(
-    backbone: "EvaluatedBackbone | EvaluatedModel", results: "list[Result]", output: Path | None
-) -> None:
-    """Add results to their file, and to TensorBoard for the checkpoint of a run."""
-    from virtex.evaluation.results import add_results
-    from virtex.training.logger import log_evaluation
-
-    path, output = backbone.path, _output(backbone, output)
-    if output is not None:
-        add_results(output, results)
-    writable = path is not None and os.access(path.parent, os.W_OK)
-    if path is not None and writable and backbone.iteration is not None:
-        values = {f"evaluate/{one.protocol}/{one.metric}": one.value for one in results}
-        log_evaluation(path.parent, backbone.iteration, values)

@@ -4,6 +4,8 @@
 """
 
 import argparse
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,18 +13,17 @@ from virtex.commands.arguments import (
     add_checkpoint_arguments,
     add_int,
     add_quiet_argument,
-    load_checkpoint,
+    device_name,
     local_path,
 )
+from virtex.commands.evaluate_results import keep_results
 from virtex.commands.progress import Progress
 from virtex.errors import UserError
+from virtex.files import check_writable
 
 if TYPE_CHECKING:
     from virtex.evaluation.results import Result
-    from virtex.evaluation.scenes import CaptionedScene, Features
-    from virtex.inference.pretrained import Pretrained
-
-_Found = tuple["list[CaptionedScene] | None", "Features"]
+    from virtex.evaluation.scenes import Progress as SceneProgress
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,50 +50,81 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Evaluate captions, if the model's task has them, and features; print the table."""
-    from virtex.evaluation.scenes import write_report
+    import torch
 
-    pretrained = load_checkpoint(arguments)
-    found = _evaluate(pretrained, arguments.scenes, arguments.images, quiet=arguments.quiet)
-    print(write_report(*found, arguments.output))
+    from virtex.evaluation.scenes import SceneSettings, evaluate_scenes, open_scenes, write_report
+    from virtex.training.precision import choose_precision
+
+    name, images = str(arguments.checkpoint), arguments.images
+    ((_, model),) = open_scenes(
+        arguments.scenes,
+        [name],
+        config=arguments.config,
+        tokenizer=arguments.tokenizer,
+        images=images,
+    )
+    cpu = torch.device("cpu")
+    settings = SceneSettings(choose_precision(False, cpu), cpu)
+    found = evaluate_scenes(
+        name, model, arguments.scenes, images, settings, _progress(arguments.quiet)
+    )
+    print(write_report(found.captioned, found.features, arguments.output))
     return 0
 
 
-def evaluate_scenes(arguments: argparse.Namespace) -> int:
+def scenes_results(arguments: argparse.Namespace) -> int:
     """As `run`, for the arguments of `virtex evaluate`; adds to results beside the checkpoints.
 
     `--output` is a directory here, as that of `virtex evaluate-scenes`.
     """
-    from virtex.data.sources.labelled import read_labelled
-    from virtex.evaluation.results import RESULTS, add_results, check_results, results_table
-    from virtex.evaluation.scenes import scene_results, write_report
-    from virtex.inference.pretrained import load
+    import torch
+
+    from virtex.evaluation.heads import EvaluatedModel
+    from virtex.evaluation.interface import head_precision
+    from virtex.evaluation.results import RESULTS, check_results, results_table
+    from virtex.evaluation.scenes import SceneSettings, evaluate_scenes, open_scenes, write_report
 
     _check(arguments)
-    paths = [local_path(name) for name in arguments.checkpoint]
-    models = [load(path, config=arguments.config, tokenizer=arguments.tokenizer) for path in paths]
-    read_labelled(arguments.data / "imagefolder")  # its errors, before work starts
-    for path in paths:
-        check_results(path.parent / RESULTS)
+    device = torch.device(device_name(arguments.device))
+    settings = SceneSettings(
+        head_precision(arguments.precision, device), device, arguments.cpu_workers
+    )
+    models = open_scenes(
+        arguments.data,
+        arguments.checkpoint,
+        config=arguments.config,
+        tokenizer=arguments.tokenizer,
+        images=arguments.images,
+    )
+    for name, _ in models:
+        check_results(Path(name).parent / RESULTS)
     results: list[Result] = []
-    for path, model in zip(paths, models, strict=True):
-        found = _evaluate(model, arguments.data, arguments.images or 100, quiet=arguments.quiet)
-        own = scene_results(model, arguments.data, *found, name=str(path))
-        add_results(path.parent / RESULTS, own)
-        results += own
-        if arguments.output is not None:
-            print(write_report(*found, arguments.output))
-    if arguments.output is None:
-        print(results_table(results))
+    try:
+        for name, model in models:
+            found = evaluate_scenes(
+                *(name, model, arguments.data, arguments.images, settings),
+                _progress(arguments.quiet),
+            )
+            results += found.results
+            keep_results(EvaluatedModel(name, model, found.results[0].checkpoint), found.results)
+            if arguments.output is not None:
+                print(write_report(found.captioned, found.features, arguments.output))
+    finally:
+        if results and arguments.output is None:  # also if a later checkpoint fails
+            print(results_table(results))
     return 0
 
 
+def _progress(quiet: bool) -> "SceneProgress":
+    @contextmanager
+    def begin(label: str, images: int | None) -> Iterator[Callable[[int], None]]:
+        with Progress(label, images, "images", quiet=quiet) as progress:
+            yield progress.advance
+
+    return begin
+
+
 def _check(arguments: argparse.Namespace) -> None:
-    for name in arguments.checkpoint:
-        if name in ("random", "torchvision"):
-            raise UserError(
-                f"--checkpoint {name}: scenes needs the checkpoint of a run, which it also "
-                "compares with random weights"
-            )
     if arguments.output is None:
         return
     if len(arguments.checkpoint) > 1:
@@ -104,15 +136,4 @@ def _check(arguments: argparse.Namespace) -> None:
             f"--output {arguments.output} is the directory of the checkpoint, where results.json "
             "holds the results of all protocols; name another directory"
         )
-
-
-def _evaluate(pretrained: "Pretrained", scenes: Path, images: int, *, quiet: bool) -> _Found:
-    from virtex.evaluation.scenes import caption_scenes, compare_features
-
-    captioned = None
-    if pretrained.can_caption:
-        with Progress("captions", images, "images", quiet=quiet) as progress:
-            captioned = caption_scenes(pretrained, scenes, images, progress.advance)
-    with Progress("features", None, "images", quiet=quiet) as progress:
-        features = compare_features(pretrained, scenes, progress.advance)
-    return captioned, features
+    check_writable(arguments.output)

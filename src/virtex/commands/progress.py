@@ -7,7 +7,8 @@ such as `Progress.advance`, and do not print.
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Self, TextIO
 
@@ -66,6 +67,21 @@ class Progress:
         self._skipped += count
         self.advance(count)
 
+    @contextmanager
+    def interrupted(self, label: str, total: int, units: str) -> Iterator[Callable[[int], None]]:
+        """Show the progress of other work in this context, whose `advance` is given.
+
+        The time that it takes is no part of the rate.
+        """
+        self._erase()
+        begun = self._clock()
+        other = Progress(
+            *(label, total, units), quiet=self._quiet, stream=self._stream, clock=self._clock
+        )
+        with other:
+            yield other.advance
+        self._start += self._clock() - begun
+
     def note(self, text: str) -> None:
         """Print a line that stays, even when quiet."""
         self._erase()
@@ -77,7 +93,7 @@ class Progress:
         rate = (self._done - self._skipped) / seconds
         if not rate:
             return line
-        line += f", {rate:,.1f} {self._units}/s"
+        line += f", {rate:,.1f} {self._units}/s" if rate >= 0.1 else f", {rate:.1g} {self._units}/s"
         if self._total is None:
             return line
         return f"{line}, {timedelta(seconds=round((self._total - self._done) / rate))} remaining"

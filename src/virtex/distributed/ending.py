@@ -9,6 +9,9 @@ from typing import NoReturn
 
 from virtex.distributed.environment import ProcessInfo
 
+RESUME = "The saved checkpoints are intact: continue with --resume-from latest"
+"""What to do after a run of pretraining has failed."""
+
 
 def limit_exit_time(seconds: float, process: ProcessInfo) -> None:
     """Limit how long the exit may take in a job of several processes or with an agent.

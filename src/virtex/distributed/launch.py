@@ -14,6 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, TypeVar
 
+from virtex.distributed.ending import RESUME
 from virtex.distributed.environment import read_environment, wait_for
 from virtex.distributed.rank_process import RankProcesses
 from virtex.distributed.signals import (
@@ -39,7 +40,8 @@ class LaunchConfig:
 
     `url` is `tcp://host:port` of the first machine. When a process dies, all are restarted, at most
     `max_restarts` times. Machines wait `rendezvous_timeout` seconds for each other. A process that
-    a signal has stopped for `watchdog_timeout` seconds is killed.
+    a signal has stopped for `watchdog_timeout` seconds is killed. `remedy` ends the message about a
+    process that was killed.
     """
 
     processes: int = 1
@@ -49,6 +51,7 @@ class LaunchConfig:
     max_restarts: int = 0
     rendezvous_timeout: float = 300.0
     watchdog_timeout: float = 900.0
+    remedy: str = f"{RESUME}, or let --max-restarts do so"
 
     @property
     def endpoint(self) -> str:
@@ -113,7 +116,7 @@ def _under_agent(
             program = (str(ranks.program), *sys.argv[1:])
             elastic_launch(_agent_config(machines, directory), sys.executable)(*program)
         except ChildFailedError as error:
-            return _failed(error, request)
+            return _failed(error, request, machines.remedy)
         except SignalException as error:
             if error.sigval == signal.SIGINT:
                 raise KeyboardInterrupt from error
@@ -146,7 +149,7 @@ def _agent_config(machines: LaunchConfig, directory: Path) -> "AgentConfig":
     )
 
 
-def _failed(error: "ChildFailedError", request: StopRequest) -> int:
+def _failed(error: "ChildFailedError", request: StopRequest, remedy: str) -> int:
     """The status of the process that failed first; raises `RunError` if it was killed."""
     rank, failure = error.get_first_failure()
     if failure.exitcode >= 0:
@@ -157,8 +160,7 @@ def _failed(error: "ChildFailedError", request: StopRequest) -> int:
     raise RunError(
         f"rank {rank} (process {failure.pid}) was killed by {name}, and the others were ended"
         + (": the usual reason is too little memory" if name == "SIGKILL" else "")
-        + ". The saved checkpoints are intact: continue with --resume-from latest, or let "
-        "--max-restarts do so"
+        + f". {remedy}"
     ) from error
 
 

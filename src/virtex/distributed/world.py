@@ -14,7 +14,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
 
-from virtex.distributed.ending import limit_exit_time
+from virtex.distributed.ending import RESUME, limit_exit_time
 from virtex.distributed.environment import ProcessInfo, wait_for
 from virtex.distributed.failures import is_connection_error, local_failure, report_to_agent
 from virtex.distributed.signals import Stopped
@@ -37,6 +37,14 @@ class Timeouts:
 
     rendezvous_timeout: float = 300.0
     watchdog_timeout: float = 900.0
+
+
+class SharedError(UserError):
+    """An error that every process raises, so that one of them can report it for all."""
+
+    def __init__(self, error: UserError) -> None:
+        super().__init__(str(error))
+        self.exit_status = error.exit_status
 
 
 @dataclass(frozen=True)
@@ -85,10 +93,42 @@ class World:
         dist.all_gather_object(values, value)
         return values
 
+    def gather_on_main(self, value: A) -> list[A]:
+        """The values of all processes by rank on rank 0, an empty list on the others."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size if self.main else []
+        dist.gather_object(value, values if self.main else None, dst=0)
+        return values
+
+    @contextmanager
+    def shared_errors(self) -> Iterator[None]:
+        """Raise a `UserError` of any process in this context on all of them, as `SharedError`.
+
+        All processes must enter the context, and none may use a collective in it. A process alone
+        raises its own error.
+        """
+        error = None
+        try:
+            yield
+        except UserError as raised:
+            if self.size == 1:
+                raise
+            error = raised
+        if self.size == 1:
+            return
+        first = next((one for one in self.gather(error) if one is not None), None)
+        if first is not None:
+            raise SharedError(first) from error
+
     def wait(self) -> None:
         """Wait until every process has called this."""
         if self.size > 1:
             dist.barrier()
+
+
+ALONE = World(rank=0, size=1, device=torch.device("cpu"))
+"""The world of a process without others."""
 
 
 @contextmanager
@@ -99,10 +139,12 @@ def connect(
     timeouts: Timeouts,
     stopping: Callable[[], bool] = lambda: False,
     parent: int | None = None,
+    remedy: str = RESUME,
 ) -> Iterator[tuple[World, Watchdog]]:
     """Join the other processes; yields the world and the watchdog of this process.
 
     `parent` is the process id of its agent, which may have ended; by default that of its parent.
+    `remedy` ends the message of an error without one.
 
     Raises `RunError` that names the processes that did not join, or the address that cannot be
     reached; `RunError` in place of torch's error if the others are lost later; `Stopped` if
@@ -122,7 +164,7 @@ def connect(
         if parent is not None:
             watchdog.parent = parent
     try:
-        with _shared_failures(process, watchdog):
+        with _shared_failures(process, watchdog, remedy):
             yield world, watchdog
     finally:
         watchdog.stop()
@@ -132,7 +174,7 @@ def connect(
 
 
 @contextmanager
-def _shared_failures(process: ProcessInfo, watchdog: Watchdog) -> Iterator[None]:
+def _shared_failures(process: ProcessInfo, watchdog: Watchdog, remedy: str) -> Iterator[None]:
     """Report an error in this context to the others; raise theirs if it is the cause."""
     try:
         yield
@@ -148,10 +190,7 @@ def _shared_failures(process: ProcessInfo, watchdog: Watchdog) -> Iterator[None]
             raise
         traceback.print_exc()
         failure = local_failure(process.rank, watchdog.phase, error)
-        raise RunError(
-            f"{failure}. The traceback is above. The saved checkpoints are intact: continue with "
-            "--resume-from latest"
-        ) from error
+        raise RunError(f"{failure}. The traceback is above. {remedy}") from error
 
 
 def _lost(process: ProcessInfo, watchdog: Watchdog, error: BaseException) -> str:

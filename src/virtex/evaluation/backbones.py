@@ -90,9 +90,10 @@ def open_backbones(
 
 def check_distinct(names: Sequence[str]) -> None:
     """Raise `UserError` for a checkpoint that is given twice."""
-    repeated = {name for name in names if names.count(name) > 1}
-    if repeated:
-        raise UserError(f"--checkpoint {repeated.pop()} is given more than once")
+    files = [name if name in (RANDOM, TORCHVISION) else Path(name).resolve() for name in names]
+    for name, file in zip(names, files, strict=True):
+        if files.count(file) > 1:
+            raise UserError(f"--checkpoint {name} is given more than once")
 
 
 def _given_config(
@@ -106,7 +107,12 @@ def _given_config(
     prefix, _, name = network_name.partition("::")
     if prefix != "torchvision":
         raise UserError(f"--network {network_name}: expected a name such as torchvision::resnet50")
-    visual = {"NAME": network_name, "FEATURE_SIZE": feature_size(name)}
+    try:
+        width = feature_size(name)
+    except UserError as error:
+        text = str(error).replace("MODEL.VISUAL.NAME is", "--network is")
+        raise UserError(text) from error
+    visual = {"NAME": network_name, "FEATURE_SIZE": width}
     data = {} if image_size is None else {"IMAGE_CROP_SIZE": image_size}
     return _validated({"MODEL": {"VISUAL": visual}, "DATA": data})
 

@@ -7,6 +7,7 @@ from virtex.build.data import caption_records
 from virtex.config.data import Data
 from virtex.data.records import Record
 from virtex.errors import UserError
+from virtex.evaluation.options import naming_options
 
 
 def captioned_images(root: Path, split: str) -> tuple[list[Record], tuple[str, ...]]:
@@ -20,5 +21,6 @@ def captioned_images(root: Path, split: str) -> tuple[list[Record], tuple[str, .
             "with the tables train and val"
         )
     kind: Literal["coco", "table"] = "coco" if (root / "annotations").is_dir() else "table"
-    records = caption_records(Data(format=kind, root=str(root), on_bad_image="skip"), split)
+    with naming_options():
+        records = caption_records(Data(format=kind, root=str(root), on_bad_image="skip"), split)
     return [records[index] for index in range(len(records))], records.report

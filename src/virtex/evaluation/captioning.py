@@ -41,14 +41,14 @@ def open_captioning(
     find_tokenizer(tokenize)
     records, report = captioned_images(root, "val")
     paths = tuple(Path(str(record.image)) for record in records)
-    texts = "\n".join("\0".join(record.captions) for record in records).encode()
+    texts = "\n".join("\0".join(record.captions) for record in records)
     references = sum(len(record.captions) for record in records)
 
     def figures(model: EvaluatedModel, settings: HeadSettings) -> list[Figure]:
         captions = _captions(model, paths, settings)
         if predictions is not None:
             lines = [_line(records[row], *caption) for row, caption in captions.items()]
-            write_whole(predictions, "".join(lines).encode())
+            write_whole(predictions, "".join(lines).encode("utf-8", "backslashreplace"))
         found = {row: text for row, (text, _) in captions.items()}
         decoder = model.pretrained.config.model.decoder
         common = {"tokenize": tokenize, "decoder": decoder.model_dump(), "images": len(found)}
@@ -60,7 +60,7 @@ def open_captioning(
     return HeadEvaluation(
         root,
         paths,
-        data_hash(root, paths, np.frombuffer(texts, np.uint8)),
+        data_hash(root, paths, np.frombuffer(texts.encode("utf-8", "surrogatepass"), np.uint8)),
         (f"{len(records):,} validation images with {references:,} captions", *report),
         figures,
     )

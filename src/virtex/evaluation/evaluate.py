@@ -1,6 +1,7 @@
 """Evaluation of backbones by a protocol: data, features, figures and their records."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, assert_never, get_args
@@ -11,10 +12,10 @@ import torch
 
 from virtex.build.data import transform_steps
 from virtex.data.images import OnBadImage
-from virtex.data.shards.store import cache_directory
-from virtex.data.sources.labelled import read_labelled
+from virtex.data.sources.labelled import LabelledData, read_labelled
+from virtex.distributed.world import ALONE, World
 from virtex.errors import UserError, first_few
-from virtex.evaluation.backbones import EvaluatedBackbone, open_backbones
+from virtex.evaluation.backbones import EvaluatedBackbone
 from virtex.evaluation.captioned_images import captioned_images
 from virtex.evaluation.features import (
     Features,
@@ -25,17 +26,22 @@ from virtex.evaluation.features import (
     data_hash,
 )
 from virtex.evaluation.figures import Figure
-from virtex.evaluation.protocols.knn import knn
-from virtex.evaluation.protocols.linear import linear
-from virtex.evaluation.protocols.low_shot import low_shot
+from virtex.evaluation.options import naming_options
+from virtex.evaluation.protocols.knn import KS, knn
+from virtex.evaluation.protocols.linear import PENALTIES, linear
+from virtex.evaluation.protocols.low_shot import COUNTS, DRAWS, low_shot
 from virtex.evaluation.protocols.split import Split
-from virtex.evaluation.protocols.voc07 import voc07
+from virtex.evaluation.protocols.voc07 import COSTS, FOLDS, import_linear_svc, voc07
 from virtex.evaluation.protocols.words import words
 from virtex.evaluation.results import Result, to_results
-from virtex.training.precision import named_precision
 
 ProtocolName = Literal["knn", "linear", "low-shot", "voc07", "words"]
 Engine = Literal["sklearn", "torch"]
+
+
+Advance = Callable[[int], None]
+Fitting = Callable[[int, str], AbstractContextManager[Advance]]
+"""Maps the number of units of work, and their name, to a context that counts them."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +49,7 @@ class EvaluationData:
     """The image files of both splits, the hash of the data, and what there is to report of them.
 
     `figures` maps the features of the images that could be read, and their positions in `train` and
-    `test`, to the protocol's figures.
+    `test`, to the protocol's figures; it counts `fits` units of work, named `units`, by a callable.
     """
 
     root: Path
@@ -51,7 +57,9 @@ class EvaluationData:
     test: tuple[Path, ...]
     sha256: str
     report: tuple[str, ...]
-    figures: Callable[[Features, Features], list[Figure]]
+    fits: int
+    units: str
+    figures: Callable[[Features, Features, Advance], list[Figure]]
 
     @property
     def images(self) -> int:
@@ -71,22 +79,24 @@ def open_evaluation(
         raise UserError(f"the protocol is {protocol!r}; expected one of {', '.join(known)}")
     if protocol == "words":
         return _captioned(root, seed)
-    data = read_labelled(root, seed)
+    with naming_options():
+        data = read_labelled(root, seed)
+    _check_labels(protocol, data, engine)
 
     def split(images_labels: npt.NDArray[np.int64] | npt.NDArray[np.int8], of: Features) -> Split:
         return Split(of.values, torch.from_numpy(images_labels[of.kept]), data.classes)
 
-    def figures(train: Features, test: Features) -> list[Figure]:
+    def figures(train: Features, test: Features, advance: Advance) -> list[Figure]:
         splits = split(data.train.labels, train), split(data.test.labels, test)
         match protocol:
             case "knn":
-                return knn(*splits)
+                return knn(*splits, advance=advance)
             case "linear":
-                return linear(*splits, seed)
+                return linear(*splits, seed, advance=advance)
             case "low-shot":
-                return low_shot(*splits, seed=seed)
+                return low_shot(*splits, seed=seed, advance=advance)
             case "voc07":
-                return voc07(*splits, engine)
+                return voc07(*splits, engine, advance)
             case _:
                 assert_never(protocol)
 
@@ -102,8 +112,48 @@ def open_evaluation(
             f"{len(data.test)} test images ({data.kind})",
             *data.report,
         ),
+        *_work(protocol, data),
         figures,
     )
+
+
+def _check_labels(protocol: ProtocolName, data: LabelledData, engine: Engine) -> None:
+    """Raise `UserError` for what the protocol itself would refuse once the features are there."""
+    labels = data.train.labels
+    if protocol == "knn" and len(labels) < min(KS):
+        raise UserError(
+            f"--data {data.root} has {len(labels)} training images; knn needs at least {min(KS)}"
+        )
+    if protocol != "voc07":
+        return
+    if engine == "sklearn":
+        import_linear_svc()
+    own = labels == 1 if data.several else labels[:, None] == np.arange(len(data.classes))
+    positives = own.sum(axis=0)
+    if np.minimum(positives, len(labels) - positives).max() < FOLDS:
+        raise UserError(
+            f"--data {data.root}: voc07 needs a class with {FOLDS} positive and {FOLDS} negative "
+            "training images"
+        )
+
+
+def _work(
+    protocol: Literal["knn", "linear", "low-shot", "voc07"], data: LabelledData
+) -> tuple[int, str]:
+    """How many units of work a protocol counts, about, and their name."""
+    match protocol:
+        case "knn":
+            return len(data.test), "images"
+        case "linear":
+            return len(PENALTIES), "penalties"
+        case "low-shot":
+            labels = data.train.labels
+            members = (labels == 1).sum(axis=0) if data.several else np.bincount(labels)
+            return DRAWS * sum(count <= members.min() for count in COUNTS), "fits"
+        case "voc07":
+            return len(COSTS) * len(data.classes), "fits"
+        case _:
+            assert_never(protocol)
 
 
 def _captioned(root: Path, seed: int) -> EvaluationData:
@@ -111,23 +161,26 @@ def _captioned(root: Path, seed: int) -> EvaluationData:
     captions = [[record.captions for record in records] for records, _ in found]
     train, test = (tuple(Path(str(record.image)) for record in records) for records, _ in found)
 
-    def figures(train: Features, test: Features) -> list[Figure]:
+    def figures(train: Features, test: Features, advance: Advance) -> list[Figure]:
         of_train, of_test = (
             [texts[position] for position in features.kept]
             for texts, features in zip(captions, (train, test), strict=True)
         )
-        return words(of_train, train.values, of_test, test.values, seed=seed)
+        return words(of_train, train.values, of_test, test.values, seed=seed, advance=advance)
 
     texts = "\n".join("\0".join(caption) for split in captions for caption in split)
+    content = np.frombuffer(texts.encode("utf-8", "surrogatepass"), np.uint8)
     return EvaluationData(
         root,
         train,
         test,
-        data_hash(root, (*train, *test), np.frombuffer(texts.encode(), np.uint8)),
+        data_hash(root, (*train, *test), content),
         (
             f"{len(train)} training and {len(test)} test images with captions",
             *(line for _, report in found for line in report),
         ),
+        len(PENALTIES),
+        "penalties",
         figures,
     )
 
@@ -150,77 +203,59 @@ def evaluate_backbones(
     seed: int = 0,
     on_bad_image: OnBadImage = "error",
     say: Callable[[str], None] = lambda _: None,
-    advance: Callable[[int], None] = lambda _: None,
+    advance: Advance = lambda _: None,
+    fitting: Fitting = lambda *_: nullcontext(lambda _: None),
+    world: World = ALONE,
 ) -> Iterator[list[Result]]:
-    """The results of each backbone, as they are found.
+    """The results of each backbone, as they are found; no results on other ranks than 0.
 
-    `say` gets messages about bad images, `advance` counts images. Raises `UserError` for images
-    that cannot be read unless `on_bad_image` is skip.
+    `say` gets messages about bad images, `advance` counts images, and `fitting` the work after
+    that. The features are computed by all
+    processes of `world`. Raises `UserError` for images that cannot be read unless `on_bad_image` is
+    skip.
     """
-    check_images((*data.train, *data.test), on_bad_image)
+    with world.shared_errors():
+        check_images((*data.train, *data.test), on_bad_image)
     for backbone in backbones:
         steps = preprocessing(protocol, backbone)
-        parts = [
-            cached_features(backbone.module, backbone.sha256, paths, steps, settings, advance)
+        found = [
+            cached_features(
+                *(backbone.module, backbone.sha256, paths, steps, settings, advance), world=world
+            )
             for paths in (data.train, data.test)
         ]
-        bad = [line for part in parts for line in part.bad]
-        if bad:
-            message = f"{len(bad)} of {data.images} images cannot be read: {first_few(bad)}"
-            if on_bad_image == "error":
-                raise UserError(f"{message}; repair or remove them, or give --on-bad-image skip")
-            say(f"{message}; they are left out")
-        common = {
-            "image_size": backbone.image_size,
-            "transforms": list(map(str, steps.steps)),
-            "precision": str(settings.precision.dtype).removeprefix("torch."),
-        }
-        yield to_results(
-            data.figures(*parts),
-            protocol,
-            backbone,
-            data=data.sha256,
-            root=data.root,
-            seed=seed,
-            settings=common,
-        )
+        results: list[Result] = []
+        with world.shared_errors():
+            parts = [part for part in found if part is not None]
+            if parts:
+                _check_bad(parts, data.images, on_bad_image, say)
+                common = {
+                    "image_size": backbone.image_size,
+                    "transforms": list(map(str, steps.steps)),
+                    "precision": str(settings.precision.dtype).removeprefix("torch."),
+                }
+                with fitting(data.fits, data.units) as fitted:
+                    figures = data.figures(parts[0], parts[1], fitted)
+                results = to_results(
+                    figures,
+                    protocol,
+                    backbone,
+                    data=data.sha256,
+                    root=data.root,
+                    seed=seed,
+                    settings=common,
+                )
+        yield results
 
 
-def evaluate(
-    protocol: ProtocolName,
-    data: str | Path,
-    checkpoints: str | Path | Sequence[str | Path],
-    *,
-    config: str | Path | None = None,
-    network: str | None = None,
-    image_size: int | None = None,
-    device: str | torch.device = "cpu",
-    precision: Literal["auto", "float32", "bfloat16"] = "auto",
-    cpu_workers: int = 0,
-    seed: int = 0,
-    engine: Engine = "sklearn",
-    on_bad_image: OnBadImage = "error",
-    cache_dir: str | Path | None = None,
-) -> list[Result]:
-    """The results of checkpoints, `random` or `torchvision`, as `virtex evaluate` prints them.
-
-    Writes no file but those of the cache. Arguments are those of the command; raises `UserError`.
-    """
-    several = [checkpoints] if isinstance(checkpoints, str | Path) else checkpoints
-    opened = open_evaluation(protocol, Path(data), seed=seed, engine=engine)
-    backbones = open_backbones(
-        [str(name) for name in several],
-        config=None if config is None else Path(config),
-        network_name=network,
-        image_size=image_size,
-    )
-    settings = FeatureSettings(
-        precision=named_precision(precision, torch.device(device)),
-        device=torch.device(device),
-        workers=cpu_workers,
-        cache=cache_directory(None if cache_dir is None else Path(cache_dir)),
-    )
-    results = evaluate_backbones(
-        protocol, opened, backbones, settings, seed=seed, on_bad_image=on_bad_image
-    )
-    return [result for found in results for result in found]
+def _check_bad(
+    parts: Sequence[Features], images: int, on_bad_image: OnBadImage, say: Callable[[str], None]
+) -> None:
+    """Report the images that could not be read, or raise `UserError`."""
+    bad = [line for part in parts for line in part.bad]
+    if not bad:
+        return
+    message = f"{len(bad)} of {images} images cannot be read: {first_few(bad)}"
+    if on_bad_image == "error":
+        raise UserError(f"{message}; repair or remove them, or give --on-bad-image skip")
+    say(f"{message}; they are left out")

@@ -25,6 +25,7 @@ from virtex.data.images import (
 )
 from virtex.data.loader import LoadedBatch, validation_batches
 from virtex.data.transforms import CenterCrop, SmallestResize, Transform, apply_transforms
+from virtex.distributed.world import ALONE, World
 from virtex.errors import UserError, first_few
 from virtex.files import write_whole
 from virtex.models.modes import evaluating
@@ -90,30 +91,26 @@ def cached_features(
     preprocessing: Preprocessing,
     settings: FeatureSettings,
     advance: Callable[[int], None] = lambda _: None,
-) -> Features:
-    """The features of image files, from the cache if they were computed before.
+    *,
+    world: World = ALONE,
+) -> Features | None:
+    """As `shared_features`, from the cache if they were computed before.
 
     The key is a hash of the backbone's weights (`sha256`), the preprocessing, the precision, and
-    the path, size and modification time of every file. `advance` counts images as they are done.
+    the path, size and modification time of every file. Rank 0 alone reads and writes the cache.
     """
-    path = None
-    if settings.cache is not None:
+    path = cached = None
+    if settings.cache is not None and world.main:
         key = _key(sha256, paths, preprocessing, settings)
         path = settings.cache / "features" / f"{key}.npz"
         cached = _read(path)
-        if cached is not None:
-            advance(len(paths))
-            return cached
-    features = pooled_features(backbone, paths, preprocessing, settings, advance)
-    if path is not None:
-        content = io.BytesIO()
-        np.savez(
-            content,
-            values=features.values.numpy(),
-            kept=features.kept,
-            bad=json.dumps(features.bad),
-        )
-        write_whole(path, content.getvalue())
+    if world.any(cached is not None):
+        advance(len(paths))
+        return cached
+    features = shared_features(backbone, paths, preprocessing, settings, advance, world=world)
+    with world.shared_errors():
+        if path is not None and features is not None:
+            _write(path, features)
     return features
 
 
@@ -125,32 +122,104 @@ def pooled_features(
     advance: Callable[[int], None] = lambda _: None,
 ) -> Features:
     """The mean of the grid of each image, from a backbone in evaluation mode."""
+    features = shared_features(backbone, paths, preprocessing, settings, advance, world=ALONE)
+    assert features is not None
+    return features
+
+
+def shared_features(
+    backbone: nn.Module,
+    paths: Sequence[Path],
+    preprocessing: Preprocessing,
+    settings: FeatureSettings,
+    advance: Callable[[int], None] = lambda _: None,
+    *,
+    world: World,
+) -> Features | None:
+    """As `pooled_features`, by all processes of `world`: the features on rank 0, None on others.
+
+    Every process calls this with the same arguments. The batches are those of one process, and each
+    process computes every `world.size`-th, so the number of processes changes no bit of the
+    features where their devices and numbers of threads are equal. On rank 0, `advance` counts the
+    images of all. Raises a `UserError` of one process on all.
+    """
+    share = None
+    with world.shared_errors():
+        share = _share_of(backbone, paths, preprocessing, settings, advance, world)
+    assert share is not None, "shared_errors raises in place of a missing share"
+    features = None
+    shares = world.gather_on_main(share)
+    with world.shared_errors():
+        if world.main:
+            features = _joined(shares)
+    return features
+
+
+@dataclass(frozen=True)
+class _Share:
+    """Features (n, C) of images at positions (n,), and the reason for each that cannot be read."""
+
+    values: Tensor
+    positions: npt.NDArray[np.int64]
+    bad: dict[int, str]
+
+
+def _share_of(
+    backbone: nn.Module,
+    paths: Sequence[Path],
+    preprocessing: Preprocessing,
+    settings: FeatureSettings,
+    advance: Callable[[int], None],
+    world: World,
+) -> _Share:
+    """The features of this process's batches."""
     backbone.to(settings.device)
-    bad: list[BadImage] = []
+    starts = range(world.rank * _BATCH, len(paths), world.size * _BATCH)
+    own = np.array([row for start in starts for row in _batch_at(start, len(paths))], np.int64)
     values: list[Tensor] = []
-    positions: list[Tensor] = []
+    positions = [own[:0]]
+    bad: dict[int, str] = {}
     batches = image_batches(
-        paths,
+        [paths[row] for row in own],
         preprocessing,
         limits=settings.limits,
         batch_size=_BATCH,
-        workers=settings.workers,
+        workers=settings.workers if len(own) else 0,
         pin_memory=settings.device.type == "cuda",
     )
     with evaluating(backbone):
-        for batch, errors in batches:
-            bad += errors
-            advance(len(errors))
-            if not batch:
-                continue
-            with settings.precision.autocast():
-                grid = backbone(batch["image"].to(settings.device, non_blocking=True))
-            values.append(grid.mean(dim=(2, 3)).float().cpu())
-            positions.append(batch["position"])
-            advance(len(grid))
-    if not values:
-        raise UserError(f"none of {len(paths)} images can be read; the first: {bad[0]}")
-    return Features(torch.cat(values), torch.cat(positions).numpy(), tuple(map(str, bad)))
+        for start, (batch, errors) in zip(starts, batches, strict=True):
+            kept = own[batch["position"].numpy()] if batch else own[:0]
+            if batch:
+                with settings.precision.autocast():
+                    grid = backbone(batch["image"].to(settings.device, non_blocking=True))
+                values.append(grid.mean(dim=(2, 3)).float().cpu())
+                positions.append(kept)
+            missing = np.setdiff1d(_batch_at(start, len(paths)), kept).tolist()
+            bad |= dict(zip(missing, map(str, errors), strict=True))
+            begin = start - world.rank * _BATCH
+            advance(min(world.size * _BATCH, len(paths) - begin))
+    return _Share(torch.cat(values) if values else torch.empty(0), np.concatenate(positions), bad)
+
+
+def _batch_at(start: int, images: int) -> range:
+    return range(start, min(start + _BATCH, images))
+
+
+def _joined(shares: Sequence[_Share]) -> Features:
+    """All features in the order of positions; raises `UserError` if there are none."""
+    bad = dict(sorted(item for share in shares for item in share.bad.items()))
+    found = [share for share in shares if len(share.positions)]
+    if not found:
+        raise UserError(
+            f"none of {len(bad)} images can be read; the first: {next(iter(bad.values()))}"
+        )
+    values, kept = found[0].values, found[0].positions
+    if len(found) > 1:
+        kept = np.concatenate([share.positions for share in found])
+        order = np.argsort(kept)
+        values, kept = torch.cat([share.values for share in found])[order], kept[order]
+    return Features(values, kept, tuple(bad.values()))
 
 
 def image_batches(
@@ -176,13 +245,18 @@ def image_batches(
 
 
 def check_images(paths: Sequence[Path], on_bad_image: OnBadImage) -> None:
-    """Raise `UserError` for files that do not exist, unless bad images are skipped."""
+    """Raise `UserError` for files that do not exist or are empty, unless bad images are skipped."""
+    if on_bad_image == "skip":
+        return
     missing = [path for path in paths if not path.is_file()]
-    if missing and on_bad_image == "error":
-        raise UserError(
-            f"{len(missing)} of {len(paths)} images do not exist: {first_few(missing)}; add or "
-            "remove them, or give --on-bad-image skip"
-        )
+    empty = [path for path in set(paths).difference(missing) if not path.stat().st_size]
+    problems = [
+        f"{len(found)} of {len(paths)} images {problem}: {first_few(sorted(found))}"
+        for problem, found in (("do not exist", missing), ("are empty files", empty))
+        if found
+    ]
+    if problems:
+        raise UserError(f"{'; '.join(problems)}; add or remove them, or give --on-bad-image skip")
 
 
 def data_hash(root: Path, paths: Sequence[Path], labels: npt.NDArray[Any]) -> str:
@@ -247,6 +321,17 @@ def _key(
             state = (-1, -1)
         digest.update(f"{path.absolute()} {state}\n".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()[:32]
+
+
+def _write(path: Path, features: Features) -> None:
+    content = io.BytesIO()
+    np.savez(
+        content,
+        values=features.values.numpy(),
+        kept=features.kept,
+        bad=json.dumps(features.bad),
+    )
+    write_whole(path, content.getvalue())
 
 
 def _read(path: Path) -> Features | None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from virtex.errors import UserError
+from virtex.errors import UserError, printable
 from virtex.files import check_writable, reading, write_whole
 
 if TYPE_CHECKING:  # as it imports torch
@@ -73,18 +73,30 @@ def to_results(
             checkpoint=evaluated.sha256,
             data=data,
             protocol=protocol,
-            settings={**settings, **figure.settings},
+            settings={name: _plain(value) for name, value in both.items()},
             metric=figure.metric,
             value=figure.value,
             seed=seed,
-            name=evaluated.name,
-            root=str(root),
+            name=printable(evaluated.name),
+            root=printable(root),
             iteration=evaluated.iteration,
             interval=figure.interval,
             deviation=figure.deviation,
         )
         for figure in figures
+        for both in [{**settings, **figure.settings}]
     ]
+
+
+def _plain(value: object) -> object:
+    """A value with `printable` text, as a result is JSON."""
+    match value:
+        case str():
+            return printable(value)
+        case tuple():
+            return tuple(map(_plain, value))
+        case _:
+            return value
 
 
 _RESULTS = TypeAdapter(list[Result])
@@ -109,7 +121,10 @@ def read_results(path: Path) -> list[Result]:
 def check_results(path: Path) -> None:
     """Raise `UserError` if results cannot be added to a file."""
     read_results(path)
-    check_writable(path.parent)
+    try:
+        check_writable(path.parent)
+    except UserError as error:
+        raise UserError(f"{error}; name a file for the results with --output") from error
 
 
 def add_results(path: Path, results: Sequence[Result]) -> None:

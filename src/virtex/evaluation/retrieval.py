@@ -45,7 +45,7 @@ def open_retrieval(root: Path, *, pairs: int = 1000, seed: int = 0) -> HeadEvalu
     def figures(model: EvaluatedModel, settings: HeadSettings) -> list[Figure]:
         return _figures(model, settings, paths, captions)
 
-    texts = "\n".join(captions).encode()
+    texts = "\n".join(captions).encode("utf-8", "surrogatepass")
     return HeadEvaluation(
         root,
         paths,

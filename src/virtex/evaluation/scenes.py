@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from virtex.build.model import build_backbone
 from virtex.data.sources.coco import CocoCaptions
 from virtex.data.sources.labelled import read_labelled
 from virtex.errors import UserError
-from virtex.evaluation.backbones import weights_hash
+from virtex.evaluation.backbones import RANDOM, TORCHVISION, check_distinct, weights_hash
 from virtex.evaluation.features import (
     FeatureSettings,
     Preprocessing,
@@ -24,13 +25,14 @@ from virtex.evaluation.features import (
 from virtex.evaluation.figures import Figure
 from virtex.evaluation.heads import EvaluatedModel
 from virtex.evaluation.linear_probe import linear_probe_accuracy
+from virtex.evaluation.options import naming_options
 from virtex.evaluation.results import Result, to_results
 from virtex.files import write_whole
-from virtex.inference.pretrained import Pretrained
+from virtex.inference.pretrained import Pretrained, load
 from virtex.plots.contact_sheet import contact_sheet
 from virtex.synthetic.coco_tree import read_objects
 from virtex.synthetic.reading import is_true, is_true_in_pairs
-from virtex.training.precision import choose_precision
+from virtex.training.precision import Precision
 
 ON_SHEET = 24
 _BATCH = 50
@@ -61,6 +63,81 @@ class Features:
     classes: int
 
 
+@dataclass(frozen=True)
+class SceneSettings:
+    """How models are run; `workers` processes read the images of the features."""
+
+    precision: Precision
+    device: torch.device
+    workers: int = 0
+
+
+@dataclass(frozen=True)
+class EvaluatedScenes:
+    """What the evaluation of a model has found; `captioned` is None without a captioning head."""
+
+    captioned: list[CaptionedScene] | None
+    features: Features
+    results: list[Result]
+
+
+Progress = Callable[[str, int | None], AbstractContextManager[Callable[[int], None]]]
+"""Maps a label and a number of images, if it is known, to a context that counts images."""
+
+
+def open_scenes(
+    scenes: Path,
+    checkpoints: Sequence[str],
+    *,
+    config: Path | None,
+    tokenizer: Path | None,
+    images: int,
+) -> list[tuple[str, Pretrained]]:
+    """The names and models of checkpoints; raises `UserError`, also for scenes that do not fit."""
+    check_distinct(checkpoints)
+    for name in checkpoints:
+        if name in (RANDOM, TORCHVISION):
+            raise UserError(
+                f"--checkpoint {name}: scenes needs the checkpoint of a run, which it also "
+                "compares with random weights"
+            )
+    with naming_options():
+        read_labelled(scenes / "imagefolder")
+    models = [(name, load(name, config=config, tokenizer=tokenizer)) for name in checkpoints]
+    if any(model.can_caption for _, model in models):
+        with naming_options():
+            _held_out(scenes, images)
+    return models
+
+
+def evaluate_scenes(
+    name: str,
+    pretrained: Pretrained,
+    scenes: Path,
+    images: int,
+    settings: SceneSettings,
+    progress: Progress = lambda *_: nullcontext(lambda _: None),
+) -> EvaluatedScenes:
+    """Evaluate captions, if the model's task has them, and features; `name` is its path."""
+    pretrained.to(settings.device)
+    captioned = None
+    if pretrained.can_caption:
+        with progress("captions", images) as advance, settings.precision.autocast():
+            captioned = caption_scenes(pretrained, scenes, images, advance)
+    with progress("features", None) as advance:
+        features = compare_features(pretrained, scenes, advance, settings)
+    pretrained.to("cpu")
+    results = scene_results(pretrained, scenes, captioned, features, settings, name=name)
+    return EvaluatedScenes(captioned, features, results)
+
+
+def _held_out(scenes: Path, count: int) -> CocoCaptions:
+    records = CocoCaptions(scenes, "val")
+    if not 0 < count <= len(records):
+        raise UserError(f"--images {count}: {scenes} has only {len(records)} held-out scenes")
+    return records
+
+
 def caption_scenes(
     pretrained: Pretrained, scenes: Path, count: int, advance: Callable[[int], None]
 ) -> list[CaptionedScene]:
@@ -68,9 +145,7 @@ def caption_scenes(
 
     `advance` counts scenes.
     """
-    records = CocoCaptions(scenes, "val")
-    if not 0 < count <= len(records):
-        raise UserError(f"--images {count}: {scenes} has only {len(records)} held-out scenes")
+    records = _held_out(scenes, count)
     objects = read_objects(scenes / "annotations" / "instances_val2017.json")
     captioner = pretrained.captioner()
     captioned = []
@@ -78,7 +153,8 @@ def caption_scenes(
         batch = [records[index] for index in range(first, min(first + _BATCH, count))]
         size = pretrained.config.data.image_crop_size
         images = center_crops([record.image for record in batch], size)
-        found = captioner.caption(images, [record.image_id for record in batch])
+        keys = [record.image_id for record in batch]
+        found = captioner.caption(images.to(pretrained.device), keys)
         for record, captions in zip(batch, found, strict=True):
             text, score = captions[0].text, captions[0].score
             truth = objects[record.image_id]
@@ -97,7 +173,10 @@ def caption_scenes(
 
 
 def compare_features(
-    pretrained: Pretrained, scenes: Path, advance: Callable[[int], None]
+    pretrained: Pretrained,
+    scenes: Path,
+    advance: Callable[[int], None],
+    settings: SceneSettings,
 ) -> Features:
     """Train linear classifiers of shapes on the features of the backbone and of a random one.
 
@@ -108,12 +187,11 @@ def compare_features(
     random = build_backbone(pretrained.config, weights_follow=True)
     size = pretrained.config.data.image_crop_size
     crop = Preprocessing.resize_and_crop(size, size)
-    cpu = torch.device("cpu")
-    settings = FeatureSettings(choose_precision(False, cpu), cpu)
+    common = FeatureSettings(settings.precision, settings.device, settings.workers)
 
     def accuracy(backbone: torch.nn.Module) -> float:
         splits = [
-            pooled_features(backbone, images.paths, crop, settings, advance)
+            pooled_features(backbone, images.paths, crop, common, advance)
             for images in (data.train, data.test)
         ]
         return linear_probe_accuracy(
@@ -142,6 +220,7 @@ def scene_results(
     scenes: Path,
     captioned: Sequence[CaptionedScene] | None,
     features: Features,
+    run: SceneSettings,
     *,
     name: str,
 ) -> list[Result]:
@@ -152,7 +231,10 @@ def scene_results(
         "shapes_top1": features.pretrained,
         "random_shapes_top1": features.random,
     }
-    settings: dict[str, object] = {"image_size": pretrained.config.data.image_crop_size}
+    settings: dict[str, object] = {
+        "image_size": pretrained.config.data.image_crop_size,
+        "precision": str(run.precision.dtype).removeprefix("torch."),
+    }
     if captioned is not None:
         true, in_pairs = shares_true(captioned)
         values = {"captions_true": true, "captions_true_in_pairs": in_pairs, **values}

@@ -9,11 +9,12 @@ import numpy.typing as npt
 
 from virtex.data.plain_text import text_lines
 from virtex.data.sources.labelled import LabelledData, read_labelled
-from virtex.errors import UserError, first_few
+from virtex.errors import UserError, first_few, printable
 from virtex.evaluation.features import data_hash
 from virtex.evaluation.figures import Figure, prediction_statistics
 from virtex.evaluation.heads import EvaluatedModel, HeadEvaluation, HeadSettings, image_grids
 from virtex.evaluation.likelihood import Floats, TextScorer, text_scorer, without_prior
+from virtex.evaluation.options import naming_options
 from virtex.files import reading
 
 DEFAULT_TEMPLATES = ("a photo of a {}",)
@@ -24,11 +25,13 @@ def open_zero_shot(
     *,
     templates: Sequence[str] = DEFAULT_TEMPLATES,
     class_names: Path | None = None,
+    seed: int = 0,
 ) -> HeadEvaluation:
     """The test images of labelled data, with a prompt of each template for each class.
 
     `class_names` has a name a line, in the order of the data's classes; without it the data's own
-    names are used, with blanks in place of underscores. Raises `UserError` for images with several
+    names are used, with blanks in place of underscores. `seed` draws the test split of a table that
+    names none. Raises `UserError` for images with several
     labels, a template without `{}`, and names that do not fit the classes.
     """
     for template in templates:
@@ -37,14 +40,15 @@ def open_zero_shot(
                 f"--template {template!r} must have {{}} once, in the place of the class, as in "
                 f"{DEFAULT_TEMPLATES[0]!r}"
             )
-    data = read_labelled(root)
+    with naming_options():
+        data = read_labelled(root, seed)
     if data.several:
         raise UserError(
             f"--data {root} has any number of labels an image ({data.kind}); zero-shot needs one "
             "label an image, such as train/CLASS/ and val/CLASS/"
         )
     if class_names is None:
-        names = [name.replace("_", " ") for name in data.classes]
+        names = [printable(name).replace("_", " ") for name in data.classes]
     else:
         names = read_class_names(class_names, data)
     prompts = [template.replace("{}", name) for name in names for template in templates]

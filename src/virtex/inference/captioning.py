@@ -17,10 +17,10 @@ from virtex.config.schema import Config
 from virtex.data.images import BadImage
 from virtex.data.sources.find_images import path_of
 from virtex.decoding.captioner import BeamSearch, Caption, Captioner, NucleusSampling, Strategy
-from virtex.errors import RunError, UserError
+from virtex.errors import RunError, UserError, printable
 from virtex.files import writing
 from virtex.inference.pretrained import Pretrained
-from virtex.inference.results import Captioned, Format, Result, printable, result_writer
+from virtex.inference.results import Captioned, Format, Result, result_writer
 
 _READERS = 4
 """Threads that read images, and so the number of full-size images in memory at once."""

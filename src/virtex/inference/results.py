@@ -14,7 +14,7 @@ from typing import Any, Literal, TextIO, assert_never
 
 from virtex.data.images import BadImage
 from virtex.decoding.captioner import Caption
-from virtex.errors import UserError
+from virtex.errors import UserError, printable
 from virtex.files import reading, write_whole
 
 Format = Literal["console", "jsonl", "json", "csv", "tsv"]
@@ -96,11 +96,6 @@ def _console_text(result: Result, path_width: int) -> str:
     if len(lines) == 1:
         return f"{path:<{path_width}}{lines[0]}\n"
     return "\n".join([path, *lines]) + "\n"
-
-
-def printable(path: Path) -> str:
-    """The text of a path, with bytes of other encodings escaped."""
-    return str(path).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _json_text(result: Result, stream: TextIO) -> str:

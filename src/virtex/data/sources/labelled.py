@@ -100,7 +100,10 @@ def _check_classes(data: LabelledData) -> None:
     lacking = []
     for split, images in (("training", data.train), ("test", data.test)):
         if not len(images):
-            raise UserError(f"{data.root} has no {split} images; {_FORMS}")
+            rows = f"add rows whose split is {'train' if split == 'training' else 'val'}"
+            raise UserError(
+                f"{data.root} has no {split} images; {rows if data.kind == 'table' else _FORMS}"
+            )
         if data.several:
             counts = (images.labels == 1).sum(axis=0)
         else:
@@ -118,7 +121,10 @@ def _check_classes(data: LabelledData) -> None:
 
 
 def _check_repetition(data: LabelledData) -> LabelledData:
-    """Raise `UserError` for images that are in both splits; report those listed twice in one."""
+    """Report images that are listed twice in a split.
+
+    Raises `UserError` for images that are in both splits or have different labels.
+    """
     shared = sorted(set(data.train.paths) & set(data.test.paths))
     if shared:
         raise UserError(
@@ -127,6 +133,18 @@ def _check_repetition(data: LabelledData) -> LabelledData:
         )
     counts = Counter((*data.train.paths, *data.test.paths))
     repeated = [path for path, count in counts.items() if count > 1]
+    known: dict[Path, object] = {}
+    conflicting = {
+        path
+        for images in (data.train, data.test)
+        for path, label in zip(images.paths, images.labels.tolist(), strict=True)
+        if known.setdefault(path, label) != label
+    }
+    if conflicting:
+        raise UserError(
+            f"{data.root}: {len(conflicting)} images are listed several times with different "
+            f"labels ({first_few(sorted(conflicting), 2)}); list each of them once"
+        )
     lines = report_lines({"images are listed more than once and counted as often": repeated})
     return replace(data, report=(*data.report, *lines))
 
@@ -281,7 +299,8 @@ def _table(path: Path, seed: int) -> LabelledData:
     if image is None or not columns or len(set(names)) < len(names):
         raise UserError(
             f"{path} has the columns {', '.join(map(repr, names)) or 'none'}; expected 'image', "
-            "optionally 'split' (train or test), and one or several label columns, each once"
+            "optionally 'split' (train or test), and one or several label columns, each once, "
+            f"with {'commas' if path.suffix.lower() == '.csv' else 'tabs'} between them"
         )
     rows = [_cells(path, number, names, line) for number, line in lines if line]
     images = [path.parent / row[image] for _, row in rows]

@@ -15,6 +15,7 @@ from virtex.evaluation.figures import (
 )
 from virtex.evaluation.protocols.split import Split, prepare
 
+KS = (10, 20, 100, 200)
 _TEST_BATCH = 256
 _TRAIN_BLOCK = 65536
 
@@ -22,7 +23,7 @@ _TRAIN_BLOCK = 65536
 def knn(
     train: Split,
     test: Split,
-    ks: Sequence[int] = (10, 20, 100, 200),
+    ks: Sequence[int] = KS,
     temperature: float = 0.07,
     advance: Callable[[int], None] = lambda _: None,
 ) -> list[Figure]:

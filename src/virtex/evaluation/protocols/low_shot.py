@@ -13,14 +13,16 @@ from virtex.evaluation.protocols.split import Split, prepare, shuffled_members
 
 # A few images a class leave nothing to hold out, so the penalty is fixed.
 PENALTY = 0.1
+COUNTS = (1, 2, 4, 8, 16, 32, 64, 96)
+DRAWS = 5
 _TOLERANCE = 1e-6
 
 
 def low_shot(
     train: Split,
     test: Split,
-    counts: Sequence[int] = (1, 2, 4, 8, 16, 32, 64, 96),
-    draws: int = 5,
+    counts: Sequence[int] = COUNTS,
+    draws: int = DRAWS,
     seed: int = 0,
     advance: Callable[[int], None] = lambda _: None,
 ) -> list[Figure]:

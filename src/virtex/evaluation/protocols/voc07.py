@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -78,21 +78,27 @@ def stratified_folds(signs: Signs) -> npt.NDArray[np.int64]:
     return folds
 
 
-def _fit_with_sklearn(
-    features: Tensor, signs: Signs, test_features: Tensor, advance: Callable[[int], None]
-) -> tuple[Floats, tuple[float, ...]]:
-    """Test scores (N, K) and the chosen cost of each class."""
+def import_linear_svc() -> Any:
+    """scikit-learn's class; raises `UserError` if the package is not installed."""
     try:
         from sklearn.svm import LinearSVC
     except ModuleNotFoundError as error:
         raise UserError(
             "the engine sklearn needs a further package: "
-            "pip install 'virtex-pretraining[evaluation]'"
+            "pip install 'virtex-pretraining[evaluation]', or give --engine torch"
         ) from error
+    return LinearSVC
+
+
+def _fit_with_sklearn(
+    features: Tensor, signs: Signs, test_features: Tensor, advance: Callable[[int], None]
+) -> tuple[Floats, tuple[float, ...]]:
+    """Test scores (N, K) and the chosen cost of each class."""
+    linear_svc = import_linear_svc()
 
     def scores(cost: float, used: npt.NDArray[np.bool_], sign: Signs, queries: Floats) -> Floats:
         # The primal solver finds the same minimum as the published dual one, without a seed.
-        classifier = LinearSVC(
+        classifier = linear_svc(
             C=cost,
             class_weight={1: POSITIVE_WEIGHT, -1: 1},
             dual=False,
