@@ -8,6 +8,7 @@ from tests.commands.conftest import picture
 
 import virtex
 from virtex.cli import main
+from virtex.evaluation.options import PROTOCOLS
 
 
 @pytest.fixture
@@ -188,6 +189,14 @@ def test_scenes_that_are_found_before_a_checkpoint_fails_are_kept(
 def test_scenes_refuses_what_it_does_not_have(scenes, captioning_model, words, message, capsys):
     assert evaluate("scenes", "--data", scenes, "--checkpoint", captioning_model, *words) == 2
     assert message in capsys.readouterr().err
+
+
+def test_the_help_has_a_line_for_each_protocol(capsys):
+    with pytest.raises(SystemExit):
+        main(["evaluate", "--help"])
+    _, lines = capsys.readouterr().out.split("protocols on frozen features:")
+    names = [line.split()[0] for line in lines.splitlines() if line.startswith("  ")]
+    assert sorted(names) == sorted(PROTOCOLS)
 
 
 def test_the_earlier_name_is_hidden(capsys):
