@@ -8,6 +8,7 @@ from tests.commands.conftest import picture
 
 import virtex
 from virtex.cli import main
+from virtex.evaluation.options import PROTOCOLS
 
 
 @pytest.fixture
@@ -44,17 +45,17 @@ def test_results_of_a_checkpoint_lie_beside_it_and_are_replaced(
     checkpoint = tmp_path / "run" / "checkpoint_0.pth"
     checkpoint.parent.mkdir()
     shutil.copy(label_model, checkpoint)
-    words = ("linear", "--data", images, "--checkpoint", checkpoint, "--checkpoint", "random")
+    words = ("knn", "--data", images, "--checkpoint", checkpoint, "--checkpoint", "random")
     assert evaluate(*words) == 0
     header, *rows = capsys.readouterr().out.splitlines()
     assert header.split() == ["protocol", "metric", "run/checkpoint_0.pth", "random"]
     assert [row.split()[:2] for row in rows] == [
-        ["linear", "top1"],
-        ["linear", "balanced_accuracy"],
+        ["knn", "top1_k10"],
+        ["knn", "balanced_accuracy_k10"],
     ]
     results = checkpoint.parent / "results.json"
     before = json.loads(results.read_text())
-    assert [record["metric"] for record in before] == ["top1", "balanced_accuracy"]
+    assert [record["metric"] for record in before] == ["top1_k10", "balanced_accuracy_k10"]
     assert evaluate(*words) == 0
     assert json.loads(results.read_text()) == before
     assert evaluate(*words, "--seed", 1) == 0
@@ -118,8 +119,9 @@ def test_the_iteration_of_a_checkpoint_is_that_of_its_scalars(tmp_path):
 @pytest.fixture(scope="module")
 def drawn_scenes(tmp_path_factory):
     directory = tmp_path_factory.mktemp("drawn") / "scenes"
-    words = ("--train", "60", "--val", "30", "--size", "32", "--max-objects", "1")
-    words += ("--evaluation-train", "60", "--evaluation-val", "30")
+    words = ("--train", "12", "--val", "12", "--size", "32", "--max-objects", "1")
+    words += ("--only", "coco", "--only", "imagefolder")
+    words += ("--evaluation-train", "24", "--evaluation-val", "12")
     assert main(["synthesize", str(directory), *words, "--quiet"]) == 0
     return directory
 
@@ -181,12 +183,20 @@ def test_scenes_that_are_found_before_a_checkpoint_fails_are_kept(
         (("--engine", "torch"), "--engine is an option of voc07, not scenes"),
         (("--seed", 0), "--seed is an option of knn, linear"),
         (("--device", "tpu"), "--device tpu is not available"),
-        (("--images", 31), "has only 30 held-out scenes"),
+        (("--images", 13), "has only 12 held-out scenes"),
     ],
 )
 def test_scenes_refuses_what_it_does_not_have(scenes, captioning_model, words, message, capsys):
     assert evaluate("scenes", "--data", scenes, "--checkpoint", captioning_model, *words) == 2
     assert message in capsys.readouterr().err
+
+
+def test_the_help_has_a_line_for_each_protocol(capsys):
+    with pytest.raises(SystemExit):
+        main(["evaluate", "--help"])
+    _, lines = capsys.readouterr().out.split("protocols on frozen features:")
+    names = [line.split()[0] for line in lines.splitlines() if line.startswith("  ")]
+    assert sorted(names) == sorted(PROTOCOLS)
 
 
 def test_the_earlier_name_is_hidden(capsys):

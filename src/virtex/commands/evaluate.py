@@ -4,6 +4,7 @@ Of several processes, all compute features, and the first does everything else.
 """
 
 import argparse
+import os
 import signal
 import socket
 import sys
@@ -177,6 +178,10 @@ def _evaluate(arguments: argparse.Namespace) -> int:
             "it out under torchrun"
         )
     gpus = _uses_gpus(arguments, process.size, process.local_rank)
+    if not gpus and "OMP_NUM_THREADS" not in os.environ:
+        import torch
+
+        torch.set_num_threads(max((os.cpu_count() or 1) // process.size, 1))
 
     from virtex.distributed.signals import SIGNALS
     from virtex.distributed.world import SharedError, Timeouts, connect
@@ -204,8 +209,8 @@ def _uses_gpus(arguments: argparse.Namespace, processes: int, local_rank: int) -
         raise UserError(
             f"--device {device} is one GPU for {processes} processes; leave it out, or give cpu"
         )
-    # srun may show each process only its own GPU.
-    if device == "cuda" and local_rank >= gpus > 1:
+    own = gpus == 1 and "SLURM_PROCID" in os.environ  # srun may show a process only its own GPU
+    if device == "cuda" and local_rank >= gpus and not own:
         raise UserError(
             f"there are more processes than GPUs ({gpus}) on this machine; start fewer, or give "
             "--device cpu"

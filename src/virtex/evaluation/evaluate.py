@@ -210,9 +210,8 @@ def evaluate_backbones(
     """The results of each backbone, as they are found; no results on other ranks than 0.
 
     `say` gets messages about bad images, `advance` counts images, and `fitting` the work after
-    that. The features are computed by all
-    processes of `world`. Raises `UserError` for images that cannot be read unless `on_bad_image` is
-    skip.
+    that. The features are computed by all processes of `world`. Raises `UserError` for images that
+    cannot be read unless `on_bad_image` is skip.
     """
     with world.shared_errors():
         check_images((*data.train, *data.test), on_bad_image)
