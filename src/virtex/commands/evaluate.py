@@ -20,6 +20,8 @@ from virtex.commands.arguments import (
     local_path,
 )
 from virtex.commands.evaluate_backbones import backbone_results
+from virtex.commands.evaluate_dense import DENSE_PROTOCOLS, add_dense_arguments
+from virtex.commands.evaluate_detection import detection_results
 from virtex.commands.evaluate_heads import (
     HEAD_PROTOCOLS,
     add_head_arguments,
@@ -27,6 +29,7 @@ from virtex.commands.evaluate_heads import (
 )
 from virtex.commands.evaluate_results import keep_results
 from virtex.commands.evaluate_scenes import scenes_results
+from virtex.commands.evaluate_segmentation import segmentation_results
 from virtex.errors import UserError
 
 if TYPE_CHECKING:
@@ -48,7 +51,7 @@ _REMEDY = "Results that were complete are kept; start the command again"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `virtex evaluate`."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    every = PROTOCOLS | HEAD_PROTOCOLS
+    every = PROTOCOLS | HEAD_PROTOCOLS | DENSE_PROTOCOLS
     width = max(map(len, every)) + 2
     lines = {name: f"  {name:<{width}}{summary}" for name, summary in every.items()}
     parser.epilog = "\n".join(
@@ -57,6 +60,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             *(lines[name] for name in PROTOCOLS),
             "protocols that use the captioning head:",
             *(lines[name] for name in HEAD_PROTOCOLS),
+            "protocols that train a head on images (docs/detection.md):",
+            *(lines[name] for name in DENSE_PROTOCOLS),
         ]
     )
     parser.add_argument("protocol", choices=every, metavar="PROTOCOL", help="see below")
@@ -99,8 +104,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_int(
         group,
         "--processes",
-        "number of processes that compute features, each on a GPU of its own, or all on the CPU "
-        "with --device cpu; under torchrun, that of torchrun (default: 1)",
+        "number of processes that compute features or train a detector, each on a GPU of its own, "
+        "or all on the CPU with --device cpu; under torchrun, that of torchrun, which does not "
+        "start detection (default: 1)",
     )
     group.add_argument(
         "--precision",
@@ -139,19 +145,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_int(parser, "--images", "scenes: number of held-out scenes to caption (default: 100)")
     add_head_arguments(parser)
+    add_dense_arguments(parser)
     add_quiet_argument(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Check everything, evaluate, add the results to their files and print the table."""
-    from virtex.evaluation.options import DEFAULTS, check_options
+    from virtex.evaluation.options import check_options, defaults_of
 
     check_options(arguments.protocol, vars(arguments), flags=True)
-    for name, default in DEFAULTS.items():
+    for name, default in defaults_of(arguments.protocol).items():
         if getattr(arguments, name) is None:
             setattr(arguments, name, default)
     processes = arguments.processes or 1
-    if processes == 1:
+    if processes == 1 or arguments.protocol == "detection":  # it starts one for each checkpoint
         return _evaluate(arguments)
     _uses_gpus(arguments, processes, processes - 1)
 
@@ -232,11 +239,13 @@ def _evaluate_in(world: "World", arguments: argparse.Namespace) -> int:
         if arguments.output is not None:
             check_output(arguments.output, if_it_exists=None)
             check_results(arguments.output)
-    found = (
-        head_results(arguments)
-        if arguments.protocol in HEAD_PROTOCOLS
-        else backbone_results(arguments, world)
-    )
+    if arguments.protocol in DENSE_PROTOCOLS:
+        dense = detection_results if arguments.protocol == "detection" else segmentation_results
+        found = dense(arguments)
+    elif arguments.protocol in HEAD_PROTOCOLS:
+        found = head_results(arguments)
+    else:
+        found = backbone_results(arguments, world)
     results: list[Result] = []
     try:
         for model, figures in found:
