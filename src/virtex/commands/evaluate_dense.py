@@ -9,21 +9,6 @@ DENSE_PROTOCOLS = {
     "detection": "Faster R-CNN on a VOC tree, or Mask R-CNN on a COCO tree, with a pyramid (FPN)",
     "linear-segmentation": "a linear classifier of pixels on frozen features of two stages",
 }
-_BOTH = tuple(DENSE_PROTOCOLS)
-DENSE_OPTIONS = {
-    "iterations": _BOTH,
-    "learning_rate": _BOTH,
-    "work_dir": _BOTH,
-    "save_every": _BOTH,
-    "resume": _BOTH,
-    "detector": ("detection",),
-    "frozen": ("detection",),
-    "min_size": ("detection",),
-    "max_size": ("detection",),
-    "processes": ("detection",),
-    "mask_classes": ("linear-segmentation",),
-}
-"""Options by the protocols that have them; None where they are not given."""
 
 
 def add_dense_arguments(parser: argparse.ArgumentParser) -> None:
@@ -91,6 +76,12 @@ def _add_detection_arguments(group: Arguments) -> None:
         "--max-size",
         "detection: longest side of the images, in pixels (default: 5/3 of --min-size)",
         minimum=1,
+    )
+    add_int(
+        group,
+        "--pyramid-channels",
+        "detection: channels of the feature pyramid and the mask head; fewer are much faster on a "
+        "CPU (default: 256, as published)",
     )
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from virtex.commands.arguments import device_name, image_limits
+from virtex.commands.evaluate_results import results_path
 from virtex.commands.progress import Progress
 from virtex.errors import UserError
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from virtex.evaluation.results import Result
 
 _FIGURES = "figures.json"
+_REMEDY = "The saved checkpoints are intact: continue with --resume"
 _Work = tuple["DetectionJob", str, bool]
 """A job, the device and whether to be quiet: what each process gets."""
 
@@ -41,7 +44,11 @@ def detection_results(
     for job in jobs:
         with flags_of_evaluate(), stop_requests() as request:
             request.check("stopped by a signal before the next training; continue with --resume")
-            config = LaunchConfig(processes=job.processes, url=f"tcp://127.0.0.1:{_free_port()}")
+            config = LaunchConfig(
+                processes=job.processes,
+                url=f"tcp://127.0.0.1:{_free_port()}",
+                remedy=_REMEDY,
+            )
             status = launch(_work, (job, device, arguments.quiet), config)
         if status:  # the processes have printed why
             raise SystemExit(status)
@@ -61,6 +68,7 @@ def detection_results(
 
 
 def _jobs(arguments: argparse.Namespace) -> "list[DetectionJob]":
+    from virtex.distributed.environment import read_environment
     from virtex.evaluation.backbones import open_backbones
     from virtex.evaluation.dense.detection import (
         DetectionJob,
@@ -70,10 +78,17 @@ def _jobs(arguments: argparse.Namespace) -> "list[DetectionJob]":
         open_detection,
     )
     from virtex.evaluation.dense.training import working_directory
-    from virtex.evaluation.results import RESULTS, check_results
+    from virtex.evaluation.results import check_results
     from virtex.files import check_writable
 
-    data, detector = open_detection(arguments.data, arguments.detector, arguments.on_bad_image)
+    if read_environment().size > 1:
+        raise UserError(
+            "detection starts its own processes: give --processes N instead of a launcher"
+        )
+    with Progress("reading", None, "images", quiet=arguments.quiet) as progress:
+        data, detector = open_detection(
+            arguments.data, arguments.detector, arguments.on_bad_image, progress.advance
+        )
     backbones = open_backbones(
         arguments.checkpoint, config=arguments.config, network_name=arguments.network
     )
@@ -90,6 +105,7 @@ def _jobs(arguments: argparse.Namespace) -> "list[DetectionJob]":
             batch_size=arguments.batch_size,
             shorter_side=arguments.min_size,
             save_every=arguments.save_every,
+            channels=arguments.pyramid_channels,
         ),
     )
     data_sha256 = objects_hash(data)
@@ -109,8 +125,9 @@ def _jobs(arguments: argparse.Namespace) -> "list[DetectionJob]":
         for backbone in backbones
     ]
     for job in jobs:
-        if job.backbone.path is not None and arguments.output is None:
-            check_results(job.backbone.path.parent / RESULTS)
+        output = results_path(job.backbone, arguments.output)
+        if output is not None:
+            check_results(output)
         check_job(job)
         check_writable(job.directory)
     return jobs
@@ -186,13 +203,14 @@ def _work(work: _Work) -> int:
                 timeouts=Timeouts(),
                 stopping=lambda: bool(request),
                 parent=request.parent,
+                remedy=_REMEDY,
             )
         )
         try:
             _train_and_judge(job, world, request, quiet=quiet, report=watchdog.report)
         except Stopped as stopped:  # all of them, so nobody has failed
             if world.main:
-                print(f"virtex evaluate: error: {stopped}", flush=True)
+                print(f"virtex evaluate: error: {stopped}", file=sys.stderr, flush=True)
             return STOPPED
         return 0
 

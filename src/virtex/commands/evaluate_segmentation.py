@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from virtex.commands.arguments import device_name, image_limits
+from virtex.commands.evaluate_results import results_path
 from virtex.commands.progress import Progress
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def _jobs(arguments: argparse.Namespace, device: "torch.device") -> "list[Segmen
     from virtex.evaluation.dense.mask_data import read_mask_data
     from virtex.evaluation.dense.segmentation import SegmentationJob, check_job
     from virtex.evaluation.dense.training import working_directory
-    from virtex.evaluation.results import RESULTS, check_results
+    from virtex.evaluation.results import check_results
     from virtex.files import check_writable
     from virtex.training.precision import named_precision
 
@@ -88,8 +89,9 @@ def _jobs(arguments: argparse.Namespace, device: "torch.device") -> "list[Segmen
         for backbone in backbones
     ]
     for job in jobs:
-        if job.backbone.path is not None and arguments.output is None:
-            check_results(job.backbone.path.parent / RESULTS)
+        output = results_path(job.backbone, arguments.output)
+        if output is not None:
+            check_results(output)
         check_job(job)
         check_writable(job.directory)
     return jobs

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -39,7 +40,10 @@ def polygons_mask(
     from pycocotools import mask
 
     codes = mask.frPyObjects([polygon.tolist() for polygon in polygons], *size)
-    found: PixelArray = mask.decode(mask.merge(codes))
+    with warnings.catch_warnings():
+        # pycocotools was written for numpy 1.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        found: PixelArray = mask.decode(mask.merge(codes))
     return found
 
 

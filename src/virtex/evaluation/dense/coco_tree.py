@@ -11,7 +11,6 @@ import numpy as np
 
 from virtex.data.images import OnBadImage
 from virtex.data.sources.coco import annotations_file, file_name
-from virtex.data.sources.image_list import check_left_out
 from virtex.data.sources.json_stream import integer, invalid_item, list_items, text
 from virtex.errors import UserError, report_lines
 from virtex.evaluation.dense.objects import (
@@ -118,7 +117,11 @@ def _read(path: Path, masks: bool, on_bad_image: OnBadImage) -> _File:
         },
         "image ids",
     )
-    check_left_out(path, left_out, on_bad_image)
+    if left_out and on_bad_image == "error":
+        raise UserError(
+            f"{path}: {'; '.join(left_out)}; correct the file, or give --on-bad-image skip to "
+            "leave them out"
+        )
     if left_out:
         file.annotations = [
             one

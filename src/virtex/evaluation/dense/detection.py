@@ -23,7 +23,7 @@ from virtex.evaluation.backbones import EvaluatedBackbone
 from virtex.evaluation.dense.coco_figures import check_pycocotools, coco_figures, encode_mask
 from virtex.evaluation.dense.coco_tree import read_coco_objects
 from virtex.evaluation.dense.examples import DetectionExample, Examples, ImageSizes, collate
-from virtex.evaluation.dense.networks import Detector, check_residual, paste_masks
+from virtex.evaluation.dense.networks import PYRAMID_CHANNELS, Detector, check_residual, paste_masks
 from virtex.evaluation.dense.objects import ObjectData, drop_unusable_images, with_test
 from virtex.evaluation.dense.training import (
     Plan,
@@ -49,6 +49,8 @@ DETECTIONS = "detections.json"
 PUBLISHED_BATCH, PUBLISHED_RATE = 16, 0.02
 _MOMENTUM, _WEIGHT_DECAY, _DECAY = 0.9, 1e-4, 0.1
 _TEST_BATCH = 1
+_SMALLEST = 64
+"""The shorter side in pixels at which the smallest map of the pyramid has two positions."""
 
 
 @dataclass(frozen=True)
@@ -84,22 +86,28 @@ class DetectionSettings:
     seed: int = 0
     workers: int = 0
     save_every: int = 1000
+    channels: int = PYRAMID_CHANNELS
     limits: ImageLimits = DEFAULT_LIMITS
     on_bad_image: OnBadImage = "error"
 
 
 def open_detection(
-    root: Path, detector: DetectorName | None, on_bad_image: OnBadImage
+    root: Path,
+    detector: DetectorName | None,
+    on_bad_image: OnBadImage,
+    advance: Callable[[int], None] = lambda _: None,
 ) -> tuple[ObjectData, DetectorName]:
     """The objects of a VOC or COCO tree and the detector, by default the paper's for the tree.
 
-    Raises `UserError` for data that no detector can be trained on.
+    `advance` counts the images whose headers are read. Raises `UserError` for data that no detector
+    can be trained on.
     """
     check_pycocotools()
     if voc_directory(root) is not None:
         if detector == "mask-rcnn":
             raise UserError(f"{root} is a VOC tree, whose objects have boxes alone: no mask-rcnn")
-        return drop_unusable_images(read_voc_objects(root), on_bad_image), "faster-rcnn"
+        data = read_voc_objects(root)
+        return drop_unusable_images(data, on_bad_image, advance), "faster-rcnn"
     if not (root / "annotations").is_dir():
         raise UserError(
             f"--data {root}: expected a VOC2007 tree, or a COCO tree with "
@@ -107,7 +115,7 @@ def open_detection(
         )
     chosen: DetectorName = detector or "mask-rcnn"
     data = read_coco_objects(root, masks=chosen == "mask-rcnn", on_bad_image=on_bad_image)
-    return drop_unusable_images(data, on_bad_image), chosen
+    return drop_unusable_images(data, on_bad_image, advance), chosen
 
 
 def objects_hash(data: ObjectData) -> str:
@@ -147,7 +155,7 @@ class DetectionJob:
         return {
             "detector": self.detector,
             "frozen": given.frozen,
-            "batch_norm": "fixed" if given.frozen else "synchronised",
+            "pyramid_channels": given.channels,
             "iterations": iterations,
             "batch_size": given.batch_size,
             "learning_rate": rate if given.learning_rate is None else given.learning_rate,
@@ -197,6 +205,8 @@ def check_job(job: DetectionJob) -> None:
     if batch % job.processes:
         raise UserError(f"--batch-size {batch} cannot be divided over {job.processes} processes")
     sizes = job.sizes()
+    if sizes.test < _SMALLEST:
+        raise UserError(f"--min-size {sizes.test} is too small; give at least {_SMALLEST}")
     if sizes.longest < sizes.test:
         raise UserError(
             f"--max-size {sizes.longest} is less than --min-size {sizes.test}: the longer side of "
@@ -215,6 +225,7 @@ def train_detector(job: DetectionJob, around: Surroundings, say: Callable[[str],
         classes=len(job.data.classes),
         masks=job.detector == "mask-rcnn",
         frozen=given.frozen,
+        channels=given.channels,
     )
     if world.size > 1:
         synchronise_batch_norm(detector, world.device)
@@ -271,6 +282,10 @@ def detect(
     with evaluating(detector):
         for batch, bad in batches:
             around.report(f"detection, image {len(seen)}")
+            around.request.check(
+                f"stopped by a signal; the detector is saved in {job.directory}, and --resume "
+                "judges it"
+            )
             unread += bad
             around.advance(len(bad), "")
             if not batch:

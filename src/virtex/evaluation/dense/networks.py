@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from torchvision.models._utils import IntermediateLayerGetter
 from torchvision.models.detection import FasterRCNN, MaskRCNN
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
 from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
 from virtex.errors import UserError
@@ -20,7 +22,9 @@ from virtex.models.backbone import Backbone
 from virtex.models.networks import find_family, network_names, residual_grid
 
 _STAGES = ("layer1", "layer2", "layer3", "layer4")
-_PYRAMID_CHANNELS = 256
+PYRAMID_CHANNELS = 256
+_BOX_FEATURES = 1024
+"""The width of torchvision's box head."""
 _MULTIPLE = 32
 """Of pixels: the sides of padded images, so that stages of the pyramid fit onto each other."""
 
@@ -75,11 +79,19 @@ class Detector(nn.Module):
     """Faster R-CNN or, with `masks`, Mask R-CNN, with a feature pyramid and its batch norm.
 
     `classes` is without the background. A frozen backbone has no gradients and keeps its batch-norm
-    statistics; otherwise all its layers are trained. The new parts are initialised from torch's
-    random state.
+    statistics; otherwise all its layers are trained. Pyramid and mask head have `channels`. The new
+    parts are initialised from torch's random state.
     """
 
-    def __init__(self, backbone: Backbone, *, classes: int, masks: bool, frozen: bool) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        *,
+        classes: int,
+        masks: bool,
+        frozen: bool,
+        channels: int = PYRAMID_CHANNELS,
+    ) -> None:
         super().__init__()
         cnn = backbone.cnn
         backbone.requires_grad_(not frozen)
@@ -88,12 +100,20 @@ class Detector(nn.Module):
             cnn,
             return_layers={stage: str(place) for place, stage in enumerate(_STAGES)},
             in_channels_list=stage_channels(cnn),
-            out_channels=_PYRAMID_CHANNELS,
+            out_channels=channels,
             norm_layer=nn.BatchNorm2d,
         )
-        build = MaskRCNN if masks else FasterRCNN
         # As many proposals as in detectron2; torchvision's default is 2000.
-        self.rcnn = build(pyramid, classes + 1, rpn_post_nms_top_n_train=1000)
+        if masks:
+            self.rcnn = MaskRCNN(
+                pyramid,
+                rpn_post_nms_top_n_train=1000,
+                box_predictor=FastRCNNPredictor(_BOX_FEATURES, classes + 1),
+                mask_head=MaskRCNNHeads(channels, (channels,) * 4, 1),
+                mask_predictor=MaskRCNNPredictor(channels, channels, classes + 1),
+            )
+        else:
+            self.rcnn = FasterRCNN(pyramid, classes + 1, rpn_post_nms_top_n_train=1000)
         self.rcnn.transform = _Normalised(backbone)
 
     @property

@@ -1,6 +1,6 @@
 """Images with boxes, labels and outlines of their objects, and what is left out of them."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -16,6 +16,7 @@ from virtex.errors import UserError, first_few, report_lines
 SMALLEST_SIDE = 0.1
 """In pixels: a box with a shorter side has no area that a detector could learn."""
 
+Advance = Callable[[int], None]
 Outline = Sequence[npt.NDArray[np.floating[Any]]]
 """Polygons x1, y1, x2, y2, …, which together cover an object."""
 
@@ -124,12 +125,14 @@ def has_area(boxes: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
     return np.asarray((sides >= SMALLEST_SIDE).all(axis=1))
 
 
-def drop_unusable_images(data: ObjectData, on_bad_image: OnBadImage) -> ObjectData:
+def drop_unusable_images(
+    data: ObjectData, on_bad_image: OnBadImage, advance: Advance = lambda _: None
+) -> ObjectData:
     """Leave out images that cannot be opened or have another size than annotated.
 
-    Training images without an object are left out too. Only headers are read. Raises `UserError`
-    that names bad images unless they are skipped, for images in both splits, and for a split of
-    which nothing remains.
+    Training images without an object are left out too. Only headers are read; `advance` counts
+    them. Raises `UserError` that names bad images unless they are skipped, for images in both
+    splits, and for a split of which nothing remains.
     """
     shared = sorted(set(data.train.paths) & set(data.test.paths))
     if shared:
@@ -137,7 +140,7 @@ def drop_unusable_images(data: ObjectData, on_bad_image: OnBadImage) -> ObjectDa
             f"{data.root}: {len(shared)} images are in both splits ({first_few(shared, 2)}); list "
             "each of them once"
         )
-    problems = [_problems(split) for split in (data.train, data.test)]
+    problems = [_problems(split, advance) for split in (data.train, data.test)]
     bad = [problem for found in problems for problem in found.values()]
     if bad and on_bad_image == "error":
         total = len(data.train) + len(data.test)
@@ -160,6 +163,8 @@ def drop_unusable_images(data: ObjectData, on_bad_image: OnBadImage) -> ObjectDa
     for name, split in (("training", train), ("test", test)):
         if not len(split):
             raise UserError(f"{data.root} has no {name} image that can be used; add some")
+    if test.difficult.all():
+        raise UserError(f"{data.root}: the test images have no object that a detector could find")
     kept = replace(data, train=train, report=(*data.report, *lines))
     return with_test(kept, test)
 
@@ -175,13 +180,14 @@ def with_test(data: ObjectData, test: ObjectSplit) -> ObjectData:
     return replace(data, test=test, truth=truth)
 
 
-def _problems(split: ObjectSplit) -> dict[int, str]:
+def _problems(split: ObjectSplit, advance: Advance) -> dict[int, str]:
     """What is wrong with images, by position."""
     found = {}
     for row, (path, size) in enumerate(zip(split.paths, split.sizes.tolist(), strict=True)):
         problem = _problem(path, tuple(size))
         if problem is not None:
             found[row] = problem
+        advance(1)
     return found
 
 

@@ -189,11 +189,6 @@ def check_job(job: SegmentationJob) -> None:
             f"--batch-size {job.batch_size} is larger than the data ({len(job.data.train)} "
             "training images)"
         )
-    if job.backbone.image_size < 32:
-        raise UserError(
-            f"--image-size {job.backbone.image_size}: the features are 1/16 of an image's size, so "
-            "give at least 32"
-        )
     find_progress(job.plan(), job.resume)
 
 
