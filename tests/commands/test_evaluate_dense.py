@@ -127,14 +127,19 @@ def test_linear_segmentation_gives_iou_and_accuracy(evaluate, tmp_path):
     [
         ("detection", "masks", RANDOM, "expected a VOC2007 tree, or a COCO tree"),
         ("detection", "voc", (*RANDOM, *SMALL, "--max-size", 40), "--max-size 40 is less than"),
-        ("detection", "voc", (*RANDOM, "--image-size", 64), "give --min-size"),
+        ("detection", "voc", (*RANDOM, "--image-size", 64), "linear-segmentation, not detection"),
         ("detection", "voc", (*RANDOM, "--detector", "mask-rcnn"), "no mask-rcnn"),
         ("detection", "voc", (*RANDOM, "--pairs", 3), "--pairs is an option of retrieval"),
         ("knn", "voc", (*RANDOM, "--frozen"), "--frozen is an option of detection"),
         ("linear-segmentation", "voc", RANDOM, "expected train/images"),
         ("linear-segmentation", "masks", (*RANDOM, "--batch-size", 9), "larger than the data (4"),
         ("linear-segmentation", "masks", (*RANDOM, "--mask-classes", "no.txt"), "cannot read no"),
-        ("linear-segmentation", "masks", (*RANDOM, "--cache-dir", "c"), "not an option"),
+        (
+            "linear-segmentation",
+            "masks",
+            (*RANDOM, "--cache-dir", "c"),
+            "on frozen features, not linear-segmentation",
+        ),
     ],
 )
 def test_wrong_input_is_one_line_before_any_work(

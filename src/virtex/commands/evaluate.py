@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from virtex.commands.arguments import (
@@ -33,6 +34,7 @@ from virtex.commands.evaluate_segmentation import segmentation_results
 from virtex.errors import UserError
 
 if TYPE_CHECKING:
+    from virtex.commands.evaluate_results import Evaluated
     from virtex.distributed.world import World
     from virtex.evaluation.results import Result
 
@@ -239,16 +241,9 @@ def _evaluate_in(world: "World", arguments: argparse.Namespace) -> int:
         if arguments.output is not None:
             check_output(arguments.output, if_it_exists=None)
             check_results(arguments.output)
-    if arguments.protocol in DENSE_PROTOCOLS:
-        dense = detection_results if arguments.protocol == "detection" else segmentation_results
-        found = dense(arguments)
-    elif arguments.protocol in HEAD_PROTOCOLS:
-        found = head_results(arguments)
-    else:
-        found = backbone_results(arguments, world)
     results: list[Result] = []
     try:
-        for model, figures in found:
+        for model, figures in _results_of(arguments, world):
             with world.shared_errors():
                 if world.main:
                     results += figures
@@ -257,3 +252,16 @@ def _evaluate_in(world: "World", arguments: argparse.Namespace) -> int:
         if results:  # those that are complete, if a later checkpoint fails
             print(results_table(results))
     return 0
+
+
+def _results_of(
+    arguments: argparse.Namespace, world: "World"
+) -> "Iterator[tuple[Evaluated, list[Result]]]":
+    if arguments.protocol == "detection":
+        yield from detection_results(arguments)
+    elif arguments.protocol == "linear-segmentation":
+        yield from segmentation_results(arguments)
+    elif arguments.protocol in HEAD_PROTOCOLS:
+        yield from head_results(arguments)
+    else:
+        yield from backbone_results(arguments, world)

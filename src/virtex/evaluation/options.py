@@ -78,9 +78,9 @@ def check_options(protocol: str, given: Mapping[str, object], *, flags: bool) ->
     for name, protocols in _OPTIONS.items():
         if protocol not in protocols and given.get(name) is not None:
             shown = f"--{name.replace('_', '-')}" if flags else name
-            others = [one for one in protocols if one not in FEATURES]
-            of_features = set(FEATURES) <= set(protocols)
-            named = ["protocols on frozen features", *others] if of_features else protocols
+            others = protocols[len(FEATURES) :]
+            of_features = protocols[: len(FEATURES)] == FEATURES and set(others) <= set(DENSE)
+            named = ("protocols on frozen features", *others) if of_features else protocols
             owners = ", ".join(named)
             problems.append(f"{shown} is an option of {owners}, not {protocol}")
     if problems:

@@ -106,6 +106,12 @@ def test_what_cannot_be_trained_on_is_left_out_and_counted(coco):
         (lambda c: c["annotations"][0].update(bbox=[1, 2, float("nan"), 4]), "'bbox', four finite"),
         (lambda c: c["annotations"][0].update(category_id=5), "categories that are not listed"),
         (lambda c: c["annotations"][0].update(segmentation=None), "give --detector faster-rcnn"),
+        (
+            lambda c: c["annotations"][0].update(
+                segmentation={"counts": [10, 4000], "size": [64, 64]}
+            ),
+            "1 run-length codes do not fill their image",
+        ),
         (lambda c: c["images"][0].update(width=63), "is annotated as 63 x 64"),
         (lambda c: c["images"][0].update(file_name="no.png"), "no.png does not exist"),
         (lambda c: c["categories"][0].update(name="yak"), "must have the same ids and names"),

@@ -221,16 +221,33 @@ def _check_outlines(test: _File) -> None:
     ]
     if without:
         raise UserError(
-            f"{test.path}: {'; '.join(report_lines({'objects have no outline': without}))}, but "
+            f"{test.path}: {'; '.join(report_lines({'objects have no polygons and no run-length list': without}))}, but "
             "mask-rcnn is judged by masks; give --detector faster-rcnn for boxes alone"
         )
+    # pycocotools trusts the codes, and would read or write beyond its memory.
+    unfit = [
+        one["image_id"]
+        for one in test.annotations
+        if "run_length" in one and not _fits(one["run_length"], test.images[one["image_id"]][1:])
+    ]
+    if unfit:
+        lines = report_lines({"run-length codes do not fill their image": unfit}, "image ids")
+        raise UserError(f"{test.path}: {'; '.join(lines)}; correct the file")
 
 
 def _is_run_length(segmentation: object) -> bool:
+    """Whether it is a list of the lengths of runs, as COCO has it; not the compressed form."""
     if not isinstance(segmentation, dict):
         return False
     counts, size = segmentation.get("counts"), segmentation.get("size")
-    return isinstance(counts, list | str) and isinstance(size, list) and len(size) == 2
+    return isinstance(counts, list) and isinstance(size, list) and len(size) == 2
+
+
+def _fits(code: Json, size: tuple[int, int]) -> bool:
+    """Whether a run-length code covers every pixel of an image of this size exactly once."""
+    lengths = code["counts"]
+    whole = all(type(length) is int and length >= 0 for length in lengths)
+    return code["size"] == list(size) and whole and sum(lengths) == size[0] * size[1]
 
 
 def _truth(file: _File) -> dict[str, Any]:

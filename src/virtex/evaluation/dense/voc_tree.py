@@ -95,6 +95,9 @@ def _annotations(root: Path, split: str) -> list[_Annotation]:
     names = [line.split()[0] for line in lines if line.strip()]
     if not names:
         raise UserError(f"{listed} lists no images")
+    outside = [name for name in names if Path(name).name != name]
+    if outside:
+        raise UserError(f"{listed} lists paths instead of names: {first_few(outside)}")
     repeated = [name for name, count in Counter(names).items() if count > 1]
     if repeated:
         raise UserError(f"{listed} lists images more than once: {first_few(repeated)}")
