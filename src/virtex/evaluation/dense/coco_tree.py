@@ -220,9 +220,10 @@ def _check_outlines(test: _File) -> None:
         if "polygons" not in one and "run_length" not in one
     ]
     if without:
+        lines = report_lines({"objects have no polygons and no list of runs": without}, "image ids")
         raise UserError(
-            f"{test.path}: {'; '.join(report_lines({'objects have no polygons and no run-length list': without}))}, but "
-            "mask-rcnn is judged by masks; give --detector faster-rcnn for boxes alone"
+            f"{test.path}: {'; '.join(lines)}, but mask-rcnn is judged by masks; give --detector "
+            "faster-rcnn for boxes alone"
         )
     # pycocotools trusts the codes, and would read or write beyond its memory.
     unfit = [
