@@ -33,7 +33,6 @@ def detection_results(
     """Check everything, then give each backbone with its results; raises `UserError`."""
     from virtex.distributed.launch import LaunchConfig, launch
     from virtex.distributed.signals import stop_requests
-    from virtex.evaluation.dense.training import flags_of_evaluate
     from virtex.evaluation.figures import Figure
     from virtex.evaluation.results import to_results
 
@@ -42,7 +41,7 @@ def detection_results(
     for line in _report(jobs[0]):
         print(line, flush=True)
     for job in jobs:
-        with flags_of_evaluate(), stop_requests() as request:
+        with stop_requests() as request:
             request.check("stopped by a signal before the next training; continue with --resume")
             config = LaunchConfig(
                 processes=job.processes,
@@ -186,11 +185,12 @@ def _work(work: _Work) -> int:
     from virtex.distributed.environment import read_environment
     from virtex.distributed.signals import STOPPED, Stopped, stop_requests
     from virtex.distributed.world import Timeouts, World, connect
-    from virtex.evaluation.dense.training import interrupts_as_requests
+    from virtex.evaluation.dense.training import flags_of_evaluate, interrupts_as_requests
 
     job, device, quiet = work
     process = read_environment()
     with ExitStack() as stack:
+        stack.enter_context(flags_of_evaluate())
         request = stack.enter_context(stop_requests())
         stack.enter_context(interrupts_as_requests(request))
         if job.processes == 1:

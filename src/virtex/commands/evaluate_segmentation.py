@@ -125,8 +125,10 @@ def _train_and_judge(
     with (
         stop_requests() as request,
         interrupts_as_requests(request),
-        locked(job.directory),
+        locked(job.directory) as warning,
     ):
+        if warning is not None:
+            print(warning, flush=True)
         with Progress(f"training {name}", job.iterations, "iterations", quiet=quiet) as progress:
             around = Surroundings(world, precision, request, progress.advance, progress.skip)
             head, losses = train_classifier(job, stages, around, progress.note)
@@ -137,4 +139,4 @@ def _train_and_judge(
             counts = confusion_of(job, head, stages, around, progress.note)
     for of_class, iou in zip(job.data.classes, intersection_over_union(counts), strict=True):
         print(f"{of_class}: IoU {100 * iou:.1f}")
-    return segmentation_figures(counts, job.resolved())
+    return segmentation_figures(counts, {**job.resolved(), "on_bad_image": job.on_bad_image})

@@ -136,6 +136,18 @@ def test_losses_and_weights_that_are_not_finite_end_the_training_and_are_not_sav
         run(fast)
 
 
+def test_a_bad_image_loses_no_iteration(tmp_path):
+    def damaged(first):
+        for iteration, batch in enumerate(batches(first), start=first + 1):
+            if iteration == 6:
+                raise UserError("cannot read the image 3.jpg")
+            yield batch
+
+    with pytest.raises(UserError, match=r"cannot read the image 3\.jpg"):
+        run(plan(tmp_path), data=damaged)
+    assert [path.name for path in checkpoints(tmp_path)] == ["checkpoint_3.pth", "checkpoint_5.pth"]
+
+
 def test_norms_have_no_weight_decay():
     module = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Conv2d(4, 2, 1))
     module[2].requires_grad_(False)

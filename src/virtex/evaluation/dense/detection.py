@@ -129,6 +129,7 @@ def objects_hash(data: ObjectData) -> str:
             digest.update(np.ascontiguousarray(values).data)
         if split.outlines is not None:
             digest.update(split.outlines.coordinates.data)
+    digest.update(json.dumps(data.truth["annotations"], sort_keys=True).encode())
     return digest.hexdigest()
 
 
@@ -149,7 +150,7 @@ class DetectionJob:
     def resolved(self) -> dict[str, Any]:
         """The settings of the results: every value that the figures depend on."""
         defaults, given = DEFAULTS[self.data.kind], self.settings
-        iterations = given.iterations or defaults.iterations
+        iterations = defaults.iterations if given.iterations is None else given.iterations
         rate = PUBLISHED_RATE * given.batch_size / PUBLISHED_BATCH
         sizes = self.sizes()
         return {
@@ -165,7 +166,6 @@ class DetectionJob:
             "test_size": sizes.test,
             "longest_side": sizes.longest,
             "precision": self.precision,
-            "on_bad_image": given.on_bad_image,
         }
 
     def sizes(self) -> ImageSizes:
@@ -373,7 +373,11 @@ def judge(
         lines += ["masks:", summary]
     if not found:
         lines.append("the detector found nothing in any test image")
-    settings = {**job.resolved(), "test_images": len(data.test)}
+    settings = {
+        **job.resolved(),
+        "on_bad_image": job.settings.on_bad_image,
+        "test_images": len(data.test),
+    }
     return [replace(figure, settings=settings) for figure in figures], lines
 
 

@@ -89,7 +89,6 @@ class SegmentationJob:
             "learning_rate": self.learning_rate,
             "weight_decay": _WEIGHT_DECAY,
             "precision": self.precision,
-            "on_bad_image": self.on_bad_image,
         }
 
     def plan(self) -> Plan:

@@ -28,7 +28,7 @@ from virtex.checkpoints.file import (
 from virtex.distributed.data_parallel import data_parallel
 from virtex.distributed.signals import Stopped, StopRequest
 from virtex.distributed.world import World
-from virtex.errors import RunError, UserError
+from virtex.errors import RunError, UserError, first_line
 from virtex.evaluation.backbones import EvaluatedBackbone
 from virtex.files import write_whole
 from virtex.optim.schedules import Schedule
@@ -135,8 +135,9 @@ def train(
     """Train a `Trained` module from `state`, or from its first iteration, to the last.
 
     `batches` gives those from an iteration (0 for the first) on. The gradient of the sum of the
-    losses is the mean over the processes. Saves every `save_every` iterations, at the end and when
-    asked to stop, which raises `Stopped`. Raises `RunError` if a loss is not finite.
+    losses is the mean over the processes. Saves every `save_every` iterations, at the end, when
+    asked to stop, which raises `Stopped`, and before it raises an error of `batches`. Raises
+    `RunError` if a loss is not finite.
     """
     names: Sequence[str] = module.loss_names  # type: ignore[assignment]
     losses = torch.zeros(plan.iterations, len(names))
@@ -149,15 +150,19 @@ def train(
     parallel = data_parallel(module, around.world)
     module.train()
     around.skip(first)
-    saved = first
+    saved, done = first, Progressed(first, losses[:first])
     remaining = batches(first) if first < plan.iterations else iter(())
     for iteration in range(first + 1, plan.iterations + 1):
         around.report(f"training, iteration {iteration}")
+        try:
+            batch = next(remaining)
+        except UserError:  # a bad image, after which the training can be resumed
+            if done.iteration > saved:
+                _save(module, optimizer, names, plan, around, done)
+            raise
         _seed(plan.seed, around.world.rank, iteration)
         rate = plan.learning_rate * plan.schedule(iteration - 1)
-        losses[iteration - 1] = _step(
-            parallel, optimizer, next(remaining), names, rate, around, iteration
-        )
+        losses[iteration - 1] = _step(parallel, optimizer, batch, names, rate, around, iteration)
         done = Progressed(iteration, losses[:iteration])
         total = float(losses[max(iteration - 20, 0) : iteration].sum(dim=1).mean())
         around.advance(1, f"loss {total:.4f}")
@@ -269,9 +274,17 @@ _FLAGS = {"--resume-from latest": "--resume", "--serialization-dir": "--work-dir
 
 @contextmanager
 def flags_of_evaluate() -> Iterator[None]:
-    """Name the flags of `virtex evaluate` in errors that name those of `virtex pretrain`."""
+    """Name the flags of `virtex evaluate` in errors that name those of `virtex pretrain`.
+
+    A GPU whose memory is full becomes a `RunError`.
+    """
     try:
         yield
+    except torch.OutOfMemoryError as error:
+        raise RunError(
+            f"the GPU's memory is too small ({first_line(error)[:200]}); give a smaller "
+            "--batch-size, smaller images or, for detection, more --processes"
+        ) from error
     except UserError as error:
         text = str(error)
         for theirs, ours in _FLAGS.items():
