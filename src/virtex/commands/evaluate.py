@@ -75,7 +75,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="labelled images: a directory with train/CLASS/ and val/CLASS/, a VOC2007 tree, a "
         "COCO tree, or a .csv or .tsv file with image, split and label columns; for `words`, "
         "`captioning` and `retrieval`, captions in COCO's layout or a directory of tables, as for "
-        "pretraining",
+        "pretraining; for `detection`, a COCO or VOC2007 tree; for `linear-segmentation`, a "
+        "directory with train/images, train/masks, val/images and val/masks",
     )
     group = parser.add_argument_group("model")
     group.add_argument(
@@ -115,7 +116,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("auto", "float32", "bfloat16"),
         default="auto",
         help="type of the forward pass; auto is bfloat16 on a GPU that has it, otherwise float32, "
-        "and float32 for scenes and protocols that use the captioning head (default: %(default)s)",
+        "and float32 for scenes, detection and protocols that use the captioning head (default: "
+        "%(default)s)",
     )
     add_int(parser, "--seed", "seed of draws and held-out images (default: 0)", minimum=0)
     parser.add_argument(
