@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from virtex.distributed.signals import StopRequest
     from virtex.distributed.world import World
     from virtex.evaluation.backbones import EvaluatedBackbone
-    from virtex.evaluation.dense.detection import DetectionJob
+    from virtex.evaluation.dense.detection_job import DetectionJob
     from virtex.evaluation.results import Result
 
 _FIGURES = "figures.json"
@@ -69,7 +69,7 @@ def detection_results(
 def _jobs(arguments: argparse.Namespace) -> "list[DetectionJob]":
     from virtex.distributed.environment import read_environment
     from virtex.evaluation.backbones import open_backbones
-    from virtex.evaluation.dense.detection import (
+    from virtex.evaluation.dense.detection_job import (
         DetectionJob,
         DetectionSettings,
         check_job,
@@ -253,6 +253,7 @@ def _train_and_judge(
             )
             found, unread = detect(job, detector, around, say)
         if world.main:
+            report("computing the figures")
             path = save_detections(job, found)
             figures, lines = judge(job, found, unread)
             content = json.dumps([asdict(figure) for figure in figures])

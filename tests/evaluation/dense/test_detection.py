@@ -8,10 +8,10 @@ from tests.evaluation.dense.trees import write_coco
 
 from virtex.errors import UserError
 from virtex.evaluation.backbones import open_backbones
-from virtex.evaluation.dense.detection import (
+from virtex.evaluation.dense.detection import _in_coco_form
+from virtex.evaluation.dense.detection_job import (
     DetectionJob,
     DetectionSettings,
-    _in_coco_form,
     check_job,
     objects_hash,
     open_detection,

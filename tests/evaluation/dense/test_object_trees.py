@@ -17,7 +17,7 @@ from tests.evaluation.dense.trees import (
 from virtex.errors import UserError
 from virtex.evaluation.dense.coco_figures import coco_figures, encode_mask, polygons_mask
 from virtex.evaluation.dense.coco_tree import read_coco_objects
-from virtex.evaluation.dense.detection import open_detection
+from virtex.evaluation.dense.detection_job import open_detection
 from virtex.evaluation.dense.voc_ap import Detections, voc_figures
 from virtex.evaluation.dense.voc_tree import read_voc_objects
 
