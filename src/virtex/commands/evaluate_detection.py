@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -34,10 +35,12 @@ def detection_results(
     from virtex.distributed.launch import LaunchConfig, launch
     from virtex.distributed.signals import stop_requests
     from virtex.evaluation.figures import Figure
+    from virtex.evaluation.options import naming_options
     from virtex.evaluation.results import to_results
 
     device = _checked_device(arguments)
-    jobs = _jobs(arguments)
+    with naming_options():
+        jobs = _jobs(arguments)
     for line in _report(jobs[0]):
         print(line, flush=True)
     for job in jobs:
@@ -196,6 +199,8 @@ def _work(work: _Work) -> int:
         if job.processes == 1:
             _train_and_judge(job, World(0, 1, torch.device(device)), request, quiet=quiet)
             return 0
+        if device == "cpu" and "OMP_NUM_THREADS" not in os.environ:
+            torch.set_num_threads(max((os.cpu_count() or 1) // process.size, 1))
         world, watchdog = stack.enter_context(
             connect(
                 process,
