@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,15 +38,6 @@ _KEPT = 2
 """The newest checkpoints that are kept; the one before the newest is for a damaged disk."""
 LOSSES = "losses.csv"
 _DIVERGED = "start again with a lower --learning-rate, in another --work-dir"
-
-
-class Trained(Protocol):
-    """A module with named losses of a batch."""
-
-    @property
-    def loss_names(self) -> tuple[str, ...]: ...
-    def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]: ...
-    def state_dict(self) -> dict[str, Tensor]: ...
 
 
 @dataclass(frozen=True)
@@ -132,7 +123,9 @@ def train(
     around: Surroundings,
     state: dict[str, Any] | None,
 ) -> Progressed:
-    """Train a `Trained` module from `state`, or from its first iteration, to the last.
+    """Train a module from `state`, or from its first iteration, to the last.
+
+    It has `loss_names`, and maps a batch to the loss of each name.
 
     `batches` gives those from an iteration (0 for the first) on. The gradient of the sum of the
     losses is the mean over the processes. Saves every `save_every` iterations, at the end, when
