@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from virtex.commands.arguments import (
@@ -20,6 +21,8 @@ from virtex.commands.arguments import (
     local_path,
 )
 from virtex.commands.evaluate_backbones import backbone_results
+from virtex.commands.evaluate_dense import DENSE_PROTOCOLS, add_dense_arguments
+from virtex.commands.evaluate_detection import detection_results
 from virtex.commands.evaluate_heads import (
     HEAD_PROTOCOLS,
     add_head_arguments,
@@ -27,9 +30,11 @@ from virtex.commands.evaluate_heads import (
 )
 from virtex.commands.evaluate_results import keep_results
 from virtex.commands.evaluate_scenes import scenes_results
+from virtex.commands.evaluate_segmentation import segmentation_results
 from virtex.errors import UserError
 
 if TYPE_CHECKING:
+    from virtex.commands.evaluate_results import Evaluated
     from virtex.distributed.world import World
     from virtex.evaluation.results import Result
 
@@ -48,7 +53,7 @@ _REMEDY = "Results that were complete are kept; start the command again"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `virtex evaluate`."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    every = PROTOCOLS | HEAD_PROTOCOLS
+    every = PROTOCOLS | HEAD_PROTOCOLS | DENSE_PROTOCOLS
     width = max(map(len, every)) + 2
     lines = {name: f"  {name:<{width}}{summary}" for name, summary in every.items()}
     parser.epilog = "\n".join(
@@ -57,6 +62,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             *(lines[name] for name in PROTOCOLS),
             "protocols that use the captioning head:",
             *(lines[name] for name in HEAD_PROTOCOLS),
+            "protocols that train a head on images (docs/detection.md):",
+            *(lines[name] for name in DENSE_PROTOCOLS),
         ]
     )
     parser.add_argument("protocol", choices=every, metavar="PROTOCOL", help="see below")
@@ -68,7 +75,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="labelled images: a directory with train/CLASS/ and val/CLASS/, a VOC2007 tree, a "
         "COCO tree, or a .csv or .tsv file with image, split and label columns; for `words`, "
         "`captioning` and `retrieval`, captions in COCO's layout or a directory of tables, as for "
-        "pretraining",
+        "pretraining; for `detection`, a COCO or VOC2007 tree; for `linear-segmentation`, a "
+        "directory with train/images, train/masks, val/images and val/masks",
     )
     group = parser.add_argument_group("model")
     group.add_argument(
@@ -99,15 +107,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_int(
         group,
         "--processes",
-        "number of processes that compute features, each on a GPU of its own, or all on the CPU "
-        "with --device cpu; under torchrun, that of torchrun (default: 1)",
+        "number of processes that compute features or train a detector, each on a GPU of its own, "
+        "or all on the CPU with --device cpu; under torchrun, that of torchrun, which does not "
+        "start detection (default: 1)",
     )
     group.add_argument(
         "--precision",
         choices=("auto", "float32", "bfloat16"),
         default="auto",
         help="type of the forward pass; auto is bfloat16 on a GPU that has it, otherwise float32, "
-        "and float32 for scenes and protocols that use the captioning head (default: %(default)s)",
+        "and float32 for scenes, detection and protocols that use the captioning head (default: "
+        "%(default)s)",
     )
     add_int(parser, "--seed", "seed of draws and held-out images (default: 0)", minimum=0)
     parser.add_argument(
@@ -139,19 +149,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_int(parser, "--images", "scenes: number of held-out scenes to caption (default: 100)")
     add_head_arguments(parser)
+    add_dense_arguments(parser)
     add_quiet_argument(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Check everything, evaluate, add the results to their files and print the table."""
-    from virtex.evaluation.options import DEFAULTS, check_options
+    from virtex.evaluation.options import check_options, defaults_of
 
     check_options(arguments.protocol, vars(arguments), flags=True)
-    for name, default in DEFAULTS.items():
+    for name, default in defaults_of(arguments.protocol).items():
         if getattr(arguments, name) is None:
             setattr(arguments, name, default)
     processes = arguments.processes or 1
-    if processes == 1:
+    if processes == 1 or arguments.protocol == "detection":  # it starts one for each checkpoint
         return _evaluate(arguments)
     _uses_gpus(arguments, processes, processes - 1)
 
@@ -232,14 +243,9 @@ def _evaluate_in(world: "World", arguments: argparse.Namespace) -> int:
         if arguments.output is not None:
             check_output(arguments.output, if_it_exists=None)
             check_results(arguments.output)
-    found = (
-        head_results(arguments)
-        if arguments.protocol in HEAD_PROTOCOLS
-        else backbone_results(arguments, world)
-    )
     results: list[Result] = []
     try:
-        for model, figures in found:
+        for model, figures in _results_of(arguments, world):
             with world.shared_errors():
                 if world.main:
                     results += figures
@@ -248,3 +254,16 @@ def _evaluate_in(world: "World", arguments: argparse.Namespace) -> int:
         if results:  # those that are complete, if a later checkpoint fails
             print(results_table(results))
     return 0
+
+
+def _results_of(
+    arguments: argparse.Namespace, world: "World"
+) -> "Iterator[tuple[Evaluated, list[Result]]]":
+    if arguments.protocol == "detection":
+        yield from detection_results(arguments)
+    elif arguments.protocol == "linear-segmentation":
+        yield from segmentation_results(arguments)
+    elif arguments.protocol in HEAD_PROTOCOLS:
+        yield from head_results(arguments)
+    else:
+        yield from backbone_results(arguments, world)

@@ -29,7 +29,11 @@ def add_head_arguments(parser: argparse.ArgumentParser) -> None:
         help="SentencePiece model (default: the one in the checkpoint, otherwise "
         "DATA.TOKENIZER_MODEL)",
     )
-    add_int(group, "--batch-size", "number of images per batch (default: 32)")
+    add_int(
+        group,
+        "--batch-size",
+        "number of images per batch (default: 32; 16 where a head is trained)",
+    )
     group.add_argument(
         "--tokenize",
         choices=("ptb", "international", "characters"),

@@ -39,6 +39,7 @@ class Progress:
         self._live = self._stream.isatty()
         self._start = self._shown_at = clock()
         self._done = self._skipped = 0
+        self._detail = ""
         self._width = 0  # of the live line that is on the terminal
 
     def __enter__(self) -> Self:
@@ -47,9 +48,10 @@ class Progress:
     def __exit__(self, *_: object) -> None:
         self._erase()
 
-    def advance(self, count: int = 1) -> None:
-        """Count `count` more units as done."""
+    def advance(self, count: int = 1, detail: str = "") -> None:
+        """Count `count` more units as done; `detail`, such as a loss, ends the line."""
         self._done += count
+        self._detail = f", {detail}" if detail else ""
         now = self._clock()
         if self._quiet or now - self._shown_at < (_LIVE_SECONDS if self._live else _PLAIN_SECONDS):
             return
@@ -92,11 +94,12 @@ class Progress:
         line = f"{self._label}: {self._done:,}{of} {self._units}"
         rate = (self._done - self._skipped) / seconds
         if not rate:
-            return line
+            return line + self._detail
         line += f", {rate:,.1f} {self._units}/s" if rate >= 0.1 else f", {rate:.1g} {self._units}/s"
-        if self._total is None:
-            return line
-        return f"{line}, {timedelta(seconds=round((self._total - self._done) / rate))} remaining"
+        if self._total is not None:
+            remaining = timedelta(seconds=round((self._total - self._done) / rate))
+            line += f", {remaining} remaining"
+        return line + self._detail
 
     def _erase(self) -> None:
         if self._width:

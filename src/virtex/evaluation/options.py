@@ -9,26 +9,39 @@ FEATURES = ("knn", "linear", "low-shot", "voc07", "words")
 """Protocols on frozen features."""
 HEADS = ("captioning", "zero-shot", "retrieval")
 """Protocols that use the captioning head."""
+DENSE = ("detection", "linear-segmentation")
+"""Protocols that train a head on images; only the command has them."""
 PROTOCOLS = (*FEATURES, "scenes", *HEADS)
 
 _OPTIONS = {
-    "network": FEATURES,
-    "image_size": FEATURES,
+    "network": (*FEATURES, *DENSE),
+    "image_size": (*FEATURES, "linear-segmentation"),
     "cache_dir": FEATURES,
-    "processes": FEATURES,
-    "seed": (*FEATURES, "zero-shot", "retrieval"),
+    "processes": (*FEATURES, "detection"),
+    "seed": (*FEATURES, "zero-shot", "retrieval", *DENSE),
     "engine": ("voc07",),
-    "on_bad_image": (*FEATURES, *HEADS),
-    "max_pixels": (*FEATURES, *HEADS),
-    "max_image_mb": (*FEATURES, *HEADS),
+    "on_bad_image": (*FEATURES, *HEADS, *DENSE),
+    "max_pixels": (*FEATURES, *HEADS, *DENSE),
+    "max_image_mb": (*FEATURES, *HEADS, *DENSE),
     "tokenizer": (*HEADS, "scenes"),
-    "batch_size": HEADS,
+    "batch_size": (*HEADS, *DENSE),
     "tokenize": ("captioning",),
     "predictions": ("captioning",),
     "template": ("zero-shot",),
     "class_names": ("zero-shot",),
     "pairs": ("retrieval",),
     "images": ("scenes",),
+    "iterations": DENSE,
+    "learning_rate": DENSE,
+    "work_dir": DENSE,
+    "save_every": DENSE,
+    "resume": DENSE,
+    "detector": ("detection",),
+    "frozen": ("detection",),
+    "min_size": ("detection",),
+    "max_size": ("detection",),
+    "pyramid_channels": ("detection",),
+    "mask_classes": ("linear-segmentation",),
 }
 DEFAULTS: Mapping[str, object] = {
     "seed": 0,
@@ -48,19 +61,27 @@ _SETTINGS = {
 """Settings of pretraining in messages about data, and what the user of an evaluation gives."""
 
 
+def defaults_of(protocol: str) -> Mapping[str, object]:
+    """The values of the options that are not given."""
+    return {**DEFAULTS, "batch_size": 16} if protocol in DENSE else DEFAULTS
+
+
 def check_options(protocol: str, given: Mapping[str, object], *, flags: bool) -> None:
     """Raise `UserError` for options that the protocol does not have; None is not given.
 
     Messages name flags of the command, or arguments of the function.
     """
-    if protocol not in PROTOCOLS:
-        raise UserError(f"the protocol is {protocol!r}; expected one of {', '.join(PROTOCOLS)}")
+    known = (*PROTOCOLS, *DENSE) if flags else PROTOCOLS
+    if protocol not in known:
+        raise UserError(f"the protocol is {protocol!r}; expected one of {', '.join(known)}")
     problems = []
     for name, protocols in _OPTIONS.items():
         if protocol not in protocols and given.get(name) is not None:
             shown = f"--{name.replace('_', '-')}" if flags else name
-            of_features = protocols == FEATURES
-            owners = "protocols on frozen features" if of_features else ", ".join(protocols)
+            others = protocols[len(FEATURES) :]
+            of_features = protocols[: len(FEATURES)] == FEATURES and set(others) <= set(DENSE)
+            named = ("protocols on frozen features", *others) if of_features else protocols
+            owners = ", ".join(named)
             problems.append(f"{shown} is an option of {owners}, not {protocol}")
     if problems:
         raise UserError("; ".join(problems))
