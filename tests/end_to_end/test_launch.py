@@ -219,6 +219,19 @@ def test_a_machine_that_is_asked_to_stop_leaves_the_run_where_it_goes_on(starter
     assert_is(run, undisturbed)
 
 
+def test_evaluations_change_no_bit_of_two_processes(starter, run, undisturbed, labelled):
+    evaluations = ("EVALUATE.EVERY", EVERY, "EVALUATE.PROTOCOLS", "[knn, captioning]")
+    override = (*SHORT, *evaluations, "EVALUATE.DATA", labelled)
+    status, _, errors = ended(starter.torchrun(run, override=override))
+    assert status == 0, errors
+    state = final(run)
+    state["config"]["EVALUATE"] = final(undisturbed)["config"]["EVALUATE"]
+    assert first_difference(state, final(undisturbed)) is None
+    evaluated = scalars(run, "evaluate/")
+    assert [line["iteration"] for line in evaluated] == [4, 8, 12]
+    assert [line for line in scalars(run) if line not in evaluated] == scalars(undisturbed)
+
+
 def test_processes_whose_agent_dies_save_and_end(starter, run):
     agent = starter.torchrun(run, override=ENDLESS)
     wait_for(lambda: logged(run) > 1, agent)
