@@ -107,7 +107,8 @@ def test_records_are_those_of_virtex_evaluate(scenes, labelled, evaluated, tmp_p
     words += ["--output", tmp_path / "results.json", "--cpu-workers", "0", "--quiet"]
     words += ["--cache-dir", tmp_path] if protocol == "linear" else []
     assert main([str(word) for word in words]) == 0
-    mine = {key: value for key, value in results(evaluated).items() if key[:2] == (ITERATIONS, protocol)}
+    found = results(evaluated).items()
+    mine = {key: value for key, value in found if key[:2] == (ITERATIONS, protocol)}
     assert mine
     assert results(tmp_path) == mine
 

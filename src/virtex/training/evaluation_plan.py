@@ -30,6 +30,13 @@ CAPTIONING = "captioning"
 LOWER_IS_BETTER = "captioning/most_frequent_caption"
 """The only metric of which a lower value is better."""
 
+_SETTINGS = {
+    "give --on-bad-image": "set DATA.ON_BAD_IMAGE to",
+    "--data": "the path",
+    "name another file with --output": "rename it",
+}
+"""The options of `virtex evaluate` that its messages name, in the words of a run."""
+
 _CAPTION_METRICS = (
     *("Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4", "ROUGE_L", "CIDEr"),
     *("distinct_captions", "most_frequent_caption"),
@@ -116,7 +123,10 @@ class _Opening:
         try:
             make()
         except UserError as error:
-            self.problems.append(f"{setting}: {str(error).removeprefix('--data ')}")
+            message = str(error).removeprefix("--data ")
+            for option, name in _SETTINGS.items():
+                message = message.replace(option, name)
+            self.problems.append(f"{setting}: {message}")
 
     def finish(self) -> None:
         """Raise `UserError` if there were problems."""
@@ -140,10 +150,6 @@ def _open_labelled(config: Config, path: Path, opened: _Opened) -> None:
         if protocol == "linear":
             opened.metrics[protocol] = names
         elif protocol == "knn":
-            if len(data.train) < min(KS):
-                raise UserError(
-                    f"{path} has {len(data.train)} training images; knn needs at least {min(KS)}"
-                )
             opened.metrics[protocol] = tuple(
                 f"{name}_k{k}" for k in KS if k <= len(data.train) for name in names
             )
