@@ -119,6 +119,7 @@ def _evaluate_on_main(run: Run, plan: EvaluationPlan, iteration: int, together: 
     try:
         results = _Evaluation(run, plan, iteration, together).results()
         add_results(run.options.directory / RESULTS, results)
+        _log(run, plan, iteration, results, time.monotonic() - start)
     except _StopRequested:
         return False
     except Exception as error:  # whatever it is, it must not end the run
@@ -126,8 +127,6 @@ def _evaluate_on_main(run: Run, plan: EvaluationPlan, iteration: int, together: 
             raise
         text = str(error) if isinstance(error, UserError) else traceback.format_exc()
         run.logger.warning(f"{together.phase} failed, and training continues without it: {text}")
-    else:
-        _log(run, plan, iteration, results, time.monotonic() - start)
     together.finish()
     return True
 
