@@ -189,11 +189,20 @@ def test_a_job_recovers_by_itself_from_the_loss_of_the_process_that_saves(
     assert_is(run, undisturbed)
 
 
-def test_two_machines_are_one_run(starter, run, undisturbed):
-    for process in starter.machines(run):
+def test_two_machines_are_one_run_and_evaluations_change_no_bit(
+    starter, run, undisturbed, labelled
+):
+    evaluations = ("EVALUATE.EVERY", EVERY, "EVALUATE.PROTOCOLS", "[knn, captioning]")
+    override = (*SHORT, *evaluations, "EVALUATE.DATA", labelled)
+    for process in starter.machines(run, override=override):
         status, _, errors = ended(process)
         assert status == 0, errors
-    assert_is(run, undisturbed)
+    state, plain = final(run), final(undisturbed)
+    state["config"]["EVALUATE"] = plain["config"]["EVALUATE"]
+    assert first_difference(state, plain) is None
+    evaluated = scalars(run, "evaluate/")
+    assert [line["iteration"] for line in evaluated] == [4, 8, 12]
+    assert [line for line in scalars(run) if line not in evaluated] == scalars(undisturbed)
 
 
 def test_the_tasks_of_srun_are_one_run(starter, run, undisturbed):
@@ -217,19 +226,6 @@ def test_a_machine_that_is_asked_to_stop_leaves_the_run_where_it_goes_on(starter
         status, _, errors = ended(process)
         assert status == 0, errors
     assert_is(run, undisturbed)
-
-
-def test_evaluations_change_no_bit_of_two_processes(starter, run, undisturbed, labelled):
-    evaluations = ("EVALUATE.EVERY", EVERY, "EVALUATE.PROTOCOLS", "[knn, captioning]")
-    override = (*SHORT, *evaluations, "EVALUATE.DATA", labelled)
-    status, _, errors = ended(starter.torchrun(run, override=override))
-    assert status == 0, errors
-    state = final(run)
-    state["config"]["EVALUATE"] = final(undisturbed)["config"]["EVALUATE"]
-    assert first_difference(state, final(undisturbed)) is None
-    evaluated = scalars(run, "evaluate/")
-    assert [line["iteration"] for line in evaluated] == [4, 8, 12]
-    assert [line for line in scalars(run) if line not in evaluated] == scalars(undisturbed)
 
 
 def test_processes_whose_agent_dies_save_and_end(starter, run):

@@ -124,7 +124,7 @@ class Group:
 def read_run(directory: Path) -> RunSummary:
     """Read a run's directory; raises UserError for any other directory.
 
-    Its figures are named as if there were no other runs; see `name_data_apart`.
+    Its figures get their names by `name_data_apart`, which needs all runs that are compared.
     """
     if not (directory / CONFIG).is_file():
         raise UserError(f"{directory} is not a run of `virtex pretrain`: {_why_not(directory)}")
