@@ -164,6 +164,44 @@ def test_records_of_evaluate_are_named_after_their_protocol(write, groups):
     assert "50.0" in json.dumps(found["linear/top1"])
 
 
+def record(value, root="/data/x", protocol="linear", metric="top1", iteration=20):
+    names = {"protocol": protocol, "metric": metric, "value": value, "iteration": iteration}
+    return names | {"data": f"hash of {root}", "root": root}
+
+
+def test_results_on_several_data_sets_are_told_apart_in_all_runs(write, groups):
+    first, second = write("a"), write("b", "RANDOM_SEED", "1")
+    records = [record(60.0, "/data/birds"), record(20.0, "/data/cars")]
+    Path("a/results.json").write_text(json.dumps(records))
+    Path("b/results.json").write_text(json.dumps([record(64.0, "/data/birds")]))
+    found = groups(first, second)[0]["metrics"]
+    assert list(found) == ["val/loss", "linear/top1@birds", "linear/top1@cars"]
+    assert found["linear/top1@birds"]["values"] == [60.0, 64.0]
+    assert found["linear/top1@cars"]["values"] == [20.0]
+    assert list(groups(second)[0]["metrics"]) == ["val/loss", "linear/top1"]
+
+
+PAPER = ("OPTIM.NUM_ITERATIONS", "500000", "OPTIM.WARMUP_STEPS", "10000")
+
+
+def test_published_figures_stand_beside_results_of_the_same_settings_and_data(write, table):
+    runs = [write("a", *PAPER), write("b", *PAPER, "MODEL.NAME", "captioning")]
+    for name, value in zip(runs, (88.1, 88.3), strict=True):
+        voc = record(value, "/data/VOCdevkit/VOC2007", "voc07", "mAP")
+        Path(name, "results.json").write_text(json.dumps([voc, record(41.0, "/data/birds")]))
+    lines, _ = table(*runs)
+    assert lines[0].split()[3:] == ["val/loss", "voc07/mAP", "voc07/mAP", "(published)",
+                                    "linear/top1"]  # fmt: skip
+    assert [line.split()[-4] for line in lines[1:3]] == ["88.6", "88.7"]
+    assert lines[3].startswith("published figures are those of the paper's own runs")
+
+
+def test_published_figures_are_not_shown_for_other_settings(write, groups):
+    name = write("a", *PAPER, "OPTIM.BATCH_SIZE", "512")
+    Path(name, "results.json").write_text(json.dumps([record(88, "/voc07", "voc07", "mAP")]))
+    assert "published" not in groups(name)[0]["metrics"]["voc07/mAP"]
+
+
 def test_the_metrics_asked_for_are_shown_in_their_order(write, table):
     name = write("a", forward=1.0, backward=2.0, results={"true": 0.5})
     lines, _ = table(name, "--metric", "train/loss", "report/true", "--metric", "val/backward")

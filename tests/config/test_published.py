@@ -8,11 +8,13 @@ import pytest
 from virtex.build.model import load_config
 from virtex.config import loading as settings
 from virtex.config.schema import Config
+from virtex.experiments.published import published_figure
 from virtex.tasks import find_task
 
 CONFIGS = Path(__file__).parents[1].parent / "configs"
 PARITY = Path(__file__).parents[1] / "parity"
 BASE = "_base_bicaptioning_R_50_L1_H1024.yaml"
+MODELS = (CONFIGS.parent / "docs" / "models.md").read_text(encoding="utf-8")
 PUBLISHED = json.loads((PARITY / "configs.json").read_text())
 
 
@@ -44,6 +46,19 @@ def test_a_published_name_differs_from_the_base_in_its_model_alone(name: str) ->
         data = config.data.model_copy(update={"vocab_size": base.data.vocab_size})
         config = config.model_copy(update={"data": data})
     assert config.model_copy(update={"model": base.model}) == base
+
+
+@pytest.mark.parametrize("name", sorted(PUBLISHED))
+def test_published_figures_are_found_by_the_settings_alone(name: str) -> None:
+    here = ["DATA.ROOT", "elsewhere/coco", "RANDOM_SEED", "7", "AMP", "false"]
+    flat = settings.flat(settings.load(Config, CONFIGS / name, here))
+    begin = f"| `{name.removesuffix('.yaml')}`"
+    row = next(line for line in MODELS.splitlines() if line.startswith(begin))
+    voc07, imagenet = row.strip("| ").split(" | ")[-2:]
+    assert published_figure(flat, "voc07/mAP", "data/VOC2007") == float(voc07)
+    assert published_figure(flat, "linear/top1", "data/imagenet") == float(imagenet)
+    assert published_figure(flat, "linear/top1", "data/VOC2007") is None
+    assert published_figure(flat | {"OPTIM.LR": 0.1}, "voc07/mAP", "VOC2007") is None
 
 
 def test_the_base_spells_out_the_defaults_and_its_width() -> None:

@@ -9,8 +9,10 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from virtex.checkpoints import file as checkpoint
 from virtex.cli import main
@@ -161,3 +163,17 @@ def logged(directory):
     path = directory / "scalars.jsonl"
     lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
     return json.loads(lines[-1])["iteration"] if lines else 0
+
+
+@pytest.fixture(scope="session")
+def labelled(tmp_path_factory):
+    """Images of two brightnesses, 20 to train on and 8 to test, in a directory for each."""
+    root = tmp_path_factory.mktemp("labelled")
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 10), ("val", 4)):
+        for name, level in (("dark", 100), ("light", 140)):
+            (root / split / name).mkdir(parents=True)
+            for index in range(count):
+                pixels = rng.normal(level, 40, (64, 64, 3)).clip(0, 255).astype(np.uint8)
+                Image.fromarray(pixels).save(root / split / name / f"{index}.png")
+    return root

@@ -189,11 +189,20 @@ def test_a_job_recovers_by_itself_from_the_loss_of_the_process_that_saves(
     assert_is(run, undisturbed)
 
 
-def test_two_machines_are_one_run(starter, run, undisturbed):
-    for process in starter.machines(run):
+def test_two_machines_are_one_run_and_evaluations_change_no_bit(
+    starter, run, undisturbed, labelled
+):
+    evaluations = ("EVALUATE.EVERY", EVERY, "EVALUATE.PROTOCOLS", "[knn, captioning]")
+    override = (*SHORT, *evaluations, "EVALUATE.DATA", labelled)
+    for process in starter.machines(run, override=override):
         status, _, errors = ended(process)
         assert status == 0, errors
-    assert_is(run, undisturbed)
+    state, plain = final(run), final(undisturbed)
+    state["config"]["EVALUATE"] = plain["config"]["EVALUATE"]
+    assert first_difference(state, plain) is None
+    evaluated = scalars(run, "evaluate/")
+    assert [line["iteration"] for line in evaluated] == [4, 8, 12]
+    assert [line for line in scalars(run) if line not in evaluated] == scalars(undisturbed)
 
 
 def test_the_tasks_of_srun_are_one_run(starter, run, undisturbed):

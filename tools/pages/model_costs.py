@@ -7,7 +7,7 @@ training. Matrix products and convolutions are counted as torch's operators run;
 device, where this counts without computing, attention consists of them. Norms, activations,
 softmax and the optimizer are not counted. Backward is what autograd runs: the gradient of every
 weight and activation, but not of the pixels. `--write` puts the table into the page; the figures of
-the paper are in this file.
+the paper are those of `virtex.experiments.published`.
 """
 
 import argparse
@@ -21,29 +21,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from virtex.build.model import build_objective
 from virtex.config import loading as settings
 from virtex.config.schema import Config
+from virtex.experiments.published import PUBLISHED
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CONFIGS = REPOSITORY / "configs"
 PAGE = REPOSITORY / "docs" / "models.md"
 BEGIN, END = "<!-- begin: tools/pages/model_costs.py -->", "<!-- end -->"
 TOKENS = 30
-
-# Desai and Johnson 2021: VOC07 linear SVM mAP, ImageNet linear top-1, by task, network and head.
-PAPER = {
-    ("virtex", "resnet50", "L1_H512_A8_F2048"): (88.4, 51.8),
-    ("virtex", "resnet50", "L1_H768_A12_F3072"): (88.3, 52.3),
-    ("virtex", "resnet50", "L1_H1024_A16_F4096"): (88.3, 53.2),
-    ("virtex", "resnet50", "L1_H2048_A32_F8192"): (88.7, 53.8),
-    ("virtex", "resnet50", "L2_H1024_A16_F4096"): (88.8, 53.8),
-    ("virtex", "resnet50", "L3_H1024_A16_F4096"): (88.7, 53.9),
-    ("virtex", "resnet50", "L4_H1024_A16_F4096"): (88.7, 53.9),
-    ("virtex", "wide_resnet50_2", "L1_H1024_A16_F4096"): (88.5, 52.9),
-    ("virtex", "resnet101", "L1_H1024_A16_F4096"): (88.7, 52.1),
-    ("captioning", "resnet50", "L1_H2048_A32_F8192"): (88.6, 50.8),
-    ("masked_lm", "resnet50", "L1_H2048_A32_F8192"): (86.4, 46.7),
-    ("token_classification", "resnet50", "none"): (88.8, 48.6),
-    ("multilabel_classification", "resnet50", "none"): (86.2, 46.2),
-}
 
 
 @dataclass(frozen=True)
@@ -114,7 +98,7 @@ def row(name: str, config: Config) -> str:
     """One line of the table."""
     counted = costs(config)
     head = config.model.textual.name.rpartition("::")[2]
-    voc07, imagenet = PAPER[config.model.name, config.model.visual.network, head]
+    voc07, imagenet = PUBLISHED[config.model.name, config.model.visual.network, head]
     cells = (
         f"`{name.removesuffix('.yaml')}`",
         f"{counted.parameters / 1e6:.1f}",

@@ -178,9 +178,10 @@ def validation_batches(
     return _on_device(batches, world.device)
 
 
-def validation_samples(data: PretrainingData, count: int) -> loader.Batch:
-    """A batch of up to `count` validation images; empty if all of them are skipped."""
-    keys = [Key(VALIDATION_EPOCH, index) for index in range(min(count, len(data.validation)))]
+def validation_samples(data: PretrainingData, positions: range) -> loader.Batch:
+    """A batch of those validation images that exist; empty if all of them are skipped."""
+    existing = positions[: max(len(data.validation) - positions.start, 0)]
+    keys = [Key(VALIDATION_EPOCH, index) for index in existing]
     examples, _ = data.validation.examples(keys)
     return data.collate(examples) if examples else {}
 

@@ -23,12 +23,19 @@ from virtex.text.tokenizer import Tokenizer
 from virtex.text.vocabulary import Categories, Vocabulary, check_categories, check_tokenizer
 
 
-def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
-    """Load the configuration of a new run; raises `UserError` with everything that is wrong."""
+def load_config(
+    path: Path, overrides: Sequence[str] = (), *, checkpoint_every: int | None = None
+) -> Config:
+    """Load the configuration of a new run; raises `UserError` with everything that is wrong.
+
+    `checkpoint_every` is the interval of its checkpoints, if that is known.
+    """
 
     def check(config: Config) -> Iterator[Conflict]:
         yield from check_settings(config)
         yield from config.optim.useless_steps()
+        if checkpoint_every is not None:
+            yield from _interval_conflicts(config.evaluate.every, checkpoint_every)
 
     return loading.load(Config, path, overrides, check=check)
 
@@ -54,11 +61,29 @@ def check_settings(config: Config) -> Iterator[Conflict]:
             "expected a beam that is not larger than the vocabulary; set BEAM_SIZE to at most "
             f"{data.vocab_size}",
         )
+    captions = config.evaluate.every > 0 and "captioning" in config.evaluate.protocols
+    if captions and task.captioning_head is None:
+        yield (
+            ("MODEL.NAME", "EVALUATE.PROTOCOLS"),
+            "expected captioning only for a task that trains a head that can caption, such as "
+            "bicaptioning; remove it from PROTOCOLS",
+        )
     match task.labels:
         case "captions":
             yield from _token_conflicts(data)
         case "categories":
             yield from _category_conflicts(data)
+
+
+def _interval_conflicts(every: int, checkpoint_every: int) -> Iterator[Conflict]:
+    """A conflict if evaluations would not fall on checkpoints."""
+    if every % checkpoint_every:
+        above = every - every % checkpoint_every + checkpoint_every
+        yield (
+            ("EVALUATE.EVERY",),
+            f"expected a multiple of --checkpoint-every, {checkpoint_every}, so that the weights "
+            f"that are judged are saved; set EVERY to {above}, or give --checkpoint-every {every}",
+        )
 
 
 def _token_conflicts(data: Data) -> Iterator[Conflict]:

@@ -1,7 +1,8 @@
 """The directory of a run: its files, and how a run starts in it or resumes.
 
 `config.yaml` (resolved), `subset.json` (the images, if not all are trained on),
-`checkpoint_{iteration}.pth`, `log_rank{rank}.txt`, `scalars.jsonl` and TensorBoard's event files.
+`checkpoint_{iteration}.pth`, `log_rank{rank}.txt`, `scalars.jsonl` and TensorBoard's event files;
+with evaluations also `checkpoint_best.pth` and `results.json`.
 """
 
 from collections.abc import Sequence

@@ -58,6 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
         for directory in arguments.runs:
             runs.append(comparison.read_run(directory))
             progress.advance()
+    runs = comparison.name_data_apart(runs)
     groups = comparison.group(runs)
     metrics = comparison.choose_metrics(runs, arguments.metric)
     if arguments.json:
@@ -65,6 +66,8 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         width = shutil.get_terminal_size((_WIDTH, 0)).columns
         print(table(groups, metrics, width))
+        for line in comparison.explanations(groups, metrics):
+            print(line)
     sys.stdout.flush()
     for note in comparison.notes(groups):
         print(f"virtex compare: warning: {note}", file=sys.stderr)

@@ -175,7 +175,11 @@ def checked_options(arguments: argparse.Namespace, *, processes: int) -> "Pretra
     from virtex.config.schema import check_processes
     from virtex.distributed.environment import read_environment
 
-    config = load_config(arguments.config, arguments.config_override)
+    config = load_config(
+        arguments.config,
+        arguments.config_override,
+        checkpoint_every=arguments.checkpoint_every,
+    )
     process = read_environment()
     if process.size > 1 or process.agent:
         processes = process.size

@@ -79,6 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.directory,
         percentages=arguments.percentages,
         seeds=arguments.seeds,
+        checkpoint_every=pretrain_arguments.checkpoint_every,
     )
     sweep.reserve(arguments.directory, config)
     if arguments.slurm is None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pydantic import Field
 
 from virtex.config.data import Data
+from virtex.config.evaluate import LABELLED, Evaluate
 from virtex.config.model import Model, TaskName
 from virtex.config.optim import Optim, multiples_around
 from virtex.config.section import Conflict, Section, reports_conflicts
@@ -58,6 +59,7 @@ class Config(Section):
     data: Data = Data()
     model: Model = Model()
     optim: Optim = Optim()
+    evaluate: Evaluate = Evaluate()
 
     @reports_conflicts
     def _conflicts(self) -> Iterator[Conflict]:
@@ -77,6 +79,14 @@ class Config(Section):
                 ("DATA.IMAGE_CROP_SIZE", "MODEL.VISUAL.NAME"),
                 f"expected a crop size that is divisible by the patch size of the network, {patch}"
                 f" pixels; set IMAGE_CROP_SIZE to {data.image_crop_size + patch - rest}",
+            )
+        captioned = [name for name in self.evaluate.protocols if name not in LABELLED]
+        if self.evaluate.every and captioned and data.format not in ("coco", "table"):
+            yield (
+                ("EVALUATE.PROTOCOLS", "DATA.FORMAT"),
+                f"expected data in the format coco or table for {' and '.join(captioned)}; set "
+                "PROTOCOLS to knn or linear, with labelled images in EVALUATE.DATA, or "
+                "EVALUATE.EVERY to 0",
             )
 
 

@@ -32,10 +32,11 @@ from virtex.evaluation.protocols.linear import PENALTIES, linear
 from virtex.evaluation.protocols.low_shot import COUNTS, DRAWS, low_shot
 from virtex.evaluation.protocols.split import Split
 from virtex.evaluation.protocols.voc07 import COSTS, FOLDS, import_linear_svc, voc07
-from virtex.evaluation.protocols.words import words
+from virtex.evaluation.protocols.words import choose_words, words
 from virtex.evaluation.results import Result, to_results
 
-ProtocolName = Literal["knn", "linear", "low-shot", "voc07", "words"]
+LabelledProtocol = Literal["knn", "linear", "low-shot", "voc07"]
+ProtocolName = Literal[LabelledProtocol, "words"]
 Engine = Literal["sklearn", "torch"]
 
 
@@ -81,6 +82,18 @@ def open_evaluation(
         return _captioned(root, seed)
     with naming_options():
         data = read_labelled(root, seed)
+    return labelled_evaluation(protocol, root, data, seed=seed, engine=engine)
+
+
+def labelled_evaluation(
+    protocol: LabelledProtocol,
+    root: Path,
+    data: LabelledData,
+    *,
+    seed: int = 0,
+    engine: Engine = "sklearn",
+) -> EvaluationData:
+    """As `open_evaluation`, for labelled images that are read already, with the same seed."""
     _check_labels(protocol, data, engine)
 
     def split(images_labels: npt.NDArray[np.int64] | npt.NDArray[np.int8], of: Features) -> Split:
@@ -137,9 +150,7 @@ def _check_labels(protocol: ProtocolName, data: LabelledData, engine: Engine) ->
         )
 
 
-def _work(
-    protocol: Literal["knn", "linear", "low-shot", "voc07"], data: LabelledData
-) -> tuple[int, str]:
+def _work(protocol: LabelledProtocol, data: LabelledData) -> tuple[int, str]:
     """How many units of work a protocol counts, about, and their name."""
     match protocol:
         case "knn":
@@ -159,6 +170,7 @@ def _work(
 def _captioned(root: Path, seed: int) -> EvaluationData:
     found = [captioned_images(root, split) for split in ("train", "val")]
     captions = [[record.captions for record in records] for records, _ in found]
+    chosen = choose_words(captions[0], captions[1])
     train, test = (tuple(Path(str(record.image)) for record in records) for records, _ in found)
 
     def figures(train: Features, test: Features, advance: Advance) -> list[Figure]:
@@ -166,7 +178,13 @@ def _captioned(root: Path, seed: int) -> EvaluationData:
             [texts[position] for position in features.kept]
             for texts, features in zip(captions, (train, test), strict=True)
         )
-        return words(of_train, train.values, of_test, test.values, seed=seed, advance=advance)
+        return words(
+            *(of_train, train.values, of_test, test.values),
+            seed=seed,
+            advance=advance,
+            # Words of images that cannot be read do not count.
+            chosen=chosen if len(of_train) + len(of_test) == sum(map(len, captions)) else None,
+        )
 
     texts = "\n".join("\0".join(caption) for split in captions for caption in split)
     content = np.frombuffer(texts.encode("utf-8", "surrogatepass"), np.uint8)

@@ -31,7 +31,8 @@ from virtex.files import write_whole
 from virtex.models.modes import evaluating
 from virtex.training.precision import Precision
 
-_BATCH = 64
+IMAGES_AT_ONCE = 64
+"""The number of images in a batch."""
 _VERSION = 2
 """Of the computation; part of the cache's key."""
 
@@ -174,7 +175,7 @@ def _share_of(
 ) -> _Share:
     """The features of this process's batches."""
     backbone.to(settings.device)
-    starts = range(world.rank * _BATCH, len(paths), world.size * _BATCH)
+    starts = range(world.rank * IMAGES_AT_ONCE, len(paths), world.size * IMAGES_AT_ONCE)
     own = np.array([row for start in starts for row in _batch_at(start, len(paths))], np.int64)
     values: list[Tensor] = []
     positions = [own[:0]]
@@ -183,7 +184,7 @@ def _share_of(
         [paths[row] for row in own],
         preprocessing,
         limits=settings.limits,
-        batch_size=_BATCH,
+        batch_size=IMAGES_AT_ONCE,
         workers=settings.workers if len(own) else 0,
         pin_memory=settings.device.type == "cuda",
     )
@@ -197,13 +198,13 @@ def _share_of(
                 positions.append(kept)
             missing = np.setdiff1d(_batch_at(start, len(paths)), kept).tolist()
             bad |= dict(zip(missing, map(str, errors), strict=True))
-            begin = start - world.rank * _BATCH
-            advance(min(world.size * _BATCH, len(paths) - begin))
+            begin = start - world.rank * IMAGES_AT_ONCE
+            advance(min(world.size * IMAGES_AT_ONCE, len(paths) - begin))
     return _Share(torch.cat(values) if values else torch.empty(0), np.concatenate(positions), bad)
 
 
 def _batch_at(start: int, images: int) -> range:
-    return range(start, min(start + _BATCH, images))
+    return range(start, min(start + IMAGES_AT_ONCE, images))
 
 
 def _joined(shares: Sequence[_Share]) -> Features:

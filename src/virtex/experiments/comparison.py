@@ -2,6 +2,8 @@
 
 A metric is a scalar in `scalars.jsonl`, of which the last value counts, or a number in a
 `results.json`, such as `true` in the run's directory or `report/true` in its subdirectory `report`.
+A record of `virtex evaluate` is PROTOCOL/METRIC, and PROTOCOL/METRIC@DATA where the records have
+several data sets for it.
 """
 
 import difflib
@@ -9,8 +11,8 @@ import json
 import math
 import statistics
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,12 @@ from virtex.config import loading as settings
 from virtex.config.schema import Config
 from virtex.data import subset
 from virtex.errors import UserError
+from virtex.experiments.published import (
+    IMAGENET_CAVEAT,
+    SOURCE,
+    is_of_imagenet,
+    published_figure,
+)
 from virtex.training.scalars import SCALARS, is_number, last_scalars
 
 SEED = "RANDOM_SEED"
@@ -28,15 +36,33 @@ _MAX_COMPONENTS = 4  # of a loss that are shown by default
 
 
 @dataclass(frozen=True)
+class Figure:
+    """A number in a `results.json`, with the hash of its data and their path where it has them."""
+
+    name: str
+    value: float
+    data: str = ""
+    root: str = ""
+
+
+@dataclass(frozen=True)
 class RunSummary:
-    """The settings of a run, its progress and its metrics; `notes` are messages for the user."""
+    """The settings of a run, its progress and its metrics; `notes` are messages for the user.
+
+    `figures` are by their names among the metrics.
+    """
 
     directory: Path
     settings: dict[str, object]
     iteration: int
     scalars: dict[str, float]
-    results: dict[str, float]
+    figures: dict[str, Figure]
     notes: tuple[str, ...]
+
+    @property
+    def results(self) -> dict[str, float]:
+        """The numbers of results.json by name."""
+        return {name: figure.value for name, figure in self.figures.items()}
 
     @property
     def numbers(self) -> dict[str, float]:
@@ -86,9 +112,20 @@ class Group:
         deviation = statistics.stdev(values) if several else None
         return Statistic(values, statistics.mean(values), deviation)
 
+    def published(self, metric: str) -> float | None:
+        """The figure that the paper reports for these settings; None if there is none."""
+        figures = [run.figures[metric] for run in self.runs if metric in run.figures]
+        found = {
+            published_figure(self.runs[0].settings, figure.name, figure.root) for figure in figures
+        }
+        return found.pop() if len(found) == 1 else None
+
 
 def read_run(directory: Path) -> RunSummary:
-    """Read a run's directory; raises UserError for any other directory."""
+    """Read a run's directory; raises UserError for any other directory.
+
+    Its figures get their names by `name_data_apart`, which needs all runs that are compared.
+    """
     if not (directory / CONFIG).is_file():
         raise UserError(f"{directory} is not a run of `virtex pretrain`: {_why_not(directory)}")
     flat = settings.flat(settings.load(Config, directory / CONFIG))
@@ -104,10 +141,43 @@ def read_run(directory: Path) -> RunSummary:
             f"{directory / SCALARS}: line {last.unreadable} cannot be read; it and later "
             "lines are ignored"
         )
-    results = _results(directory / _RESULTS, "")
+    figures = _figures(directory / _RESULTS, "")
     for path in sorted(directory.glob(f"*/{_RESULTS}")):
-        results |= _results(path, f"{path.parent.name}/")
-    return RunSummary(directory, flat, last.iteration, last.values, results, tuple(notes))
+        figures += _figures(path, f"{path.parent.name}/")
+    named = {f"{number}": figure for number, figure in enumerate(figures)}
+    return RunSummary(directory, flat, last.iteration, last.values, named, tuple(notes))
+
+
+def name_data_apart(runs: Sequence[RunSummary]) -> list[RunSummary]:
+    """The runs with their figures by name; `@` and a name of the data where there are several."""
+    roots: dict[str, dict[str, str]] = {}
+    for run in runs:
+        for figure in run.figures.values():
+            roots.setdefault(figure.name, {}).setdefault(figure.data, figure.root)
+    names = {
+        (name, data): name if label is None else f"{name}@{label}"
+        for name, of_data in roots.items()
+        for data, label in _labels(of_data).items()
+    }
+    return [
+        replace(run, figures={names[one.name, one.data]: one for one in run.figures.values()})
+        for run in runs
+    ]
+
+
+def _labels(roots: Mapping[str, str]) -> dict[str, str | None]:
+    """A name for each of several data sets, by their hashes; None for a single one.
+
+    It is the end of the path that no other has; if two have the same path, their hashes follow.
+    """
+    if len(roots) == 1:
+        return dict.fromkeys(roots)
+    paths = {data: Path(root).parts for data, root in roots.items()}
+    for count in range(1, max(map(len, paths.values())) + 1):
+        ends = {data: "/".join(parts[-count:]) for data, parts in paths.items()}
+        if len(set(ends.values())) == len(ends):
+            return dict(ends)
+    return {data: f"{Path(root).name}-{data[:6]}" for data, root in roots.items()}
 
 
 def group(runs: Sequence[RunSummary]) -> list[Group]:
@@ -192,6 +262,14 @@ def notes(groups: Sequence[Group]) -> list[str]:
     return lines
 
 
+def explanations(groups: Sequence[Group], metrics: Sequence[str]) -> list[str]:
+    """What the reader of a table with published figures must know; none without such figures."""
+    shown = [name for name in metrics if any(each.published(name) is not None for each in groups)]
+    if not shown:
+        return []
+    return [SOURCE, *([IMAGENET_CAVEAT] if any(map(is_of_imagenet, shown)) else [])]
+
+
 def short_names(keys: Sequence[str], among: Iterable[str]) -> dict[str, str]:
     """The shortest suffix of each key that no other key among the settings has."""
     ends = Counter(end for key in among for end in _ends(key))
@@ -214,27 +292,31 @@ def _why_not(directory: Path) -> str:
     return f"it holds no {CONFIG}"
 
 
-def _results(path: Path, prefix: str) -> dict[str, float]:
-    """The numbers of a file by name; other values are ignored."""
+def _figures(path: Path, prefix: str) -> list[Figure]:
+    """The numbers of a file; other values are ignored."""
     if not path.exists():
-        return {}
+        return []
     try:
         content = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON ({error}); remove it") from error
     if isinstance(content, list) and all(isinstance(item, dict) for item in content):
-        content = _latest(content)
+        return _latest(content, prefix)
     if not isinstance(content, dict):
         raise UserError(f"{path} does not hold a JSON object; remove it")
-    return {prefix + name: value for name, value in content.items() if is_number(value)}
+    return [Figure(prefix + name, value) for name, value in content.items() if is_number(value)]
 
 
-def _latest(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Values of `virtex evaluate` by `PROTOCOL/METRIC`: the last of the latest checkpoint."""
-    return {
-        f"{record.get('protocol')}/{record.get('metric')}": record.get("value")
-        for record in sorted(records, key=lambda record: record.get("iteration") or 0)
-    }
+def _latest(records: Sequence[dict[str, Any]], prefix: str) -> list[Figure]:
+    """The numbers of `virtex evaluate`: for each data set the last of the latest checkpoint."""
+    found: dict[tuple[str, str], Figure] = {}
+    for record in sorted(records, key=lambda record: record.get("iteration") or 0):
+        name = f"{prefix}{record.get('protocol')}/{record.get('metric')}"
+        data, root = str(record.get("data", "")), str(record.get("root", ""))
+        value = record.get("value")
+        if isinstance(value, int | float) and is_number(value):
+            found[name, data] = Figure(name, value, data, root)
+    return list(found.values())
 
 
 def _order(value: object) -> tuple[bool, float, str]:

@@ -54,6 +54,7 @@ def plan(
     *,
     percentages: Sequence[float],
     seeds: Sequence[int],
+    checkpoint_every: int,
 ) -> tuple[Config, list[SweepRun]]:
     """The settings of the first run, and all runs: each percentage with the first seed, and so on.
 
@@ -67,7 +68,11 @@ def plan(
     configs, runs = [], []
     for seed in seeds:
         for percentage in percentages:
-            own = load_config(config, [*overrides, *_varied(percentage, seed)])
+            own = load_config(
+                config,
+                [*overrides, *_varied(percentage, seed)],
+                checkpoint_every=checkpoint_every,
+            )
             run = directory / f"percentage_{percentage_text(percentage)}_seed_{seed}"
             last = checkpoint_path(run, own.optim.num_iterations)
             configs.append(own)

@@ -29,7 +29,7 @@ def table(groups: Sequence[Group], metrics: Sequence[str], width: int) -> str:
     heads = [_setting_column(names[key], [group.settings[key] for group in groups]) for key in keys]
     heads.append(_padded(["runs", *(str(len(group.runs)) for group in groups)]))
     heads.append(_padded(["iterations", *map(_progress, groups)]))
-    values = [_padded([metric, *(_cell(group, metric) for group in groups)]) for metric in metrics]
+    values = [column for metric in metrics for column in _value_columns(groups, metric)]
     in_lines = _parts(heads, values, width)
     titles, *turned = (
         [cell.strip() for cell in line] for line in zip(*heads, *values, strict=True)
@@ -51,7 +51,7 @@ def as_plain_values(groups: Sequence[Group], metrics: Sequence[str]) -> list[dic
             "seeds": [run.settings[SEED] for run in group.runs],
             "iteration": [run.iteration for run in group.runs],
             "iterations": group.runs[0].iterations,
-            "metrics": {name: _plain(group.statistic(name)) for name in metrics},
+            "metrics": {name: _plain(group, name) for name in metrics},
         }
         for group in groups
     ]
@@ -119,6 +119,16 @@ def _setting(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value).removesuffix(".0")
 
 
+def _value_columns(groups: Sequence[Group], metric: str) -> list[list[str]]:
+    """The column of a metric, and one with published figures if a group has any."""
+    columns = [_padded([metric, *(_cell(group, metric) for group in groups)])]
+    published = [group.published(metric) for group in groups]
+    if any(figure is not None for figure in published):
+        cells = ["" if figure is None else f"{figure:.1f}" for figure in published]
+        columns.append(_padded([f"{metric} (published)", *cells]))
+    return columns
+
+
 def _cell(group: Group, metric: str) -> str:
     statistic = group.statistic(metric)
     if statistic is None:
@@ -128,14 +138,16 @@ def _cell(group: Group, metric: str) -> str:
     return " ± ".join(statistic_texts(statistic)) + some
 
 
-def _plain(statistic: Statistic | None) -> dict[str, Any] | None:
+def _plain(group: Group, metric: str) -> dict[str, Any] | None:
+    statistic, published = group.statistic(metric), group.published(metric)
     if statistic is None:
         return None
-    return {
+    plain = {
         "mean": _finite(statistic.mean),
         "deviation": _finite(statistic.deviation),
         "values": [_finite(value) for value in statistic.values],
     }
+    return plain if published is None else plain | {"published": published}
 
 
 def _finite(value: float | None) -> float | None:

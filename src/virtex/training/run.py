@@ -26,6 +26,7 @@ from virtex.distributed.traffic import Traffic
 from virtex.distributed.world import World, connect
 from virtex.errors import RunError, UserError
 from virtex.tasks.base import Batch
+from virtex.training.evaluation import evaluate_and_log, log_best, restore_evaluations
 from virtex.training.logger import RunLogger
 from virtex.training.loop import Step, optimize
 from virtex.training.out_of_memory import translate_memory_errors
@@ -35,6 +36,8 @@ from virtex.training.setup import (
     PretrainOptions,
     Run,
     begin,
+    evaluations,
+    plan_or_refusal,
     preflight,
     retention,
     shared_memory_needed,
@@ -74,6 +77,10 @@ def pretrain(options: PretrainOptions) -> int:
         start = world.from_main(lambda: start_or_refusal(options, data, process.attempt))
         if isinstance(start, UserError):
             return _refused(start, world)
+        watchdog.report("reading the data of the evaluation")
+        plan, refusal = plan_or_refusal(options, world)
+        if refusal is not None:
+            return _refused(refusal, world)
         watchdog.report("building the model")
         with translate_memory_errors(options.config, world):
             state = begin(options, world, start)
@@ -101,12 +108,14 @@ def pretrain(options: PretrainOptions) -> int:
             state=state,
             retention=retention(options, start),
             saver=BackgroundSaver(),
+            evaluation=evaluations(options, plan),
         )
         with _logged_errors(run, shared_memory):
             prepare_directory(run, save_weights=options.init_from is not None and fresh)
             if lock_warning is not None:
                 logger.warning(lock_warning)
             _introduce(run, start, reports)
+            restore_evaluations(run)
             status = _train(run, start)
             if data.remote is not None:
                 logger.info(f"data: {data.remote.statistics}")
@@ -174,15 +183,16 @@ def _introduce(run: Run, start: ResumePoint, reports: Sequence[str]) -> None:
         logger.warning(line)
     for line in reports:
         logger.info(line)
+    plan = run.evaluation.plan
+    for line in () if plan is None else plan.report:
+        logger.info(line)
 
 
 def _train(run: Run, start: ResumePoint) -> int:
     """Train to the last iteration, or until a signal asks to stop; returns the exit status."""
     optim, last = run.options.config.optim, run.options.config.optim.num_iterations
-    if start.validation_due:
-        if not validate_and_log(run, start.iteration):
-            return _stop(run, start.iteration)
-        save(run, start.iteration, validated=True)
+    if not _finish_interrupted(run, start):
+        return _stop(run, start.iteration)
     if start.iteration >= last:
         run.logger.info(f"all {last} iterations are done already; OPTIM.NUM_ITERATIONS sets more")
     if run.options.debug_rank is not None:
@@ -218,12 +228,29 @@ def _train(run: Run, start: ResumePoint) -> int:
             # Weights that give no finite gradient may be bad already: wait for a step that is
             # applied.
             if due and (step.applied or iteration == last):
-                finished = validate_and_log(run, iteration)
-                save(run, iteration, validated=finished)
-                if not finished:
-                    return _stop(run, iteration)
                 validated = iteration
+                if not _judge(run, iteration):
+                    return _stop(run, iteration)
     return _finish(run)
+
+
+def _judge(run: Run, iteration: int) -> bool:
+    """Validate the weights, evaluate them if that is due, and save; False if asked to stop."""
+    validated = validate_and_log(run, iteration)
+    finished = validated and evaluate_and_log(run, iteration)
+    save(run, iteration, validated=validated)
+    return finished
+
+
+def _finish_interrupted(run: Run, start: ResumePoint) -> bool:
+    """Make up for a validation or evaluation that was stopped; False if asked to stop again."""
+    if start.validation_due:
+        return _judge(run, start.iteration)
+    if start.iteration == 0 or not run.evaluation.is_due(start.iteration):
+        return True
+    finished = evaluate_and_log(run, start.iteration)
+    save(run, start.iteration, validated=True)
+    return finished
 
 
 def _training_batches(run: Run, first: int) -> Generator[Batch, None, None]:
@@ -280,6 +307,7 @@ def _finish(run: Run) -> int:
     # No process has succeeded before the last checkpoint is saved.
     run.watchdog.report("waiting until the last checkpoint is saved")
     run.world.wait()
+    log_best(run)
     return 0
 
 

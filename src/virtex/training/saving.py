@@ -67,9 +67,11 @@ def save(run: Run, iteration: int, *, validated: bool) -> None:
 
 
 def log_saved(run: Run) -> None:
-    """Log the checkpoints written since the last call, and remove those that are not kept."""
+    """Log the checkpoints written since the last call; keep the best, remove what is not kept."""
     for path in run.saver.finished():
         run.logger.info(f"saved {path}")
+        if run.evaluation.best is not None and run.evaluation.best.saved(path):
+            run.logger.info(f"{run.evaluation.best.path} holds the same")
         remove_old(run.options.directory, run.retention)
 
 

@@ -35,8 +35,11 @@ from virtex.distributed.signals import StopRequest
 from virtex.distributed.watchdog import Watchdog
 from virtex.distributed.world import Timeouts, World, check_gpus
 from virtex.errors import RunError, UserError
+from virtex.evaluation.features import IMAGES_AT_ONCE
 from virtex.models.sync_batch_norm import synchronise_batch_norm
 from virtex.tasks.base import WEIGHT_PER_TOKEN, Objective
+from virtex.training.best_checkpoint import BestCheckpoint
+from virtex.training.evaluation_plan import LOWER_IS_BETTER, EvaluationPlan, open_plan
 from virtex.training.logger import RunLogger
 from virtex.training.loop import TrainState
 from virtex.training.precision import choose_precision
@@ -74,6 +77,30 @@ class PretrainOptions:
     terminal: Path | None = None
 
 
+@dataclass
+class Evaluations:
+    """The evaluations of a run: how often, of what, and the last and the best of them so far.
+
+    `every` is 0 without evaluations. `plan` and `best` are None on other ranks than 0.
+    """
+
+    every: int
+    iterations: int
+    plan: EvaluationPlan | None
+    best: BestCheckpoint | None
+    last: int = 0
+
+    def is_due(self, iteration: int) -> bool:
+        """Whether a multiple of `every` lies after the last evaluation, up to `iteration`.
+
+        At the end of the run one is due unless its weights are evaluated.
+        """
+        if not self.every or iteration <= self.last:
+            return False
+        ended = iteration >= self.iterations
+        return ended or iteration // self.every > self.last // self.every
+
+
 @dataclass(frozen=True)
 class Run:
     """One process's part of a run: its options, its objects, and what reports and saves them."""
@@ -87,6 +114,7 @@ class Run:
     state: TrainState
     retention: file.Retention
     saver: BackgroundSaver
+    evaluation: Evaluations
 
 
 def retention(options: PretrainOptions, start: ResumePoint) -> file.Retention:
@@ -143,6 +171,29 @@ def start_or_refusal(
         raise
     except UserError as error:
         return error
+
+
+def plan_or_refusal(
+    options: PretrainOptions, world: World
+) -> tuple[EvaluationPlan | None, UserError | None]:
+    """The evaluations on rank 0, if the run has any; on every rank the error, if they cannot be."""
+    plan: EvaluationPlan | None = None
+    refusal: UserError | None = None
+    if world.main and options.config.evaluate.every:
+        try:
+            plan = open_plan(options.config, options.directory)
+        except UserError as error:
+            refusal = error
+    return plan, world.from_main(lambda: refusal)
+
+
+def evaluations(options: PretrainOptions, plan: EvaluationPlan | None) -> Evaluations:
+    """The evaluations of a run, before any."""
+    config, best = options.config, None
+    if plan is not None:
+        lower = plan.best == LOWER_IS_BETTER
+        best = BestCheckpoint(options.directory, plan.best, lower_is_better=lower)
+    return Evaluations(config.evaluate.every, config.optim.num_iterations, plan, best)
 
 
 def begin(options: PretrainOptions, world: World, start: ResumePoint) -> TrainState:
@@ -226,7 +277,11 @@ def shared_memory_needed(options: PretrainOptions, world: World) -> int:
 def _loader_bytes(options: PretrainOptions, world: World) -> int:
     """Bytes of the images in this process's prefetched batches.
 
-    These are two for each worker and one in use; during validation, those of both splits.
+    These are two for each worker and one in use; during validation or an evaluation, also those of
+    its images.
     """
-    side, rows = options.config.data.image_crop_size, options.config.optim.batch_size // world.size
-    return 2 * (2 * options.workers + 1) * rows * 3 * side * side if options.workers else 0
+    config = options.config
+    side, rows = config.data.image_crop_size, config.optim.batch_size // world.size
+    others = max(rows, IMAGES_AT_ONCE) if config.evaluate.every and world.main else rows
+    images = (2 * options.workers + 1) * (rows + others)
+    return images * 3 * side * side if options.workers else 0

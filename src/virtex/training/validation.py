@@ -1,18 +1,22 @@
-"""The validation of a run: its losses, and a page of sample predictions."""
+"""The validation of a run: its losses, a page of sample predictions, and their diversity."""
 
-from collections.abc import Generator
+from collections import Counter
+from collections.abc import Generator, Sequence
 from contextlib import closing
 
 from virtex.build.data import validation_batches, validation_samples
 from virtex.build.model import sample_predictor
 from virtex.plots.contact_sheet import contact_sheet
-from virtex.tasks.base import Batch
+from virtex.tasks import find_task
+from virtex.tasks.base import Batch, Sample
 from virtex.training.loop import validate
 from virtex.training.progress import losses_text
 from virtex.training.setup import Run
 
 SAMPLES = 8
-"""The number of validation images on the page of sample predictions."""
+"""The number of validation images on the page of sample predictions, and predicted at once."""
+DIVERSITY_SAMPLES = 64
+"""The number of validation images whose captions are compared with each other."""
 
 
 def validate_and_log(run: Run, iteration: int) -> bool:
@@ -57,13 +61,49 @@ def _batches(run: Run, phase: str) -> Generator[Batch, None, None]:
 
 
 def _log_samples(run: Run, iteration: int) -> None:
-    batch = validation_samples(run.data, SAMPLES)
-    if not batch:
-        return
+    """Log the page of sample predictions and, of a task that captions, how many are distinct."""
     predict = sample_predictor(run.options.config, run.state.objective, run.data.vocabulary)
-    samples = predict({name: tensor.to(run.world.device) for name, tensor in batch.items()})
+    captions = find_task(run.options.config.model.name).captioning_head is not None
+    found: list[str] = []
+    for first in range(0, DIVERSITY_SAMPLES if captions else SAMPLES, SAMPLES):
+        batch = validation_samples(run.data, range(first, first + SAMPLES))
+        if not batch:
+            continue
+        samples = predict({name: tensor.to(run.world.device) for name, tensor in batch.items()})
+        found += [sample.prediction for sample in samples]
+        if first == 0:
+            _log_page(run, iteration, batch, samples)
+    if captions and found:
+        _log_diversity(run, iteration, found)
+
+
+def _log_page(run: Run, iteration: int, batch: Batch, samples: Sequence[Sample]) -> None:
     images = [image.permute(1, 2, 0).numpy() for image in batch["image"]]
     sheet = contact_sheet(images, [sample.prediction for sample in samples])
     rows = "\n".join(f"| {sample.prediction} | {sample.target} |" for sample in samples)
     text = f"| predicted | given |\n|---|---|\n{rows}"
     run.logger.log_images(iteration, "val/samples", sheet, text)
+
+
+def _log_diversity(run: Run, iteration: int, captions: Sequence[str]) -> None:
+    """Log how many captions are distinct; warn if more than half of the images get the same."""
+    counts = Counter(captions)
+    ((frequent, number),) = counts.most_common(1)
+    run.logger.log_scalars(
+        iteration,
+        {
+            "samples/distinct_captions": 100 * len(counts) / len(captions),
+            "samples/most_frequent_caption": 100 * number / len(captions),
+        },
+    )
+    line = (
+        f"validation after iteration {iteration}: {len(counts)} of {len(captions)} captions are "
+        "distinct"
+    )
+    if 2 * number > len(captions) > 1:
+        run.logger.warning(
+            f"{line}; {number} images get the same, {frequent!r}: the model hardly tells these "
+            "images apart"
+        )
+    else:
+        run.logger.info(line)

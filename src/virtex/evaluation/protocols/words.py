@@ -24,6 +24,7 @@ from virtex.evaluation.protocols.split import Split, check_features
 # little about one of them.
 RAREST, MOST_FREQUENT = 0.02, 0.5
 FEWEST_IMAGES = 10
+COUNT = 100
 
 # Scripts that put no space between words: Thai and Lao, Burmese, Khmer, kana, Han.
 _UNSPACED = (
@@ -43,19 +44,22 @@ def words(
     train: Tensor,
     test_captions: Sequence[Sequence[str]],
     test: Tensor,
-    count: int = 100,
+    count: int = COUNT,
     seed: int = 0,
     advance: Callable[[int], None] = lambda _: None,
+    chosen: tuple[str, ...] | None = None,
 ) -> list[Figure]:
     """Figures of a binary logistic regression a word: is it in any caption of the image?
 
     `train` and `test` are features (N, C), with the captions of each image. The words are those of
-    `choose_words`, named in the settings. `advance` counts the penalties of `linear`.
+    `choose_words`, named in the settings; `chosen` gives them where they are known already.
+    `advance` counts the penalties of `linear`.
     """
     check_features(train, test)
     assert len(train_captions) == len(train)
     assert len(test_captions) == len(test)
-    chosen = choose_words(train_captions, test_captions, count)
+    if chosen is None:
+        chosen = choose_words(train_captions, test_captions, count)
     figures = linear(
         Split(train, _labels(train_captions, chosen), chosen),
         Split(test, _labels(test_captions, chosen), chosen),
@@ -67,7 +71,9 @@ def words(
 
 
 def choose_words(
-    train_captions: Sequence[Sequence[str]], test_captions: Sequence[Sequence[str]], count: int
+    train_captions: Sequence[Sequence[str]],
+    test_captions: Sequence[Sequence[str]],
+    count: int = COUNT,
 ) -> tuple[str, ...]:
     """The most informative words, at most `count`, the most informative first.
 
