@@ -60,8 +60,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=local_path,
         metavar="FILE",
         help="YAML configuration of the training, such as configs/downstream/imagenet_clf.yaml; "
-        "data, classes and network are filled in (default: SGD with batches of 64 images, a "
-        "learning rate of 0.025, or 0.3 with --frozen, a short warm-up and a cosine decay)",
+        "data, classes and network are filled in (default: SGD with batches of 64 images, learning "
+        "rates of 0.025, or 0.3 with --frozen, times the batch size / 256, warm-up and cosine)",
     )
     recipe.add_argument(
         "--config-override",
@@ -166,6 +166,7 @@ def _train(
     arguments: argparse.Namespace, prepared: "Finetuning", options: "PretrainOptions", *, main: bool
 ) -> int:
     """Train; a run that was refused leaves nothing behind."""
+    from virtex.checkpoints.lock import LOCK
     from virtex.checkpoints.run_directory import holds_run
     from virtex.evaluation.finetuning import START, start_json
     from virtex.files import write_whole
@@ -180,7 +181,8 @@ def _train(
     finally:
         if not holds_run(directory):
             (directory / START).unlink(missing_ok=True)
-            if made and not any(directory.iterdir()):
+            if made:
+                (directory / LOCK).unlink(missing_ok=True)
                 directory.rmdir()
 
 

@@ -172,9 +172,8 @@ def _base_layers(request: FinetuneRequest) -> list[Layer]:
     if request.config is not None:
         return list(loading.file_layers(request.config))
     # As for iNaturalist, and with a frozen backbone as for ImageNet, in configs/downstream; but the
-    # gradient is clipped, as data may be few and weights random.
+    # gradient is clipped, and there is a warm-up, as data may be few and weights random.
     crop = "random_resized_crop::{'scale': (0.08, 1.0)}"
-    rate = 0.3 if request.frozen else 0.025
     recipe: dict[str, object] = {
         "DATA": {"IMAGE_TRANSFORM_TRAIN": [crop, "horizontal_flip", "normalize"]},
         "MODEL": {"NAME": _TASK, "TEXTUAL": {"NAME": "none", "INITIAL_STD": 0.01}},
@@ -182,8 +181,6 @@ def _base_layers(request: FinetuneRequest) -> list[Layer]:
             "WEIGHT_DECAY": 0.0 if request.frozen else 1e-4,
             "NO_DECAY": "none",
             "LOOKAHEAD": {"USE": False},
-            "CNN_LR": rate,
-            "LR": rate,
             "WARMUP_STEPS": 0,
         },
     }
@@ -273,8 +270,12 @@ def _by_size(
     iterations = _iterations(request.epochs or _EPOCHS, batch_size, _training_images(draft, data))
     if request.epochs is None and "num_iterations" in draft.optim.model_fields_set:
         iterations = draft.optim.num_iterations
+    # In proportion to the batch (Goyal et al. 2017, arXiv 1706.02677), from those for 256 images.
+    rate = (0.3 if request.frozen else 0.025) * batch_size / 256
     optim = {
         "BATCH_SIZE": batch_size,
+        "CNN_LR": rate,
+        "LR": rate,
         "NUM_ITERATIONS": iterations,
         "WARMUP_STEPS": iterations // 20,
     }
