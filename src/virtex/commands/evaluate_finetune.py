@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from virtex.commands.arguments import add_int, check_output, device_name, local_path
+from virtex.commands.evaluate_results import keep_results, results_path
 from virtex.commands.pretrain import (
     add_process_arguments,
     add_saving_arguments,
@@ -123,7 +124,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _prepare(arguments: argparse.Namespace) -> "tuple[Finetuning, PretrainOptions]":
     from virtex.checkpoints.run_directory import LATEST
     from virtex.evaluation.finetuning import prepare_finetuning, read_start
-    from virtex.evaluation.results import check_results, read_results
+    from virtex.evaluation.results import RESULTS, check_results, read_results
 
     processes = processes_of(arguments)
     start = None
@@ -139,11 +140,11 @@ def _prepare(arguments: argparse.Namespace) -> "tuple[Finetuning, PretrainOption
         overridden=prepared.chosen,
         processes=processes,
     )
-    own, *others = _outputs(arguments, prepared)
-    read_results(own)  # in a directory that a new run makes later
-    for path in others:
-        check_output(path, if_it_exists=None)
-        check_results(path)
+    read_results(arguments.serialization_dir / RESULTS)  # in a directory that a run makes later
+    other = results_path(prepared.start, arguments.output)
+    if other is not None:
+        check_output(other, if_it_exists=None)
+        check_results(other)
     return prepared, options
 
 
@@ -191,7 +192,7 @@ def _judge(arguments: argparse.Namespace, prepared: "Finetuning") -> None:
     import torch
 
     from virtex.evaluation.finetuned import judge
-    from virtex.evaluation.results import add_results, results_table
+    from virtex.evaluation.results import RESULTS, add_results, results_table
     from virtex.training.logger import log_evaluation
 
     gpus = arguments.num_gpus_per_machine > 0
@@ -202,19 +203,9 @@ def _judge(arguments: argparse.Namespace, prepared: "Finetuning") -> None:
         workers=arguments.cpu_workers,
     )
     print(results_table(results))
-    for path in _outputs(arguments, prepared):
-        add_results(path, results)
+    add_results(arguments.serialization_dir / RESULTS, results)
+    keep_results(prepared.start, results, arguments.output)
     iteration = results[0].settings["iterations"]
     assert isinstance(iteration, int)
     values = {f"evaluate/finetune/{one.metric}": one.value for one in results}
     log_evaluation(arguments.serialization_dir, iteration, values)
-
-
-def _outputs(arguments: argparse.Namespace, prepared: "Finetuning") -> list[Path]:
-    """The files that the results are added to."""
-    from virtex.evaluation.results import RESULTS
-
-    path = prepared.start.path
-    other = arguments.output or (None if path is None else path.parent / RESULTS)
-    own = arguments.serialization_dir / RESULTS
-    return [own] if other is None else list(dict.fromkeys([own, other]))
