@@ -182,7 +182,7 @@ def _train(
     finally:
         if not holds_run(directory):
             (directory / START).unlink(missing_ok=True)
-            if made:
+            if made and {path.name for path in directory.iterdir()} <= {LOCK}:
                 (directory / LOCK).unlink(missing_ok=True)
                 directory.rmdir()
 

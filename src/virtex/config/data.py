@@ -186,6 +186,16 @@ class Data(Section):
                 "expected only one of them, as the manifest already lists the images to use; set "
                 "SUBSET_MANIFEST to null, or USE_PERCENTAGE to 100",
             )
+        for key, transforms in (
+            ("DATA.IMAGE_TRANSFORM_TRAIN", self.transforms_train),
+            ("DATA.IMAGE_TRANSFORM_VAL", self.transforms_val),
+        ):
+            if any(0 < each.arguments.get("size", 0) < self.image_crop_size for each in transforms):
+                yield (
+                    (key, "DATA.IMAGE_CROP_SIZE"),
+                    "expected a size of smallest_resize that is not below the crop size; 0 stands "
+                    "for the crop size",
+                )
         if self.transforms_train[-1] != self.transforms_val[-1]:
             # The model itself normalises, in training and in validation alike.
             yield (

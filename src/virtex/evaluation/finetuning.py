@@ -252,12 +252,14 @@ def _resolve(
         "ROOT": str(request.data),
         "VOCAB_SIZE": len(data.classes),
     }
-    transforms = {
-        "IMAGE_TRANSFORM_TRAIN": [*draft.data.image_transform_train[:-1], start.normalize],
-        "IMAGE_TRANSFORM_VAL": [*draft.data.image_transform_val[:-1], start.normalize],
-    }
     layers.append(("from --data", {"DATA": found}))
-    layers.append(("from --checkpoint", {"DATA": transforms, "MODEL": {"VISUAL": start.visual}}))
+    layers.append(("from --checkpoint", {"MODEL": {"VISUAL": start.visual}}))
+    if draft.data.image_transform_train[-1] != start.normalize:
+        transforms = {
+            "IMAGE_TRANSFORM_TRAIN": [*draft.data.image_transform_train[:-1], start.normalize],
+            "IMAGE_TRANSFORM_VAL": [*draft.data.image_transform_val[:-1], start.normalize],
+        }
+        layers.append(("with the normalisation of --checkpoint", {"DATA": transforms}))
     config = loading.load_layers(Config, layers, _name(request), check=new_run_conflicts)
     return config, tuple(chosen)
 
