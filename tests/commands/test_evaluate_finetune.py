@@ -190,21 +190,3 @@ def test_changed_labels_are_noticed_where_a_run_resumes(directory, monkeypatch, 
     assert "the classes of the data are not those" in error
     assert "1 are missing (dog), 1 are new (cow)" in error
     assert error.count("\n") == 4  # with three lines about the run
-
-
-@pytest.mark.usefixtures("images")
-def test_several_labels_are_judged_by_map(capsys):
-    rows = [
-        f"images/{split}/{name}/{index}.png,{split},{int(name == 'cat')},{index % 2 or ''},1"
-        for split, count in (("train", 5), ("val", 3))
-        for name in ("cat", "dog")
-        for index in range(count)
-    ]
-    Path("labels.csv").write_text("\n".join(["image,split,cat,odd,all", *rows, ""]))
-    words = ("evaluate", "finetune", "--data", "labels.csv", "--serialization-dir", "run")
-    assert main([*map(str, (*words, *RANDOM, *FROZEN))]) == 0
-    metrics = {record["metric"]: record for record in records()}
-    assert set(metrics) == {"mAP", "AUROC"}
-    # Neither class has a negative: of one the others are unknown.
-    assert metrics["mAP"]["settings"]["left_out"] == ["odd", "all"]
-    assert "AUROC" in capsys.readouterr().out

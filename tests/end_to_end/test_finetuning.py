@@ -18,7 +18,7 @@ from tests.same import first_difference
 from virtex.checkpoints import file as checkpoint
 from virtex.cli import main
 
-ITERATIONS, EVERY = 12, 5
+ITERATIONS, EVERY = 10, 4
 FLAGS = ("--checkpoint-every", EVERY, "--log-every", 1)
 CLASSES = ("ant", "bee", "cow")
 
@@ -92,6 +92,7 @@ def test_fine_tuning_that_was_killed_resumes_bit_for_bit(table, run, whole):
     assert [record["metric"] for record in results(run)] == ["mAP", "AUROC"]
 
 
+@pytest.mark.slow  # a larger case of what tests/training/test_processes.py checks
 def test_two_processes_fine_tune_as_one(table, run, whole):
     """The numbers of known labels in their parts differ; sums are rounded in another order."""
     agent = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "virtex"]
