@@ -160,6 +160,7 @@ def _request(arguments: argparse.Namespace) -> "FinetuneRequest":
         image_size=arguments.image_size,
         epochs=arguments.epochs,
         frozen=arguments.frozen,
+        checkpoint_every=arguments.checkpoint_every,
     )
 
 

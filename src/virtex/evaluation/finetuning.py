@@ -57,6 +57,7 @@ class FinetuneRequest:
     image_size: int | None = None
     epochs: int | None = None
     frozen: bool = False
+    checkpoint_every: int | None = None
 
     @property
     def flags(self) -> dict[str, object]:
@@ -260,7 +261,12 @@ def _resolve(
             "IMAGE_TRANSFORM_VAL": [*draft.data.image_transform_val[:-1], start.normalize],
         }
         layers.append(("with the normalisation of --checkpoint", {"DATA": transforms}))
-    config = loading.load_layers(Config, layers, _name(request), check=new_run_conflicts)
+    config = loading.load_layers(
+        Config,
+        layers,
+        _name(request),
+        check=lambda config: new_run_conflicts(config, request.checkpoint_every),
+    )
     return config, tuple(chosen)
 
 
