@@ -30,6 +30,10 @@ COMMANDS = {
     "attention": "visualize the attention of a model for each word of a caption",
     "evaluate": "evaluate backbones on other data, by k-NN, linear classifiers and more",
 }
+NESTED = {
+    ("evaluate", "finetune"): "fine-tune a backbone, or a linear layer on it, on labelled images",
+}
+"""Commands of two words, whose options are their own."""
 HIDDEN = {
     "evaluate-scenes": "evaluate the captions and features of a checkpoint on held-out scenes",
 }
@@ -60,17 +64,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         _parser().print_help(sys.stderr)
         return 2
     known, rest = _parser().parse_known_args(arguments[:1])
-    command = importlib.import_module(f"virtex.commands.{known.command.replace('-', '_')}")
+    words, rest = [known.command], rest + arguments[1:]
     summary = (COMMANDS | HIDDEN)[known.command]
+    if (known.command, *rest[:1]) in NESTED:
+        words.append(rest.pop(0))
+        summary = NESTED[known.command, words[1]]
+    name = " ".join(words)
+    command = importlib.import_module(f"virtex.commands.{'_'.join(words).replace('-', '_')}")
     parser = argparse.ArgumentParser(
-        prog=f"virtex {known.command}", description=f"{summary[0].upper()}{summary[1:]}."
+        prog=f"virtex {name}", description=f"{summary[0].upper()}{summary[1:]}."
     )
     command.add_arguments(parser)
     try:
-        status: int = command.run(parser.parse_args(rest + arguments[1:]))
+        status: int = command.run(parser.parse_args(rest))
         sys.stdout.flush()
     except UserError as error:
-        print(f"virtex {known.command}: error: {error}", file=sys.stderr)
+        print(f"virtex {name}: error: {error}", file=sys.stderr)
         return error.exit_status
     except BrokenPipeError:
         # The reader of the output, such as `head`, has closed it.
@@ -80,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if error.errno != errno.ENOSPC or error.filename is not None:
             raise
         _discard_output()
-        print(f"virtex {known.command}: error: the disk of the output is full", file=sys.stderr)
+        print(f"virtex {name}: error: the disk of the output is full", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

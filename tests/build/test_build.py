@@ -247,6 +247,16 @@ def test_transforms_are_built_in_order_with_their_arguments():
     ]
     expected = [transforms.SmallestResize(48), transforms.CenterCrop(48)]
     assert transform_steps(config.data.transforms_val, 48) == expected
+    with_margin = ("DATA.IMAGE_TRANSFORM_VAL", _margin(75))
+    config = config_of(*with_margin)
+    expected = [transforms.SmallestResize(75), transforms.CenterCrop(48)]
+    assert transform_steps(config.data.transforms_val, 48) == expected
+    with pytest.raises(UserError, match=r"IMAGE_CROP_SIZE.* not below the crop size"):
+        config_of("DATA.IMAGE_TRANSFORM_VAL", _margin(40), "DATA.IMAGE_CROP_SIZE", "48")
+
+
+def _margin(size):
+    return f"""["smallest_resize::{{'size': {size}}}", center_crop, normalize]"""
 
 
 @pytest.mark.parametrize(

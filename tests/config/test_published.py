@@ -1,6 +1,7 @@
 """Every YAML in `configs/` resolves, and the published names hold the published models."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,25 @@ def test_every_config_loads_and_names_the_schema_for_editors(path: Path) -> None
     load_config(path)
     [schema] = [part for part in path.read_text().splitlines()[0].split() if part.startswith("$")]
     assert (path.parent / schema.removeprefix("$schema=")).resolve() == CONFIGS / "schema.json"
+
+
+@pytest.mark.parametrize(
+    ("name", "images", "classes", "epochs"),
+    [("imagenet", 1_281_167, 1000, 100), ("inaturalist", 437_513, 8142, 100)],
+)
+def test_the_published_recipes_of_fine_tuning(
+    name: str, images: int, classes: int, epochs: int
+) -> None:
+    config = load_config(CONFIGS / "downstream" / f"{name}_clf.yaml")
+    epoch = math.ceil(images / config.optim.batch_size)
+    assert config.optim.num_iterations == epochs * epoch
+    assert config.optim.lr_steps == {"imagenet": (), "inaturalist": (70 * epoch, 90 * epoch)}[name]
+    assert config.data.vocab_size == classes
+    crop, *_ = config.data.transforms_train
+    assert crop.arguments["scale"] == (0.08, 1.0)
+    assert not config.optim.lookahead.use
+    frozen = {"imagenet": (True, 0.3, 0.0), "inaturalist": (False, 0.025, 1e-4)}[name]
+    assert (config.model.visual.frozen, config.optim.lr, config.optim.weight_decay) == frozen
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,7 @@ def test_unknown_contents_cannot_be_compared(coco, value):
         (
             CAPTIONS | {9: ["fivf"]},
             "5 images with 6 captions, is 5 images with 6 captions, with the same ids"
-            " and other captions or categories",
+            " and other captions or labels",
         ),
         (
             {**{i: CAPTIONS[i] for i in (3, 5, 8, 9)}, 13: ["six"]},
@@ -89,7 +89,7 @@ def test_shards_do_not_count_captions(coco, write_coco, tmp_path):
     before = of(opened(packed(coco, tmp_path / "before")))
     other = CocoCaptions(write_coco(CAPTIONS | {9: ["fivf"]}), "train")
     shards = opened(packed(other, tmp_path / "after", 2))
-    words = "was 5 images, is 5 images, with the same ids and other captions or categories"
+    words = "was 5 images, is 5 images, with the same ids and other captions or labels"
     assert differences(before, of(shards)) == [f"training: {words}", f"validation: {words}"]
 
 

@@ -25,6 +25,8 @@ from virtex.data.shards.reader import Shards, open_shards
 from virtex.data.shards.store import cache_directory
 from virtex.data.sources.coco import CocoCaptions
 from virtex.data.sources.coco_objects import CocoCategories
+from virtex.data.sources.labelled import read_labelled
+from virtex.data.sources.labelled_records import LabelledRecords
 from virtex.data.sources.table import TableCaptions
 from virtex.data.sources.text_folder import TextFolder
 from virtex.data.subset import SubsetManifest, training_subset
@@ -34,7 +36,12 @@ from virtex.errors import UserError, first_few
 from virtex.tasks import find_task
 from virtex.tasks.base import Encoder, Task
 from virtex.text.tokenizer import Tokenizer
-from virtex.text.vocabulary import Categories, Vocabulary
+from virtex.text.vocabulary import Categories, Classes, Vocabulary
+
+_NOT_LABELLED = (
+    "DATA.FORMAT is labelled, which has neither captions nor categories; it is for MODEL.NAME "
+    "image_classification"
+)
 
 
 class ReportedRecords(WholeSplit, Protocol):
@@ -206,8 +213,18 @@ def _open_splits(
             categories = Categories(training.categories)
             check_vocabulary(config, categories, f"of objects in {data.root}")
             return categories, training, validation
+        case "classes":
+            return _labelled_splits(config)
         case _:
             assert_never(task.labels)
+
+
+def _labelled_splits(config: Config) -> tuple[Classes, LabelledRecords, LabelledRecords]:
+    labelled = read_labelled(Path(config.data.root), config.random_seed)
+    classes = Classes(labelled.classes, labelled.several)
+    check_vocabulary(config, classes, f"in {config.data.root}")
+    training = LabelledRecords(labelled, "train", report=labelled.report)
+    return classes, training, LabelledRecords(labelled, "test")
 
 
 def source(
@@ -241,6 +258,8 @@ def caption_records(data: Data, split: str) -> ReportedRecords:
             return TableCaptions(data.root, split, data.on_bad_image)
         case "shards":
             return _shards(data, split, "captions")
+        case "labelled":
+            raise UserError(_NOT_LABELLED)
         case _:
             assert_never(data.format)
 
@@ -257,6 +276,8 @@ def category_records(data: Data, split: str) -> CategoryRecords:
             )
         case "shards":
             return _shards(data, split, "categories")
+        case "labelled":
+            raise UserError(_NOT_LABELLED)
         case _:
             assert_never(data.format)
 
@@ -282,7 +303,8 @@ def transform_steps(specs: Sequence[TransformSpec], crop_size: int) -> list[Tran
             case "color_jitter":
                 built.append(transforms.ColorJitter(**spec.arguments))
             case "smallest_resize":
-                built.append(transforms.SmallestResize(crop_size))
+                size = round(spec.arguments["size"]) or crop_size
+                built.append(transforms.SmallestResize(size))
             case "center_crop":
                 built.append(transforms.CenterCrop(crop_size))
             case "normalize":

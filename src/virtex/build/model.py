@@ -20,7 +20,14 @@ from virtex.models.state_dict import current_names, model_weights
 from virtex.tasks import find_task
 from virtex.tasks.base import Masking, Objective, SamplePredictor, TaskSettings
 from virtex.text.tokenizer import Tokenizer
-from virtex.text.vocabulary import Categories, Vocabulary, check_categories, check_tokenizer
+from virtex.text.vocabulary import (
+    Categories,
+    Classes,
+    Vocabulary,
+    check_categories,
+    check_classes,
+    check_tokenizer,
+)
 
 
 def load_config(
@@ -30,14 +37,17 @@ def load_config(
 
     `checkpoint_every` is the interval of its checkpoints, if that is known.
     """
+    return loading.load(
+        Config, path, overrides, check=lambda config: new_run_conflicts(config, checkpoint_every)
+    )
 
-    def check(config: Config) -> Iterator[Conflict]:
-        yield from check_settings(config)
-        yield from config.optim.useless_steps()
-        if checkpoint_every is not None:
-            yield from _interval_conflicts(config.evaluate.every, checkpoint_every)
 
-    return loading.load(Config, path, overrides, check=check)
+def new_run_conflicts(config: Config, checkpoint_every: int | None = None) -> Iterator[Conflict]:
+    """The conflicts for which a new run is refused; arguments as of `load_config`."""
+    yield from check_settings(config)
+    yield from config.optim.useless_steps()
+    if checkpoint_every is not None:
+        yield from _interval_conflicts(config.evaluate.every, checkpoint_every)
 
 
 def check_settings(config: Config) -> Iterator[Conflict]:
@@ -67,6 +77,12 @@ def check_settings(config: Config) -> Iterator[Conflict]:
             ("MODEL.NAME", "EVALUATE.PROTOCOLS"),
             "expected captioning only for a task that trains a head that can caption, such as "
             "bicaptioning; remove it from PROTOCOLS",
+        )
+    if (task.labels == "classes") != (data.format == "labelled"):
+        yield (
+            ("MODEL.NAME", "DATA.FORMAT"),
+            "expected MODEL.NAME image_classification with DATA.FORMAT labelled, or neither of "
+            "them: this task needs labelled images, and all others captions or categories",
         )
     match task.labels:
         case "captions":
@@ -252,10 +268,12 @@ def published_vocabulary(config: Config) -> tuple[Vocabulary, str]:
 
     Raises `UserError` if the configured file is missing or not a vocabulary.
     """
-    if find_task(config.model.name).labels == "categories":
-        # The names of the categories are not known.
-        names = tuple(f"category {number}" for number in range(1, config.data.vocab_size))
-        return Categories(names), "of DATA.VOCAB_SIZE"
+    size, source = config.data.vocab_size, "of DATA.VOCAB_SIZE"
+    match find_task(config.model.name).labels:
+        case "categories":  # whose names are not known
+            return Categories(tuple(f"category {number}" for number in range(1, size))), source
+        case "classes":
+            return Classes(tuple(f"class {number}" for number in range(size))), source
     path = config.data.tokenizer_model
     if not path.is_file():
         raise UserError(
@@ -282,5 +300,7 @@ def check_vocabulary(config: Config, vocabulary: Vocabulary, source: str) -> Non
             )
         case Categories():
             check_categories(vocabulary, source=source, vocab_size=data.vocab_size)
+        case Classes():
+            check_classes(vocabulary, source=source, vocab_size=data.vocab_size)
         case _:
             assert_never(vocabulary)

@@ -27,7 +27,7 @@ from virtex.models.state_dict import (
 )
 from virtex.optim.lookahead import AnyOptimizer, Lookahead
 from virtex.text.tokenizer import Tokenizer
-from virtex.text.vocabulary import Categories, Vocabulary
+from virtex.text.vocabulary import Categories, Classes, Vocabulary
 
 _FIXED = {"OPTIM.OPTIMIZER_NAME", "OPTIM.LOOKAHEAD.USE", "OPTIM.NO_DECAY", "MODEL.VISUAL.FROZEN"}
 """Settings that cannot change during a run, because the optimizer's state depends on them."""
@@ -67,12 +67,17 @@ class Checkpoint:
     @cached_property
     def vocabulary(self) -> Vocabulary:
         """The vocabulary that the model was trained with."""
-        match self.state.get("tokenizer"), self.state.get("categories"):
-            case Tensor(dtype=torch.uint8, ndim=1) as model, _:
+        kinds = ("tokenizer", "categories", "classes")
+        match tuple(self.state.get(kind) for kind in kinds):
+            case Tensor(dtype=torch.uint8, ndim=1) as model, _, _:
                 return Tokenizer.from_bytes(model.numpy().tobytes())
-            case None, [*names] if names and all(isinstance(name, str) for name in names):
+            case None, [*names], _ if _are_names(names):
                 return Categories(tuple(names))
-        raise UserError("the checkpoint holds no vocabulary under 'tokenizer' or 'categories'")
+            case None, None, {"names": [*names], "several": bool(several)} if _are_names(names):
+                return Classes(tuple(names), several)
+        raise UserError(
+            "the checkpoint holds no vocabulary under 'tokenizer', 'categories' or 'classes'"
+        )
 
     @property
     def contents(self) -> Contents | None:
@@ -193,6 +198,12 @@ def check_same_run(
             + "\nRestore the old values in the YAML file, or confirm new ones by repeating them "
             "after --config-override; --init-from starts a new run from the weights"
         )
+    if isinstance(vocabulary, Classes) and before.vocabulary != vocabulary:
+        raise UserError(
+            "--resume-from: the classes of the data are not those that the checkpoint was trained "
+            f"with: {_class_changes(before.vocabulary, vocabulary)}; restore them, or start a new "
+            "run"
+        )
     if not _same_vocabulary(before.vocabulary, vocabulary):
         source = config.data.tokenizer_model if isinstance(vocabulary, Tokenizer) else "the data's"
         raise UserError(
@@ -242,6 +253,13 @@ def vocabulary_state(vocabulary: Vocabulary) -> dict[str, Any]:
             return {"tokenizer": torch.frombuffer(data, dtype=torch.uint8), "categories": None}
         case Categories():
             return {"tokenizer": None, "categories": list(vocabulary.names)}
+        case Classes():
+            names, several = list(vocabulary.names), vocabulary.several
+            return {
+                "tokenizer": None,
+                "categories": None,
+                "classes": {"names": names, "several": several},
+            }
         case _:
             assert_never(vocabulary)
 
@@ -250,3 +268,21 @@ def _same_vocabulary(one: Vocabulary, other: Vocabulary) -> bool:
     if isinstance(one, Tokenizer) and isinstance(other, Tokenizer):
         return one.model_bytes == other.model_bytes
     return one == other
+
+
+def _are_names(values: Sequence[object]) -> bool:
+    return bool(values) and all(isinstance(value, str) for value in values)
+
+
+def _class_changes(before: Vocabulary, now: Classes) -> str:
+    """What distinguishes the classes of a checkpoint from those of the data, in words."""
+    if not isinstance(before, Classes):
+        return "it has none"
+    gone = [name for name in before.names if name not in now.names]
+    new = [name for name in now.names if name not in before.names]
+    parts = [f"{len(gone)} are missing ({first_few(gone)})"] if gone else []
+    parts += [f"{len(new)} are new ({first_few(new)})"] if new else []
+    if before.several != now.several:
+        kinds = {False: "one label", True: "several labels"}
+        parts.append(f"images had {kinds[before.several]} and now have {kinds[now.several]}")
+    return ", ".join(parts) or "their order has changed"

@@ -47,6 +47,9 @@ PROTOCOLS = {
     "scenes": "true captions, and classification of shapes, on scenes of `virtex synthesize`",
 }
 
+FINETUNE = "finetune"
+"""A protocol with a command of its own, `evaluate_finetune`."""
+
 _REMEDY = "Results that were complete are kept; start the command again"
 
 
@@ -64,9 +67,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             *(lines[name] for name in HEAD_PROTOCOLS),
             "protocols that train a head on images (docs/detection.md):",
             *(lines[name] for name in DENSE_PROTOCOLS),
+            "protocols that train the backbone:",
+            f"  {FINETUNE:<{width}}has options of its own: see `virtex evaluate finetune --help`",
         ]
     )
-    parser.add_argument("protocol", choices=every, metavar="PROTOCOL", help="see below")
+    names = (*every, FINETUNE)
+    parser.add_argument("protocol", choices=names, metavar="PROTOCOL", help="see below")
     parser.add_argument(
         "--data",
         type=local_path,
@@ -157,6 +163,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Check everything, evaluate, add the results to their files and print the table."""
     from virtex.evaluation.options import check_options, defaults_of
 
+    if arguments.protocol == FINETUNE:
+        raise UserError("put the word finetune first: virtex evaluate finetune --data …")
     check_options(arguments.protocol, vars(arguments), flags=True)
     for name, default in defaults_of(arguments.protocol).items():
         if getattr(arguments, name) is None:

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from virtex.evaluation.backbones import EvaluatedBackbone
+    from virtex.evaluation.finetuning import StartingBackbone
     from virtex.evaluation.heads import EvaluatedModel
     from virtex.evaluation.results import Result
 
-    Evaluated = EvaluatedBackbone | EvaluatedModel
+    Evaluated = EvaluatedBackbone | EvaluatedModel | StartingBackbone
 
 
 def results_path(evaluated: "Evaluated", output: Path | None) -> Path | None:

@@ -7,10 +7,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from virtex.commands.arguments import add_config_arguments, add_int, local_path, positive_int
+from virtex.commands.arguments import (
+    Arguments,
+    add_config_arguments,
+    add_int,
+    local_path,
+    positive_int,
+)
 from virtex.errors import UserError
 
 if TYPE_CHECKING:
+    from virtex.config.schema import Config
     from virtex.training.setup import PretrainOptions
 
 _RENAMED = {"--meet-within": "--rendezvous-timeout", "--stuck-after": "--watchdog-timeout"}
@@ -28,6 +35,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="directory for checkpoints and logs (default: runs/NAME, where NAME is the name of "
         "the YAML file)",
     )
+    add_saving_arguments(output)
+    checkpoint = add_start_arguments(parser)
+    checkpoint.add_argument(
+        "--init-from",
+        type=local_path,
+        metavar="FILE",
+        help="checkpoint whose weights a new run starts from",
+    )
+    add_process_arguments(parser)
+
+
+def add_saving_arguments(output: Arguments) -> None:
+    """Add how often a run saves and logs."""
     add_int(
         output,
         "--checkpoint-every",
@@ -42,6 +62,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         minimum=0,
     )
     add_int(output, "--log-every", "log training progress every N iterations", default=20)
+
+
+def add_start_arguments(parser: argparse.ArgumentParser) -> Arguments:
+    """Add how a run resumes; returns the group of arguments that exclude `--resume-from`."""
     start = parser.add_argument_group("starting point")
     checkpoint = start.add_mutually_exclusive_group()
     checkpoint.add_argument(
@@ -50,18 +74,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="checkpoint to resume from; `latest` is the newest one in --serialization-dir",
     )
-    checkpoint.add_argument(
-        "--init-from",
-        type=local_path,
-        metavar="FILE",
-        help="checkpoint whose weights a new run starts from",
-    )
     start.add_argument(
         "--accept-changed-data",
         action="store_true",
-        help="resume even if the image ids, captions or categories differ from those of the "
-        "checkpoint",
+        help="resume even if the image ids, captions or labels differ from those of the checkpoint",
     )
+    return checkpoint
+
+
+def add_process_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the processes of a run, and the diagnosis of what goes wrong with them."""
     machines = parser.add_argument_group("distributed training")
     add_int(
         machines,
@@ -140,14 +162,23 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    return launch_run(arguments, checked_options(arguments, processes=processes_of(arguments)))
+
+
+def processes_of(arguments: argparse.Namespace) -> int:
+    """The number of processes that the arguments ask for; raises `UserError`."""
     machine_processes = max(1, arguments.num_gpus_per_machine)
     if arguments.machine_rank >= arguments.num_machines:
         raise UserError(
             f"--machine-rank {arguments.machine_rank} must be less than --num-machines "
             f"{arguments.num_machines}"
         )
-    options = checked_options(arguments, processes=machine_processes * arguments.num_machines)
+    count: int = machine_processes * arguments.num_machines
+    return count
 
+
+def launch_run(arguments: argparse.Namespace, options: "PretrainOptions") -> int:
+    """Start the processes of a run, and wait for them; returns the exit status."""
     from virtex.distributed.launch import LaunchConfig, launch
     from virtex.training.run import pretrain
 
@@ -155,7 +186,7 @@ def _run(arguments: argparse.Namespace) -> int:
         pretrain,
         options,
         LaunchConfig(
-            processes=machine_processes,
+            processes=max(1, arguments.num_gpus_per_machine),
             count=arguments.num_machines,
             rank=arguments.machine_rank,
             url=arguments.dist_url,
@@ -172,14 +203,32 @@ def checked_options(arguments: argparse.Namespace, *, processes: int) -> "Pretra
     Raises `UserError` for mistakes that can be seen before any process is started.
     """
     from virtex.build.model import load_config
+
+    return options_of(
+        arguments,
+        load_config(
+            arguments.config,
+            arguments.config_override,
+            checkpoint_every=arguments.checkpoint_every,
+        ),
+        arguments.serialization_dir or Path("runs") / arguments.config.stem,
+        overridden=arguments.config_override[::2],
+        processes=processes,
+    )
+
+
+def options_of(
+    arguments: argparse.Namespace,
+    config: "Config",
+    directory: Path,
+    *,
+    overridden: Sequence[str],
+    processes: int,
+) -> "PretrainOptions":
+    """As `checked_options`, for a configuration and the settings given on the command line."""
     from virtex.config.schema import check_processes
     from virtex.distributed.environment import read_environment
 
-    config = load_config(
-        arguments.config,
-        arguments.config_override,
-        checkpoint_every=arguments.checkpoint_every,
-    )
     process = read_environment()
     if process.size > 1 or process.agent:
         processes = process.size
@@ -198,8 +247,8 @@ def checked_options(arguments: argparse.Namespace, *, processes: int) -> "Pretra
     gpus = arguments.num_gpus_per_machine
     options = PretrainOptions(
         config=config,
-        directory=arguments.serialization_dir or Path("runs") / arguments.config.stem,
-        overridden=tuple(arguments.config_override[::2]),
+        directory=directory,
+        overridden=tuple(overridden),
         resume_from=arguments.resume_from,
         init_from=arguments.init_from,
         gpus=gpus > 0,

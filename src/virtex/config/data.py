@@ -48,17 +48,18 @@ class MaskedLM(Section):
 class Data(Section):
     """The data set and its preprocessing."""
 
-    format: Literal["coco", "table", "shards"] = Field(
+    format: Literal["coco", "table", "shards", "labelled"] = Field(
         default="coco",
         description="Format of the data in ROOT: COCO, with annotations/, train2017/ and "
-        "val2017/; a table of image files and captions; or tar shards in train/ and val/, as "
-        "written by `virtex pack`, WebDataset and img2dataset.",
+        "val2017/; a table of image files and captions; tar shards in train/ and val/, as "
+        "written by `virtex pack`, WebDataset and img2dataset; or, for image_classification, "
+        "labelled images in any form that `virtex evaluate` reads.",
     )
     root: str = Field(
         default="datasets/coco",
         min_length=1,
         description="Root directory of the data; for shards also an address such as "
-        "s3://bucket/directory.",
+        "s3://bucket/directory, for labelled also a .csv or .tsv file.",
     )
     cache_dir: LocalPath | None = Field(
         default=None,
@@ -74,8 +75,8 @@ class Data(Section):
         default=131072,
         ge=1,
         description="Number of samples of shards that are shuffled together, after the order of "
-        "the shards is shuffled; rounded to whole shards. The formats coco and table are always "
-        "shuffled globally.",
+        "the shards is shuffled; rounded to whole shards. All other formats are always shuffled "
+        "globally.",
     )
     tokenizer_model: LocalPath = Field(
         default=Path("datasets/vocab/coco_10k.model"),
@@ -85,7 +86,8 @@ class Data(Section):
         default=10000,
         ge=1,
         description="Size of the vocabulary, which must match the tokenizer. For multilabel "
-        "classification it is the number of categories plus the background: 81 for COCO.",
+        "classification it is the number of categories plus the background: 81 for COCO. For "
+        "image classification it is the number of classes.",
     )
     unk_index: int = Field(
         default=0,
@@ -184,6 +186,16 @@ class Data(Section):
                 "expected only one of them, as the manifest already lists the images to use; set "
                 "SUBSET_MANIFEST to null, or USE_PERCENTAGE to 100",
             )
+        for key, transforms in (
+            ("DATA.IMAGE_TRANSFORM_TRAIN", self.transforms_train),
+            ("DATA.IMAGE_TRANSFORM_VAL", self.transforms_val),
+        ):
+            if any(0 < each.arguments.get("size", 0) < self.image_crop_size for each in transforms):
+                yield (
+                    (key, "DATA.IMAGE_CROP_SIZE"),
+                    "expected a size of smallest_resize that is not below the crop size; 0 stands "
+                    "for the crop size",
+                )
         if self.transforms_train[-1] != self.transforms_val[-1]:
             # The model itself normalises, in training and in validation alike.
             yield (

@@ -39,11 +39,25 @@ def load(
     conflicts that the schema does not know; they are reported together with the schema's own.
     Raises `UserError`.
     """
-    layers = [*_file_layers(path, ()), *_override_layers(overrides)]
+    layers = [*file_layers(path), *override_layers(overrides)]
+    return load_layers(schema, layers, _name(path), check=check)
+
+
+def load_layers(
+    schema: type[Schema],
+    layers: Sequence[Layer],
+    name: str,
+    *,
+    check: Callable[[Schema], Iterable[Conflict]] = lambda _: (),
+) -> Schema:
+    """As `load`, from layers, of which later ones override earlier ones.
+
+    `name` is the source that a message says to lack a required key.
+    """
     values: object = {}
     for _, layer in layers:
         values = _merged(values, layer)
-    messages = Messages(schema, layers, values, _name(path))
+    messages = Messages(schema, layers, values, name)
     conflicts: list[Conflict] = []
     lines: list[str] = []
     try:
@@ -96,7 +110,7 @@ def _merged(below: object, above: object) -> object:
     return below | {key: _merged(below.get(key), value) for key, value in above.items()}
 
 
-def _file_layers(path: Path, above: tuple[Path, ...]) -> Iterator[Layer]:
+def file_layers(path: Path, above: tuple[Path, ...] = ()) -> Iterator[Layer]:
     """The layers of a file, the deepest base first; `above` are the files that extend it."""
     chain = (*above, path)
     if os.path.realpath(path) in map(os.path.realpath, above):
@@ -114,7 +128,7 @@ def _file_layers(path: Path, above: tuple[Path, ...]) -> Iterator[Layer]:
             raise UserError(
                 f"{BASE_KEY!r} is {base!r} in {_name(path)}; expected the path of one YAML file"
             )
-        yield from _file_layers(path.parent / base, chain)
+        yield from file_layers(path.parent / base, chain)
     yield f"in {_name(path)}", values
 
 
@@ -137,7 +151,8 @@ def _read(path: Path, above: tuple[Path, ...]) -> dict[str, object]:
     return value
 
 
-def _override_layers(overrides: Sequence[str]) -> Iterator[Layer]:
+def override_layers(overrides: Sequence[str]) -> Iterator[Layer]:
+    """A layer for each KEY VALUE pair of the command line."""
     if len(overrides) % 2:
         raise UserError(
             f"expected KEY VALUE pairs on the command line, but {overrides[-1]!r} has no value in: "

@@ -1,4 +1,4 @@
-"""The settings of the pretraining task and its network."""
+"""The settings of the task and its network."""
 
 from typing import Annotated, Literal
 
@@ -98,6 +98,7 @@ TaskName = Literal[
     "parallel_captioning",
     "token_classification",
     "multilabel_classification",
+    "image_classification",
 ]
 
 
@@ -105,7 +106,9 @@ class Model(Section):
     """The pretraining task and its network."""
 
     name: TaskName = Field(
-        default="virtex", description="The pretraining task; virtex is bicaptioning."
+        default="virtex",
+        description="The pretraining task; virtex is bicaptioning. image_classification fine-tunes "
+        "a backbone on labelled images.",
     )
     visual: Visual = Visual()
     textual: Textual = Textual()

@@ -89,7 +89,8 @@ _TRANSFORMS: Mapping[str, Mapping[str, _Argument]] = {
         "mean": _Argument((0.485, 0.456, 0.406), highest=1),
         "std": _Argument((0.229, 0.224, 0.225), highest=1, positive=True),
     },
-    "smallest_resize": {},
+    # Pixels of the shorter side; 0 stands for the crop size.
+    "smallest_resize": {"size": _Argument(0)},
     "center_crop": {},
 }
 

@@ -1,6 +1,6 @@
 """Digests of both splits in a checkpoint, so that a run notices when it resumes on other data.
 
-They cover image ids and captions or categories, whatever their place and format, but not the
+They cover image ids and captions or labels, whatever their place and format, but not the
 images' pixels. A record counts as the JSON that `virtex pack` writes for it, so that a data set and
 the shards packed from it have equal contents; for shards, the indexes suffice.
 """
@@ -111,7 +111,7 @@ def differences(before: Contents, now: Contents) -> list[str]:
             continue
         line = f"{name}: was {_counts(old)}, is {_counts(new)}"
         if old.ids == new.ids:
-            line += ", with the same ids and other captions or categories"
+            line += ", with the same ids and other captions or labels"
         elif old.images == new.images:
             line += ", with other ids"
         lines.append(line)

@@ -1,4 +1,4 @@
-"""The records of a data set: an image with its captions or categories, by position."""
+"""The records of a data set: an image with its captions, categories or labels, by position."""
 
 import hashlib
 import json
@@ -17,16 +17,19 @@ _encode = json.JSONEncoder(separators=(",", ":")).encode
 
 @dataclass(frozen=True)
 class Record:
-    """One image, unread, with its captions as they were written or the indices of its categories.
+    """One image, unread, with its captions as they were written, its categories, or its labels.
 
-    In a data set of captions a record has at least one caption and no category; in one of objects
-    it has no caption, and the categories of its objects from 1, ascending, each once.
+    In a data set of captions a record has at least one caption; in one of objects, the categories
+    of its objects from 1, ascending, each once. In one of labelled images, `labels` is the index of
+    its class, from 0; or, where an image may have several, 1 (present), -1 (absent) or 0 (unknown)
+    for each class.
     """
 
     image_id: int
     image: ImageSource
     captions: tuple[str, ...] = ()
     categories: tuple[int, ...] = ()
+    labels: tuple[int, ...] = ()
 
 
 def is_int64(value: object) -> TypeGuard[int]:

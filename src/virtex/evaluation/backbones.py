@@ -148,7 +148,7 @@ def _open(name: str, file: Checkpoint | None, config: Config) -> EvaluatedBackbo
         network=visual.network,
         module=module.eval(),
         image_size=config.data.image_crop_size,
-        sha256=weights_hash({**dict(module.named_parameters()), **dict(module.named_buffers())}),
+        sha256=module_hash(module),
         config=config,
         iteration=iteration,
     )
@@ -165,6 +165,11 @@ def _load(cnn: nn.Module, config: Config, file: Checkpoint, name: str) -> None:
             f"the file with --network or --config ({'; '.join(map(str.strip, mismatches))})"
         )
     cnn.load_state_dict(weights)
+
+
+def module_hash(backbone: nn.Module) -> str:
+    """The hash of a backbone's weights, its statistics, and the normalisation of pixels."""
+    return weights_hash({**dict(backbone.named_parameters()), **dict(backbone.named_buffers())})
 
 
 def weights_hash(state: Mapping[str, Tensor]) -> str:

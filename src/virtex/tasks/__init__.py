@@ -1,4 +1,4 @@
-"""Pretraining tasks, a file each; `find_task` is the only place that knows which there are."""
+"""Tasks, a file each; `find_task` is the only place that knows which there are."""
 
 from typing import Any, assert_never
 
@@ -6,6 +6,7 @@ from virtex.config.schema import TaskName
 from virtex.tasks.base import Task
 from virtex.tasks.captioning import BICAPTIONING, CAPTIONING
 from virtex.tasks.classification import MULTILABEL_CLASSIFICATION, TOKEN_CLASSIFICATION
+from virtex.tasks.image_classification import IMAGE_CLASSIFICATION
 from virtex.tasks.masked_lm import MASKED_LM
 from virtex.tasks.parallel_captioning import PARALLEL_CAPTIONING
 
@@ -25,5 +26,7 @@ def find_task(name: TaskName) -> Task[Any, Any]:
             return TOKEN_CLASSIFICATION
         case "multilabel_classification":
             return MULTILABEL_CLASSIFICATION
+        case "image_classification":
+            return IMAGE_CLASSIFICATION
         case _:
             assert_never(name)

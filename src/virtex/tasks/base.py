@@ -1,4 +1,4 @@
-"""The contract of pretraining tasks.
+"""The contract of tasks.
 
 A task is a file of this room that constructs one `Task`. Its `Encoder` works in the loader: a
 record becomes an example, examples become a `Batch`. Its `Objective` works on the device: a batch
@@ -22,7 +22,7 @@ from virtex.decoding.captioner import Strategy
 from virtex.models.backbone import Backbone
 from virtex.models.decoder import DecoderSettings, TransformerDecoder
 from virtex.text.tokenizer import Tokenizer
-from virtex.text.vocabulary import Categories
+from virtex.text.vocabulary import Categories, Classes
 
 Batch = Mapping[str, Tensor]
 """`image` (B, 3, H, W) uint8 RGB, `image_id` (B,) int64, and the tensors of the task.
@@ -275,7 +275,7 @@ WEIGHT_PER_TOKEN = "textual.output.bias"
 """The state-dict name of a weight (V,) that every task's head has."""
 
 AnyObjective = TypeVar("AnyObjective", bound=Objective)
-AnyVocabulary = TypeVar("AnyVocabulary", Tokenizer, Categories)
+AnyVocabulary = TypeVar("AnyVocabulary", Tokenizer, Categories, Classes)
 
 
 @dataclass(frozen=True)
@@ -294,20 +294,23 @@ class Auxiliary(Generic[AnyVocabulary]):
 
 @dataclass(frozen=True, kw_only=True)
 class Task(Generic[AnyObjective, AnyVocabulary]):
-    """A pretraining task.
+    """A task of the training loop.
 
     `labels` is what a record must hold. `head` is what predicts from the features: a transformer
     of the architecture `MODEL.TEXTUAL.NAME`, or a linear layer. `main_encoder` gives the encoder of
     training examples or, with False, of validation examples. `captioning_head` gives the head that
     can caption an image token by token; it is None for a task that trains no such head.
+    `class_head` gives the module whose output, (B, V), scores the classes in a batch's `labels`, so
+    that validation can count the right answers; it is None for a task of other labels.
     """
 
-    labels: Literal["captions", "categories"]
+    labels: Literal["captions", "categories", "classes"]
     head: Literal["decoder", "linear"]
     main_encoder: Callable[[AnyVocabulary, TaskSettings, bool], Encoder]
     main_objective: Callable[[Backbone, TaskSettings], AnyObjective]
     sample_predictor: Callable[[AnyObjective, AnyVocabulary, TaskSettings], SamplePredictor]
     captioning_head: Callable[[AnyObjective], TransformerDecoder] | None
+    class_head: Callable[[AnyObjective], nn.Module] | None = None
     auxiliaries: Sequence[Auxiliary[AnyVocabulary]] = ()
 
     def encoder(self, vocabulary: AnyVocabulary, settings: TaskSettings, training: bool) -> Encoder:

@@ -1,4 +1,4 @@
-"""The meaning of a model's output indices, tokens or categories, and its check against settings."""
+"""The meaning of a model's outputs: tokens, categories or classes; its check against settings."""
 
 from dataclasses import dataclass
 
@@ -25,7 +25,23 @@ class Categories:
         return "background" if index == BACKGROUND else self.names[index - 1]
 
 
-Vocabulary = Tokenizer | Categories
+@dataclass(frozen=True)
+class Classes:
+    """The names of the classes 0, 1, … of labelled images.
+
+    `several` tells whether an image may have any number of labels instead of exactly one.
+    """
+
+    names: tuple[str, ...]
+    several: bool = False
+
+    @property
+    def vocab_size(self) -> int:
+        """The number of classes."""
+        return len(self.names)
+
+
+Vocabulary = Tokenizer | Categories | Classes
 
 
 def check_tokenizer(
@@ -65,4 +81,13 @@ def check_categories(categories: Categories, *, source: str, vocab_size: int) ->
             f"DATA.VOCAB_SIZE is {vocab_size}, but there are {len(categories.names)} categories "
             f"{source}, so {categories.vocab_size} with the background; set "
             f"DATA.VOCAB_SIZE {categories.vocab_size}"
+        )
+
+
+def check_classes(classes: Classes, *, source: str, vocab_size: int) -> None:
+    """Raise UserError unless `vocab_size` is the number of classes."""
+    if vocab_size != classes.vocab_size:
+        raise UserError(
+            f"DATA.VOCAB_SIZE is {vocab_size}, but there are {classes.vocab_size} classes {source};"
+            f" set DATA.VOCAB_SIZE {classes.vocab_size}"
         )

@@ -1,4 +1,4 @@
-"""The validation of a run: its losses, a page of sample predictions, and their diversity."""
+"""The validation of a run: losses, accuracy or mAP, and samples with their diversity."""
 
 from collections import Counter
 from collections.abc import Generator, Sequence
@@ -6,6 +6,7 @@ from contextlib import closing
 
 from virtex.build.data import validation_batches, validation_samples
 from virtex.build.model import sample_predictor
+from virtex.evaluation.class_scores import ClassScores, class_statistics
 from virtex.plots.contact_sheet import contact_sheet
 from virtex.tasks import find_task
 from virtex.tasks.base import Batch, Sample
@@ -25,10 +26,12 @@ def validate_and_log(run: Run, iteration: int) -> bool:
     run.watchdog.report(phase)
     # The statistics that are saved, and so judged, are those of the first process.
     run.world.broadcast(list(run.state.objective.buffers()))
-    with closing(_batches(run, phase)) as batches:
+    task = find_task(run.options.config.model.name)
+    scores = ClassScores(task, run.state.objective)
+    with closing(_batches(run, phase)) as batches, scores.recording():
         means = validate(
             run.state.objective,
-            batches,
+            scores.watch(batches),
             precision=run.state.precision,
             sum_over_processes=run.world.sum,
             stopping=lambda: bool(run.request),
@@ -40,8 +43,14 @@ def validate_and_log(run: Run, iteration: int) -> bool:
         return True
     total = run.state.objective.total(means)
     scalars = {"val/loss": total} | {f"val/{name}": mean for name, mean in means.items()}
+    figures: dict[str, float] = {}
+    if task.class_head is not None:
+        found = class_statistics(run.world.gather(scores.answers), run.data.vocabulary)
+        figures = {} if found is None else found.values()
+    scalars |= {f"val/{name}": value for name, value in figures.items()}
     run.logger.log_scalars(iteration, scalars)
-    run.logger.info(f"{phase}: {losses_text(total, means)}")
+    percents = "".join(f"  {name} {value:.2f} %" for name, value in figures.items())
+    run.logger.info(f"{phase}: {losses_text(total, means)}{percents}")
     if run.world.main:
         _log_samples(run, iteration)
     return True

@@ -82,7 +82,7 @@ def read_labelled(root: Path, seed: int = 0) -> LabelledData:
     if root.is_file() and root.suffix.lower() in DELIMITERS:
         data = _table(root, seed)
     elif not root.is_dir():
-        raise UserError(f"--data {root}: no such directory or table; {_FORMS}")
+        raise UserError(f"{root}: no such directory or table; {_FORMS}")
     elif (voc := _voc_root(root)) is not None:
         data = _voc(voc)
     elif (root / "annotations" / "instances_train2017.json").is_file():
@@ -90,7 +90,7 @@ def read_labelled(root: Path, seed: int = 0) -> LabelledData:
     elif (root / "train").is_dir():
         data = _image_folder(root)
     else:
-        raise UserError(f"--data {root}: {_FORMS}")
+        raise UserError(f"{root}: {_FORMS}")
     _check_classes(data)
     return _check_repetition(data)
 
