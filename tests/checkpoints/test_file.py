@@ -33,7 +33,7 @@ def save_without_end(directory):
         checkpoint.save(checkpoint.checkpoint_path(directory, iteration), state)
         checkpoint.remove_old(directory, checkpoint.Retention(2))
 
-for trial in range(12):
+for trial in range(8):
     directory = Path(sys.argv[1]) / str(trial)
     directory.mkdir()
     child = os.fork()

@@ -217,7 +217,7 @@ def test_parallel_captioning_has_a_head_from_left_to_right(evaluate, tmp_path):
         ("retrieval", ["--pairs", "1"], "1 pair of an image and a caption is not enough"),
         ("zero-shot", ["--template", "a photo"], "'a photo' must have {} once"),
         ("zero-shot", ["--class-names", "none.txt"], "cannot read none.txt: No such file"),
-        ("zero-shot", ["--data", "nowhere"], "--data nowhere: no such directory"),
+        ("zero-shot", ["--data", "nowhere"], "nowhere: no such directory or table"),
         ("captioning", ["--data", "nowhere"], "--data nowhere: no such directory"),
         ("captioning", ["--predictions", "."], "--predictions . is a directory"),
         ("captioning", ["--checkpoint", "random"], "random is a backbone without a captioning"),

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
@@ -345,7 +346,7 @@ def test_workers_end_with_their_process_however_that_ends(dataset, number, by_ma
     reading, writing = os.pipe()
     main = os.fork()
     if main == 0:
-        load_and_wait(dataset, writing, by_main_thread)
+        as_whole_process(lambda: load_and_wait(dataset, writing, by_main_thread))
     os.close(writing)
     with os.fdopen(reading) as told:
         workers = [int(word) for word in told.readline().split()]
@@ -358,6 +359,20 @@ def test_workers_end_with_their_process_however_that_ends(dataset, number, by_ma
         assert told.read() == ""  # when all that hold the other end have ended
     assert time.monotonic() - begin < 2
     assert not [path for pid in workers for path in SHARED_MEMORY.glob(f"torch_{pid}_*")]
+
+
+def as_whole_process(action):
+    """End a forked process with the status of `action`: nothing of it may go on as a second pytest.
+
+    An error is printed, and ends it with status 8.
+    """
+    status = 8
+    try:
+        status = action()
+    except BaseException:  # noqa: BLE001, it is printed
+        os.write(2, traceback.format_exc().encode())
+    finally:
+        os._exit(status)
 
 
 def load_and_wait(dataset, writing, by_main_thread):
@@ -390,17 +405,20 @@ def test_an_interrupt_while_workers_start_comes_when_they_are_there_and_ends_the
                 os.killpg(0, signal.SIGINT)  # as a terminal does
                 return
 
+    def load():
+        threading.Thread(target=interrupt).start()
+        try:
+            next(training_batches(dataset, collate, batch_size=4, workers=2, seed=3))
+        except KeyboardInterrupt:
+            return len(children())
+        return 9
+
     reading, writing = os.pipe()
     main = os.fork()
     if main == 0:
         os.setpgid(0, 0)
         os.dup2(writing, 2)
-        threading.Thread(target=interrupt).start()
-        try:
-            next(training_batches(dataset, collate, batch_size=4, workers=2, seed=3))
-        except KeyboardInterrupt:
-            os._exit(len(children()))
-        os._exit(9)
+        as_whole_process(load)
     os.close(writing)
     with os.fdopen(reading) as errors:
         assert errors.read() == ""

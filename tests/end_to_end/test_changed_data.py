@@ -53,6 +53,12 @@ def test_changed_captions_are_refused_unless_accepted(scenes, copy, other, capsy
     assert scenes.pretrain(run, *RESUME, override=again) == 0
 
 
+def warnings(run):
+    """The warnings in the log, without those of a model that has hardly learnt."""
+    lines = (run / "log_rank0.txt").read_text(encoding="utf-8").splitlines()
+    return [line for line in lines if "WARNING" in line and "captions are distinct" not in line]
+
+
 def test_a_moved_root_and_shards_are_no_change(scenes, copy, other, tmp_path, capsys):
     run = copy(14)
     override, _ = other
@@ -61,10 +67,10 @@ def test_a_moved_root_and_shards_are_no_change(scenes, copy, other, tmp_path, ca
     assert main([*words, "10", "--workers", "1"]) == 0
     packed = ("DATA.FORMAT", "shards", "DATA.ROOT", shards)
     assert scenes.pretrain(run, *RESUME, override=override) == 0
-    assert "WARNING" not in (run / "log_rank0.txt").read_text(encoding="utf-8")
+    assert not warnings(run)
     more = ("OPTIM.NUM_ITERATIONS", "16")
     assert scenes.pretrain(run, *RESUME, override=(*packed, *more)) == 0
-    assert "WARNING" not in (run / "log_rank0.txt").read_text(encoding="utf-8")
+    assert not warnings(run)
 
     shutil.rmtree(shards)
     assert main([*words, "20", "--workers", "1"]) == 0

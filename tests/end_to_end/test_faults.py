@@ -30,22 +30,18 @@ def reference(tmp_path_factory):
     return faults.undisturbed(root)
 
 
+# `test_failing`, `test_launch`, `test_resume` and `test_remote_shards` hold smaller cases.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "launcher", "outcome"),
     [
         ("exception in a step", "torchrun, 1 restart", "recovered"),
-        # `test_launch`, `test_resume` and `test_remote_shards` hold smaller cases of these laws.
-        *(
-            pytest.param(*case, marks=pytest.mark.slow)
-            for case in [
-                ("slow store with errors", "torchrun", "went on"),
-                ("kill -9 of rank 1", "torchrun, 1 restart", "recovered"),
-                ("newest checkpoint cut", "torchrun", "ended"),
-                ("SIGTERM, at once SIGKILL", "torchrun", "ended"),
-                ("exception in a step", "torchrun, 3 processes, 1 restart", "recovered"),
-                ("SIGTERM, at once SIGKILL", "torchrun, 3 processes", "ended"),
-            ]
-        ),
+        ("slow store with errors", "torchrun", "went on"),
+        ("kill -9 of rank 1", "torchrun, 1 restart", "recovered"),
+        ("newest checkpoint cut", "torchrun", "ended"),
+        ("SIGTERM, at once SIGKILL", "torchrun", "ended"),
+        ("exception in a step", "torchrun, 3 processes, 1 restart", "recovered"),
+        ("SIGTERM, at once SIGKILL", "torchrun, 3 processes", "ended"),
     ],
 )
 def test_a_run_is_the_same_after_a_fault(reference, name, launcher, outcome):
@@ -60,6 +56,7 @@ def test_a_run_is_the_same_after_a_fault(reference, name, launcher, outcome):
     assert record["seconds"] < faults.HUNG_SECONDS
 
 
+@pytest.mark.slow
 def test_a_difference_is_found(reference, tmp_path):
     """So that `equal` can be false."""
     last = checkpoint.checkpoint_path(tmp_path, faults.ITERATIONS)

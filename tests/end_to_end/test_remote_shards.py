@@ -96,6 +96,7 @@ def test_a_run_on_a_store_that_fails_at_times_is_the_run_on_files(
     assert not spawned()
 
 
+@pytest.mark.slow  # `test_prefetcher` holds a smaller case
 def test_two_processes_share_what_they_fetch(scenes, server, local, run, tmp_path):
     server.faults += FAULTS
     override = (*at(tmp_path / "cache"), "SYNC_BN", "true")
