@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from tests.end_to_end.conftest import CONFIG
+from tests.end_to_end.conftest import KNOWN, config_text
 
 from virtex.cli import main
 from virtex.distributed.shared_memory import translate_shared_memory_errors
@@ -65,9 +65,10 @@ def test_memory_that_fills_up_between_batches_ends_the_run_with_its_name(workers
 
 def test_too_little_for_the_batches_is_refused_before_the_data_are_read(tmp_path):
     config = tmp_path / "run.yaml"
-    config.write_text(CONFIG.format(root=tmp_path, iterations=20))
+    config.write_text(config_text(tmp_path, 20))
     words = ["pretrain", "--config", config, "--serialization-dir", tmp_path / "run"]
-    ended = in_small_memory(1, "-m", "virtex", *words, "--cpu-workers", 6)
+    words += ["--cpu-workers", 6, "--config-override", *KNOWN]
+    ended = in_small_memory(1, "-m", "virtex", *words)
     assert ended.returncode == 2
     # Six workers with two batches each and one in use, of both splits: 26 of 8 x 3 x 64 x 64 bytes.
     assert (
@@ -84,10 +85,10 @@ def test_too_little_for_the_annotations_has_the_same_message(tmp_path):
     vocabulary = ["--output", str(tmp_path / "vocabulary.model"), "--vocab-size", "10"]
     assert main(["tokenizer", str(tmp_path / "val.csv"), *vocabulary]) == 0
     config = tmp_path / "run.yaml"
-    text = CONFIG.format(root=tmp_path, iterations=20).replace("110", "10")
+    text = config_text(tmp_path, 20).replace("110", "10")
     config.write_text(text.replace(f"{tmp_path}/scenes", f"{tmp_path}\n  FORMAT: table"))
     words = ["pretrain", "--config", config, "--serialization-dir", tmp_path / "run"]
-    ended = in_small_memory(1, "-m", "virtex", *words)
+    ended = in_small_memory(1, "-m", "virtex", *words, "--config-override", *KNOWN)
     assert ended.returncode == 1
     assert "/dev/shm (shared memory) has" in ended.stderr
     assert "Traceback" not in ended.stderr

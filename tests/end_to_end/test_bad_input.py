@@ -43,7 +43,7 @@ def tree(scenes, tmp_path):
         (("OPTIM.BATCH_SIZE", "many"), ["OPTIM.BATCH_SIZE", "many"]),
         (("OPTIM.LR", "-0.1"), ["OPTIM.LR", "-0.1"]),
         (("OPTIM.WARMUP_STEPS", "20"), ["OPTIM.WARMUP_STEPS", "NUM_ITERATIONS", "shorter"]),
-        (("MODEL.VISUAL.FEATURE_SIZE", "2048"), ["FEATURE_SIZE", "2048", "440"]),
+        (("MODEL.VISUAL.FEATURE_SIZE", "2048"), ["FEATURE_SIZE", "2048", "64"]),
         (("MODEL.VISUAL.NAME", "torchvision::resnet19"), ["resnet19", "resnet18"]),
         (
             ("MODEL.VISUAL.NAME", "torchvision::vit_b_32", "DATA.IMAGE_CROP_SIZE", "72"),

@@ -10,10 +10,10 @@ import sys
 import time
 
 import pytest
-from tests.end_to_end.conftest import logged
+from tests.end_to_end.conftest import KNOWN, logged
 
 TWO = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-SHORT = ("OPTIM.NUM_ITERATIONS", "4")
+SHORT = (*KNOWN, "OPTIM.NUM_ITERATIONS", "4")
 
 
 class Terminal:

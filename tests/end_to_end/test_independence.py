@@ -5,11 +5,11 @@ import subprocess
 import sys
 
 import pytest
-from tests.end_to_end.conftest import RESNET, by_torchrun, scalars
+from tests.end_to_end.conftest import by_torchrun, scalars
 
 from virtex.checkpoints import file as checkpoint
 
-SHORT = (*RESNET, "OPTIM.NUM_ITERATIONS", "9")
+SHORT = ("OPTIM.NUM_ITERATIONS", "9")
 """Over the end of an epoch, which has 8 batches."""
 
 

@@ -10,7 +10,7 @@ import pytest
 from moto.server import ThreadedMotoServer
 from tests.data.faulty_server import serve
 from tests.data.remote.test_prefetcher import spawned
-from tests.end_to_end.conftest import RESNET, by_torchrun, scalars
+from tests.end_to_end.conftest import by_torchrun, scalars
 
 from virtex.cli import main
 from virtex.data.prefetch_plan import training_windows
@@ -21,7 +21,6 @@ WINDOW = 24  # of 64 samples in 16 shards: three batches
 SETTINGS = (
     *("OPTIM.NUM_ITERATIONS", 12, "DATA.FORMAT", "shards", "DATA.SHUFFLE_WINDOW", WINDOW),
     *("DATA.CACHE_GB", 0.01),
-    *RESNET,
 )
 FLAGS = ("--checkpoint-every", 6, "--keep-recent", 1)
 FAULTS = [503, "reset", None, 500, "truncate", "slow", "short", None, 429]

@@ -49,7 +49,6 @@ def test_a_checkpoint_is_complete(reference):
     assert [len(optimizer["optimizer"]["state"][i]) for i in range(parameters)] == [1] * parameters
 
 
-@pytest.mark.cold
 def test_resume_after_kill_9_equals_uninterrupted(scenes, reference, run):
     flags = ("--checkpoint-every", EVERY, "--cpu-workers", 2)
     process = scenes.start(run, *flags, program=(SCRIPT,))
