@@ -79,7 +79,8 @@ def terminal(scenes, run):
         one.close()
 
 
-@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.slow), 1])
+@pytest.mark.slow  # one process stays, and another's debugger in `tests/distributed`
+@pytest.mark.parametrize("rank", [0, 1])
 def test_the_debugger_opens_on_the_process_that_was_asked_for(terminal, run, rank):
     shown = terminal("--debug-rank", rank, program=TWO)
     shown.wait_for(r"\(Pdb\) ")

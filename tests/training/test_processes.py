@@ -172,6 +172,7 @@ def test_three_processes_resume_as_the_uninterrupted_run(tmp_path):
     assert run(tmp_path, 3, resume=RESUMED)[1] == NOTHING_DIFFERS
 
 
+@pytest.mark.slow  # two and three processes stay
 def test_four_processes_are_one(alone, tmp_path):
     agreed, resumed = run(tmp_path, 4, agree=[SYNCHRONISED], resume=RESUMED)
     assert_equal(agreed[0], alone[0])
