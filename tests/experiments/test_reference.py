@@ -114,7 +114,7 @@ def test_what_cannot_be_compared_is_one_line(tmp_path, capsys, monkeypatch):
     other = write_curve(tmp_path / "other.jsonl", LOSSES, **{"MODEL.NAME": "masked_lm"})
     curve = write_curve(tmp_path / "curve.jsonl", LOSSES)
     cases = {
-        ("run", "--reference"): "no curve at docs/reference-curves; run the command in a clone",
+        ("run", "--reference"): "no curve at docs/reference-curves; give the file of a curve",
         ("run", "--reference", str(run / "scalars.jsonl")): "is not a reference curve",
         ("run", "--reference", str(other)): "no curve is of a run of MODEL.NAME virtex, only of",
         ("empty", "--reference", str(curve)): "is not a run of `virtex pretrain`",

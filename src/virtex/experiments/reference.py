@@ -82,8 +82,8 @@ def read_references(path: Path) -> list[Reference]:
     found = sorted(path.glob("*.jsonl"))
     if not found:
         raise UserError(
-            f"--reference: no curve at {path}; run the command in a clone of the repository, which "
-            "has curves in docs/reference-curves, or give the file of a curve"
+            f"--reference: no curve at {path}; give the file of a curve, such as one that "
+            "`python -m tools.reference_curve` of the repository has written"
         )
     return [_read_reference(one) for one in found]
 
