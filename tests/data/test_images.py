@@ -16,7 +16,7 @@ from PIL import Image, features
 from tests.data import jpegs
 
 from virtex.data import jpeg_parts
-from virtex.data.images import BadImage, ImageLimits, decode, read_image
+from virtex.data.images import BadImage, ImageLimits, decode, read_image, upright_size
 from virtex.data.jpeg_parts import segments
 
 simplejpeg = pytest.importorskip("simplejpeg")
@@ -505,3 +505,13 @@ def test_very_many_segments_are_skipped_quickly():
     before = time.perf_counter()
     assert jpeg_parts.exif(data) == b""
     assert time.perf_counter() - before < 0.5  # walking through all of them takes seconds
+
+
+@pytest.mark.parametrize("kind", ["jpg", "png", "tiff"])
+@pytest.mark.parametrize("turned", range(1, 9))
+def test_the_size_from_the_header_is_that_of_the_image(tmp_path, kind, turned):
+    exif = Image.Exif()
+    exif[0x0112] = turned
+    path = tmp_path / f"one.{kind}"
+    Image.new("RGB", (6, 4)).save(path, exif=exif)
+    assert upright_size(path) == read_image(path).shape[:2]

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from virtex.commands.arguments import device_name, image_limits
-from virtex.commands.evaluate_results import results_path
+from virtex.commands.evaluate_results import check_results_of
 from virtex.commands.progress import Progress
 from virtex.files import check_writable
 
@@ -51,7 +51,6 @@ def backbone_results(
 
 def _open_backbones(arguments: argparse.Namespace) -> "list[EvaluatedBackbone]":
     from virtex.evaluation.backbones import open_backbones
-    from virtex.evaluation.results import check_results
 
     backbones = open_backbones(
         arguments.checkpoint,
@@ -60,9 +59,7 @@ def _open_backbones(arguments: argparse.Namespace) -> "list[EvaluatedBackbone]":
         image_size=arguments.image_size,
     )
     for backbone in backbones:
-        output = results_path(backbone, arguments.output)
-        if output is not None:
-            check_results(output)
+        check_results_of(backbone, arguments.output)
     return backbones
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from virtex.commands.arguments import device_name, image_limits
-from virtex.commands.evaluate_results import results_path
+from virtex.commands.evaluate_results import check_results_of
 from virtex.commands.progress import Progress
 from virtex.errors import UserError
 
@@ -80,7 +80,6 @@ def _jobs(arguments: argparse.Namespace) -> "list[DetectionJob]":
         open_detection,
     )
     from virtex.evaluation.dense.training import working_directory
-    from virtex.evaluation.results import check_results
     from virtex.files import check_writable
 
     if read_environment().size > 1:
@@ -127,9 +126,7 @@ def _jobs(arguments: argparse.Namespace) -> "list[DetectionJob]":
         for backbone in backbones
     ]
     for job in jobs:
-        output = results_path(job.backbone, arguments.output)
-        if output is not None:
-            check_results(output)
+        check_results_of(job.backbone, arguments.output)
         check_job(job)
         check_writable(job.directory)
     return jobs

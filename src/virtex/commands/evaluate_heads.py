@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from virtex.commands.arguments import add_int, device_name, image_limits, local_path
-from virtex.commands.evaluate_results import results_path
+from virtex.commands.evaluate_results import check_results_of
 from virtex.commands.progress import Progress
 
 if TYPE_CHECKING:
@@ -72,7 +72,6 @@ def head_results(
     from virtex.evaluation.features import check_images
     from virtex.evaluation.heads import HeadSettings, evaluate_heads, open_models
     from virtex.evaluation.interface import check_predictions, head_precision, open_heads
-    from virtex.evaluation.results import check_results
 
     check_predictions(arguments.predictions, arguments.checkpoint, arguments.output)
     evaluation = open_heads(arguments.protocol, arguments.data, vars(arguments))
@@ -84,9 +83,7 @@ def head_results(
         limits=image_limits(arguments),
     )
     for model in models:
-        path = results_path(model, arguments.output)
-        assert path is not None, "each model has a file"
-        check_results(path)
+        check_results_of(model, arguments.output)
     device = torch.device(device_name(arguments.device))
     images = len(evaluation.paths) * len(models)
     with Progress(arguments.protocol, images, "images", quiet=arguments.quiet) as progress:

@@ -21,6 +21,15 @@ def results_path(evaluated: "Evaluated", output: Path | None) -> Path | None:
     return beside if output is None else output
 
 
+def check_results_of(evaluated: "Evaluated", output: Path | None) -> None:
+    """Raise `UserError` if the results of a backbone or model cannot be added to their file."""
+    from virtex.evaluation.results import check_results
+
+    path = results_path(evaluated, output)
+    if path is not None:
+        check_results(path)
+
+
 def keep_results(
     evaluated: "Evaluated", results: "list[Result]", output: Path | None = None
 ) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from virtex.commands.arguments import device_name, image_limits
-from virtex.commands.evaluate_results import results_path
+from virtex.commands.evaluate_results import check_results_of
 from virtex.commands.progress import Progress
 
 if TYPE_CHECKING:
@@ -53,7 +53,6 @@ def _jobs(arguments: argparse.Namespace, device: "torch.device") -> "list[Segmen
     from virtex.evaluation.dense.mask_data import read_mask_data
     from virtex.evaluation.dense.segmentation import SegmentationJob, check_job
     from virtex.evaluation.dense.training import working_directory
-    from virtex.evaluation.results import check_results
     from virtex.files import check_writable
     from virtex.training.precision import named_precision
 
@@ -89,9 +88,7 @@ def _jobs(arguments: argparse.Namespace, device: "torch.device") -> "list[Segmen
         for backbone in backbones
     ]
     for job in jobs:
-        output = results_path(job.backbone, arguments.output)
-        if output is not None:
-            check_results(output)
+        check_results_of(job.backbone, arguments.output)
         check_job(job)
         check_writable(job.directory)
     return jobs

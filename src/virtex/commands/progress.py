@@ -73,7 +73,7 @@ class Progress:
     def interrupted(self, label: str, total: int, units: str) -> Iterator[Callable[[int], None]]:
         """Show the progress of other work in this context, whose `advance` is given.
 
-        The time that it takes is no part of the rate.
+        Its duration is excluded from the rate.
         """
         self._erase()
         begun = self._clock()

@@ -148,9 +148,22 @@ def from_pillow(image: Image.Image) -> PixelArray:
 
     Raises ValueError for 32-bit pixels of unknown range.
     """
+    return upright(_rgb(image), _stored_orientation(image))
+
+
+def upright_size(path: Path) -> tuple[int, int]:
+    """The height and width in pixels that `read_image` gives, from a file's header.
+
+    Raises the errors of `PIL.Image.open`.
+    """
+    with Image.open(path) as image:
+        width, height = image.size
+        return (width, height) if _stored_orientation(image) >= 5 else (height, width)
+
+
+def _stored_orientation(image: Image.Image) -> int:
     # Pillow itself applies the orientation of TIFF.
-    exif = b"" if image.format == "TIFF" else image.info.get("exif", b"")
-    return upright(_rgb(image), orientation(exif))
+    return orientation(b"" if image.format == "TIFF" else image.info.get("exif", b""))
 
 
 def read_bytes(source: ImageSource, limits: ImageLimits = DEFAULT_LIMITS) -> bytes:

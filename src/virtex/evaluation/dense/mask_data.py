@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from virtex.data.images import IMAGE_EXTENSIONS
+from virtex.data.images import IMAGE_EXTENSIONS, upright_size
 from virtex.errors import UserError, first_few
 from virtex.files import reading
 
@@ -166,10 +166,7 @@ def _checked(
         problems.append(f"{mask} is not a mask that can be read ({error})")
         return None
     try:
-        with Image.open(image) as opened:
-            width, height = opened.size
-            if opened.getexif().get(0x0112, 1) >= 5:  # an orientation that exchanges the sides
-                width, height = height, width
+        height, width = upright_size(image)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         problems.append(f"{image} is not an image that can be read ({error})")
         return None

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from virtex.data.images import OnBadImage
+from virtex.data.images import OnBadImage, upright_size
 from virtex.errors import UserError, first_few, report_lines
 
 SMALLEST_SIDE = 0.1
@@ -195,10 +195,7 @@ def _problem(path: Path, annotated: tuple[int, ...]) -> str | None:
     if not path.is_file():
         return f"{path} does not exist"
     try:
-        with Image.open(path) as image:
-            width, height = image.size
-            if image.getexif().get(0x0112, 1) >= 5:  # an orientation that exchanges the sides
-                width, height = height, width
+        height, width = upright_size(path)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         return f"{path} is not an image that can be read ({error})"
     if (height, width) != annotated:
