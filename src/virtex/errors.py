@@ -1,6 +1,10 @@
-"""Exceptions whose message is for the user, and lists in such messages."""
+"""Exceptions whose message is for the user, lists in such messages, and delayed interrupts."""
 
-from collections.abc import Collection, Mapping, Sequence
+import os
+import signal
+import threading
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 
 class UserError(Exception):
@@ -45,3 +49,23 @@ def report_lines(found: Mapping[str, Collection[object]], kind: str = "") -> tup
         for what, items in found.items()
         if len(items)
     )
+
+
+@contextmanager
+def interrupts_held() -> Iterator[None]:
+    """Raise a KeyboardInterrupt at the end of this context that would be raised within it.
+
+    For work with locks or threads of a library that an exception at any instruction would leave
+    waiting for each other. Only the main thread gets interrupts.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    held: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: held.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        for number in held[:1]:
+            os.kill(os.getpid(), number)

@@ -1,4 +1,6 @@
 import json
+import os
+import signal
 import time
 from contextlib import closing
 
@@ -87,3 +89,38 @@ def test_images_are_logged_with_their_text(tmp_path):
     assert (picture.step, picture.height, picture.width) == (5, 8, 6)
     (text,) = board.Tensors("val/captions/text_summary")
     assert text.tensor_proto.string_val == [b"a red circle"]
+
+
+@pytest.mark.parametrize("call", ["log_scalars", "log_images", "close"])
+def test_an_interrupt_waits_for_tensorboard(tmp_path, monkeypatch, call):
+    """Else its thread might not end, and the run would hang where it closes its logs."""
+    done = []
+
+    def interrupted(original):
+        def method(*arguments, **keywords):
+            os.kill(os.getpid(), signal.SIGINT)
+            original(*arguments, **keywords)
+            done.append(original.__name__)
+
+        return method
+
+    logger = RunLogger(tmp_path, rank=0, first=1)
+    for name in ("add_scalar", "add_image", "add_text", "close"):
+        monkeypatch.setattr(logger._board, name, interrupted(getattr(logger._board, name)))
+    arguments = {
+        "log_scalars": (1, {"a": 1.0, "b": 2.0}),
+        "log_images": (1, "sheet", np.zeros((4, 4, 3), np.uint8), "text"),
+        "close": (),
+    }[call]
+    with pytest.raises(KeyboardInterrupt):
+        getattr(logger, call)(*arguments)
+    assert (
+        done
+        == {
+            "log_scalars": ["add_scalar"] * 2,
+            "log_images": ["add_image", "add_text"],
+            "close": ["close"],
+        }[call]
+    )
+    monkeypatch.undo()
+    logger.close()

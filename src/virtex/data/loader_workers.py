@@ -25,7 +25,7 @@ import cv2
 import torch
 from torch.utils.data import DataLoader
 
-from virtex.errors import UserError
+from virtex.errors import UserError, interrupts_held
 
 A = TypeVar("A")
 
@@ -131,7 +131,7 @@ def started_workers(loader: "DataLoader[A]", starting: ExitStack) -> Iterator[It
     try:
         with starting:
             # A worker that does not ignore it yet would end with a traceback.
-            starting.enter_context(_interrupts_held())
+            starting.enter_context(interrupts_held())
             batches: Any = iter(loader)
     except BaseException:
         _kill([c for c in multiprocessing.active_children() if c not in before])
@@ -151,21 +151,6 @@ def workers_of(batches: Any) -> Sequence[BaseProcess]:
     """The workers of a DataLoader's iterator; none if examples are loaded in this process."""
     workers: Sequence[BaseProcess] = getattr(batches, "_workers", [])
     return workers
-
-
-@contextmanager
-def _interrupts_held() -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    held: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, _: held.append(number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-        for number in held[:1]:
-            os.kill(os.getpid(), number)
 
 
 @contextmanager

@@ -2,6 +2,8 @@
 
 A line of `scalars.jsonl` is a JSON object with `iteration` and named numbers. Numbers that a
 repeated run reproduces exactly and numbers that it does not (times) are on separate lines.
+TensorBoard's thread would not end if an interrupt came while it is given work, so interrupts are
+held meanwhile.
 """
 
 import json
@@ -13,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 
+from virtex.errors import interrupts_held
 from virtex.files import whole_file
 from virtex.training.scalars import SCALARS, parse_line
 
@@ -38,7 +41,8 @@ class RunLogger:
             self.logger.addHandler(to_console)
             _drop_later_scalars(directory / SCALARS, first)
             self._scalars = (directory / SCALARS).open("a", encoding="utf-8")
-            self._board = SummaryWriter(str(directory), purge_step=first)
+            with interrupts_held():
+                self._board = SummaryWriter(str(directory), purge_step=first)
 
     def info(self, message: str) -> None:
         self.logger.info(message)
@@ -64,21 +68,24 @@ class RunLogger:
             return
         self._scalars.write(json.dumps({"iteration": iteration, **values}) + "\n")
         self._scalars.flush()
-        for name, value in values.items():
-            self._board.add_scalar(name, value, iteration)
+        with interrupts_held():
+            for name, value in values.items():
+                self._board.add_scalar(name, value, iteration)
 
     def log_images(self, iteration: int, name: str, sheet: np.ndarray, text: str) -> None:
         """Log a sheet of images, (H, W, 3) uint8, and a Markdown text beside it to TensorBoard."""
         if self._board is None:
             return
-        self._board.add_image(name, sheet, iteration, dataformats="HWC")
-        self._board.add_text(name, text, iteration)
+        with interrupts_held():
+            self._board.add_image(name, sheet, iteration, dataformats="HWC")
+            self._board.add_text(name, text, iteration)
 
     def close(self) -> None:
         if self._scalars is not None:
             self._scalars.close()
         if self._board is not None:
-            self._board.close()
+            with interrupts_held():
+                self._board.close()
         for handler in list(self.logger.handlers):
             self.logger.removeHandler(handler)
             handler.close()
@@ -86,7 +93,7 @@ class RunLogger:
 
 def log_evaluation(directory: Path, iteration: int, values: Mapping[str, float]) -> None:
     """Log named numbers to TensorBoard for a checkpoint of a run that is not in progress."""
-    with SummaryWriter(str(directory)) as board:
+    with interrupts_held(), SummaryWriter(str(directory)) as board:
         for name, value in values.items():
             board.add_scalar(name, value, iteration)
 

@@ -14,9 +14,9 @@ SEVERAL = gaussians.several_labels(80, ignored=0.1), gaussians.several_labels(60
 
 @pytest.fixture
 def fitted(monkeypatch):
-    """The inputs and labels or signs of every fit."""
+    """The inputs and labels of every draw."""
     recorded = []
-    for name in ("fit_multinomial", "fit_binary"):
+    for name in ("fit_multinomial_with_sweep", "fit_binary_with_sweep"):
         original = getattr(module, name)
 
         def recording(inputs, labels, *rest, original=original):
@@ -55,8 +55,8 @@ def test_draws_do_not_depend_on_the_features(fitted):
 def test_several_labels_have_as_many_positives_and_more_negatives(fitted):
     low_shot(*SEVERAL, counts=(1, 4), draws=2)
     for (_, signs), count in zip(fitted, (1, 1, 4, 4), strict=True):
-        assert (signs == 1).sum(1).tolist() == [count] * 3
-        assert (signs == -1).sum(1).tolist() == [2 * count] * 3
+        assert (signs == 1).sum(0).tolist() == [count] * 3
+        assert (signs == -1).sum(0).tolist() == [2 * count] * 3
 
 
 def test_mean_and_deviation_are_those_of_the_draws():

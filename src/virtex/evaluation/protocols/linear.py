@@ -44,22 +44,22 @@ def linear(
     inputs, test_inputs = standardise(train.features, test.features)
     settings |= {"penalties": tuple(penalties), "seed": seed}
     if train.multilabel:
-        chosen, weights = _fit_binary_with_sweep(inputs, train.labels, seed, penalties, advance)
+        chosen, weights = fit_binary_with_sweep(inputs, train.labels, seed, penalties, advance)
         settings["penalty"] = tuple(chosen.tolist())
         scores = (test_inputs @ weights.T).numpy()
         return ranking_statistics(scores, test.labels.numpy(), test.classes).figures(settings)
-    penalty, weights = _fit_multinomial_with_sweep(inputs, train.labels, seed, penalties, advance)
+    penalty, weights = fit_multinomial_with_sweep(inputs, train.labels, seed, penalties, advance)
     settings["penalty"] = penalty
     predicted = (test_inputs @ weights.T).argmax(dim=1)
     return prediction_statistics(predicted.numpy(), test.labels.numpy()).figures(settings)
 
 
-def _fit_multinomial_with_sweep(
+def fit_multinomial_with_sweep(
     inputs: Inputs,
     labels: Tensor,
     seed: int,
-    penalties: Sequence[float],
-    advance: Callable[[int], None],
+    penalties: Sequence[float] = PENALTIES,
+    advance: Callable[[int], None] = lambda _: None,
 ) -> tuple[float, Tensor]:
     """The chosen penalty, and weights (K, M) fitted on all inputs (N, M) with it."""
     held_out = torch.from_numpy(stratified_subset(labels.numpy(), HELD_OUT, seed))
@@ -76,12 +76,12 @@ def _fit_multinomial_with_sweep(
     return chosen, fit_multinomial(inputs, labels, chosen, start, _TOLERANCE)
 
 
-def _fit_binary_with_sweep(
+def fit_binary_with_sweep(
     inputs: Inputs,
     labels: Tensor,
     seed: int,
-    penalties: Sequence[float],
-    advance: Callable[[int], None],
+    penalties: Sequence[float] = PENALTIES,
+    advance: Callable[[int], None] = lambda _: None,
 ) -> tuple[Tensor, Tensor]:
     """The penalty chosen for each class (K,), and weights (K, M) fitted on all inputs with it.
 

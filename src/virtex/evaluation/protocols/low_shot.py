@@ -8,14 +8,16 @@ from torch import Tensor
 
 from virtex.errors import UserError
 from virtex.evaluation.figures import Figure, prediction_statistics, ranking_statistics
-from virtex.evaluation.protocols.classifiers import Inputs, fit_binary, fit_multinomial, standardise
+from virtex.evaluation.protocols.classifiers import Inputs, standardise
+from virtex.evaluation.protocols.linear import (
+    PENALTIES,
+    fit_binary_with_sweep,
+    fit_multinomial_with_sweep,
+)
 from virtex.evaluation.protocols.split import Split, prepare, shuffled_members
 
-# A few images a class leave nothing to hold out, so the penalty is fixed.
-PENALTY = 0.1
 COUNTS = (1, 2, 4, 8, 16, 32, 64, 96)
 DRAWS = 5
-_TOLERANCE = 1e-6
 
 
 def low_shot(
@@ -27,6 +29,9 @@ def low_shot(
     advance: Callable[[int], None] = lambda _: None,
 ) -> list[Figure]:
     """Figures for each count of training images a class: mean and deviation over draws.
+
+    The classifier is that of `linear`, which holds out a fifth of the drawn images to choose its
+    penalty; a single image a class cannot be held out, and the strongest penalty is taken.
 
     Which images are drawn depends on labels and seed alone, and a larger count contains a smaller
     one. For several labels a class has `count` positives and `count * (K - 1)` negatives, as in the
@@ -47,7 +52,7 @@ def low_shot(
     settings |= {
         "counts_left_out": tuple(count for count in counts if count not in kept),
         "draws": draws,
-        "penalty": PENALTY,
+        "penalties": PENALTIES,
         "seed": seed,
     }
     inputs, test_inputs = standardise(train.features, test.features)
@@ -75,27 +80,25 @@ def _smallest_class(train: Split) -> int:
     return int(train.labels.bincount().min())
 
 
-def _fit_one_label(inputs: Inputs, labels: Tensor, count: int, *seeds: int) -> Tensor:
+def _fit_one_label(inputs: Inputs, labels: Tensor, count: int, seed: int, draw: int) -> Tensor:
     classes = int(labels.max()) + 1
     drawn = torch.from_numpy(
         np.concatenate(
-            [shuffled_members(labels.numpy(), k, *seeds)[:count] for k in range(classes)]
+            [shuffled_members(labels.numpy(), k, seed, draw)[:count] for k in range(classes)]
         )
     )
-    start = inputs.values.new_zeros((classes, inputs.values.shape[1]))
-    return fit_multinomial(inputs.rows(drawn), labels[drawn], PENALTY, start, _TOLERANCE)
+    return fit_multinomial_with_sweep(inputs.rows(drawn), labels[drawn], seed)[1]
 
 
-def _fit_several_labels(inputs: Inputs, labels: Tensor, count: int, *seeds: int) -> Tensor:
+def _fit_several_labels(inputs: Inputs, labels: Tensor, count: int, seed: int, draw: int) -> Tensor:
     classes = labels.shape[1]
-    signs = torch.zeros_like(labels.T)
+    signs = torch.zeros_like(labels)
     for k, column in enumerate(labels.T.long().numpy()):
         for sign, most in ((1, count), (-1, count * max(classes - 1, 1))):
-            signs[k, torch.from_numpy(shuffled_members(column, sign, *seeds, k)[:most])] = sign
-    drawn = (signs != 0).any(0)
-    start = inputs.values.new_zeros((classes, inputs.values.shape[1]))
-    penalties = torch.full((classes,), PENALTY, dtype=torch.float64)
-    return fit_binary(inputs.rows(drawn), signs[:, drawn], penalties, start, _TOLERANCE)
+            members = shuffled_members(column, sign, seed, draw, k)[:most]
+            signs[torch.from_numpy(members), k] = sign
+    drawn = (signs != 0).any(1)
+    return fit_binary_with_sweep(inputs.rows(drawn), signs[drawn], seed)[1]
 
 
 def _measure(scores: Tensor, test: Split) -> dict[str, float]:
