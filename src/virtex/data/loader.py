@@ -8,6 +8,7 @@ is due.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -18,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 from virtex.data.dataset import VALIDATION_EPOCH, Example, Key
 from virtex.data.images import BadImage
 from virtex.data.loader_workers import WorkerTimeout, started_workers, worker_start, workers_of
+from virtex.data.mixed_order import Mixture, mixed_keys
 from virtex.data.order import DEFAULT_WINDOW, training_keys
 from virtex.data.prefetch_plan import Prefetching, training_windows, with_prefetch
 from virtex.errors import RunError, UserError
@@ -69,13 +71,15 @@ def training_batches(
     world_size: int = 1,
     pin_memory: bool = False,
     prefetcher: Prefetching | None = None,
+    mixture: Mixture | None = None,
     timeout_seconds: float = 600.0,
 ) -> Iterator[LoadedBatch]:
     """This process's parts of the global batches, endless, from `first_iteration` (0 or more).
 
     `batch_size` is that of all processes together; process `rank` gets its contiguous part. Every
     epoch has its own order, in which `window` samples of whole shards are shuffled together; its
-    last examples, which fill no batch, are not used. `workers` processes load (0: this one). Keys
+    last examples, which fill no batch, are not used. With a `mixture`, the examples are those of
+    its sources, in the order of `mixed_keys`. `workers` processes load (0: this one). Keys
     of a window are given to workers when `prefetcher` has its shards; if no batch arrives for
     `timeout_seconds`, the run ends.
 
@@ -84,8 +88,12 @@ def training_batches(
     """
     part = _part(batch_size, world_size)
     check_batch_size(batch_size, len(dataset))
-    keys: Iterable[list[Key]] = training_keys(
-        dataset.shard_sizes,
+    order = (
+        partial(training_keys, dataset.shard_sizes)
+        if mixture is None
+        else partial(mixed_keys, mixture)
+    )
+    keys: Iterable[list[Key]] = order(
         window=window,
         batch_size=batch_size,
         part=slice(rank * part, (rank + 1) * part),

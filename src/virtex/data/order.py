@@ -49,7 +49,7 @@ class EpochOrder:
         self._seed, self._epoch = seed, epoch
         self._sizes = shard_sizes
         self._starts = np.cumsum(shard_sizes) - shard_sizes
-        self._shards = _generator(seed, epoch, _SHARD_STREAM).permutation(len(shard_sizes))
+        self._shards = generator(seed, epoch, _SHARD_STREAM).permutation(len(shard_sizes))
         ends = np.cumsum(shard_sizes[self._shards])
         self._cuts = _cuts(ends, window)
         # The start of each window in the order, and the end of the last.
@@ -93,10 +93,11 @@ class EpochOrder:
 def epoch_order(examples: int, seed: int, epoch: int, window: int = 0) -> npt.NDArray[np.int64]:
     """A permutation of 0 … `examples` - 1, another for each (`seed`, `epoch`, `window`)."""
     stream = (_ORDER_STREAM, window) if window else (_ORDER_STREAM,)
-    return _generator(seed, epoch, *stream).permutation(examples)
+    return generator(seed, epoch, *stream).permutation(examples)
 
 
-def _generator(seed: int, epoch: int, *stream: int) -> np.random.Generator:
+def generator(seed: int, epoch: int, *stream: int) -> np.random.Generator:
+    """The generator of a stream of numbers, another for each seed, epoch and name of a stream."""
     # The spawn key keeps the stream apart from those of the examples.
     return np.random.default_rng(np.random.SeedSequence([seed, epoch], spawn_key=stream))
 

@@ -1,0 +1,163 @@
+"""The order of training on several sources, as a function of (seed, iteration), without state.
+
+An epoch has as many samples as all sources together, in whole batches. Each source gives a fixed
+number of them, by its weight, and continues its own order (`order`) from epoch to epoch: its passes
+over its samples are shuffled anew, and one begins where the one before ends.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+import numpy.typing as npt
+
+from virtex.data.dataset import Key
+from virtex.data.order import EpochOrder, generator
+from virtex.errors import UserError
+
+Numbers = npt.NDArray[np.int64]
+
+_MIXTURE_STREAM = 3
+_SEEDS = 2**32  # of a run
+
+
+@dataclass(frozen=True, eq=False)
+class Mixture:
+    """Sources by their weights > 0, and the numbers of samples in the shards of each, (S,).
+
+    The records of all sources follow each other in this order.
+    """
+
+    names: tuple[str, ...]
+    weights: tuple[float, ...]
+    shard_sizes: tuple[Numbers, ...]
+
+    @property
+    def sizes(self) -> list[int]:
+        """The number of samples in each source."""
+        return [int(sizes.sum()) for sizes in self.shard_sizes]
+
+    def quotas(self, samples: int) -> list[int]:
+        """How many of the `samples` of an epoch each source gives; their sum is `samples`.
+
+        Shares are rounded down, and what is missing goes to the largest remainders. Raises
+        UserError for a source without samples, or whose weight gives it none.
+        """
+        weights = [Fraction(str(weight)) for weight in self.weights]
+        shares = [samples * weight / sum(weights) for weight in weights]
+        quotas = [int(share) for share in shares]
+        by_remainder = sorted(range(len(shares)), key=lambda i: quotas[i] - shares[i])
+        for source in by_remainder[: samples - sum(quotas)]:
+            quotas[source] += 1
+        for name, weight, quota, size in zip(
+            self.names, self.weights, quotas, self.sizes, strict=True
+        ):
+            if not size:
+                raise UserError(f"DATA.SOURCES: no image of {name} is used; remove this source")
+            if not quota:
+                raise UserError(
+                    f"DATA.SOURCES: the weight {weight:g} of {name} gives it less than one of the"
+                    f" {samples} samples of an epoch; choose a larger WEIGHT"
+                )
+        return quotas
+
+
+def mixed_keys(
+    mixture: Mixture,
+    *,
+    window: int,
+    batch_size: int,
+    part: slice,
+    seed: int,
+    first_iteration: int,
+) -> Iterator[list[Key]]:
+    """The keys in `part` of each global batch, from an iteration on, without end.
+
+    The epoch of a key counts the passes over its source, so a sample that a pass repeats is
+    augmented in another way.
+    """
+    batches = sum(mixture.sizes) // batch_size
+    order = _MixedOrder(mixture, window, seed, batches * batch_size)
+    epoch, first = divmod(first_iteration, batches)
+    while True:
+        for batch in range(first, batches):
+            yield order.keys(epoch, batch * batch_size, (batch + 1) * batch_size)[part]
+        epoch, first = epoch + 1, 0
+
+
+class _MixedOrder:
+    """The samples of each epoch; blocks of up to `window` samples are mixed, one is in memory."""
+
+    def __init__(self, mixture: Mixture, window: int, seed: int, samples: int) -> None:
+        self._seed = seed
+        self._quotas = np.array(mixture.quotas(samples), np.int64)
+        ends = np.cumsum(mixture.sizes)
+        self._sources = [
+            _Passes(sizes, window, seed + number * _SEEDS, int(end) - int(sizes.sum()))
+            for number, (sizes, end) in enumerate(zip(mixture.shard_sizes, ends, strict=True))
+        ]
+        blocks = -(-samples // window)
+        # The samples of each source before each block, rounded to the nearest: (blocks + 1, S).
+        fractions = 2 * np.arange(blocks + 1)[:, None] * self._quotas[None] + blocks
+        self._before = fractions // (2 * blocks)
+        self._starts = self._before.sum(axis=1)
+        self._current: tuple[tuple[int, int], npt.NDArray[np.int64]] | None = None
+
+    def keys(self, epoch: int, start: int, stop: int) -> list[Key]:
+        """The keys at the ranks `start` … `stop` - 1 of an epoch."""
+        keys: list[Key] = []
+        while start < stop:
+            block = int(np.searchsorted(self._starts, start, side="right")) - 1
+            begin, end = self._starts[block : block + 2].tolist()
+            until = min(stop, end)
+            keys += self._part(epoch, block, start - begin, until - begin)
+            start = until
+        return keys
+
+    def _part(self, epoch: int, block: int, start: int, stop: int) -> list[Key]:
+        sources = self._block(epoch, block)
+        part = sources[start:stop]
+        keys = [Key(0, 0)] * len(part)
+        for number in np.unique(part).tolist():
+            places = np.flatnonzero(part == number)
+            before = int(np.count_nonzero(sources[:start] == number))
+            first = epoch * int(self._quotas[number]) + int(self._before[block, number]) + before
+            found = self._sources[number].keys(first, len(places))
+            for place, key in zip(places.tolist(), found, strict=True):
+                keys[place] = key
+        return keys
+
+    def _block(self, epoch: int, block: int) -> npt.NDArray[np.int64]:
+        """The source of each sample of a block."""
+        if self._current is None or self._current[0] != (epoch, block):
+            counts = self._before[block + 1] - self._before[block]
+            sources = np.repeat(np.arange(len(counts)), counts)
+            mixed = generator(self._seed, epoch, _MIXTURE_STREAM, block).permutation(sources)
+            self._current = ((epoch, block), mixed)
+        return self._current[1]
+
+
+class _Passes:
+    """The endless order of one source, whose records begin at `first`."""
+
+    def __init__(self, shard_sizes: Numbers, window: int, seed: int, first: int) -> None:
+        self._sizes, self._window, self._seed, self._first = shard_sizes, window, seed, first
+        self._samples = int(shard_sizes.sum())
+        self._order: tuple[int, EpochOrder] | None = None
+
+    def keys(self, rank: int, count: int) -> Sequence[Key]:
+        """The keys of `count` samples from a rank on, over all passes."""
+        keys: list[Key] = []
+        while len(keys) < count:
+            number, start = divmod(rank + len(keys), self._samples)
+            stop = min(self._samples, start + count - len(keys))
+            positions = self._pass(number)[start:stop] + self._first
+            keys += [Key(number, position) for position in positions.tolist()]
+        return keys
+
+    def _pass(self, number: int) -> EpochOrder:
+        if self._order is None or self._order[0] != number:
+            order = EpochOrder(self._sizes, self._window, self._seed, number)
+            self._order = (number, order)
+        return self._order[1]
