@@ -74,7 +74,7 @@ def test_a_failure_keeps_the_existing_file(tmp_path, captions):
     ("name", "content", "reason"),
     [
         ("blank.txt", "\n \n", "no captions in .*blank.txt"),
-        ("captions.csv", "a,b\n1,2\n", "no column 'caption', only 'a', 'b'"),
+        ("captions.csv", "a,b\n1,2\n", "no column of the caption, only 'a', 'b'"),
         ("few.txt", "a dog", "10000 pieces is too large.* largest possible size is"),
         ("none.txt", None, "cannot read .*none.txt"),
     ],

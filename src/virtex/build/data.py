@@ -4,31 +4,26 @@ from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Protocol, assert_never
+from typing import Any, assert_never
 
 import torch
 
 from virtex.build.model import check_vocabulary, task_settings
-from virtex.config.data import Data
+from virtex.build.sources import ReportedRecords, mixture, open_splits
 from virtex.config.schema import Config
 from virtex.config.specs import TransformSpec
 from virtex.data import loader, transforms
 from virtex.data.contents import Contents, WholeSplit, contents
 from virtex.data.dataset import VALIDATION_EPOCH, ExampleDataset, Key
-from virtex.data.images import ImageLimits, OnBadImage
+from virtex.data.images import ImageLimits
 from virtex.data.loader import LoadedBatch
+from virtex.data.mixed_order import Mixture
 from virtex.data.records import Records
 from virtex.data.remote.prefetcher import Prefetcher
 from virtex.data.remote.shards import RemoteSplits, remote_splits
-from virtex.data.remote.store import open_store
-from virtex.data.shards.reader import Shards, open_shards
-from virtex.data.shards.store import cache_directory
-from virtex.data.sources.coco import CocoCaptions
-from virtex.data.sources.coco_objects import CocoCategories
+from virtex.data.shards.indexing import OnIndexed, ignore_progress
 from virtex.data.sources.labelled import read_labelled
 from virtex.data.sources.labelled_records import LabelledRecords
-from virtex.data.sources.table import TableCaptions
-from virtex.data.sources.text_folder import TextFolder
 from virtex.data.subset import SubsetManifest, training_subset
 from virtex.data.transforms import Transform
 from virtex.distributed.world import World
@@ -38,25 +33,6 @@ from virtex.tasks.base import Encoder, Task
 from virtex.text.tokenizer import Tokenizer
 from virtex.text.vocabulary import Categories, Classes, Vocabulary
 
-_NOT_LABELLED = (
-    "DATA.FORMAT is labelled, which has neither captions nor categories; it is for MODEL.NAME "
-    "image_classification"
-)
-
-
-class ReportedRecords(WholeSplit, Protocol):
-    """Records with a report: a line for each finding in their annotations."""
-
-    @property
-    def report(self) -> tuple[str, ...]: ...
-
-
-class CategoryRecords(ReportedRecords, Protocol):
-    """Records of objects, with the names of their categories."""
-
-    @property
-    def categories(self) -> tuple[str, ...]: ...
-
 
 @dataclass(frozen=True)
 class PretrainingData:
@@ -64,7 +40,7 @@ class PretrainingData:
 
     `records` are those of the whole training split, those trained on and those of validation.
     `subset` lists the images to train on; it is None for all of them. `remote` is None for local
-    data.
+    data, `mixture` without several sources.
     """
 
     vocabulary: Vocabulary
@@ -76,6 +52,7 @@ class PretrainingData:
     collate: loader.Collate
     report: tuple[str, ...]
     remote: RemoteSplits | None
+    mixture: Mixture | None
 
     @cached_property
     def contents(self) -> Contents:
@@ -83,13 +60,16 @@ class PretrainingData:
         return contents(*self.records, self.shuffle_window)
 
 
-def open_data(config: Config) -> PretrainingData:
-    """The training and the validation split of `DATA.ROOT`; raises `UserError` for missing images
-    unless `DATA.ON_BAD_IMAGE` is skip, for a batch larger than the training split, and for a cache
-    too small for remote data."""
+def open_data(config: Config, on_indexed: OnIndexed = ignore_progress) -> PretrainingData:
+    """The training and the validation split of the data.
+
+    `on_indexed` is called while shards without an index are read. Raises `UserError` for missing
+    images unless `DATA.ON_BAD_IMAGE` is skip, for a batch larger than the training split, and for a
+    cache too small for remote data.
+    """
     settings = config.data
     task = find_task(config.model.name)
-    vocabulary, whole, validation = _open_splits(config, task)
+    vocabulary, whole, validation = _open_splits(config, task, on_indexed)
     training, chosen = training_subset(
         whole,
         percentage=settings.use_percentage,
@@ -97,6 +77,10 @@ def open_data(config: Config) -> PretrainingData:
         manifest=settings.subset_manifest,
     )
     loader.check_batch_size(config.optim.batch_size, len(training))
+    mixed = mixture(settings, whole, training)
+    if mixed is not None:
+        batches = len(training) // config.optim.batch_size
+        mixed.quotas(batches * config.optim.batch_size)
     remote = remote_splits(whole, training, validation)
     if remote is not None:
         remote.check_space(settings.shuffle_window, settings.cache_gb)
@@ -137,6 +121,7 @@ def open_data(config: Config) -> PretrainingData:
         collate=encoder.collate,
         report=report,
         remote=remote,
+        mixture=mixed,
     )
 
 
@@ -165,6 +150,7 @@ def training_batches(
         world_size=world.size,
         pin_memory=world.device.type == "cuda",
         prefetcher=prefetcher,
+        mixture=data.mixture,
     )
     return _on_device(batches, world.device)
 
@@ -194,7 +180,7 @@ def validation_samples(data: PretrainingData, positions: range) -> loader.Batch:
 
 
 def _open_splits(
-    config: Config, task: Task[Any, Any]
+    config: Config, task: Task[Any, Any], on_indexed: OnIndexed
 ) -> tuple[Vocabulary, ReportedRecords, ReportedRecords]:
     """The vocabulary, the training and the validation split; raises `UserError`."""
     data = config.data
@@ -202,17 +188,14 @@ def _open_splits(
         case "captions":
             tokenizer = Tokenizer.from_file(data.tokenizer_model)
             check_vocabulary(config, tokenizer, str(data.tokenizer_model))
-            return tokenizer, caption_records(data, "train"), caption_records(data, "val")
+            splits = open_splits(data, "captions", on_indexed)
+            return tokenizer, splits.training, splits.validation
         case "categories":
-            training, validation = category_records(data, "train"), category_records(data, "val")
-            if training.categories != validation.categories:
-                raise UserError(
-                    f"the annotations of {data.root} list other categories for training than for "
-                    "validation; they must be the same, in the same order"
-                )
-            categories = Categories(training.categories)
-            check_vocabulary(config, categories, f"of objects in {data.root}")
-            return categories, training, validation
+            splits = open_splits(data, "categories", on_indexed)
+            categories = Categories(splits.categories)
+            roots = ", ".join(source.root for source in data.all_sources)
+            check_vocabulary(config, categories, f"of objects in {roots}")
+            return categories, splits.training, splits.validation
         case "classes":
             return _labelled_splits(config)
         case _:
@@ -225,70 +208,6 @@ def _labelled_splits(config: Config) -> tuple[Classes, LabelledRecords, Labelled
     check_vocabulary(config, classes, f"in {config.data.root}")
     training = LabelledRecords(labelled, "train", report=labelled.report)
     return classes, training, LabelledRecords(labelled, "test")
-
-
-def source(
-    kind: Literal["coco", "table", "folder"],
-    root: str,
-    split: str,
-    *,
-    with_categories: bool,
-    skip_bad: bool,
-) -> tuple[ReportedRecords, tuple[str, ...] | None]:
-    """The records of a data set to pack, and the names of its categories if asked for.
-
-    Raises `UserError`.
-    """
-    on_bad_image: OnBadImage = "skip" if skip_bad else "error"
-    if kind == "folder":
-        return TextFolder(Path(root, split), on_bad_image), None
-    data = Data(format=kind, root=root, on_bad_image=on_bad_image)
-    if with_categories:
-        objects = category_records(data, split)
-        return objects, objects.categories
-    return caption_records(data, split), None
-
-
-def caption_records(data: Data, split: str) -> ReportedRecords:
-    """A split of `DATA.ROOT` with its captions; raises `UserError`."""
-    match data.format:
-        case "coco":
-            return CocoCaptions(Path(data.root), split, data.on_bad_image)
-        case "table":
-            return TableCaptions(data.root, split, data.on_bad_image)
-        case "shards":
-            return _shards(data, split, "captions")
-        case "labelled":
-            raise UserError(_NOT_LABELLED)
-        case _:
-            assert_never(data.format)
-
-
-def category_records(data: Data, split: str) -> CategoryRecords:
-    """A split of `DATA.ROOT` with the categories of its objects; raises `UserError`."""
-    match data.format:
-        case "coco":
-            return CocoCategories(Path(data.root), split, data.on_bad_image)
-        case "table":
-            raise UserError(
-                "DATA.FORMAT is table, which holds captions, and MODEL.NAME"
-                " multilabel_classification needs categories; set DATA.FORMAT to coco or shards"
-            )
-        case "shards":
-            return _shards(data, split, "categories")
-        case "labelled":
-            raise UserError(_NOT_LABELLED)
-        case _:
-            assert_never(data.format)
-
-
-def _shards(data: Data, split: str, labels: Literal["captions", "categories"]) -> Shards:
-    cache_dir = cache_directory(data.cache_dir)
-    root = f"{data.root.rstrip('/')}/{split}"
-    store = open_store(root, cache_dir=cache_dir, cache_gb=data.cache_gb)
-    return open_shards(
-        store, labels, data.on_bad_image, cache_dir=cache_dir, window=data.shuffle_window
-    )
 
 
 def transform_steps(specs: Sequence[TransformSpec], crop_size: int) -> list[Transform]:

@@ -109,10 +109,10 @@ def _token_conflicts(data: Data) -> Iterator[Conflict]:
 
 
 def _category_conflicts(data: Data) -> Iterator[Conflict]:
-    if data.format == "table":
+    if not data.sources and data.format in ("table", "folder"):
         yield (
             ("MODEL.NAME", "DATA.FORMAT"),
-            "expected data with categories of objects, but a table holds captions; set "
+            f"expected data with categories of objects, but a {data.format} holds captions; set "
             "DATA.FORMAT to coco or shards",
         )
     if data.vocab_size < 2:

@@ -17,6 +17,7 @@ from virtex.commands.arguments import (
     local_path,
     positive_int,
 )
+from virtex.commands.layout_arguments import add_layout_arguments, data_of
 from virtex.commands.progress import Progress
 from virtex.errors import UserError
 
@@ -27,7 +28,10 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument(
-        "source", type=local_path, metavar="SOURCE", help="root directory of the data set"
+        "source",
+        type=local_path,
+        metavar="SOURCE",
+        help="root directory of the data set, or the table of all splits",
     )
     parser.add_argument(
         "output",
@@ -64,6 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "number of samples in each shard except the last one",
         default=10000,
     )
+    add_layout_arguments(parser.add_argument_group("captions"))
     images = parser.add_argument_group("images")
     add_int(
         images,
@@ -105,7 +110,7 @@ def _report(progress: Progress, shard: "PackedShard") -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Pack the splits and print a summary of each; raises `UserError`."""
-    from virtex.build.data import source
+    from virtex.build.sources import caption_records, category_records
     from virtex.data.shards.pack import PackJob, pack
     from virtex.data.shards.writer import Packing, Reduction
 
@@ -121,14 +126,20 @@ def run(arguments: argparse.Namespace) -> int:
     )
     with_categories = arguments.labels == "categories"
     packing = Packing(reduction, arguments.skip_bad, not arguments.no_check, with_categories)
-    for split in dict.fromkeys(arguments.split):
-        records, categories = source(
-            arguments.kind,
-            str(arguments.source),
-            split,
-            with_categories=with_categories,
-            skip_bad=arguments.skip_bad,
-        )
+    data = data_of(
+        arguments,
+        format=arguments.kind,
+        root=str(arguments.source),
+        on_bad_image="skip" if arguments.skip_bad else "error",
+    )
+    # All splits are opened before the first is packed, so that a mistake in any is found at once.
+    opened = {
+        split: category_records(data, split)
+        if with_categories
+        else (caption_records(data, split), None)
+        for split in dict.fromkeys(arguments.split)
+    }
+    for split, (records, categories) in opened.items():
         job = PackJob(
             records=records,
             directory=arguments.output / split,

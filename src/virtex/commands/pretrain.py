@@ -14,6 +14,7 @@ from virtex.commands.arguments import (
     local_path,
     positive_int,
 )
+from virtex.commands.layout_arguments import add_layout_overrides
 from virtex.errors import UserError
 
 if TYPE_CHECKING:
@@ -26,7 +27,9 @@ _RENAMED = {"--meet-within": "--rendezvous-timeout", "--stuck-after": "--watchdo
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `virtex pretrain`."""
-    add_config_arguments(parser.add_argument_group("configuration"))
+    configuration = parser.add_argument_group("configuration")
+    add_config_arguments(configuration)
+    add_layout_overrides(configuration)
     output = parser.add_argument_group("output")
     output.add_argument(
         "--serialization-dir",

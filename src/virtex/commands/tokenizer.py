@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from virtex.commands.arguments import local_path
+from virtex.commands.layout_arguments import add_layout_arguments
 from virtex.commands.progress import Progress
 from virtex.errors import UserError
 
@@ -40,12 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="size of the vocabulary, for DATA.VOCAB_SIZE (default: %(default)s)",
     )
-    parser.add_argument(
-        "--column",
-        default="caption",
-        metavar="NAME",
-        help="name of the caption column in tables (default: %(default)s)",
-    )
+    layout = parser.add_argument_group("tables")
+    add_layout_arguments(layout, images=False)
+    layout.add_argument("--column", dest="caption_column", help=argparse.SUPPRESS)
     parser.add_argument(
         "--overwrite", action="store_true", help="overwrite the output file if it exists"
     )
@@ -55,6 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Train, write and describe the vocabulary; raises `UserError`."""
     # Imported here, so that `--help` answers at once.
     from virtex.data.sources.caption_texts import read_captions
+    from virtex.data.sources.table_layout import TableLayout
     from virtex.files import write_whole
     from virtex.text.tokenizer import Tokenizer, train
 
@@ -64,10 +63,17 @@ def run(arguments: argparse.Namespace) -> int:
     if output.exists() and not arguments.overwrite:
         raise UserError(f"{output} exists; give --overwrite to replace it, or another --output")
     start = time.monotonic()
-    captions = []
+    layout = TableLayout(
+        caption=arguments.caption_column,
+        split=arguments.split_column,
+        separator=arguments.separator,
+        encoding=arguments.encoding or "utf-8",
+    )
+    captions: list[str] = []
+    notes: list[str] = []
     with Progress("reading", None, "captions") as progress:
         for path in arguments.files:
-            for caption in read_captions(path, arguments.column):
+            for caption in read_captions(path, layout, notes):
                 captions.append(caption)
                 progress.advance()
     described = [caption for caption in captions if caption.strip()]
@@ -76,6 +82,8 @@ def run(arguments: argparse.Namespace) -> int:
     tokenizer = Tokenizer.from_bytes(train(described, arguments.vocab_size))
     write_whole(output, tokenizer.model_bytes)
     blank = len(captions) - len(described)
+    for note in notes:
+        print(f"note             {note}")
     print(f"captions         {len(described):,} ({blank:,} blank ones skipped)")
     _describe(tokenizer, described)
     print(f"written          {output} in {time.monotonic() - start:.1f} s")

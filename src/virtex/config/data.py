@@ -7,7 +7,19 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from virtex.config.section import Conflict, LocalPath, Section, parsed_by, reports_conflicts
+from virtex.config.sources import (
+    Columns,
+    Encoding,
+    GroupColumn,
+    Separator,
+    Source,
+    ValShare,
+    layout_conflicts,
+)
 from virtex.config.specs import TransformSpec, parse_transforms
+
+_LAYOUT = ("columns", "separator", "encoding", "group_column", "val_share")
+"""The fields that `Source` has too."""
 
 Transforms = Annotated[tuple[str, ...], parsed_by(parse_transforms)]
 
@@ -48,10 +60,11 @@ class MaskedLM(Section):
 class Data(Section):
     """The data set and its preprocessing."""
 
-    format: Literal["coco", "table", "shards", "labelled"] = Field(
+    format: Literal["coco", "table", "folder", "shards", "labelled"] = Field(
         default="coco",
         description="Format of the data in ROOT: COCO, with annotations/, train2017/ and "
-        "val2017/; a table of image files and captions; tar shards in train/ and val/, as "
+        "val2017/; a table of image files and captions; folders train/ and val/ of images, each "
+        "with a .txt file of captions; tar shards in train/ and val/, as "
         "written by `virtex pack`, WebDataset and img2dataset; or, for image_classification, "
         "labelled images in any form that `virtex evaluate` reads.",
     )
@@ -59,7 +72,26 @@ class Data(Section):
         default="datasets/coco",
         min_length=1,
         description="Root directory of the data; for shards also an address such as "
-        "s3://bucket/directory, for labelled also a .csv or .tsv file.",
+        "s3://bucket/directory, for labelled also a .csv or .tsv file, for table also the file of "
+        "all splits.",
+    )
+    columns: Columns = Columns()
+    separator: Separator = None
+    encoding: Encoding = "utf-8"
+    group_column: GroupColumn = None
+    val_share: ValShare = None
+    val_seed: int = Field(
+        default=0,
+        ge=0,
+        description="Seed by which VAL_SHARE draws. It is not RANDOM_SEED, so that runs with "
+        "several seeds are validated on the same images.",
+    )
+    sources: tuple[Source, ...] = Field(
+        default=(),
+        description="Several sources to train on together, each with FORMAT, ROOT, WEIGHT and the "
+        "settings of its layout, in place of those of this section. An epoch has as many samples "
+        "as all sources together; a source gives the share of its weight, in its own shuffled "
+        "order, and starts over when it is exhausted.",
     )
     cache_dir: LocalPath | None = Field(
         default=None,
@@ -161,6 +193,15 @@ class Data(Section):
         return parse_transforms(self.image_transform_val)
 
     @property
+    def all_sources(self) -> tuple[Source, ...]:
+        """`sources`, or the only one that `format`, `root` and the layout describe."""
+        if self.sources:
+            return self.sources
+        assert self.format != "labelled", "labelled images have no captions"
+        layout = {name: getattr(self, name) for name in _LAYOUT}
+        return (Source.model_construct(format=self.format, root=self.root, **layout),)
+
+    @property
     def special_ids(self) -> dict[str, int]:
         """The ids of special tokens by their keys."""
         return {
@@ -174,6 +215,7 @@ class Data(Section):
     def _conflicts(self) -> Iterator[Conflict]:
         if len(set(self.special_ids.values())) < len(self.special_ids):
             yield tuple(self.special_ids), "expected four different ids, those of the tokenizer"
+        yield from self._source_conflicts()
         if self.format != "shards" and "://" in self.root:
             yield (
                 ("DATA.FORMAT", "DATA.ROOT"),
@@ -202,3 +244,18 @@ class Data(Section):
                 ("DATA.IMAGE_TRANSFORM_TRAIN", "DATA.IMAGE_TRANSFORM_VAL"),
                 "expected normalize with the same mean and std in both",
             )
+
+    def _source_conflicts(self) -> Iterator[Conflict]:
+        if not self.sources:
+            for keys, reason in layout_conflicts(self):
+                yield tuple(f"DATA.{key}" for key in keys), reason
+            return
+        fields = type(self).model_fields
+        for name in ("format", "root", *_LAYOUT):
+            # Compared with the default, which the resolved settings of a run spell out.
+            if getattr(self, name) != fields[name].default:
+                yield (
+                    ("DATA.SOURCES", f"DATA.{name.upper()}"),
+                    f"expected only one of them; set {name.upper()} in each of SOURCES, and leave "
+                    "it at its default here",
+                )

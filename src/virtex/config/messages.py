@@ -120,7 +120,8 @@ class Messages:
         wanted = _dotted(path).upper()[-_SHOWN:]  # comparing long names takes time
         last = wanted.rpartition(".")[2]
         namesakes = [_dotted(known) for known in self.fields if known[-1] == last]
-        here = [str(known[-1]) for known in self.fields if known[:-1] == section]
+        names = tuple(part for part in section if isinstance(part, str))
+        here = [str(known[-1]) for known in self.fields if known[:-1] == names]
         name = str(path[len(section)]).upper()[:_SHOWN]
         nearest = [
             *difflib.get_close_matches(wanted, namesakes, n=1, cutoff=0.0),
@@ -158,8 +159,10 @@ def _fields(schema: type[BaseModel], section: Path) -> Iterator[tuple[Path, Fiel
     for name, field in schema.model_fields.items():
         path = (*section, field.alias or name)
         yield path, field
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from _fields(field.annotation, path)
+        # Of a section, or of each item of a list of sections.
+        for kind in (field.annotation, *get_args(field.annotation)[:1]):
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                yield from _fields(kind, path)
 
 
 def _expected(detail: ErrorDetails) -> str:

@@ -9,7 +9,7 @@ only `ids`, in any order.
 import hashlib
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from decimal import ROUND_CEILING, Context, Decimal
 from fractions import Fraction
 from pathlib import Path
@@ -193,6 +193,15 @@ class Subset:
     def shard_sizes(self) -> npt.NDArray[np.int64]:
         """The number of records in each shard that has any; positions must ascend."""
         return np.unique(self._shard_of_each(), return_counts=True)[1]
+
+    def parts(self, sizes: Sequence[int]) -> tuple[npt.NDArray[np.int64], ...]:
+        """`shard_sizes` of each of the parts that the records consist of.
+
+        `sizes` are the numbers of whole shards in each part; positions must ascend.
+        """
+        shards, counts = np.unique(self._shard_of_each(), return_counts=True)
+        cuts = np.searchsorted(shards, np.cumsum(sizes)[:-1])
+        return tuple(np.split(counts, cuts))
 
     @property
     def shards(self) -> npt.NDArray[np.int64]:

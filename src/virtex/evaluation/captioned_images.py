@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from virtex.build.data import caption_records
+from virtex.build.sources import caption_records
 from virtex.config.data import Data
 from virtex.data.records import Record
 from virtex.errors import UserError

@@ -90,7 +90,7 @@ def test_texts_that_cannot_be_read_are_left_out_and_named():
     assert index.rows["image_id"].tolist() == [7]
     without, encoded, malformed, unusable = index.excluded
     assert without == "6 images have no caption (keys 1, 2, 3, 4, 5, …)"
-    assert encoded.startswith("5 texts are not UTF-8, so convert them first (files 1.txt: ")
+    assert encoded.startswith("5 texts are not UTF-8, so convert them first, or set ")
     assert "2.txt: invalid start byte, the byte 0xff of UTF-16" in encoded
     assert "3.txt: it holds zero bytes" in encoded
     assert malformed.startswith("1 texts are not well-formed JSON (files 5.json: ")

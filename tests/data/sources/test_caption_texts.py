@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from virtex.data.sources.caption_texts import read_captions
+from virtex.data.sources.table_layout import TableLayout
 from virtex.errors import UserError
 
 captions = st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\0\r")), max_size=5)
@@ -17,7 +18,7 @@ def directory(tmp_path_factory):
 
 
 def read(path, column="caption"):
-    return list(read_captions(path, column))
+    return list(read_captions(path, TableLayout(caption=column)))
 
 
 @given(captions)
@@ -49,7 +50,11 @@ def test_text_gives_a_caption_a_line(directory):
 @pytest.mark.parametrize(
     ("name", "content", "reason"),
     [
-        ("b.csv", b"id,text\n1,a\n", "has no column 'caption', only 'id', 'text'; .*--column"),
+        (
+            "b.csv",
+            b"id,text\n1,a\n",
+            "has no column 'caption', only 'id', 'text'; .*--caption-column",
+        ),
         ("b.csv", b"", "has no column 'caption', only nothing"),
         ("b.csv", b"id,caption\n1,a\n2\n", "line 3: the row ends before column 'caption'"),
         ("b.csv", b'caption\n"a dog\n', "is malformed"),

@@ -186,7 +186,7 @@ def test_blank_captions_are_an_error_that_names_their_lines(tmp_path):
 )
 def test_broken_tables_are_an_error_with_the_line(tmp_path, name, content, reason, on_bad_image):
     (tmp_path / f"train.{name}").write_bytes(content)
-    with pytest.raises(UserError, match=rf"train\.{name}.*{reason}"):
+    with pytest.raises(UserError, match=rf"(?s)train\.{name}.*{reason}"):
         TableCaptions(str(tmp_path), "train", on_bad_image)
 
 

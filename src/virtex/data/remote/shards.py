@@ -10,7 +10,7 @@ import numpy.typing as npt
 from virtex.data.records import Records
 from virtex.data.remote.cache import TRAILER_BYTES
 from virtex.data.remote.store import RemoteStatistics, RemoteStore
-from virtex.data.shards.manifest import ShardManifest, index_name
+from virtex.data.shards.manifest import ShardManifest
 from virtex.data.shards.reader import Shards
 from virtex.data.subset import Subset
 from virtex.errors import UserError
@@ -46,7 +46,7 @@ class RemoteShards:
             files[tar] = (int(manifest.tar_bytes[number]), digest)
             if self.with_indexes:
                 digest = manifest.index_sha256[number].tobytes().hex()
-                files[index_name(tar)] = (int(manifest.index_bytes[number]), digest)
+                files[manifest.index_name(tar)] = (int(manifest.index_bytes[number]), digest)
         return files
 
     def bytes_of_two_windows(self, window: int) -> int:

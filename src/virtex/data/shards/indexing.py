@@ -3,70 +3,194 @@
 import hashlib
 import os
 import zlib
-from dataclasses import replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
 from virtex.data.shards.manifest import (
-    MANIFEST,
     ShardManifest,
     index_name,
-    is_shard,
     manifest_json,
+    manifest_name,
     read_manifest,
     summarize_shard,
 )
+from virtex.data.shards.sample_text import DEFAULT_FORMAT, TextFormat
+from virtex.data.shards.shard_names import ALL_SHARDS, ShardNames
 from virtex.data.shards.store import LocalStore, MemoryStore, Store
 from virtex.data.shards.tar_index import IMAGES, Labels, TarIndex, index_tar, read_index
 from virtex.errors import RunError, UserError, first_few
 
 _MAX_REPORTED, _MAX_IN_ERROR = 20, 6
 
+OnIndexed = Callable[[str, int, int], None]
+"""Called while a shard is indexed, with its name, the bytes read of all shards, and their total."""
 
-def manifest_and_home(store: Store, cache_dir: Path) -> tuple[ShardManifest, Store]:
+
+def ignore_progress(name: str, done: int, total: int) -> None:
+    """Do nothing; an `OnIndexed`."""
+
+
+@dataclass(frozen=True)
+class Indexing:
+    """The shards of a directory that belong together, and how they are read.
+
+    `cache_dir` takes their indexes if the directory is read-only.
+    """
+
+    store: Store
+    cache_dir: Path
+    names: ShardNames = ALL_SHARDS
+    form: TextFormat = DEFAULT_FORMAT
+
+    @property
+    def variant(self) -> str:
+        """What distinguishes the files that are made here from others of the same directory."""
+        return "-".join(part for part in (self.names.split or "", self.form.variant) if part)
+
+    @property
+    def cache(self) -> LocalStore:
+        """The place in `cache_dir` for the indexes of this directory."""
+        digest = hashlib.sha256(self.store.root.encode()).hexdigest()[:32]
+        return LocalStore(str(self.cache_dir / "indexes" / digest))
+
+    @property
+    def manifest_name(self) -> str:
+        return manifest_name(self.variant)
+
+    def index_name(self, shard: str) -> str:
+        return index_name(shard, self.variant)
+
+    def make(self, name: str, home: Store, on_bytes: Callable[[int], None]) -> bool:
+        """Read a shard and write its index to `home`; False if that is read-only."""
+        content = index_tar(self.store, name, self.form, on_bytes).to_bytes()
+        return home.write(self.index_name(name), content)
+
+    def existing(self, name: str, home: Store) -> bytes | None:
+        """The index of a shard from an earlier time, if there is one and it fits the tar file."""
+        address = f"{home.root}/{self.index_name(name)}"
+        try:
+            content = home.read(self.index_name(name))
+            index = read_index(content, address)
+        except UserError:
+            return None
+        fits = index.tar_bytes == self.store.size(name) and _fits(self.store, name, index)
+        return content if fits else None
+
+
+def manifest_and_home(
+    indexing: Indexing, on_indexed: OnIndexed = ignore_progress
+) -> tuple[ShardManifest, Store]:
     """The manifest of a directory of shards, and the store of its indexes.
 
     Without a `shards.json`, every shard is read to make it, with an index each: beside the shards
-    if they can be written there, else in `cache_dir`, else in memory. Shards that were replaced
+    if they can be written there, else in the cache, else in memory. Shards that were replaced
     since they were indexed in this way are read again. Several processes may do this at once.
     Raises UserError if there are no shards, or one is malformed.
     """
-    cached = LocalStore(
-        str(cache_dir / "indexes" / hashlib.sha256(store.root.encode()).hexdigest()[:32])
-    )
+    store = indexing.store
     replaced: set[str] = set()
-    for home in (store, cached):
-        if (content := _read_or_none(home, MANIFEST)) is not None:
-            manifest = read_manifest(content, f"{home.root}/{MANIFEST}")
+    for home in (store, indexing.cache):
+        if (content := _read_or_none(home, indexing.manifest_name)) is not None:
+            address = f"{home.root}/{indexing.manifest_name}"
+            manifest = read_manifest(content, address, indexing.variant)
             changed = _replaced_shards(manifest, store)
             if not changed:
                 return manifest, home
             replaced |= changed
+    work = start_indexing(indexing, replaced, on_indexed)
+    # Each process in an order of its own, so that those of one job share the work.
+    own = os.getpid()
+    for name in sorted(work.names, key=lambda name: zlib.crc32(f"{own} {name}".encode())):
+        work.index(name)
+    return work.finish()
+
+
+class IndexingWork:
+    """The indexing of a directory in steps, which several processes may share."""
+
+    def __init__(
+        self,
+        indexing: Indexing,
+        versions: dict[str, str],
+        sizes: dict[str, int],
+        replaced: set[str],
+        on_indexed: OnIndexed,
+    ) -> None:
+        """`versions` and `sizes` are those of the shards, by name, in order."""
+        self.indexing = indexing
+        self.total = sum(sizes.values())
+        self._versions, self._sizes, self._replaced = versions, sizes, replaced
+        self._on_indexed, self._done = on_indexed, 0
+        first = next(iter(versions))
+        self.home = self._first_home(first)
+
+    @property
+    def names(self) -> list[str]:
+        """The shards that remain to be indexed, or to be found indexed."""
+        return list(self._versions)[1:]
+
+    def index(self, name: str) -> None:
+        """Index a shard, unless it has an index that fits."""
+        before = self._done
+        known = name not in self._replaced and self.indexing.existing(name, self.home) is not None
+        if not known:
+            self.indexing.make(name, self.home, lambda length: self.advance(name, length))
+        self.advance(name, before + self._sizes[name] - self._done)
+
+    def advance(self, name: str, length: int) -> None:
+        """Count bytes of a shard that were read."""
+        self._done += length
+        self._on_indexed(name, self._done, self.total)
+
+    def finish(self) -> tuple[ShardManifest, Store]:
+        """Write and read the manifest of all shards, which have been indexed."""
+        indexing, home = self.indexing, self.home
+        home.write(indexing.manifest_name, _manifest(indexing, self._versions, home))
+        address = f"{home.root}/{indexing.manifest_name}"
+        content = home.read(indexing.manifest_name)
+        manifest = read_manifest(content, address, indexing.variant)
+        if self._replaced:
+            what = "shards were replaced since they were indexed, and were read again"
+            report = f"{len(self._replaced)} {what} ({first_few(sorted(self._replaced))})"
+            manifest = replace(manifest, report=(report, *manifest.report))
+        return manifest, home
+
+    def _first_home(self, name: str) -> Store:
+        """Write the index of the first shard; returns the first store that accepts it."""
+        indexing = self.indexing
+        content = None if name in self._replaced else indexing.existing(name, indexing.store)
+        if content is None:
+            on_bytes = lambda length: self.advance(name, length)  # noqa: E731
+            content = index_tar(indexing.store, name, indexing.form, on_bytes).to_bytes()
+        self.advance(name, self._sizes[name] - self._done)
+        memory = MemoryStore(f"(indexes of {indexing.store.root})")
+        homes = (indexing.store, indexing.cache, memory)
+        return next(home for home in homes if home.write(indexing.index_name(name), content))
+
+
+def start_indexing(
+    indexing: Indexing, replaced: Iterable[str], on_indexed: OnIndexed
+) -> IndexingWork:
+    """Index the first shard of a directory, and return the rest of the work; raises UserError."""
+    store = indexing.store
     files = store.list_files()
     if files is None:
         raise UserError(
             f"{store.root} cannot be listed, as HTTP has no directories; name its files in a"
             " manifest"
         )
-    names = sorted(name for name in files if is_shard(name))
+    names = indexing.names.of(files)
     if not names:
-        raise UserError(
-            f"there are no shards in {store.root}: DATA.ROOT must hold train/ and val/ with tar"
-            " files, as `virtex pack` writes them"
-        )
-    home = _index_first(store, names[0], cached, replaced)
-    # Each process in an order of its own, so that those of one job share the work.
-    own = os.getpid()
-    for name in sorted(names[1:], key=lambda name: zlib.crc32(f"{own} {name}".encode())):
-        if name in replaced or _existing_index(store, name, home) is None:
-            home.write(index_name(name), index_tar(store, name).to_bytes())
-    home.write(MANIFEST, _manifest({name: files[name].version for name in names}, store, home))
-    manifest = read_manifest(home.read(MANIFEST), f"{home.root}/{MANIFEST}")
-    if replaced:
-        what = "shards were replaced since they were indexed, and were read again"
-        report = f"{len(replaced)} {what} ({first_few(sorted(replaced))})"
-        manifest = replace(manifest, report=(report, *manifest.report))
-    return manifest, home
+        raise UserError(indexing.names.none_found(store.root, files))
+    return IndexingWork(
+        indexing,
+        {name: files[name].version for name in names},
+        {name: files[name].size for name in names},
+        set(replaced),
+        on_indexed,
+    )
 
 
 def _replaced_shards(manifest: ShardManifest, store: Store) -> set[str]:
@@ -90,24 +214,6 @@ def _read_or_none(home: Store, name: str) -> bytes | None:
         return None
 
 
-def _index_first(store: Store, name: str, cache: LocalStore, replaced: set[str]) -> Store:
-    """Write the index of the first shard; returns the first store that accepts it."""
-    content = None if name in replaced else _existing_index(store, name, store)
-    content = content or index_tar(store, name).to_bytes()
-    memory = MemoryStore(f"(indexes of {store.root})")
-    return next(home for home in (store, cache, memory) if home.write(index_name(name), content))
-
-
-def _existing_index(store: Store, name: str, home: Store) -> bytes | None:
-    """The index of a shard from an earlier time, if there is one and it fits the tar file."""
-    try:
-        content = home.read(index_name(name))
-        index = read_index(content, f"{home.root}/{index_name(name)}")
-    except UserError:
-        return None
-    return content if index.tar_bytes == store.size(name) and _fits(store, name, index) else None
-
-
 def _fits(store: Store, name: str, index: TarIndex) -> bool:
     """Whether a few texts, the first and the last among them, have the indexed checksums."""
     rows = index.rows[:: max(1, len(index.rows) // 4)].tolist() + index.rows[-1:].tolist()
@@ -116,11 +222,12 @@ def _fits(store: Store, name: str, index: TarIndex) -> bool:
     )
 
 
-def _manifest(versions: dict[str, str], store: Store, home: Store) -> bytes:
+def _manifest(indexing: Indexing, versions: dict[str, str], home: Store) -> bytes:
     summaries, ranges, excluded, report = [], [], [], []
     sources, labels = set(), set()
     for name in versions:
-        index = read_index(home.read(index_name(name)), f"{home.root}/{index_name(name)}")
+        file = indexing.index_name(name)
+        index = read_index(home.read(file), f"{home.root}/{file}")
         summaries.append(summarize_shard(name, index))
         excluded += [f"{name}: {line}" for line in index.excluded]
         report += [f"{name}: {line}" for line in index.report]
@@ -131,11 +238,17 @@ def _manifest(versions: dict[str, str], store: Store, home: Store) -> bytes:
             labels.add(index.labels)
     if not ranges:
         found = "; ".join(excluded[:_MAX_IN_ERROR]) or "their tar files are empty"
+        key = indexing.form.caption_key
+        texts = (
+            "KEY.txt with a caption a line, or KEY.json with 'caption' or 'captions'"
+            if key is None
+            else f"KEY.json with {key!r}, which is DATA.COLUMNS.CAPTION"
+        )
         raise UserError(
-            f"the shards of {store.root} hold no image with a caption: {found}. Expected are two"
-            " files of one key: an image (KEY.jpg, or another extension of"
-            f" {', '.join(sorted(IMAGES))}), and KEY.txt with a caption a line, or KEY.json with"
-            " 'caption' or 'captions'; rename the files, or make the shards again"
+            f"the shards of {indexing.store.root} hold no image with a caption: {found}. Expected"
+            " are two files of one key: an image (KEY.jpg, or another extension of"
+            f" {', '.join(sorted(IMAGES))}), and {texts}; rename the files, set"
+            " DATA.COLUMNS.CAPTION to another key of the JSON, or make the shards again"
         )
     disjoint = all(one[1] < other[0] for one, other in pairwise(sorted(ranges)))
     unique_ids = disjoint and len(sources) == 1 and sources != {"names"}

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from pydantic import FailFast, Field, model_validator
 
 from virtex.data.json_files import Count, JsonFile, parse_json
+from virtex.data.shards.shard_names import ALL_SHARDS, ShardNames
 from virtex.data.shards.store import Store
 from virtex.data.shards.tar_index import SUFFIX, Labels, TarIndex
 from virtex.data.shared_strings import PackedStrings, StringPacker
@@ -92,16 +93,26 @@ class ShardManifest:
     index_sha256: npt.NDArray[np.uint8]  # (S, 32)
     fingerprint: str
     tar_versions: tuple[str, ...] | None = None  # the store's, when the shards were indexed
+    variant: str = ""  # of the format of the texts
+
+    @property
+    def name(self) -> str:
+        """The name of the manifest's file."""
+        return manifest_name(self.variant)
+
+    def index_name(self, shard: str) -> str:
+        """The name of a shard's index."""
+        return index_name(shard, self.variant)
 
 
-def is_shard(name: str) -> bool:
-    """Whether a file's name is that of a shard."""
-    return name.endswith(".tar") and not name.startswith(".")
+def index_name(shard: str, variant: str = "") -> str:
+    """The name of a shard's index; texts in a `variant` of the format have indexes of their own."""
+    return shard.removesuffix(".tar") + (f".{variant}" if variant else "") + SUFFIX
 
 
-def index_name(shard: str) -> str:
-    """The name of a shard's index."""
-    return shard.removesuffix(".tar") + SUFFIX
+def manifest_name(variant: str) -> str:
+    """The name of the manifest for a variant of the format."""
+    return f"shards.{variant}.json" if variant else MANIFEST
 
 
 def manifest_json(
@@ -134,7 +145,7 @@ def manifest_json(
     return (json.dumps(content) + "\n").encode()
 
 
-def read_manifest(content: bytes, address: str) -> ShardManifest:
+def read_manifest(content: bytes, address: str, variant: str = "") -> ShardManifest:
     """The manifest in a file's bytes; raises UserError, with its `address`, if it is not valid."""
     remedy = "take it from its source again, or remove it to have it made from the shards"
     file = parse_json(_ManifestFile, content, f"{address} does not describe shards", remedy)
@@ -155,6 +166,7 @@ def read_manifest(content: bytes, address: str) -> ShardManifest:
         index_sha256=_digests(file.index_sha256),
         fingerprint=_fingerprint(file),
         tar_versions=file.tar_versions,
+        variant=variant,
     )
 
 
@@ -182,7 +194,7 @@ def summarize_shard(name: str, index: TarIndex) -> ShardSummary:
     )
 
 
-def check_shards(store: Store, manifest: ShardManifest) -> None:
+def check_shards(store: Store, manifest: ShardManifest, names: ShardNames = ALL_SHARDS) -> None:
     """Raise UserError unless the store has exactly the shards of the manifest, by name and size.
 
     Lists the directory once and reads nothing. Over HTTP, which cannot list, nothing is checked.
@@ -190,25 +202,26 @@ def check_shards(store: Store, manifest: ShardManifest) -> None:
     files = store.list_files()
     if files is None:
         return
-    found = {name: file.size for name, file in files.items() if is_shard(name)}
-    names = list(manifest.names)
-    if missing := [name for name in names if name not in found]:
+    found = {name: files[name].size for name in names.of(files)}
+    listed = list(manifest.names)
+    if missing := [name for name in listed if name not in found]:
         raise UserError(
-            f"{len(missing)} of the {len(names)} shards of {store.root} are missing:"
+            f"{len(missing)} of the {len(listed)} shards of {store.root} are missing:"
             f" {first_few(missing)}; copy them again, or check DATA.ROOT"
         )
     changed = [
         f"{name} has {found[name]} bytes instead of {expected}"
-        for name, expected in zip(names, manifest.tar_bytes.tolist(), strict=True)
+        for name, expected in zip(listed, manifest.tar_bytes.tolist(), strict=True)
         if found[name] != expected
     ]
     if changed:
         raise UserError(
-            f"{len(changed)} shards of {store.root} differ from its {MANIFEST}:"
+            f"{len(changed)} shards of {store.root} differ from its {manifest.name}:"
             f" {first_few(changed)}; copy them again"
         )
-    if unknown := sorted(found.keys() - set(names)):
+    if unknown := sorted(found.keys() - set(listed)):
         raise UserError(
-            f"{len(unknown)} shards of {store.root} are not in its {MANIFEST}:"
-            f" {first_few(unknown)}; move them away, or remove {MANIFEST} to have it made again"
+            f"{len(unknown)} shards of {store.root} are not in its {manifest.name}:"
+            f" {first_few(unknown)}; move them away, or remove {manifest.name} to have it made"
+            " again"
         )

@@ -17,13 +17,25 @@ import numpy.typing as npt
 
 from virtex.data.contents import CONTENT_ROW
 from virtex.data.images import BadImage, OnBadImage
-from virtex.data.plain_text import CONVERT, NotTextError
+from virtex.data.plain_text import CONVERT, NotTextError, encoding_name
 from virtex.data.recently_used import RecentlyUsed
 from virtex.data.records import Record, hashed_id
 from virtex.data.shards import sample_text
-from virtex.data.shards.indexing import manifest_and_home
-from virtex.data.shards.manifest import MANIFEST, ShardManifest, check_shards, index_name
-from virtex.data.shards.sample_text import Kind, MalformedError, SampleText
+from virtex.data.shards.indexing import (
+    Indexing,
+    OnIndexed,
+    ignore_progress,
+    manifest_and_home,
+)
+from virtex.data.shards.manifest import ShardManifest, check_shards, index_name, manifest_name
+from virtex.data.shards.sample_text import (
+    DEFAULT_FORMAT,
+    Kind,
+    MalformedError,
+    SampleText,
+    TextFormat,
+)
+from virtex.data.shards.shard_names import ALL_SHARDS, ShardNames
 from virtex.data.shards.store import Store
 from virtex.data.shards.tar_index import KINDS, read_index
 from virtex.data.shards.tar_members import BLOCK, header_name
@@ -45,6 +57,7 @@ class Member:
     offset: int
     size: int
     crc32: int
+    variant: str = ""  # of the index
 
     def content(self) -> bytes:
         """The member's bytes; raises BadImage unless they are those that were indexed."""
@@ -55,7 +68,8 @@ class Member:
             raise BadImage(
                 str(self),
                 "its content is not what was indexed: the shard is damaged or was replaced; copy it"
-                f" again, or remove {MANIFEST} and {index_name(self.shard)} from {self.index_root}"
+                f" again, or remove {manifest_name(self.variant)} and"
+                f" {index_name(self.shard, self.variant)} from {self.index_root}"
                 " to have them made from the present shards",
             )
         return data
@@ -67,11 +81,13 @@ class Member:
         return f"{self.store.root}/{self.shard}: {name}"
 
 
-def _parse(text: Member, kind: Kind) -> SampleText:
+def _parse(text: Member, kind: Kind, form: TextFormat) -> SampleText:
     try:
-        return sample_text.parse(text.content(), kind)
+        return sample_text.parse(text.content(), kind, form)
     except NotTextError as error:
-        raise BadImage(str(text), f"it is not UTF-8 text: {error}; {CONVERT}") from error
+        raise BadImage(
+            str(text), f"it is not {encoding_name(form.encoding)} text: {error}; {CONVERT}"
+        ) from error
     except MalformedError as error:
         raise BadImage(str(text), f"it is not well-formed JSON: {error}") from error
 
@@ -79,9 +95,17 @@ def _parse(text: Member, kind: Kind) -> SampleText:
 class Shards:
     """The records of one split; its image ids are read when they are first needed."""
 
-    def __init__(self, store: Store, home: Store, manifest: ShardManifest, held: int) -> None:
+    def __init__(
+        self,
+        store: Store,
+        home: Store,
+        manifest: ShardManifest,
+        held: int,
+        form: TextFormat = DEFAULT_FORMAT,
+    ) -> None:
         """`home` has the indexes of the shards in `store`; `held` of their rows stay in memory."""
         self.store, self.home, self.manifest = store, home, manifest
+        self._form = form
         self._starts = np.concatenate([[0], np.cumsum(manifest.samples)])
         self._indexes: RecentlyUsed[int, npt.NDArray[np.void]] = RecentlyUsed(held, len)
 
@@ -95,18 +119,24 @@ class Shards:
         row = self._rows(shard)[index - int(self._starts[shard])]
         image_id, *locations, kind = row.item()
         name = self.manifest.names[shard]
-        text = Member(self.store, name, self.home.root, *locations[3:])
-        parsed = _parse(text, KINDS[kind])
+        text = self._member(name, *locations[3:])
+        parsed = _parse(text, KINDS[kind], self._form)
         categories = parsed.categories or ()
         if categories and self.categories and categories[-1] > len(self.categories):
-            reason = f"category {categories[-1]}, and {MANIFEST} names {len(self.categories)}"
+            reason = (
+                f"category {categories[-1]}, and {self.manifest.name} names {len(self.categories)}"
+            )
             raise BadImage(str(text), reason)
         return Record(
             image_id=hashed_id(name, image_id) if self.manifest.hashed_ids else image_id,
-            image=Member(self.store, name, self.home.root, *locations[:3]),
+            image=self._member(name, *locations[:3]),
             captions=parsed.captions,
             categories=categories,
         )
+
+    def _member(self, shard: str, offset: int, size: int, crc32: int) -> Member:
+        variant = self.manifest.variant
+        return Member(self.store, shard, self.home.root, offset, size, crc32, variant)
 
     @property
     def report(self) -> tuple[str, ...]:
@@ -165,7 +195,7 @@ class Shards:
 
     def _read_rows(self, shard: int) -> npt.NDArray[np.void]:
         manifest, tar = self.manifest, self.manifest.names[shard]
-        name = index_name(tar)
+        name = manifest.index_name(tar)
         digest = manifest.index_sha256[shard].tobytes()
         tar_digest = manifest.tar_sha256[shard].tobytes()
         self.home.register_checksums({name: (int(manifest.index_bytes[shard]), digest.hex())})
@@ -174,7 +204,7 @@ class Shards:
         content = self.home.read(name)
         if hashlib.sha256(content).digest() != digest:
             raise RunError(
-                f"{address} is not the index that {self.home.root}/{MANIFEST} lists; copy it"
+                f"{address} is not the index that {self.home.root}/{manifest.name} lists; copy it"
                 " again, or remove both to have them made again"
             )
         return read_index(content, address).rows
@@ -187,15 +217,20 @@ def open_shards(
     *,
     cache_dir: Path,
     window: int,
+    names: ShardNames = ALL_SHARDS,
+    form: TextFormat = DEFAULT_FORMAT,
+    on_indexed: OnIndexed = ignore_progress,
 ) -> Shards:
-    """The records of the split in `store`, with captions or with categories.
+    """The records of the shards `names` in `store`, with captions or with categories.
 
-    `window` is the number of samples that are shuffled together. Raises UserError if shards are
+    `window` is the number of samples that are shuffled together; `on_indexed` is called while
+    shards without an index are read. Raises UserError if shards are
     missing, of another size or malformed, if they hold other labels, and under `on_bad_image`
     "error" if some of their samples cannot be used.
     """
-    manifest, home = manifest_and_home(store, cache_dir)
-    check_shards(store, manifest)
+    indexing = Indexing(store, cache_dir, names, form)
+    manifest, home = manifest_and_home(indexing, on_indexed)
+    check_shards(store, manifest, names)
     if manifest.labels != labels or (labels == "categories" and manifest.categories is None):
         raise UserError(
             f"the shards of {store.root} hold {manifest.labels}"
@@ -209,4 +244,4 @@ def open_shards(
         )
     # Two windows meet in a batch.
     held = 2 * max(window, int(manifest.samples.max()))
-    return Shards(store, home, manifest, held)
+    return Shards(store, home, manifest, held, form)

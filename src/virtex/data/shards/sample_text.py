@@ -1,13 +1,37 @@
 """The text of an image in a shard: `KEY.json`, or `KEY.txt` with a caption a line."""
 
+import hashlib
 import json
 from dataclasses import dataclass
 from typing import Literal
 
-from virtex.data.plain_text import NotTextError, decoded, undecodable
+from virtex.data.plain_text import UTF_8, NotTextError, decoded, undecodable, without_mark
 from virtex.data.records import is_int64
 
 Kind = Literal["json", "txt"]
+
+
+@dataclass(frozen=True)
+class TextFormat:
+    """How the texts of shards are written.
+
+    `caption_key` is the key of the caption or captions in JSON; None stands for `captions` or
+    `caption`. With a key, plain texts are not read. `encoding` is that of plain texts.
+    """
+
+    caption_key: str | None = None
+    encoding: str = UTF_8
+
+    @property
+    def variant(self) -> str:
+        """A name for the indexes of texts that are read in this way; empty by default."""
+        if self == TextFormat():
+            return ""
+        content = json.dumps([self.caption_key, self.encoding]).encode()
+        return hashlib.sha256(content).hexdigest()[:8]
+
+
+DEFAULT_FORMAT = TextFormat()
 
 
 class MalformedError(ValueError):
@@ -33,15 +57,17 @@ class SampleText:
         return bool(self.captions) or self.categories is not None
 
 
-def parse(content: bytes, kind: Kind) -> SampleText:
+def parse(content: bytes, kind: Kind, form: TextFormat = DEFAULT_FORMAT) -> SampleText:
     """Parse a member's bytes.
 
-    JSON should be an object with `captions` (strings) or `caption`, and with `categories` and
-    `image_id` if `virtex pack` wrote it; other JSON gives nothing. Raises NotTextError, and
-    MalformedError for what is not JSON.
+    JSON should be an object with `captions` (strings) or `caption`, or the key of `form`, and with
+    `categories` and `image_id` if `virtex pack` wrote it; other JSON gives nothing. Raises
+    NotTextError, and MalformedError for what is not JSON.
     """
     if kind == "txt":
-        return SampleText(_captions(decoded(content).splitlines()))
+        if form.caption_key is not None:
+            return SampleText()
+        return SampleText(_captions(decoded(content, without_mark(form.encoding)).splitlines()))
     try:
         # Decoded strictly: json.loads would accept half of a surrogate pair.
         values = json.loads(content.decode(json.detect_encoding(content)))
@@ -51,7 +77,10 @@ def parse(content: bytes, kind: Kind) -> SampleText:
         raise MalformedError(str(error)) from error
     if not isinstance(values, dict):
         return SampleText()
-    found = values.get("captions", values.get("caption"))
+    if form.caption_key is None:
+        found = values.get("captions", values.get("caption"))
+    else:
+        found = values.get(form.caption_key)
     captions = _captions(found if isinstance(found, list) else [found])
     categories = _categories(values.get("categories"))
     image_id = values.get("image_id")

@@ -7,7 +7,7 @@ A file is a line of JSON (`format`, `samples`, `tar_bytes`, `tar_sha256`, `ids`,
 import json
 import zlib
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Annotated, Literal
@@ -18,12 +18,19 @@ from pydantic import Field
 
 from virtex.data.images import IMAGE_EXTENSIONS
 from virtex.data.json_files import Count, JsonFile, parse_json
-from virtex.data.plain_text import NotTextError
+from virtex.data.plain_text import NotTextError, encoding_name
 from virtex.data.records import hashed_id
 from virtex.data.shards import sample_text
-from virtex.data.shards.sample_text import Kind, MalformedError, SampleText, key_id
+from virtex.data.shards.sample_text import (
+    DEFAULT_FORMAT,
+    Kind,
+    MalformedError,
+    SampleText,
+    TextFormat,
+    key_id,
+)
 from virtex.data.shards.store import Store
-from virtex.data.shards.tar_members import TarMember, TarStream, tar_members
+from virtex.data.shards.tar_members import TarMember, TarStream, ignore_bytes, tar_members
 from virtex.errors import UserError, first_few
 
 FORMAT = "virtex index 1"
@@ -123,7 +130,12 @@ def _check_rows(rows: npt.NDArray[np.void], header: _Header) -> None:
         raise ValueError("it holds an unknown kind of text")
 
 
-def index_tar(store: Store, name: str) -> TarIndex:
+def index_tar(
+    store: Store,
+    name: str,
+    form: TextFormat = DEFAULT_FORMAT,
+    on_bytes: Callable[[int], None] = ignore_bytes,
+) -> TarIndex:
     """The index of a tar file, read from its beginning to its end.
 
     A sample is an image and a text of one key; JSON is preferred to plain text, and other and
@@ -133,8 +145,8 @@ def index_tar(store: Store, name: str) -> TarIndex:
 
     Raises UserError as `tar_members` does, and if a key has two images, or two texts of a kind.
     """
-    stream = TarStream(store, name)
-    contents = _TarContents(stream)
+    stream = TarStream(store, name, on_bytes)
+    contents = _TarContents(stream, form)
     for member in tar_members(stream):
         contents.add(member)
     return contents.index()
@@ -155,8 +167,8 @@ class _Sample:
 class _TarContents:
     """What was found in a tar file so far."""
 
-    def __init__(self, stream: TarStream) -> None:
-        self._stream = stream
+    def __init__(self, stream: TarStream, form: TextFormat) -> None:
+        self._stream, self._form = stream, form
         self._samples: dict[str, _Sample] = {}
         self._long_keys: dict[str, _Sample] = {}
         self._problems: dict[str, list[str]] = defaultdict(list)
@@ -194,9 +206,10 @@ class _TarContents:
             self._stream.refuse(f"there are two {kind} texts of its key", member.name)
         sample.kinds.add(kind)
         try:
-            parsed = sample_text.parse(member.content, kind)
+            parsed = sample_text.parse(member.content, kind, self._form)
         except NotTextError as error:
-            what = "texts are not UTF-8, so convert them first"
+            name = encoding_name(self._form.encoding)
+            what = f"texts are not {name}, so convert them first, or set DATA.ENCODING for .txt"
             self._problems[what].append(f"{member.name}: {error}")
             return
         except MalformedError as error:

@@ -5,7 +5,7 @@ differently (links, sparse files, a second size in an extended header) is refuse
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple, NoReturn
 
 from virtex.data.shards.store import Store
@@ -30,15 +30,24 @@ class TarMember(NamedTuple):
     content: bytes
 
 
-class TarStream:
-    """The bytes of a tar file in order; `sha256` is that of all bytes read so far."""
+def ignore_bytes(length: int) -> None:
+    """Do nothing; for a `TarStream`."""
 
-    def __init__(self, store: Store, name: str) -> None:
+
+class TarStream:
+    """The bytes of a tar file in order; `sha256` is that of all bytes read so far.
+
+    `on_bytes` is called with the length of each part that is read.
+    """
+
+    def __init__(
+        self, store: Store, name: str, on_bytes: Callable[[int], None] = ignore_bytes
+    ) -> None:
         self.address = f"{store.root}/{name}"
         self.size = store.size(name)
         self.position = 0
         self.sha256 = hashlib.sha256()
-        self._store, self._name = store, name
+        self._store, self._name, self._on_bytes = store, name, on_bytes
         self._buffer, self._start = b"", 0
 
     def take(self, length: int) -> bytes:
@@ -51,6 +60,7 @@ class TarStream:
             if not chunk:
                 self.refuse("the file became shorter while it was read")
             self.sha256.update(chunk)
+            self._on_bytes(len(chunk))
             self._buffer, self._start = rest + chunk, 0
         taken = self._buffer[self._start : self._start + length]
         self._start += length

@@ -3,20 +3,24 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from virtex.data.plain_text import text_lines
+from virtex.data.plain_text import ENCODING_REMEDY, text_lines
 from virtex.data.sources.json_stream import list_items, text
-from virtex.data.sources.separated_rows import DELIMITERS, separated_rows
+from virtex.data.sources.separated_rows import separated_rows
+from virtex.data.sources.table_file import is_for_training
+from virtex.data.sources.table_layout import DELIMITERS, TableLayout
+from virtex.data.sources.table_rows import caption_columns
 from virtex.errors import UserError
 from virtex.files import reading
 
 KINDS = (".json", *DELIMITERS, ".txt")
 
 
-def read_captions(path: Path, column: str) -> Iterator[str]:
+def read_captions(path: Path, layout: TableLayout, notes: list[str] | None = None) -> Iterator[str]:
     """Read the captions in a file, unchanged, in the format that its extension names.
 
-    `.json` has COCO's annotations; `.csv` and `.tsv` have the captions in the column that their
-    first row names `column`; `.txt` has a caption a line.
+    `.json` has COCO's annotations; `.csv` and `.tsv` have the captions in the column that the
+    layout names; `.txt` has a caption a line. If the layout names a column of splits, the rows for
+    training are read. A line for a column whose name was guessed is added to `notes`.
 
     Raises UserError if the file cannot be read, is malformed, or has an unknown extension.
     """
@@ -27,10 +31,10 @@ def read_captions(path: Path, column: str) -> Iterator[str]:
         if kind == ".json":
             yield from _coco(path)
         elif kind == ".txt":
-            for _, line in text_lines(path):
+            for _, line in text_lines(path, layout.encoding, ENCODING_REMEDY):
                 yield from line.rstrip("\r\n").split("\r")  # the line end of old Macs
         else:
-            yield from _column(path, column)
+            yield from _column(path, layout, notes)
 
 
 def _coco(path: Path) -> Iterator[str]:
@@ -39,18 +43,18 @@ def _coco(path: Path) -> Iterator[str]:
             yield text(path, key, item, "caption")
 
 
-def _column(path: Path, column: str) -> Iterator[str]:
-    rows = separated_rows(path)
+def _column(path: Path, layout: TableLayout, notes: list[str] | None) -> Iterator[str]:
+    rows = separated_rows(path, layout)
     _, names = next(rows, (0, []))
-    if column not in names:
-        raise UserError(
-            f"{path} has no column '{column}', only {', '.join(map(repr, names)) or 'nothing'};"
-            " give the name of the captions' column with --column"
-        )
-    position = names.index(column)
+    captions, split, guess = caption_columns(path, names, layout)
+    if guess is not None and notes is not None:
+        notes.append(f"{path}: {guess}")
     for number, row in rows:
         if not row:
             continue
-        if len(row) <= position:
-            raise UserError(f"{path}, line {number}: the row ends before column '{column}'")
-        yield row[position]
+        if len(row) <= max(captions, split or 0):
+            raise UserError(
+                f"{path}, line {number}: the row ends before column {names[captions]!r}"
+            )
+        if split is None or is_for_training(row[split]):
+            yield row[captions]

@@ -1,16 +1,22 @@
-"""Rows of comma- and tab-separated values, quoted as in CSV; TSV files may be unquoted."""
+"""Rows of separated values, quoted as in CSV; files with tabs may be unquoted."""
 
 import csv
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from virtex.data.images import IMAGE_EXTENSIONS
-from virtex.data.plain_text import text_lines
+from virtex.data.plain_text import CONVERT, ENCODING_REMEDY, text_lines
+from virtex.data.sources.table_layout import (
+    DELIMITERS,
+    IMAGE_COLUMNS,
+    TableLayout,
+)
 from virtex.errors import UserError
 
-DELIMITERS = {".csv": ",", ".tsv": "\t"}
-IMAGE_COLUMNS = ("image", "filepath", "path", "file_name")
-"""Names of the column of image files; the first has priority over the others."""
+__all__ = ["DELIMITERS", "IMAGE_COLUMNS", "separated_rows"]
+
+_AS_NAMED = TableLayout()
 _MOST_CHARACTERS = 1 << 27  # of one value; the default of the csv module is 131,072
 _REMEDY = (
     "a value that begins with a quotation mark, or holds a separator or a line break, must be"
@@ -18,30 +24,48 @@ _REMEDY = (
 )
 
 
-def separated_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+def separated_rows(
+    path: Path, layout: TableLayout | None = None
+) -> Iterator[tuple[int, list[str]]]:
     """The rows of a file, each with the number of the line in which it ends, from 1.
 
     The first row has the names; a blank line is a row without values. Values may be quoted as in
-    CSV. A TSV file whose quotation marks cannot be CSV quotes, and whose lines all have the same
-    number of values, is read without quoting: the marks are part of the values.
+    CSV. A file with tabs whose quotation marks cannot be CSV quotes, and whose lines all have the
+    same number of values, is read without quoting: the marks are part of the values.
 
-    Raises UserError, with the line, for text that is not UTF-8, for misplaced quotation marks, and
-    for one that swallows rows.
+    Separator and encoding are those of the `layout`; without one, those of the extension, and
+    UTF-8. Raises UserError, with the line, for text of another encoding, for misplaced quotation
+    marks, and for one that swallows rows.
     """
-    delimiter = DELIMITERS[path.suffix.lower()]
-    if delimiter == "\t" and _may_be_unquoted(path) and not _is_quoted(path):
-        for number, line in text_lines(path):
+    file = _File(path, layout or _AS_NAMED, CONVERT if layout is None else ENCODING_REMEDY)
+    if file.delimiter == "\t" and _may_be_unquoted(file) and not _is_quoted(file):
+        for number, line in file.lines():
             text = line.rstrip("\r\n")
             yield number, text.split("\t") if text else []
         return
-    yield from _quoted_rows(path, delimiter)
+    yield from _quoted_rows(file)
 
 
-def _may_be_unquoted(path: Path) -> bool:
+@dataclass(frozen=True)
+class _File:
+    path: Path
+    layout: TableLayout
+    remedy: str
+    """What to do about text of another encoding."""
+
+    @property
+    def delimiter(self) -> str:
+        return self.layout.delimiter(self.path.suffix.lower())
+
+    def lines(self) -> Iterator[tuple[int, str]]:
+        return text_lines(self.path, self.layout.encoding, self.remedy)
+
+
+def _may_be_unquoted(file: _File) -> bool:
     """Whether a value begins with a quotation mark, none is surely quoted, and all lines with text
     have the same number of values."""
     begins, columns = False, 0
-    for number, line in text_lines(path):
+    for number, line in file.lines():
         values = line.rstrip("\r\n").split("\t")
         if values == [""]:
             continue
@@ -59,9 +83,9 @@ def _is_doubled(value: str) -> bool:
     return value == '""' or (value.endswith('"') and '""' in value[1:-1])
 
 
-def _is_quoted(path: Path) -> bool:
+def _is_quoted(file: _File) -> bool:
     try:
-        for _ in _quoted_rows(path, "\t"):
+        for _ in _quoted_rows(file):
             pass
     except _QuotingError:
         return False
@@ -72,9 +96,10 @@ class _QuotingError(UserError):
     """Quotation marks that are not CSV quotes."""
 
 
-def _quoted_rows(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+def _quoted_rows(file: _File) -> Iterator[tuple[int, list[str]]]:
+    path, delimiter = file.path, file.delimiter
     lines: list[str] = []  # of the current row
-    rows = csv.reader(_recorded(text_lines(path), lines), delimiter=delimiter, strict=True)
+    rows = csv.reader(_recorded(file.lines(), lines), delimiter=delimiter, strict=True)
     names: list[str] | None = None
     while True:
         lines.clear()
@@ -91,7 +116,7 @@ def _quoted_rows(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
             return
         names = row if names is None else names
         for number, line in enumerate(lines[1:], begin + 1):
-            if _is_row(line.rstrip("\r\n").split(delimiter), names, row):
+            if _is_row(line.rstrip("\r\n").split(delimiter), names, row, file.layout.image):
                 raise _QuotingError(
                     f"{path}, line {begin}: a quotation mark opens a value that ends in line"
                     f" {rows.line_num}, but line {number} in it is a row of its own; {_REMEDY}"
@@ -114,9 +139,10 @@ def _next(rows: Iterator[list[str]]) -> list[str] | None:
         csv.field_size_limit(before)
 
 
-def _is_row(values: list[str], names: list[str], row: list[str]) -> bool:
+def _is_row(values: list[str], names: list[str], row: list[str], image_column: str | None) -> bool:
     """Whether a line inside a value of `row` has an image like that of `row` itself."""
-    column = next((names.index(name) for name in IMAGE_COLUMNS if name in names), None)
+    known = IMAGE_COLUMNS if image_column is None else (image_column,)
+    column = next((names.index(name) for name in known if name in names), None)
     if column is None or not len(values) >= len(names) == len(row):
         return False
     image = PurePosixPath(row[column])

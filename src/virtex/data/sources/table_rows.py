@@ -5,44 +5,45 @@ Parquet file.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
-from virtex.data.plain_text import CONVERT, text_lines, undecodable
+from virtex.data.plain_text import CONVERT, ENCODING_REMEDY, text_lines, undecodable
 from virtex.data.records import is_int64
-from virtex.data.sources.separated_rows import DELIMITERS, IMAGE_COLUMNS, separated_rows
+from virtex.data.sources.separated_rows import separated_rows
+from virtex.data.sources.table_layout import (
+    DELIMITERS,
+    CaptionColumns,
+    ColumnNames,
+    TableLayout,
+    find_caption_columns,
+    find_columns,
+    other_separator,
+    separator_hint,
+)
 from virtex.errors import UserError
 from virtex.files import reading
 
+A = TypeVar("A")
+
 KINDS = (*DELIMITERS, ".jsonl", ".parquet")
-# The first name has priority; two of the others are ambiguous.
-_CAPTION = ("caption", "title", "text")
-_CAPTIONS = "captions"  # a list, in formats that have lists
-_ID = "image_id"
 _BATCH = 4096  # rows of a Parquet file in memory
 
 
 class Row(NamedTuple):
     """The values of a row; `number` counts lines, or rows in Parquet, from 1.
 
-    A caption is None if the file has null or no value.
+    A caption, the split and the group are None if the file has null or no value, or no such column.
     """
 
     number: int
     image: str
     captions: tuple[str | None, ...]
     image_id: int | None
-
-
-@dataclass(frozen=True)
-class _Names:
-    """The names of the columns that are read."""
-
-    image: str
-    caption: str
-    image_id: str | None
+    split: str | None = None
+    group: str | None = None
 
 
 def row_name(path: Path, number: int) -> str:
@@ -55,54 +56,88 @@ def row_error(path: Path, number: int, what: str) -> UserError:
     return UserError(f"{path}, {row_name(path, number)}: {what}")
 
 
-def read_rows(path: Path) -> Iterator[Row]:
-    """All rows of a file of one of `KINDS`.
+def read_rows(
+    path: Path, layout: TableLayout | None = None, notes: list[str] | None = None
+) -> Iterator[Row]:
+    """All rows of a file of one of `KINDS`; a line for each guessed column is added to `notes`.
 
-    Raises UserError, with the line, if the file cannot be read, is not UTF-8 or lacks a needed
-    column, or if a row is malformed or lacks a value in one of them.
+    Raises UserError, with the line, if the file cannot be read, is not of the layout's encoding or
+    lacks a needed column, or if a row is malformed or lacks a value in one of them.
     """
-    if path.suffix in DELIMITERS:
-        rows = _separated(path)
-    elif path.suffix == ".jsonl":
-        rows = _json_lines(path)
+    layout = layout or TableLayout()
+    kind = path.suffix.lower()
+    if layout.separator is not None and kind not in DELIMITERS:
+        raise UserError(
+            f"{path}: DATA.SEPARATOR (--separator) is {layout.separator!r}, and a {kind} file has"
+            " no separator; remove the setting"
+        )
+    if kind in DELIMITERS:
+        rows = _separated(path, layout)
+    elif kind == ".jsonl":
+        rows = _json_lines(path, layout)
     else:
-        rows = _parquet(path)
-    names: _Names | None = None
+        rows = _parquet(path, layout)
+    names: ColumnNames | None = None
     with reading(path):
         for number, values in rows:
             if names is None:
-                names = _columns(path, list(values))
+                names, guesses = _columns(path, list(values), layout)
+                if notes is not None:
+                    notes += guesses
             yield _row(path, number, values, names)
 
 
-def _columns(path: Path, given: Sequence[str]) -> _Names:
-    has_lists = path.suffix not in DELIMITERS
-    captions = (*_CAPTION, _CAPTIONS) if has_lists else _CAPTION
-    return _Names(
-        _column(path, given, IMAGE_COLUMNS, "the image's path"),
-        _column(path, given, captions, "the caption"),
-        _ID if _ID in given else None,
-    )
+def _columns(path: Path, given: list[str], layout: TableLayout) -> tuple[ColumnNames, list[str]]:
+    """As `find_columns`; raises UserError with everything that is wrong with the layout."""
+    lists = path.suffix.lower() not in DELIMITERS
+    return _found(path, given, layout, partial(find_columns, layout=layout, lists=lists))
 
 
-def _column(path: Path, given: Sequence[str], accepted: Sequence[str], what: str) -> str:
-    found = [name for name in given if name in accepted]
-    if accepted[0] in found:
-        found = [name for name in found if name == accepted[0]]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise UserError(
-            f"{path}: the columns {', '.join(map(repr, found))} may all be {what}; name exactly one"
-            f" '{accepted[0]}'"
-        )
+def caption_columns(path: Path, given: list[str], layout: TableLayout) -> CaptionColumns:
+    """As `find_caption_columns`; raises UserError with everything that is wrong."""
+    return _found(path, given, layout, partial(find_caption_columns, layout=layout))
+
+
+def _found(path: Path, given: list[str], layout: TableLayout, find: Callable[[list[str]], A]) -> A:
+    """What `find` finds among the `given` names of a table's columns."""
+    try:
+        return find(given)
+    except ValueError as error:
+        problems = list(error.args)
+    if path.suffix.lower() in DELIMITERS:
+        problems = _layout_problems(path, given, layout, problems, find)
     raise UserError(
-        f"{path} has no column of {what}, only {', '.join(map(repr, given)) or 'nothing'}; name it"
-        f" '{accepted[0]}' (or {', '.join(accepted[1:])})"
+        f"{path}: {problems[0]}"
+        if len(problems) == 1
+        else "\n  ".join([f"{path} cannot be read as it is:", *problems])
     )
 
 
-def _row(path: Path, number: int, values: Mapping[str, Any], names: _Names) -> Row:
+def _layout_problems(
+    path: Path,
+    given: list[str],
+    layout: TableLayout,
+    problems: list[str],
+    find: Callable[[list[str]], object],
+) -> list[str]:
+    """The problems with the columns, and those of separator and encoding that come before them."""
+    found, delimiter = [], layout.delimiter(path.suffix.lower())
+    if len(given) == 1 and (likely := other_separator(given[0], delimiter)) is not None:
+        found.append(separator_hint(given[0], delimiter, likely))
+        try:
+            find(given[0].split(likely))
+            problems = []
+        except ValueError as error:
+            problems = list(error.args)
+    try:
+        for _ in text_lines(path, layout.encoding, ENCODING_REMEDY):
+            pass
+    except UserError as error:
+        problems = [*problems, str(error).removeprefix(f"{path}, ")]
+    return found + problems
+
+
+def _row(path: Path, number: int, values: Mapping[str, Any], names: ColumnNames) -> Row:
     def unfit(name: str, expected: str) -> UserError:
         return row_error(path, number, f"'{name}' must be {expected}, not {values.get(name)!r:.80}")
 
@@ -110,20 +145,29 @@ def _row(path: Path, number: int, values: Mapping[str, Any], names: _Names) -> R
     if not isinstance(image, str) or not image:
         raise unfit(names.image, "the path of an image")
     captions = values.get(names.caption)
-    if names.caption != _CAPTIONS or _is_null(captions):
+    is_list = names.has_lists or isinstance(captions, list)
+    if not is_list or _is_null(captions):
         captions = [captions]
     if not isinstance(captions, list) or not all(
         isinstance(text, str) or _is_null(text) for text in captions
     ):
-        expected = "a list of texts" if names.caption == _CAPTIONS else "a text"
-        raise unfit(names.caption, expected)
+        raise unfit(names.caption, "a list of texts" if is_list else "a text")
     texts = tuple(None if _is_null(text) else text for text in captions)
     image_id = None
     if names.image_id is not None:
         image_id = _integer(values.get(names.image_id))
         if image_id is None:
             raise unfit(names.image_id, "a whole number of 64 bits")
-    return Row(number, image, texts, image_id)
+    split, group = (
+        None if name is None else _label(values.get(name)) for name in (names.split, names.group)
+    )
+    return Row(number, image, texts, image_id, split, group)
+
+
+def _label(value: object) -> str | None:
+    """A value of a column of splits or groups as text; None if it is missing or blank."""
+    text = "" if _is_null(value) else str(value).strip()
+    return text or None
 
 
 def _is_null(value: object) -> bool:
@@ -138,10 +182,10 @@ def _integer(value: object) -> int | None:
     return value if is_int64(value) else None
 
 
-def _separated(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    rows = separated_rows(path)
+def _separated(path: Path, layout: TableLayout) -> Iterator[tuple[int, dict[str, Any]]]:
+    rows = separated_rows(path, layout)
     _, names = next(rows, (0, []))
-    _columns(path, names)  # even if no row follows
+    _columns(path, names, layout)  # even if no row follows
     for number, values in rows:
         if not values:
             continue
@@ -153,8 +197,8 @@ def _separated(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         yield number, dict(zip(names, values, strict=True))
 
 
-def _json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    for number, line in text_lines(path):
+def _json_lines(path: Path, layout: TableLayout) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number, line in text_lines(path, layout.encoding, ENCODING_REMEDY):
         if not line.strip():
             continue
         try:
@@ -166,7 +210,7 @@ def _json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         yield number, values
 
 
-def _parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def _parquet(path: Path, layout: TableLayout) -> Iterator[tuple[int, dict[str, Any]]]:
     try:
         import pyarrow
         from pyarrow import parquet
@@ -176,9 +220,8 @@ def _parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         ) from error
     try:
         with parquet.ParquetFile(path) as file:
-            names = _columns(path, file.schema_arrow.names)
-            wanted = [name for name in (names.image, names.caption, names.image_id) if name]
-            batches: Iterable[Any] = file.iter_batches(_BATCH, columns=wanted, use_threads=False)
+            names, _ = _columns(path, file.schema_arrow.names, layout)
+            batches: Iterable[Any] = file.iter_batches(_BATCH, columns=names.all, use_threads=False)
             number = 1
             for batch in batches:
                 yield from enumerate(_batch_rows(path, batch, number), number)

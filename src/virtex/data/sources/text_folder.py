@@ -10,7 +10,14 @@ from pathlib import Path
 import numpy as np
 
 from virtex.data.images import IMAGE_EXTENSIONS, BadImage, OnBadImage
-from virtex.data.plain_text import CONVERT, NotTextError, decoded
+from virtex.data.plain_text import (
+    ENCODING_REMEDY,
+    UTF_8,
+    NotTextError,
+    decoded,
+    encoding_name,
+    without_mark,
+)
 from virtex.data.records import hashed_id
 from virtex.data.shared_strings import StringPacker
 from virtex.data.sources.find_images import find_images
@@ -27,8 +34,10 @@ class TextFolder(CaptionedImages):
     with an empty one, texts without an image, directories that cannot be listed.
     """
 
-    def __init__(self, root: Path, on_bad_image: OnBadImage = "error") -> None:
-        """Read all texts.
+    def __init__(
+        self, root: Path, on_bad_image: OnBadImage = "error", encoding: str = UTF_8
+    ) -> None:
+        """Read all texts, which are of this encoding.
 
         Raises UserError if a text cannot be read or belongs to two images, or if there is no
         record; under `on_bad_image` "error" also if anything would be left out.
@@ -38,7 +47,9 @@ class TextFolder(CaptionedImages):
         texts = _by_stem("texts", [path for path in files if path.suffix.lower() == ".txt"])
         images = _by_stem("images", [path for path in files if _is_image(path)])
         captions = {
-            image: _captions(texts[stem]) for stem, image in images.items() if stem in texts
+            image: _captions(texts[stem], encoding)
+            for stem, image in images.items()
+            if stem in texts
         }
         left_out = {
             "images have no text": [images[stem] for stem in images if stem not in texts],
@@ -105,12 +116,13 @@ def _extensions(files: Sequence[Path]) -> tuple[str, ...]:
     return (f"it holds {kinds}",) if kinds else ()
 
 
-def _captions(path: Path) -> list[str]:
+def _captions(path: Path, encoding: str) -> list[str]:
     try:
         with reading(path):
-            content = decoded(path.read_bytes())
+            content = decoded(path.read_bytes(), without_mark(encoding))
     except NotTextError as error:
-        raise UserError(f"{path} is not UTF-8 text: {error}; {CONVERT}") from error
+        name = encoding_name(encoding)
+        raise UserError(f"{path} is not {name} text: {error}; {ENCODING_REMEDY}") from error
     lines = content.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     return [line for line in lines if line.strip()]
 
