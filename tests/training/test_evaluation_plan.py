@@ -59,7 +59,11 @@ def table(images):
         ({"DATA": "x"}, (), "expected labelled images only for knn or linear"),
         ({"PROTOCOLS": "[words, words]"}, (), "expected each protocol once"),
         ({"BEST": "knn/top1"}, (), "'EVALUATE.BEST' is \"'knn/top1'\" on the command line"),
-        ({}, ("DATA.FORMAT", "shards"), "expected data in the format coco or table for words"),
+        (
+            {},
+            ("DATA.FORMAT", "shards"),
+            "expected one data set in the format coco, table or folder for words",
+        ),
         (
             {"PROTOCOLS": "[captioning]"},
             ("MODEL.NAME", "masked_lm"),

@@ -81,11 +81,12 @@ class Config(Section):
                 f" pixels; set IMAGE_CROP_SIZE to {data.image_crop_size + patch - rest}",
             )
         captioned = [name for name in self.evaluate.protocols if name not in LABELLED]
-        if self.evaluate.every and captioned and data.format not in ("coco", "table"):
+        files = data.format in ("coco", "table", "folder")
+        if self.evaluate.every and captioned and (data.sources or not files):
             yield (
-                ("EVALUATE.PROTOCOLS", "DATA.FORMAT"),
-                f"expected data in the format coco or table for {' and '.join(captioned)}; set "
-                "PROTOCOLS to knn or linear, with labelled images in EVALUATE.DATA, or "
+                ("EVALUATE.PROTOCOLS", "DATA.SOURCES" if data.sources else "DATA.FORMAT"),
+                "expected one data set in the format coco, table or folder for "
+                f"{' and '.join(captioned)}; set PROTOCOLS to knn or linear, with labelled images in EVALUATE.DATA, or "
                 "EVALUATE.EVERY to 0",
             )
 

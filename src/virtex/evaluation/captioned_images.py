@@ -10,11 +10,18 @@ from virtex.errors import UserError
 from virtex.evaluation.options import naming_options
 
 
-def captioned_images(root: Path, split: str) -> tuple[list[Record], tuple[str, ...]]:
+def captioned_images(
+    root: Path, split: str, settings: Data | None = None
+) -> tuple[list[Record], tuple[str, ...]]:
     """The records of a split, "train" or "val", and a line for each finding in the annotations.
 
-    Raises `UserError` for data without captions.
+    The `settings` of a run describe the data in `root`, which otherwise are COCO's or tables with
+    well-known columns. Raises `UserError` for data without captions.
     """
+    if settings is not None:
+        described = settings.model_copy(update={"on_bad_image": "skip"})
+        records = caption_records(described, split)
+        return [records[index] for index in range(len(records))], records.report
     if not root.is_dir():
         raise UserError(
             f"--data {root}: no such directory; expected captions in COCO's layout, or a directory "

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from virtex.config.data import Data
 from virtex.data.images import BadImage
 from virtex.data.records import Record
 from virtex.errors import first_few
@@ -32,14 +33,20 @@ _PER_IMAGE = ("ROUGE_L", "CIDEr")
 
 
 def open_captioning(
-    root: Path, *, tokenize: TokenizerName = "ptb", predictions: Path | None = None
+    root: Path,
+    *,
+    tokenize: TokenizerName = "ptb",
+    predictions: Path | None = None,
+    settings: Data | None = None,
 ) -> HeadEvaluation:
     """The images and captions of the validation split; raises `UserError` for wrong data.
+
+    `settings` are those of `captioned_images`.
 
     `predictions` is the file, JSON lines, to which the generated captions are written.
     """
     find_tokenizer(tokenize)
-    records, report = captioned_images(root, "val")
+    records, report = captioned_images(root, "val", settings)
     paths = tuple(Path(str(record.image)) for record in records)
     texts = "\n".join("\0".join(record.captions) for record in records)
     references = sum(len(record.captions) for record in records)

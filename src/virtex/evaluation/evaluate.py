@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 
 from virtex.build.data import transform_steps
+from virtex.config.data import Data
 from virtex.data.images import OnBadImage
 from virtex.data.sources.labelled import LabelledData, read_labelled
 from virtex.distributed.world import ALONE, World
@@ -79,7 +80,7 @@ def open_evaluation(
     if protocol not in known:
         raise UserError(f"the protocol is {protocol!r}; expected one of {', '.join(known)}")
     if protocol == "words":
-        return _captioned(root, seed)
+        return captioned_evaluation(root, seed)
     with naming_options():
         data = read_labelled(root, seed)
     return labelled_evaluation(protocol, root, data, seed=seed, engine=engine)
@@ -167,8 +168,9 @@ def _work(protocol: LabelledProtocol, data: LabelledData) -> tuple[int, str]:
             assert_never(protocol)
 
 
-def _captioned(root: Path, seed: int) -> EvaluationData:
-    found = [captioned_images(root, split) for split in ("train", "val")]
+def captioned_evaluation(root: Path, seed: int = 0, settings: Data | None = None) -> EvaluationData:
+    """As `open_evaluation` for `words`, of the data that the `settings` of a run describe."""
+    found = [captioned_images(root, split, settings) for split in ("train", "val")]
     captions = [[record.captions for record in records] for records, _ in found]
     chosen = choose_words(captions[0], captions[1])
     train, test = (tuple(Path(str(record.image)) for record in records) for records, _ in found)

@@ -17,8 +17,8 @@ from virtex.evaluation.captioning import open_captioning
 from virtex.evaluation.evaluate import (
     EvaluationData,
     ProtocolName,
+    captioned_evaluation,
     labelled_evaluation,
-    open_evaluation,
 )
 from virtex.evaluation.features import check_images
 from virtex.evaluation.heads import HeadEvaluation
@@ -73,6 +73,7 @@ def open_plan(config: Config, directory: Path) -> EvaluationPlan:
     Raises `UserError` with everything for which an evaluation would fail.
     """
     settings, root = config.evaluate, Path(config.data.root)
+    root = root.parent if root.is_file() else root
     opening = _Opening()
     opening.attempt("results of earlier evaluations", lambda: read_results(directory / RESULTS))
     opened = _Opened({}, None, {})
@@ -159,14 +160,14 @@ def _open_labelled(config: Config, path: Path, opened: _Opened) -> None:
 
 
 def _open_words(config: Config, root: Path, opened: _Opened) -> None:
-    data = open_evaluation("words", root)
+    data = captioned_evaluation(root, settings=config.data)
     check_images((*data.train, *data.test), config.data.on_bad_image)
     opened.backbones["words"] = data
     opened.metrics["words"] = ("mAP", "AUROC")
 
 
 def _open_captioning(config: Config, root: Path, opened: _Opened) -> None:
-    opened.captioning = open_captioning(root)
+    opened.captioning = open_captioning(root, settings=config.data)
     check_images(opened.captioning.paths, config.data.on_bad_image)
     opened.metrics[CAPTIONING] = _CAPTION_METRICS
 
