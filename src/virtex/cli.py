@@ -23,6 +23,7 @@ COMMANDS = {
     "tokenizer": "train a SentencePiece vocabulary on captions",
     "config": "print a resolved configuration, or its JSON schema",
     "pack": "pack images and captions into tar shards, for DATA.FORMAT shards",
+    "index": "index tar shards that others have written, before a run needs the indexes",
     "synthesize": "generate a synthetic data set of captioned scenes",
     "quickstart": "generate scenes, pretrain on them and evaluate the result, in minutes",
     "caption": "generate captions for images",

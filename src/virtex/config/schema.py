@@ -86,8 +86,8 @@ class Config(Section):
             yield (
                 ("EVALUATE.PROTOCOLS", "DATA.SOURCES" if data.sources else "DATA.FORMAT"),
                 "expected one data set in the format coco, table or folder for "
-                f"{' and '.join(captioned)}; set PROTOCOLS to knn or linear, with labelled images in EVALUATE.DATA, or "
-                "EVALUATE.EVERY to 0",
+                f"{' and '.join(captioned)}; set PROTOCOLS to knn or linear, with labelled images "
+                "in EVALUATE.DATA, or EVALUATE.EVERY to 0",
             )
 
 

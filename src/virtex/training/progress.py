@@ -2,13 +2,17 @@
 
 import resource
 import sys
+import time
 from collections.abc import Mapping
 from datetime import timedelta
 
 import torch
 
 from virtex.distributed.traffic import Traffic
+from virtex.distributed.watchdog import Watchdog
 from virtex.training.loop import Step
+
+_SHOW_SECONDS = 10.0
 
 
 class Meter:
@@ -51,6 +55,22 @@ class Meter:
             speed["speed/exchanged_mb_per_step"] = self.traffic.bytes_per_step / 1e6
             speed["speed/exchange_fraction"] = self.traffic.seconds_per_step / self.step_seconds
         return speed
+
+
+class IndexingProgress:
+    """Reports the indexing of shards to the watchdog, and on the main process to the user."""
+
+    def __init__(self, watchdog: Watchdog, *, main: bool) -> None:
+        self._watchdog, self._main = watchdog, main
+        self._shown_at = time.monotonic()
+
+    def __call__(self, name: str, done: int, total: int) -> None:
+        """`done` of `total` bytes of shards are read, the last of the shard `name`."""
+        line = f"indexing shards: {done / 1e9:.2f} of {total / 1e9:.2f} GB, {name}"
+        self._watchdog.report(line)
+        if self._main and time.monotonic() - self._shown_at >= _SHOW_SECONDS:
+            self._shown_at = time.monotonic()
+            print(line, file=sys.stderr, flush=True)
 
 
 def training_scalars(step: Step, total: float, losses: Mapping[str, float]) -> dict[str, float]:

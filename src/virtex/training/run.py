@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from virtex.build.data import open_data, training_batches
+from virtex.build.data import training_batches
 from virtex.checkpoints.background import BackgroundSaver
 from virtex.checkpoints.lock import locked
 from virtex.checkpoints.run_directory import ResumePoint
@@ -37,6 +37,7 @@ from virtex.training.setup import (
     Run,
     begin,
     evaluations,
+    open_with_progress,
     plan_or_refusal,
     preflight,
     retention,
@@ -68,8 +69,7 @@ def pretrain(options: PretrainOptions) -> int:
             stack.enter_context(debugger(options.terminal, here=process.rank == options.debug_rank))
         shared_memory = shared_memory_needed(options, world)
         stack.enter_context(translate_shared_memory_errors(shared_memory))
-        watchdog.report("reading the annotations")
-        data = open_data(options.config)
+        data = open_with_progress(options, world, watchdog)
         lock_warning = None
         if world.main and not options.preflight_only:
             lock_warning = stack.enter_context(locked(options.directory))

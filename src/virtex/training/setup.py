@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from virtex.build.data import PretrainingData
+from virtex.build.data import PretrainingData, open_data
 from virtex.build.model import build_objective, check_backbone
 from virtex.build.optimizer import build_optimizer, build_schedule
 from virtex.checkpoints import file
@@ -43,6 +43,7 @@ from virtex.training.evaluation_plan import LOWER_IS_BETTER, EvaluationPlan, ope
 from virtex.training.logger import RunLogger
 from virtex.training.loop import TrainState
 from virtex.training.precision import choose_precision
+from virtex.training.progress import IndexingProgress
 
 DEFAULT_RECENT = 3
 MILESTONE = 25_000
@@ -136,6 +137,14 @@ def check(options: PretrainOptions, *, gpus_per_machine: int) -> None:
         raise UserError(f"--init-from {options.init_from}: no such file")
     given = options.resume_from is not None or options.init_from is not None
     check_backbone(options.config, weights_follow=given)
+
+
+def open_with_progress(
+    options: PretrainOptions, world: World, watchdog: Watchdog
+) -> PretrainingData:
+    """As `open_data`; reading annotations and indexing shards is reported to the watchdog."""
+    watchdog.report("reading the annotations")
+    return open_data(options.config, IndexingProgress(watchdog, main=world.main))
 
 
 def find_start(options: PretrainOptions, data: PretrainingData, attempt: int) -> ResumePoint:

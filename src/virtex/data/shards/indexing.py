@@ -3,7 +3,7 @@
 import hashlib
 import os
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -18,7 +18,7 @@ from virtex.data.shards.manifest import (
 )
 from virtex.data.shards.sample_text import DEFAULT_FORMAT, TextFormat
 from virtex.data.shards.shard_names import ALL_SHARDS, ShardNames
-from virtex.data.shards.store import LocalStore, MemoryStore, Store
+from virtex.data.shards.store import FileVersion, LocalStore, MemoryStore, Store
 from virtex.data.shards.tar_index import IMAGES, Labels, TarIndex, index_tar, read_index
 from virtex.errors import RunError, UserError, first_few
 
@@ -45,11 +45,6 @@ class Indexing:
     form: TextFormat = DEFAULT_FORMAT
 
     @property
-    def variant(self) -> str:
-        """What distinguishes the files that are made here from others of the same directory."""
-        return "-".join(part for part in (self.names.split or "", self.form.variant) if part)
-
-    @property
     def cache(self) -> LocalStore:
         """The place in `cache_dir` for the indexes of this directory."""
         digest = hashlib.sha256(self.store.root.encode()).hexdigest()[:32]
@@ -57,10 +52,16 @@ class Indexing:
 
     @property
     def manifest_name(self) -> str:
-        return manifest_name(self.variant)
+        return manifest_name(self.names.split or "", self.form.variant)
 
     def index_name(self, shard: str) -> str:
-        return index_name(shard, self.variant)
+        return index_name(shard, self.form.variant)
+
+    def manifest(self, content: bytes, home: Store) -> ShardManifest:
+        """The manifest in the bytes of its file in `home`; raises UserError."""
+        address = f"{home.root}/{self.manifest_name}"
+        split, variant = self.names.split or "", self.form.variant
+        return read_manifest(content, address, split=split, variant=variant)
 
     def make(self, name: str, home: Store, on_bytes: Callable[[int], None]) -> bool:
         """Read a shard and write its index to `home`; False if that is read-only."""
@@ -89,92 +90,32 @@ def manifest_and_home(
     since they were indexed in this way are read again. Several processes may do this at once.
     Raises UserError if there are no shards, or one is malformed.
     """
+    found = find_manifest(indexing, on_indexed)
+    if not isinstance(found, IndexingWork):
+        return found
+    # Each process in an order of its own, so that those of one job share the work.
+    own = os.getpid()
+    for name in sorted(found.names, key=lambda name: zlib.crc32(f"{own} {name}".encode())):
+        found.index(name)
+    return found.finish()
+
+
+def find_manifest(
+    indexing: Indexing, on_indexed: OnIndexed
+) -> "tuple[ShardManifest, Store] | IndexingWork":
+    """The manifest of a directory and the store of its indexes, or the work that makes them.
+
+    The first shard is indexed already, to find the store. Raises UserError as `manifest_and_home`.
+    """
     store = indexing.store
     replaced: set[str] = set()
     for home in (store, indexing.cache):
         if (content := _read_or_none(home, indexing.manifest_name)) is not None:
-            address = f"{home.root}/{indexing.manifest_name}"
-            manifest = read_manifest(content, address, indexing.variant)
+            manifest = indexing.manifest(content, home)
             changed = _replaced_shards(manifest, store)
             if not changed:
                 return manifest, home
             replaced |= changed
-    work = start_indexing(indexing, replaced, on_indexed)
-    # Each process in an order of its own, so that those of one job share the work.
-    own = os.getpid()
-    for name in sorted(work.names, key=lambda name: zlib.crc32(f"{own} {name}".encode())):
-        work.index(name)
-    return work.finish()
-
-
-class IndexingWork:
-    """The indexing of a directory in steps, which several processes may share."""
-
-    def __init__(
-        self,
-        indexing: Indexing,
-        versions: dict[str, str],
-        sizes: dict[str, int],
-        replaced: set[str],
-        on_indexed: OnIndexed,
-    ) -> None:
-        """`versions` and `sizes` are those of the shards, by name, in order."""
-        self.indexing = indexing
-        self.total = sum(sizes.values())
-        self._versions, self._sizes, self._replaced = versions, sizes, replaced
-        self._on_indexed, self._done = on_indexed, 0
-        first = next(iter(versions))
-        self.home = self._first_home(first)
-
-    @property
-    def names(self) -> list[str]:
-        """The shards that remain to be indexed, or to be found indexed."""
-        return list(self._versions)[1:]
-
-    def index(self, name: str) -> None:
-        """Index a shard, unless it has an index that fits."""
-        before = self._done
-        known = name not in self._replaced and self.indexing.existing(name, self.home) is not None
-        if not known:
-            self.indexing.make(name, self.home, lambda length: self.advance(name, length))
-        self.advance(name, before + self._sizes[name] - self._done)
-
-    def advance(self, name: str, length: int) -> None:
-        """Count bytes of a shard that were read."""
-        self._done += length
-        self._on_indexed(name, self._done, self.total)
-
-    def finish(self) -> tuple[ShardManifest, Store]:
-        """Write and read the manifest of all shards, which have been indexed."""
-        indexing, home = self.indexing, self.home
-        home.write(indexing.manifest_name, _manifest(indexing, self._versions, home))
-        address = f"{home.root}/{indexing.manifest_name}"
-        content = home.read(indexing.manifest_name)
-        manifest = read_manifest(content, address, indexing.variant)
-        if self._replaced:
-            what = "shards were replaced since they were indexed, and were read again"
-            report = f"{len(self._replaced)} {what} ({first_few(sorted(self._replaced))})"
-            manifest = replace(manifest, report=(report, *manifest.report))
-        return manifest, home
-
-    def _first_home(self, name: str) -> Store:
-        """Write the index of the first shard; returns the first store that accepts it."""
-        indexing = self.indexing
-        content = None if name in self._replaced else indexing.existing(name, indexing.store)
-        if content is None:
-            on_bytes = lambda length: self.advance(name, length)  # noqa: E731
-            content = index_tar(indexing.store, name, indexing.form, on_bytes).to_bytes()
-        self.advance(name, self._sizes[name] - self._done)
-        memory = MemoryStore(f"(indexes of {indexing.store.root})")
-        homes = (indexing.store, indexing.cache, memory)
-        return next(home for home in homes if home.write(indexing.index_name(name), content))
-
-
-def start_indexing(
-    indexing: Indexing, replaced: Iterable[str], on_indexed: OnIndexed
-) -> IndexingWork:
-    """Index the first shard of a directory, and return the rest of the work; raises UserError."""
-    store = indexing.store
     files = store.list_files()
     if files is None:
         raise UserError(
@@ -184,13 +125,78 @@ def start_indexing(
     names = indexing.names.of(files)
     if not names:
         raise UserError(indexing.names.none_found(store.root, files))
-    return IndexingWork(
-        indexing,
-        {name: files[name].version for name in names},
-        {name: files[name].size for name in names},
-        set(replaced),
-        on_indexed,
-    )
+    return IndexingWork(indexing, {name: files[name] for name in names}, replaced, on_indexed)
+
+
+class IndexingWork:
+    """The indexing of a directory in steps, which several processes may share."""
+
+    def __init__(
+        self,
+        indexing: Indexing,
+        files: dict[str, FileVersion],
+        replaced: set[str],
+        on_indexed: OnIndexed,
+    ) -> None:
+        """`files` are the shards by name, in order; an earlier index of `replaced` is not used."""
+        self.indexing = indexing
+        self._files, self._replaced = files, replaced
+        self._on_indexed, self._done = on_indexed, 0
+        self._total = sum(file.size for file in files.values())
+        self.home = self._first_home(next(iter(files)))
+
+    @property
+    def names(self) -> list[str]:
+        """The shards that remain to be indexed, or to be found indexed."""
+        return list(self._files)[1:]
+
+    def index(self, name: str) -> None:
+        """Index a shard, unless it has an index that fits."""
+        before = self._done
+        if not self.is_indexed(name):
+            self.indexing.make(name, self.home, lambda length: self._advance(name, length))
+        self._done = before
+        self.count(name)
+
+    def is_indexed(self, name: str) -> bool:
+        """Whether a shard has an index that fits, from an earlier time."""
+        return name not in self._replaced and self.indexing.existing(name, self.home) is not None
+
+    def count(self, name: str) -> None:
+        """Count a whole shard as done."""
+        self._advance(name, self._files[name].size)
+
+    def _advance(self, name: str, length: int) -> None:
+        self._done += length
+        self._on_indexed(name, self._done, self._total)
+
+    def finish(self) -> tuple[ShardManifest, Store]:
+        """Write and read the manifest of all shards, which have been indexed."""
+        indexing, home = self.indexing, self.home
+        home.write(indexing.manifest_name, _manifest(indexing, self._versions(), home))
+        manifest = indexing.manifest(home.read(indexing.manifest_name), home)
+        if self._replaced:
+            what = "shards were replaced since they were indexed, and were read again"
+            report = f"{len(self._replaced)} {what} ({first_few(sorted(self._replaced))})"
+            manifest = replace(manifest, report=(report, *manifest.report))
+        return manifest, home
+
+    def _versions(self) -> dict[str, str]:
+        return {name: file.version for name, file in self._files.items()}
+
+    def _first_home(self, name: str) -> Store:
+        """Write the index of the first shard; returns the first store that accepts it."""
+        indexing = self.indexing
+        content = None if name in self._replaced else indexing.existing(name, indexing.store)
+        if content is None:
+            content = index_tar(
+                indexing.store, name, indexing.form, lambda length: self._advance(name, length)
+            ).to_bytes()
+        self._done = 0
+        self.count(name)
+        memory = MemoryStore(f"(indexes of {indexing.store.root})")
+        homes = (indexing.store, indexing.cache, memory)
+        return next(home for home in homes if home.write(indexing.index_name(name), content))
 
 
 def _replaced_shards(manifest: ShardManifest, store: Store) -> set[str]:

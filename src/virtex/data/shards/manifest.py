@@ -94,11 +94,12 @@ class ShardManifest:
     fingerprint: str
     tar_versions: tuple[str, ...] | None = None  # the store's, when the shards were indexed
     variant: str = ""  # of the format of the texts
+    split: str = ""  # that the names of the shards have in them
 
     @property
     def name(self) -> str:
         """The name of the manifest's file."""
-        return manifest_name(self.variant)
+        return manifest_name(self.split, self.variant)
 
     def index_name(self, shard: str) -> str:
         """The name of a shard's index."""
@@ -110,9 +111,9 @@ def index_name(shard: str, variant: str = "") -> str:
     return shard.removesuffix(".tar") + (f".{variant}" if variant else "") + SUFFIX
 
 
-def manifest_name(variant: str) -> str:
-    """The name of the manifest for a variant of the format."""
-    return f"shards.{variant}.json" if variant else MANIFEST
+def manifest_name(split: str = "", variant: str = "") -> str:
+    """The name of the manifest of the shards of a split, for a variant of the format."""
+    return ".".join(part for part in ("shards", split, variant, "json") if part)
 
 
 def manifest_json(
@@ -145,7 +146,9 @@ def manifest_json(
     return (json.dumps(content) + "\n").encode()
 
 
-def read_manifest(content: bytes, address: str, variant: str = "") -> ShardManifest:
+def read_manifest(
+    content: bytes, address: str, *, split: str = "", variant: str = ""
+) -> ShardManifest:
     """The manifest in a file's bytes; raises UserError, with its `address`, if it is not valid."""
     remedy = "take it from its source again, or remove it to have it made from the shards"
     file = parse_json(_ManifestFile, content, f"{address} does not describe shards", remedy)
@@ -167,6 +170,7 @@ def read_manifest(content: bytes, address: str, variant: str = "") -> ShardManif
         fingerprint=_fingerprint(file),
         tar_versions=file.tar_versions,
         variant=variant,
+        split=split,
     )
 
 

@@ -27,7 +27,7 @@ from virtex.data.shards.indexing import (
     ignore_progress,
     manifest_and_home,
 )
-from virtex.data.shards.manifest import ShardManifest, check_shards, index_name, manifest_name
+from virtex.data.shards.manifest import MANIFEST, ShardManifest, check_shards, index_name
 from virtex.data.shards.sample_text import (
     DEFAULT_FORMAT,
     Kind,
@@ -58,6 +58,7 @@ class Member:
     size: int
     crc32: int
     variant: str = ""  # of the index
+    manifest: str = MANIFEST
 
     def content(self) -> bytes:
         """The member's bytes; raises BadImage unless they are those that were indexed."""
@@ -68,7 +69,7 @@ class Member:
             raise BadImage(
                 str(self),
                 "its content is not what was indexed: the shard is damaged or was replaced; copy it"
-                f" again, or remove {manifest_name(self.variant)} and"
+                f" again, or remove {self.manifest} and"
                 f" {index_name(self.shard, self.variant)} from {self.index_root}"
                 " to have them made from the present shards",
             )
@@ -135,8 +136,8 @@ class Shards:
         )
 
     def _member(self, shard: str, offset: int, size: int, crc32: int) -> Member:
-        variant = self.manifest.variant
-        return Member(self.store, shard, self.home.root, offset, size, crc32, variant)
+        index = self.manifest.variant, self.manifest.name
+        return Member(self.store, shard, self.home.root, offset, size, crc32, *index)
 
     @property
     def report(self) -> tuple[str, ...]:

@@ -1,0 +1,102 @@
+"""`virtex index`: indexes of tar shards that others have written, before a run needs them."""
+
+import argparse
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from virtex.commands.arguments import add_quiet_argument, local_path, positive_int
+from virtex.commands.progress import Progress
+from virtex.errors import UserError
+
+if TYPE_CHECKING:
+    from virtex.data.shards.indexing import Indexing
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument(
+        "directory",
+        metavar="DIR",
+        help="directory or address of shards, or one with train/ and val/, as DATA.ROOT",
+    )
+    parser.add_argument(
+        "--caption-column",
+        metavar="NAME",
+        help="key of the captions in JSON, as DATA.COLUMNS.CAPTION (default: captions or caption)",
+    )
+    parser.add_argument(
+        "--encoding",
+        default="utf-8",
+        metavar="NAME",
+        help="encoding of .txt members, as DATA.ENCODING (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--cache-dir",
+        type=local_path,
+        metavar="DIR",
+        help="directory for indexes that cannot be written beside the shards, as DATA.CACHE_DIR",
+    )
+    parser.add_argument(
+        "--workers",
+        type=positive_int,
+        default=os.cpu_count(),
+        metavar="N",
+        help="number of worker processes (default: one per core)",
+    )
+    add_quiet_argument(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Index all shards and print a summary; raises `UserError`."""
+    from virtex.data.shards.parallel_indexing import index_directory
+
+    for indexing in _directories(arguments):
+        start = time.monotonic()
+        root = indexing.store.root
+        with Progress(root, None, "MB", quiet=arguments.quiet) as progress:
+            shown = 0
+
+            def advance(name: str, done: int, total: int) -> None:
+                nonlocal shown
+                new = done // 10**6 - shown
+                shown += new
+                progress.advance(new, f"of {total // 10**6:,} MB, {name}")
+
+            manifest, home, made = index_directory(indexing, advance, workers=arguments.workers)
+        for line in (*manifest.report, *manifest.excluded):
+            print(f"{root}: {line}")
+        state = "indexed" if made else "were indexed already"
+        print(
+            f"{root}: {len(manifest.names):,} shards with {int(manifest.samples.sum()):,} samples"
+            f" {state}, {home.root}/{manifest.name}, {time.monotonic() - start:.1f} s"
+        )
+    return 0
+
+
+def _directories(arguments: argparse.Namespace) -> "list[Indexing]":
+    """The directories to index: DIR, or train and val in it, or its shards of each split."""
+    from virtex.data.plain_text import is_encoding
+    from virtex.data.remote.store import open_store
+    from virtex.data.shards.indexing import Indexing
+    from virtex.data.shards.sample_text import TextFormat
+    from virtex.data.shards.shard_names import ALL_SHARDS, ShardNames, name_splits
+    from virtex.data.shards.store import cache_directory
+
+    if not is_encoding(arguments.encoding):
+        raise UserError(f"--encoding {arguments.encoding}: expected a text encoding such as cp1252")
+    form = TextFormat(arguments.caption_column, arguments.encoding)
+    cache_dir = cache_directory(arguments.cache_dir)
+    root = arguments.directory.rstrip("/")
+    path = Path(root)
+    inside = [name for name in ("train", "val") if "://" not in root and (path / name).is_dir()]
+    files = [entry.name for entry in path.iterdir()] if path.is_dir() else []
+    splits = [ALL_SHARDS]
+    if not inside and name_splits(files) == {"train", "val"}:
+        splits = [ShardNames("train"), ShardNames("val")]
+    return [
+        Indexing(open_store(place, cache_dir=cache_dir, cache_gb=50.0), cache_dir, names, form)
+        for place in ([f"{root}/{name}" for name in inside] or [root])
+        for names in splits
+    ]
