@@ -208,3 +208,18 @@ def test_a_table_and_a_folder_are_packed(coco, tmp_path, capsys):
         for record in records:
             number = {"one": 1, "two": 2}[record.captions[0]]
             assert record.image.content() == (pictures / f"{number}.jpg").read_bytes()
+
+
+def test_several_images_of_one_text_are_refused(tmp_path, capsys):
+    for name in "ab":
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{name}.png")
+    (tmp_path / "train.csv").write_text("image,caption\na.png|b.png,two views\n")
+    words = ("--split", "train", "--image-separator", "|", "--workers", "1")
+    assert main(["pack", "--from", "table", str(tmp_path), str(tmp_path / "out"), *words]) == 2
+    assert "1 more are images of one text" in capsys.readouterr().err
+
+
+def test_a_mistake_in_any_split_is_found_before_the_first_is_packed(coco, tmp_path, capsys):
+    assert main(["pack", "--from", "coco", str(coco), str(tmp_path / "out")]) == 2
+    assert "captions_val2017.json" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

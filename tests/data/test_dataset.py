@@ -1,8 +1,10 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from virtex.data.dataset import VALIDATION_EPOCH, ExampleDataset, Key
-from virtex.data.images import BadImage
+from virtex.data.images import BadImage, read_image
 from virtex.data.sources.coco import CocoCaptions
 from virtex.data.transforms import CenterCrop, ColorJitter, HorizontalFlip, RandomResizedCrop
 from virtex.errors import UserError
@@ -92,3 +94,21 @@ def test_errors_of_transforms_are_raised_as_they_are(records):
     dataset = ExampleDataset(records, [CenterCrop(99)], encode, 0, "skip")
     with pytest.raises(UserError, match="center_crop"):
         dataset.examples([Key(0, 0)])
+
+
+def test_one_of_several_images_is_drawn_as_a_function_of_the_key(records):
+    class Several:
+        def __len__(self):
+            return len(records)
+
+        def __getitem__(self, index):
+            others = tuple(records[other].image for other in range(1, 4))
+            return replace(records[index], image=records[0].image, others=others)
+
+    plain = ExampleDataset(Several(), [], encode, 0)
+    images = [records[number].image for number in range(4)]
+    sums = [int(read_image(image).astype(int)[0, :5].sum()) for image in images]
+    assert len(set(sums)) == 4
+    drawn = [int(plain[epoch, 0]["image"].astype(int)[0, :5].sum()) for epoch in range(40)]
+    assert set(drawn) == set(sums)
+    assert drawn == [int(plain[epoch, 0]["image"].astype(int)[0, :5].sum()) for epoch in range(40)]

@@ -8,6 +8,7 @@ from typing import Any, assert_never
 
 import torch
 
+from virtex.build.caption_lengths import caption_lengths
 from virtex.build.model import check_vocabulary, task_settings
 from virtex.build.sources import ReportedRecords, mixture, open_splits
 from virtex.config.schema import Config
@@ -30,6 +31,7 @@ from virtex.distributed.world import World
 from virtex.errors import UserError, first_few
 from virtex.tasks import find_task
 from virtex.tasks.base import Encoder, Task
+from virtex.tasks.caption_tokens import caption_tokens
 from virtex.text.tokenizer import Tokenizer
 from virtex.text.vocabulary import Categories, Classes, Vocabulary
 
@@ -84,9 +86,13 @@ def open_data(config: Config, on_indexed: OnIndexed = ignore_progress) -> Pretra
     remote = remote_splits(whole, training, validation)
     if remote is not None:
         remote.check_space(settings.shuffle_window, settings.cache_gb)
+    lengths = None
+    if task.labels == "captions" and remote is None and isinstance(vocabulary, Tokenizer):
+        lengths = caption_lengths(training, caption_tokens(vocabulary, task_settings(config), True))
     report = (
         f"training: {len(training)} of {len(whole)} images",
         *(f"training: {line}" for line in whole.report),
+        *([] if lengths is None else [f"training: {lengths}"]),
         f"validation: {len(validation)} images",
         *(f"validation: {line}" for line in validation.report),
         *_missing(training, settings.on_bad_image),

@@ -212,6 +212,7 @@ def task_settings(config: Config) -> TaskSettings:
         mask_index=data.mask_index,
         max_caption_length=data.max_caption_length,
         single_caption=data.use_single_caption,
+        whole_sentences=data.long_captions == "sentences",
         masking=Masking(**data.masked_lm.model_dump()),
         decoder=decoder,
         initial_std=textual.initial_std,

@@ -74,6 +74,7 @@ class _Opening:
             image_id=columns.id,
             group=source.group_column,
             separator=source.separator,
+            image_separator=source.image_separator,
             encoding=source.encoding,
         )
 

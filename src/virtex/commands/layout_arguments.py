@@ -18,6 +18,7 @@ _KEYS = {
     "--id-column": "DATA.COLUMNS.ID",
     "--group-column": "DATA.GROUP_COLUMN",
     "--separator": "DATA.SEPARATOR",
+    "--image-separator": "DATA.IMAGE_SEPARATOR",
     "--encoding": "DATA.ENCODING",
     "--val-share": "DATA.VAL_SHARE",
 }
@@ -33,6 +34,7 @@ _HELP = {
     "which all images stay in one split",
     "--separator": "character between the values of tables, such as ';', or tab (default: by the "
     "extension)",
+    "--image-separator": "character between the paths of several images of one caption",
     "--encoding": "encoding of tables and of text files, such as cp1252 (default: utf-8)",
     "--val-share": "share of the training images to draw for validation, such as 0.02, for data "
     "without a validation split",
@@ -113,7 +115,7 @@ def _checked(flag: str) -> Any:
     """The type of a flag's value."""
     if flag == "--val-share":
         return _share
-    if flag in ("--separator", "--encoding"):
+    if flag in ("--separator", "--image-separator", "--encoding"):
         return lambda text: _by_schema(flag, text)
     return _name
 
@@ -137,7 +139,7 @@ def _share(text: str) -> float:
 def _by_schema(flag: str, text: str) -> str | None:
     from virtex.config import sources
 
-    parse = sources.parse_separator if flag == "--separator" else sources.parse_encoding
+    parse = sources.parse_encoding if flag == "--encoding" else sources.parse_separator
     try:
         return parse(text)
     except ValueError as error:
@@ -146,7 +148,7 @@ def _by_schema(flag: str, text: str) -> str | None:
 
 def _metavar(flag: str) -> str:
     match flag:
-        case "--separator":
+        case "--separator" | "--image-separator":
             return "CHARACTER"
         case "--val-share":
             return "SHARE"

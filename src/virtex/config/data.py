@@ -11,6 +11,7 @@ from virtex.config.sources import (
     Columns,
     Encoding,
     GroupColumn,
+    ImageSeparator,
     Separator,
     Source,
     ValShare,
@@ -18,7 +19,7 @@ from virtex.config.sources import (
 )
 from virtex.config.specs import TransformSpec, parse_transforms
 
-_LAYOUT = ("columns", "separator", "encoding", "group_column", "val_share")
+_LAYOUT = ("columns", "separator", "image_separator", "encoding", "group_column", "val_share")
 """The fields that `Source` has too."""
 
 Transforms = Annotated[tuple[str, ...], parsed_by(parse_transforms)]
@@ -77,6 +78,7 @@ class Data(Section):
     )
     columns: Columns = Columns()
     separator: Separator = None
+    image_separator: ImageSeparator = None
     encoding: Encoding = "utf-8"
     group_column: GroupColumn = None
     val_share: ValShare = None
@@ -142,6 +144,11 @@ class Data(Section):
         ge=3,
         description="Maximum number of tokens in a caption, with [SOS] and [EOS]; longer captions "
         "are truncated to bound memory and time.",
+    )
+    long_captions: Literal["cut", "sentences"] = Field(
+        default="cut",
+        description="What to do with a caption of more than MAX_CAPTION_LENGTH tokens: cut it, or "
+        "draw one of its sentences and add those that follow as long as they fit.",
     )
     use_percentage: float = Field(
         default=100.0,

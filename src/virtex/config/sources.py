@@ -42,6 +42,15 @@ Separator = Annotated[
         "null selects a comma or a tab by the extension."
     ),
 ]
+ImageSeparator = Annotated[
+    str | None,
+    AfterValidator(parse_separator),
+    Field(
+        description="Character between the paths of several images of one caption in .csv and .tsv "
+        "tables, such as '|'; .jsonl and .parquet may have lists. One of the images is drawn in "
+        "each step."
+    ),
+]
 Encoding = Annotated[
     str,
     AfterValidator(parse_encoding),
@@ -111,6 +120,8 @@ class Layout(Protocol):
     @property
     def separator(self) -> str | None: ...
     @property
+    def image_separator(self) -> str | None: ...
+    @property
     def encoding(self) -> str: ...
     @property
     def group_column(self) -> str | None: ...
@@ -133,6 +144,7 @@ class Source(Section):
     )
     columns: Columns = Columns()
     separator: Separator = None
+    image_separator: ImageSeparator = None
     encoding: Encoding = _UTF_8
     group_column: GroupColumn = None
     val_share: ValShare = None
@@ -158,6 +170,7 @@ def layout_conflicts(data: Layout) -> Iterator[Conflict]:
         **{key: (value, ("table",)) for key, value in columns.items()},
         "COLUMNS.CAPTION": (data.columns.caption, ("table", "shards")),
         "SEPARATOR": (data.separator, ("table",)),
+        "IMAGE_SEPARATOR": (data.image_separator, ("table",)),
         "ENCODING": (None if data.encoding == _UTF_8 else 1, ("table", "folder", "shards")),
         "GROUP_COLUMN": (data.group_column, ("table",)),
         "VAL_SHARE": (data.val_share, ("coco", "table", "folder", "shards")),

@@ -93,7 +93,10 @@ class ExampleDataset:
 
     def _example(self, key: Key, record: Record) -> Example:
         rng = np.random.default_rng([self.seed, *key])
-        augmented = Augmented(read_image(record.image, self.limits))
+        image = record.image
+        if record.others:  # drawn only then, so that no other draw moves
+            image = (image, *record.others)[int(rng.integers(1 + len(record.others)))]
+        augmented = Augmented(read_image(image, self.limits))
         for transform in self.transforms:
             augmented = transform(augmented, rng)
         return self.encode(record, augmented, rng)

@@ -19,7 +19,8 @@ _encode = json.JSONEncoder(separators=(",", ":")).encode
 class Record:
     """One image, unread, with its captions as they were written, its categories, or its labels.
 
-    In a data set of captions a record has at least one caption; in one of objects, the categories
+    `others` are further images of the same captions, of which one image is drawn at a time. In a
+    data set of captions a record has at least one caption; in one of objects, the categories
     of its objects from 1, ascending, each once. In one of labelled images, `labels` is the index of
     its class, from 0; or, where an image may have several, 1 (present), -1 (absent) or 0 (unknown)
     for each class.
@@ -30,6 +31,7 @@ class Record:
     captions: tuple[str, ...] = ()
     categories: tuple[int, ...] = ()
     labels: tuple[int, ...] = ()
+    others: tuple[ImageSource, ...] = ()
 
 
 def is_int64(value: object) -> TypeGuard[int]:

@@ -253,6 +253,7 @@ class TaskSettings:
     mask_index: int
     max_caption_length: int
     single_caption: bool
+    whole_sentences: bool
     masking: Masking
     decoder: DecoderSettings | None
     initial_std: float
@@ -273,7 +274,6 @@ class TaskSettings:
 
 WEIGHT_PER_TOKEN = "textual.output.bias"
 """The state-dict name of a weight (V,) that every task's head has."""
-
 AnyObjective = TypeVar("AnyObjective", bound=Objective)
 AnyVocabulary = TypeVar("AnyVocabulary", Tokenizer, Categories, Classes)
 

@@ -13,6 +13,7 @@ from virtex.data.records import Record
 from virtex.data.transforms import Augmented
 from virtex.tasks.base import TaskSettings
 from virtex.text.normalize import normalize_caption, swap_left_right
+from virtex.text.sentences import split_sentences
 from virtex.text.tokenizer import Tokenizer
 
 
@@ -21,13 +22,15 @@ class CaptionTokens:
     """Captions of an image, drawn without replacement, as at most `max_length` tokens each.
 
     At most `per_image` captions are drawn; None draws all. With `single_caption` only the first
-    caption of an image can be drawn.
+    caption of an image can be drawn. With `whole_sentences`, a caption that is too long is replaced
+    by a sentence of it, drawn, and those that follow as long as they fit.
     """
 
     tokenizer: Tokenizer
     max_length: int
     single_caption: bool = False
     per_image: int | None = 1
+    whole_sentences: bool = False
 
     @property
     def padding_index(self) -> int:
@@ -45,7 +48,26 @@ class CaptionTokens:
         captions = list(record.captions[:1] if self.single_caption else record.captions)
         count = len(captions) if self.per_image is None else min(self.per_image, len(captions))
         drawn = [captions.pop(int(rng.integers(len(captions)))) for _ in range(count)]
+        if self.whole_sentences:
+            drawn = [self._sentences(caption, rng) for caption in drawn]
         return [self.tokens(caption, mirrored=augmented.mirrored) for caption in drawn]
+
+    def count_tokens(self, caption: str) -> int:
+        """The number of tokens of a whole caption, with [SOS] and [EOS]."""
+        return len(self.tokenizer.encode(normalize_caption(caption))) + 2
+
+    def _sentences(self, caption: str, rng: np.random.Generator) -> str:
+        """The caption, or some of its sentences if it is too long."""
+        if self.count_tokens(caption) <= self.max_length:
+            return caption
+        sentences = split_sentences(caption)
+        start = int(rng.integers(len(sentences)))
+        stop = start + 1
+        while stop < len(sentences):
+            if self.count_tokens(" ".join(sentences[start : stop + 1])) > self.max_length:
+                break
+            stop += 1
+        return " ".join(sentences[start:stop])
 
     def tokens(self, caption: str, *, mirrored: bool = False) -> list[int]:
         """[SOS], the tokens and [EOS] of one caption, cut as in `draw`."""
@@ -59,7 +81,12 @@ class CaptionTokens:
 def caption_tokens(tokenizer: Tokenizer, settings: TaskSettings, training: bool) -> CaptionTokens:
     """The captions of a split; only training is ever restricted to the first of each image."""
     single = settings.single_caption and training
-    return CaptionTokens(tokenizer, settings.max_caption_length, single)
+    return CaptionTokens(
+        tokenizer,
+        settings.max_caption_length,
+        single,
+        whole_sentences=settings.whole_sentences,
+    )
 
 
 def image_example(record: Record, augmented: Augmented) -> dict[str, object]:

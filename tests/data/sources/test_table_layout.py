@@ -177,3 +177,31 @@ def test_an_image_with_two_groups_is_refused(tmp_path):
     (tmp_path / "train.csv").write_text("image,caption,g\na,b,x\na,c,y\n")
     with pytest.raises(UserError, match=r"two groups in the column 'g': x \(line 2\) and y \(line"):
         TableCaptions(str(tmp_path), "train", "error", TableLayout(group="g"))
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_one_caption_may_be_of_several_images(tmp_path, kind):
+    lists = [["a.jpg", "b/b.jpg"], ["c.jpg"]]
+    rows = [
+        {"image": "|".join(images) if kind == "csv" else images, "caption": f"caption {n}"}
+        for n, images in enumerate(lists)
+    ]
+    write_table(tmp_path / f"train.{kind}", rows)
+    (tmp_path / "a.jpg").write_bytes(b"-")
+    layout = TableLayout(image_separator="|" if kind == "csv" else None)
+    records = TableCaptions(str(tmp_path), "train", "error", layout)
+    found = {record.captions: (record.image, *record.others) for record in records}
+    assert found == {
+        (f"caption {n}",): tuple(tmp_path / image for image in images)
+        for n, images in enumerate(lists)
+    }
+    assert records.report == ("1 rows have several images, of which one is drawn at a time",)
+    assert set(records.missing(range(2))) == {tmp_path / "b/b.jpg", tmp_path / "c.jpg"}
+
+
+def test_a_value_with_an_empty_path_among_several_is_refused(tmp_path):
+    (tmp_path / "train.csv").write_text("image,caption\na.jpg|,b\n")
+    with pytest.raises(
+        UserError, match=r"line 2: 'image' must be the path of an image, not 'a\.jpg\|'"
+    ):
+        captions(tmp_path, TableLayout(image_separator="|"))

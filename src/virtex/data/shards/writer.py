@@ -23,6 +23,7 @@ from virtex.data.images import (
 from virtex.data.records import Record, Records, record_json
 from virtex.data.shards.tar_index import IMAGES, KINDS, ROW, TarIndex, summarize
 from virtex.data.shards.tar_members import BLOCK
+from virtex.errors import UserError
 from virtex.files import whole_file
 
 _END = bytes(2 * BLOCK)
@@ -106,6 +107,11 @@ def _add(
     """Add a record; returns the error of an image that is skipped."""
     try:
         record = records[index]
+        if record.others:
+            raise UserError(
+                f"{record.image} and {len(record.others)} more are images of one text, and a shard"
+                " holds one image for each text; give each image a row of its own"
+            )
         extension, data = _image(record, packing, limits)
     except BadImage as error:
         if not packing.skip_bad:

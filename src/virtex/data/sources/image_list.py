@@ -5,7 +5,7 @@ beside any other images.
 """
 
 from collections.abc import Iterable, Sequence
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,8 @@ from virtex.data.records import Record
 from virtex.data.shared_strings import PackedStrings, hashed, shared
 from virtex.errors import UserError
 
+SEVERAL = "\0"
+"""What joins the paths of several images of one record; no path contains it."""
 BLANK, NULL = 1, 2
 """Why a caption cannot be used: it has no text, or it is null."""
 
@@ -31,7 +33,10 @@ class ImageFiles:
         places: npt.NDArray[np.int64],
         image_ids: npt.NDArray[np.int64],
     ) -> None:
-        """Image i is the file `names[places[i]]` below `directory`, with the id `image_ids[i]`."""
+        """Image i is the file `names[places[i]]` below `directory`, with the id `image_ids[i]`.
+
+        A name may be several paths, joined by `SEVERAL`, of images with the same captions.
+        """
         self._directory = directory
         self._names = names
         self._places, self._image_ids = shared(places), shared(image_ids)
@@ -40,12 +45,18 @@ class ImageFiles:
         return len(self._image_ids)
 
     def path(self, index: int) -> Path:
-        """The image file of record `index` (0 … N-1)."""
-        return self._directory / self._names[int(self._places.numpy()[index])]
+        """The first image file of record `index` (0 … N-1)."""
+        return self.paths(index)[0]
+
+    def paths(self, index: int) -> list[Path]:
+        """The image files of record `index` (0 … N-1)."""
+        names = self._names[int(self._places.numpy()[index])].split(SEVERAL)
+        return [self._directory / name for name in names]
 
     def missing(self, positions: Iterable[int]) -> list[Path]:
         """The image files at `positions` that do not exist or are empty."""
-        return [path for path in map(self.path, positions) if not _has_content(path)]
+        paths = chain.from_iterable(map(self.paths, positions))
+        return [path for path in paths if not _has_content(path)]
 
     @property
     def image_ids(self) -> npt.NDArray[np.int64]:
@@ -87,9 +98,11 @@ class CaptionedImages(ImageFiles):
         if not 0 <= index < len(self):
             raise IndexError(index)
         start, end = self._ends.numpy()[index : index + 2]
+        image, *others = self.paths(index)
         return Record(
             image_id=int(self._image_ids.numpy()[index]),
-            image=self.path(index),
+            image=image,
+            others=tuple(others),
             captions=tuple(self._captions[i] for i in self._order.numpy()[start:end].tolist()),
         )
 

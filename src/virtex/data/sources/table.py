@@ -21,13 +21,14 @@ from virtex.data.sources.drawn_split import Groups
 from virtex.data.sources.image_list import (
     BLANK,
     NULL,
+    SEVERAL,
     CaptionedImages,
     check_left_out,
     defect,
 )
 from virtex.data.sources.table_file import SplitRows, find_table
 from virtex.data.sources.table_layout import TableLayout
-from virtex.data.sources.table_rows import Row, read_rows, row_error, row_name
+from virtex.data.sources.table_rows import read_rows, row_error, row_name
 from virtex.errors import UserError, report_lines
 
 
@@ -104,12 +105,15 @@ class _Columns:
 
 def _read(path: Path, layout: TableLayout) -> _Columns:
     columns = _Columns()
-    former, id_of_path = "", 0
+    former: tuple[str, ...] = ()
+    id_of_path = several = 0
     for row in read_rows(path, layout, columns.notes):
-        if row.image != former:  # rows of an image mostly follow each other
-            name = _name(path, row)
+        images = (row.image, *row.others)
+        if images != former:  # rows of an image mostly follow each other
+            name = SEVERAL.join(_name(path, row.number, image) for image in images)
             columns.names.append(name)
-            former, id_of_path = row.image, hashed_id(name)
+            former, id_of_path = images, hashed_id(name)
+        several += bool(row.others)
         columns.path_ids.append(id_of_path)
         columns.ids.append(id_of_path if row.image_id is None else row.image_id)
         columns.places.append(len(columns.names) - 1)
@@ -127,6 +131,10 @@ def _read(path: Path, layout: TableLayout) -> _Columns:
             columns.rows.append(len(columns.ids) - 1)
             columns.captions.append(caption or "")
             columns.defects.append(defect(caption))
+    if several:
+        columns.notes.append(
+            f"{several:,} rows have several images, of which one is drawn at a time"
+        )
     return columns
 
 
@@ -149,17 +157,17 @@ def _groups(path: Path, column: str, columns: _Columns, image_ids: npt.NDArray[n
     return Groups(column, packed.packed(), shared(groups[first]))
 
 
-def _name(path: Path, row: Row) -> str:
+def _name(path: Path, number: int, image: str) -> str:
     """The image's path below the table's directory; raises UserError where it is not below."""
-    if "://" in row.image:
-        what = f"{row.image!r} is an address; download the images first"
-        raise row_error(path, row.number, what)
-    name = posixpath.normpath(row.image)
+    if "://" in image:
+        what = f"{image!r} is an address; download the images first"
+        raise row_error(path, number, what)
+    name = posixpath.normpath(image)
     if posixpath.isabs(name):
         name = posixpath.relpath(name, path.parent.absolute())
     if name in (".", "..") or name.startswith("../") or "\0" in name:
-        what = f"{row.image!r} is not a file below {path.parent}; write paths relative to it"
-        raise row_error(path, row.number, f"{what}, and link directories of elsewhere into it")
+        what = f"{image!r} is not a file below {path.parent}; write paths relative to it"
+        raise row_error(path, number, f"{what}, and link directories of elsewhere into it")
     return name
 
 

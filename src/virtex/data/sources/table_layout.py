@@ -35,7 +35,8 @@ class TableLayout:
     """The layout of a table, as far as it is given.
 
     `image`, `caption`, `split`, `image_id` and `group` are names of columns. A table without
-    `split` is of one split, and one without `group` has no groups. `separator` is one character.
+    `split` is of one split, and one without `group` has no groups. `separator` is one character, as
+    is `image_separator`, which stands between several paths in one value of the images.
     """
 
     image: str | None = None
@@ -44,6 +45,7 @@ class TableLayout:
     image_id: str | None = None
     group: str | None = None
     separator: str | None = None
+    image_separator: str | None = None
     encoding: str = UTF_8
 
     def delimiter(self, suffix: str) -> str:

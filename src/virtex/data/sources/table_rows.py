@@ -44,6 +44,8 @@ class Row(NamedTuple):
     image_id: int | None
     split: str | None = None
     group: str | None = None
+    others: tuple[str, ...] = ()
+    """Further images of the captions."""
 
 
 def row_name(path: Path, number: int) -> str:
@@ -84,7 +86,7 @@ def read_rows(
                 names, guesses = _columns(path, list(values), layout)
                 if notes is not None:
                     notes += guesses
-            yield _row(path, number, values, names)
+            yield _row(path, number, values, names, layout)
 
 
 def _columns(path: Path, given: list[str], layout: TableLayout) -> tuple[ColumnNames, list[str]]:
@@ -137,12 +139,14 @@ def _layout_problems(
     return found + problems
 
 
-def _row(path: Path, number: int, values: Mapping[str, Any], names: ColumnNames) -> Row:
+def _row(
+    path: Path, number: int, values: Mapping[str, Any], names: ColumnNames, layout: TableLayout
+) -> Row:
     def unfit(name: str, expected: str) -> UserError:
         return row_error(path, number, f"'{name}' must be {expected}, not {values.get(name)!r:.80}")
 
-    image = values.get(names.image)
-    if not isinstance(image, str) or not image:
+    images = _images(values.get(names.image), layout.image_separator)
+    if images is None:
         raise unfit(names.image, "the path of an image")
     captions = values.get(names.caption)
     is_list = names.has_lists or isinstance(captions, list)
@@ -161,7 +165,15 @@ def _row(path: Path, number: int, values: Mapping[str, Any], names: ColumnNames)
     split, group = (
         None if name is None else _label(values.get(name)) for name in (names.split, names.group)
     )
-    return Row(number, image, texts, image_id, split, group)
+    return Row(number, images[0], texts, image_id, split, group, tuple(images[1:]))
+
+
+def _images(value: object, separator: str | None) -> list[str] | None:
+    """The paths in a value of the column of images; None if there are none or it is malformed."""
+    paths: list[Any] = value if isinstance(value, list) else [value]
+    if isinstance(value, str) and separator is not None:
+        paths = [part.strip() for part in value.split(separator)]
+    return paths if paths and all(isinstance(path, str) and path for path in paths) else None
 
 
 def _label(value: object) -> str | None:
