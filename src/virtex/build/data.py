@@ -10,7 +10,7 @@ import torch
 
 from virtex.build.caption_lengths import caption_lengths
 from virtex.build.model import check_vocabulary, task_settings
-from virtex.build.sources import ReportedRecords, mixture, open_splits
+from virtex.build.sources import SILENT, Observer, ReportedRecords, mixture, open_splits
 from virtex.config.schema import Config
 from virtex.config.specs import TransformSpec
 from virtex.data import loader, transforms
@@ -22,7 +22,6 @@ from virtex.data.mixed_order import Mixture
 from virtex.data.records import Records
 from virtex.data.remote.prefetcher import Prefetcher
 from virtex.data.remote.shards import RemoteSplits, remote_splits
-from virtex.data.shards.indexing import OnIndexed, ignore_progress
 from virtex.data.sources.labelled import read_labelled
 from virtex.data.sources.labelled_records import LabelledRecords
 from virtex.data.subset import SubsetManifest, training_subset
@@ -62,16 +61,16 @@ class PretrainingData:
         return contents(*self.records, self.shuffle_window)
 
 
-def open_data(config: Config, on_indexed: OnIndexed = ignore_progress) -> PretrainingData:
+def open_data(config: Config, observer: Observer = SILENT) -> PretrainingData:
     """The training and the validation split of the data.
 
-    `on_indexed` is called while shards without an index are read. Raises `UserError` for missing
+    `observer` is told of what takes long. Raises `UserError` for missing
     images unless `DATA.ON_BAD_IMAGE` is skip, for a batch larger than the training split, and for a
     cache too small for remote data.
     """
     settings = config.data
     task = find_task(config.model.name)
-    vocabulary, whole, validation = _open_splits(config, task, on_indexed)
+    vocabulary, whole, validation = _open_splits(config, task, observer)
     training, chosen = training_subset(
         whole,
         percentage=settings.use_percentage,
@@ -186,7 +185,7 @@ def validation_samples(data: PretrainingData, positions: range) -> loader.Batch:
 
 
 def _open_splits(
-    config: Config, task: Task[Any, Any], on_indexed: OnIndexed
+    config: Config, task: Task[Any, Any], observer: Observer
 ) -> tuple[Vocabulary, ReportedRecords, ReportedRecords]:
     """The vocabulary, the training and the validation split; raises `UserError`."""
     data = config.data
@@ -194,10 +193,10 @@ def _open_splits(
         case "captions":
             tokenizer = Tokenizer.from_file(data.tokenizer_model)
             check_vocabulary(config, tokenizer, str(data.tokenizer_model))
-            splits = open_splits(data, "captions", on_indexed)
+            splits = open_splits(data, "captions", observer)
             return tokenizer, splits.training, splits.validation
         case "categories":
-            splits = open_splits(data, "categories", on_indexed)
+            splits = open_splits(data, "categories", observer)
             categories = Categories(splits.categories)
             roots = ", ".join(source.root for source in data.all_sources)
             check_vocabulary(config, categories, f"of objects in {roots}")

@@ -1,6 +1,6 @@
 """The captioned images or objects of both splits, from the settings of the data."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol, assert_never
@@ -10,6 +10,7 @@ from virtex.config.sources import Source
 from virtex.data.contents import WholeSplit
 from virtex.data.mixed_order import Mixture
 from virtex.data.records import Records
+from virtex.data.remote.directory import ignore_message
 from virtex.data.remote.store import open_store
 from virtex.data.shards.indexing import OnIndexed, ignore_progress
 from virtex.data.shards.reader import Shards, open_shards
@@ -43,6 +44,17 @@ class ReportedRecords(WholeSplit, Protocol):
 
 
 @dataclass(frozen=True)
+class Observer:
+    """What is called while data are opened: with the progress of indexing, and with lines."""
+
+    on_indexed: OnIndexed = ignore_progress
+    notify: Callable[[str], None] = ignore_message
+
+
+SILENT = Observer()
+
+
+@dataclass(frozen=True)
 class OpenedSplits:
     """The training and the validation split, and the names of the categories of objects."""
 
@@ -58,7 +70,7 @@ class _Opening:
     source: Source
     data: Data
     labels: Labels
-    on_indexed: OnIndexed
+    observer: Observer
 
     @property
     def root(self) -> Path:
@@ -152,25 +164,25 @@ class _Opening:
     def _shards(self, root: str, names: ShardNames) -> Shards:
         data, cache_dir = self.data, cache_directory(self.data.cache_dir)
         return open_shards(
-            open_store(root, cache_dir=cache_dir, cache_gb=data.cache_gb),
+            open_store(
+                root, cache_dir=cache_dir, cache_gb=data.cache_gb, notify=self.observer.notify
+            ),
             self.labels,
             data.on_bad_image,
             cache_dir=cache_dir,
             window=data.shuffle_window,
             names=names,
             form=TextFormat(self.source.columns.caption, self.source.encoding),
-            on_indexed=self.on_indexed,
+            on_indexed=self.observer.on_indexed,
         )
 
 
-def open_splits(
-    data: Data, labels: Labels, on_indexed: OnIndexed = ignore_progress
-) -> OpenedSplits:
+def open_splits(data: Data, labels: Labels, observer: Observer = SILENT) -> OpenedSplits:
     """Both splits of all sources; raises `UserError`."""
     if data.format == "labelled":
         raise UserError(_NOT_LABELLED)
     sources = data.all_sources
-    openings = [_Opening(source, data, labels, on_indexed) for source in sources]
+    openings = [_Opening(source, data, labels, observer) for source in sources]
     if not data.sources:
         return _open(openings[0])
     opened = _open_all(openings)
@@ -200,11 +212,9 @@ def mixture(data: Data, whole: WholeSplit, training: Records) -> Mixture | None:
     )
 
 
-def caption_records(
-    data: Data, split: str, on_indexed: OnIndexed = ignore_progress
-) -> ReportedRecords:
+def caption_records(data: Data, split: str) -> ReportedRecords:
     """A split of the data with its captions; raises `UserError`."""
-    return _one_split(data, split, "captions", on_indexed)
+    return _one_split(data, split, "captions")
 
 
 def category_records(data: Data, split: str) -> tuple[ReportedRecords, tuple[str, ...]]:
@@ -212,15 +222,15 @@ def category_records(data: Data, split: str) -> tuple[ReportedRecords, tuple[str
 
     Raises `UserError`.
     """
-    records = _one_split(data, split, "categories", ignore_progress)
+    records = _one_split(data, split, "categories")
     return records, _categories(records)
 
 
-def _one_split(data: Data, split: str, labels: Labels, on_indexed: OnIndexed) -> ReportedRecords:
+def _one_split(data: Data, split: str, labels: Labels) -> ReportedRecords:
     if data.format == "labelled":
         raise UserError(_NOT_LABELLED)
     (source,) = data.all_sources
-    opening = _Opening(source, data, labels, on_indexed)
+    opening = _Opening(source, data, labels, SILENT)
     is_training = split == "train"
     if source.val_share is None:
         return opening.split("train" if is_training else "val")

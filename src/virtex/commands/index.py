@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -75,6 +76,10 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _notify(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
 def _directories(arguments: argparse.Namespace) -> "list[Indexing]":
     """The directories to index: DIR, or train and val in it, or its shards of each split."""
     from virtex.data.plain_text import is_encoding
@@ -96,7 +101,12 @@ def _directories(arguments: argparse.Namespace) -> "list[Indexing]":
     if not inside and name_splits(files) == {"train", "val"}:
         splits = [ShardNames("train"), ShardNames("val")]
     return [
-        Indexing(open_store(place, cache_dir=cache_dir, cache_gb=50.0), cache_dir, names, form)
+        Indexing(
+            open_store(place, cache_dir=cache_dir, cache_gb=50.0, notify=_notify),
+            cache_dir,
+            names,
+            form,
+        )
         for place in ([f"{root}/{name}" for name in inside] or [root])
         for names in splits
     ]

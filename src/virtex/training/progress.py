@@ -73,6 +73,11 @@ class IndexingProgress:
             print(line, file=sys.stderr, flush=True)
 
 
+def print_notice(line: str) -> None:
+    """Show a line to the user before there is a log."""
+    print(line, file=sys.stderr, flush=True)
+
+
 def training_scalars(step: Step, total: float, losses: Mapping[str, float]) -> dict[str, float]:
     """The numbers that a repeated run reproduces: losses, gradient norm, learning rates.
 

@@ -10,6 +10,7 @@ import torch
 from virtex.build.data import PretrainingData, open_data
 from virtex.build.model import build_objective, check_backbone
 from virtex.build.optimizer import build_optimizer, build_schedule
+from virtex.build.sources import Observer
 from virtex.checkpoints import file
 from virtex.checkpoints import run_directory as directory
 from virtex.checkpoints.background import BackgroundSaver
@@ -43,7 +44,7 @@ from virtex.training.evaluation_plan import LOWER_IS_BETTER, EvaluationPlan, ope
 from virtex.training.logger import RunLogger
 from virtex.training.loop import TrainState
 from virtex.training.precision import choose_precision
-from virtex.training.progress import IndexingProgress
+from virtex.training.progress import IndexingProgress, print_notice
 
 DEFAULT_RECENT = 3
 MILESTONE = 25_000
@@ -144,7 +145,8 @@ def open_with_progress(
 ) -> PretrainingData:
     """As `open_data`; reading annotations and indexing shards is reported to the watchdog."""
     watchdog.report("reading the annotations")
-    return open_data(options.config, IndexingProgress(watchdog, main=world.main))
+    progress = IndexingProgress(watchdog, main=world.main)
+    return open_data(options.config, Observer(progress, print_notice))
 
 
 def find_start(options: PretrainOptions, data: PretrainingData, attempt: int) -> ResumePoint:

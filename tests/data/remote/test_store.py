@@ -3,9 +3,13 @@ import hashlib
 import os
 import pickle
 import signal
+import socket
+import ssl
 import subprocess
 import sys
+import threading
 import time
+from contextlib import contextmanager, suppress
 
 import boto3
 import pytest
@@ -13,6 +17,7 @@ from moto.server import ThreadedMotoServer
 from tests.data.faulty_server import serve
 
 from virtex.data.remote.directory import Retries
+from virtex.data.remote.failures import is_permanent, refusal
 from virtex.data.remote.store import RemoteStatistics, RemoteStore, open_store
 from virtex.data.shards.store import LocalStore
 from virtex.errors import RunError, UserError
@@ -459,3 +464,91 @@ def test_a_path_is_read_where_it_lies_and_an_address_through_the_cache(tmp_path)
     assert isinstance(local, LocalStore)
     assert local.root == str(tmp_path)
     assert isinstance(open_store("s3://bucket/a", cache_dir=tmp_path, cache_gb=1), RemoteStore)
+
+
+@contextmanager
+def answering(answer):
+    """A port of this machine whose service answers each connection with bytes, or never (None)."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        open_connections = []
+
+        def accept():
+            with suppress(OSError):
+                while True:
+                    connection, _ = listening.accept()
+                    open_connections.append(connection)
+                    if answer is not None:
+                        connection.recv(1 << 16)
+                        connection.sendall(answer)
+                        connection.close()
+
+        thread = threading.Thread(target=accept)
+        thread.start()
+        try:
+            yield listening.getsockname()[1]
+        finally:
+            listening.shutdown(socket.SHUT_RDWR)
+            thread.join()
+            for connection in open_connections:
+                connection.close()
+
+
+@pytest.mark.parametrize("is_s3", [False, True])
+@pytest.mark.parametrize(
+    ("scheme", "reason"),
+    [("http", "the reply is not HTTP"), ("https", "TLS failed: the server does not speak it")],
+)
+@pytest.mark.usefixtures("s3")
+def test_another_service_is_named_as_such_at_once(tmp_path, monkeypatch, scheme, reason, is_s3):
+    with answering(b"SSH-2.0-OpenSSH_9.9\r\n") as port:
+        root = f"{scheme}://127.0.0.1:{port}/d"
+        if is_s3:
+            monkeypatch.setenv("AWS_ENDPOINT_URL", f"{scheme}://127.0.0.1:{port}")
+            root = "s3://bucket/d"
+        store = remote(root, tmp_path)
+        with pytest.raises(UserError, match=reason):
+            store.read("a")
+    assert store.statistics.retries == 0
+
+
+def test_an_untrusted_certificate_is_named_as_such():
+    error = ssl.SSLCertVerificationError(1, "self-signed certificate")
+    error.verify_message = "self-signed certificate"
+    outer = OSError("cannot connect")
+    outer.__cause__ = error
+    assert is_permanent(outer)
+    assert "certificate of the server is not trusted (self-signed" in refusal(outer)
+
+
+def test_a_server_that_accepts_and_never_answers_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr("virtex.data.remote.directory._SILENT_SECONDS", 0.2)
+    lines = []
+    with answering(None) as port:
+        store = RemoteStore(
+            f"http://127.0.0.1:{port}/d",
+            cache_dir=tmp_path,
+            cache_bytes=MIB,
+            retries=Retries(attempts=1, attempt_seconds=0.5),
+            notify=lines.append,
+        )
+        with pytest.raises(RunError, match="gave up after 1 attempts"):
+            store.read("a")
+    (line,) = lines
+    assert line.startswith(f"http://127.0.0.1:{port}/d/a: no answer for 0.2 s; check that")
+
+
+def test_a_server_that_has_answered_may_be_slow(server, tmp_path, monkeypatch):
+    lines = []
+    options = {"cache_dir": tmp_path, "cache_bytes": MIB, "notify": lines.append}
+    store = RemoteStore(f"{server.url}/d", **options)
+    store.read("a")
+    monkeypatch.setattr("virtex.data.remote.directory._SILENT_SECONDS", 0.05)
+    server.faults += ["slow"]
+    store.read("b")
+    assert lines == []
+
+
+@pytest.mark.parametrize("bucket", ["b", "my bucket", "a*b", "ü-bucket"])
+def test_an_impossible_bucket_is_refused_without_a_request(tmp_path, bucket):
+    with pytest.raises(UserError, match="is not the name of a bucket"):
+        remote(f"s3://{bucket}/d", tmp_path)

@@ -529,3 +529,11 @@ def test_an_address_without_a_manifest_or_a_listing_is_an_error(directory, tmp_p
         store = RemoteStore(f"{server.url}/d", cache_dir=tmp_path / "c", cache_bytes=10**9)
         with pytest.raises(UserError, match="cannot be listed, as HTTP has no directories"):
             opened(directory, store=store)
+
+
+def test_a_huge_manifest_is_refused_before_it_is_read(tmp_path):
+    (tmp_path / "f").mkdir()
+    with (tmp_path / "f" / "shards.json").open("wb") as file:
+        file.truncate(1 << 40)  # of holes
+    with pytest.raises(UserError, match=r"shards\.json has 1,099,511,627,776 bytes"):
+        opened(tmp_path / "f")

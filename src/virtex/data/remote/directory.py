@@ -6,27 +6,22 @@ the process that created them, since fsspec's event loop does not survive a fork
 
 import random
 import socket
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from os import getpid
 from typing import Any
 
+from virtex.data.remote.failures import describe, is_permanent, refusal
 from virtex.data.shards.store import FileVersion
 from virtex.errors import RunError, UserError
 
 HTTP = ("http", "https")
+_SILENT_SECONDS = 10.0
 PART = 8 << 20  # bytes that a request reads at most
 _VERSION_FIELDS = ("ETag", "etag", "md5Hash", "Last-Modified", "LastModified", "mtime", "created")
-_TEMPORARY = (408, 425, 429)  # of the statuses 4xx
-_PERMANENT = (
-    *(FileNotFoundError, PermissionError, IsADirectoryError, NotImplementedError),
-    ValueError,  # such as an invalid name of a bucket, or a certificate of another host
-)
-_CREDENTIALS = (
-    "set credentials as the protocol's own tools expect them: AWS_ACCESS_KEY_ID or ~/.aws (s3://;"
-    " FSSPEC_S3_ANON=true for public data), gcloud (gs://), ~/.netrc (https://)"
-)
 
 
 @dataclass(frozen=True)
@@ -54,6 +49,10 @@ class Retries:
         return share * min(self.longest_pause, self.first_pause * 2.0 ** (attempt - 1))
 
 
+def ignore_message(message: str) -> None:
+    """Do nothing."""
+
+
 class UnreachableError(RunError):
     """A request failed in every attempt, but a later one may succeed."""
 
@@ -65,12 +64,23 @@ class RefusedError(UserError):
 class RemoteDirectory:
     """The files directly inside `root`, an address that fsspec knows."""
 
-    def __init__(self, root: str, retries: Retries, on_retry: Callable[[], None]) -> None:
-        """Sends nothing yet; `on_retry` is called before an attempt that is not the first."""
+    def __init__(
+        self,
+        root: str,
+        retries: Retries,
+        on_retry: Callable[[], None],
+        notify: Callable[[str], None] = ignore_message,
+    ) -> None:
+        """Sends nothing yet; `on_retry` is called before an attempt that is not the first.
+
+        `notify` is called with a line for the user if the first request is not answered soon.
+        """
         self.root = root
         self._protocol = root.partition("://")[0]
         self._retries = retries
         self._on_retry = on_retry
+        self._notify = notify
+        self._has_answered = False
         self._filesystem: Any = None
 
     def address(self, name: str) -> str:
@@ -133,7 +143,9 @@ class RemoteDirectory:
         while True:
             attempt += 1
             try:
-                answer = self._attempt(address, method, content, options)
+                with self._noticed_silence(address):
+                    answer = self._attempt(address, method, content, options)
+                self._has_answered = True
                 if lengths is None or len(answer) in lengths:
                     return answer
                 raise EOFError(f"{len(answer)} bytes came instead of {min(lengths)}")
@@ -141,16 +153,34 @@ class RemoteDirectory:
                 raise
             except Exception as error:  # noqa: BLE001 - each protocol's package has its own
                 cause = self._cause(error)
-            if _is_permanent(cause):
-                raise RefusedError(f"{address}: {_refusal(cause)}") from cause
+            if is_permanent(cause):
+                raise RefusedError(f"{address}: {refusal(cause)}") from cause
             seconds = time.monotonic() - begun
             if attempt >= most or seconds > self._retries.total_seconds:
                 raise UnreachableError(
                     f"{address}: gave up after {attempt} attempts in {seconds:.0f} s; the last one"
-                    f" failed with {_shown(cause)}"
+                    f" failed with {describe(cause)}"
                 ) from cause
             self._on_retry()
             time.sleep(self._retries.pause(attempt, address))
+
+    @contextmanager
+    def _noticed_silence(self, address: str) -> Iterator[None]:
+        """Tell the user if nothing was ever answered, and no answer comes soon in this context."""
+        if self._has_answered:
+            yield
+            return
+        line = (
+            f"{address}: no answer for {_SILENT_SECONDS:g} s; check that the server runs and can be"
+            f" reached from here (it is asked for up to {self._retries.total_seconds:g} s)"
+        )
+        timer = threading.Timer(_SILENT_SECONDS, self._notify, (line,))
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
 
     def _attempt(
         self, address: str, method: str, content: tuple[bytes, ...], options: dict[str, object]
@@ -210,33 +240,3 @@ def _open_filesystem(root: str, protocol: str) -> Any:
     if protocol in ("s3", "s3a"):
         filesystem.retries = 1  # this module retries, and counts it
     return filesystem
-
-
-def _status(error: BaseException) -> int:
-    """The HTTP status of an error; 0 if it has none."""
-    name = "status" if hasattr(error, "status") else "code"
-    status = getattr(error, name, 0)
-    return status if isinstance(status, int) else 0
-
-
-def _is_refused(error: BaseException) -> bool:
-    missing = "Credential" in type(error).__name__  # NoCredentialsError, DefaultCredentialsError …
-    return missing or isinstance(error, PermissionError) or _status(error) in (401, 403)
-
-
-def _is_permanent(error: BaseException) -> bool:
-    status = _status(error)
-    is_client_error = 400 <= status < 500 and status not in _TEMPORARY
-    return is_client_error or _is_refused(error) or isinstance(error, _PERMANENT)
-
-
-def _refusal(error: BaseException) -> str:
-    if _is_refused(error):
-        return f"access was refused ({_shown(error)}); {_CREDENTIALS}"
-    if isinstance(error, FileNotFoundError) or _status(error) == 404:
-        return "the file does not exist; check the address"
-    return f"the request failed permanently with {_shown(error)}"
-
-
-def _shown(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"[:300].rstrip(": ")

@@ -6,8 +6,9 @@ those of fsspec: FSSPEC_S3_ANON=true in the environment, or a file in ~/.config/
 """
 
 import hashlib
+import re
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from os import getpid
@@ -19,13 +20,22 @@ import numpy as np
 
 from virtex.data.recently_used import RecentlyUsed
 from virtex.data.remote.cache import CachedFile, FileCache
-from virtex.data.remote.directory import HTTP, PART, RemoteDirectory, Retries, UnreachableError
+from virtex.data.remote.directory import (
+    HTTP,
+    PART,
+    RemoteDirectory,
+    Retries,
+    UnreachableError,
+    ignore_message,
+)
 from virtex.data.shards.store import FileVersion, LocalStore, Store
 from virtex.data.shared_strings import shared
 from virtex.errors import RunError, UserError
 
 _OPEN_FILES = 16
 _MAX_DOWNLOADS = 3  # of a file with the wrong content
+_WITH_BUCKETS = ("s3", "s3a", "gs", "gcs")
+_BUCKET = re.compile(r"[A-Za-z0-9._-]{3,255}")  # as they were allowed once
 _SLOTS = 256  # of counts, so that threads rarely share one
 
 
@@ -60,12 +70,21 @@ class RemoteStore:
     """
 
     def __init__(
-        self, root: str, *, cache_dir: Path, cache_bytes: int, retries: Retries | None = None
+        self,
+        root: str,
+        *,
+        cache_dir: Path,
+        cache_bytes: int,
+        retries: Retries | None = None,
+        notify: Callable[[str], None] = ignore_message,
     ) -> None:
-        """Sends no request. Raises UserError if the address cannot be that of a directory."""
+        """Sends no request; `notify` is called with lines for the user, and can be pickled.
+
+        Raises UserError if the address cannot be that of a directory.
+        """
         self._root = _checked_root(root)
         self._cache = FileCache(cache_dir, cache_bytes)
-        self._retries = retries or Retries()
+        self._retries, self._notify = retries or Retries(), notify
         self._expected: dict[str, FileVersion] = {}
         self._counts = shared(np.zeros((_SLOTS, len(RemoteStatistics._fields)), np.int64))
         self._process: _Process | None = None
@@ -148,7 +167,8 @@ class RemoteStore:
     def _local(self) -> "_Process":
         """The objects of this process alone."""
         if self._process is None or self._process.pid != getpid():
-            directory = RemoteDirectory(self._root, self._retries, partial(self._count, "retries"))
+            on_retry = partial(self._count, "retries")
+            directory = RemoteDirectory(self._root, self._retries, on_retry, self._notify)
             # Keep the parent's: closing its sessions in another process would be an error.
             self._process = _Process(getpid(), directory, self._process)
         return self._process
@@ -182,14 +202,21 @@ class RemoteStore:
         self._count("files")
 
 
-def open_store(root: str, *, cache_dir: Path, cache_gb: float) -> Store:
+def open_store(
+    root: str,
+    *,
+    cache_dir: Path,
+    cache_gb: float,
+    notify: Callable[[str], None] = ignore_message,
+) -> Store:
     """Open the directory `root`, a path or an address such as `s3://bucket/directory`.
 
-    Files from an address are kept in `cache_dir`, up to `cache_gb` (10^9 bytes).
+    Files from an address are kept in `cache_dir`, up to `cache_gb` (10^9 bytes). `notify` is that
+    of `RemoteStore`.
     """
     if "://" not in root:
         return LocalStore(root)
-    return RemoteStore(root, cache_dir=cache_dir, cache_bytes=int(cache_gb * 1e9))
+    return RemoteStore(root, cache_dir=cache_dir, cache_bytes=int(cache_gb * 1e9), notify=notify)
 
 
 class _MismatchError(Exception):
@@ -220,6 +247,12 @@ def _checked_root(root: str) -> str:
         )
     if not parts.scheme or "://" not in root:
         raise UserError(f"{root!r} is not a remote address; expected s3://…, gs://…, https://…")
+    named = parts.netloc.startswith("arn:") or _BUCKET.fullmatch(parts.netloc)
+    if parts.scheme in _WITH_BUCKETS and not named:
+        raise UserError(
+            f"{root}: {parts.netloc!r} is not the name of a bucket; expected 3 or more letters,"
+            " digits, dots, hyphens and underscores"
+        )
     if parts.query or parts.fragment:
         raise UserError(
             f"{parts.scheme}://{parts.netloc}{parts.path}: the address of a directory must not"

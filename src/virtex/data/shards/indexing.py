@@ -22,6 +22,7 @@ from virtex.data.shards.store import FileVersion, LocalStore, MemoryStore, Store
 from virtex.data.shards.tar_index import IMAGES, Labels, TarIndex, index_tar, read_index
 from virtex.errors import RunError, UserError, first_few
 
+_MAX_MANIFEST_BYTES = 256 << 20  # of a million shards
 _MAX_REPORTED, _MAX_IN_ERROR = 20, 6
 
 OnIndexed = Callable[[str, int, int], None]
@@ -213,11 +214,17 @@ def _replaced_shards(manifest: ShardManifest, store: Store) -> set[str]:
 def _read_or_none(home: Store, name: str) -> bytes | None:
     """A file, or None if there is none; by its name, as not every store can be listed."""
     try:
-        return home.read(name)
+        size = home.size(name)
+        if size <= _MAX_MANIFEST_BYTES:
+            return home.read(name)
     except RunError:
         raise
     except UserError:
         return None
+    raise UserError(
+        f"{home.root}/{name} has {size:,} bytes, and the description of shards may have"
+        f" {_MAX_MANIFEST_BYTES:,}; remove it to have it made again, or make larger shards"
+    )
 
 
 def _fits(store: Store, name: str, index: TarIndex) -> bool:
