@@ -244,3 +244,27 @@ def test_the_problems_of_all_sources_are_reported_together(tmp_path):
     assert "2 problems of DATA.SOURCES" in str(caught.value)
     assert "'x', 'y', 'z'" in str(caught.value)
     assert f"the source {tmp_path / 'none'}: DATA.ROOT" in str(caught.value)
+
+
+def test_a_validation_split_of_objects_is_drawn_too(tmp_path):
+    write_coco(tmp_path / "a")
+    path = tmp_path / "a" / "annotations" / "instances_train2017.json"
+    content = {
+        "images": [{"id": n, "file_name": f"{n}.jpg"} for n in range(COUNT)],
+        "annotations": [{"image_id": n, "category_id": 1 + n % 2} for n in range(COUNT)],
+        "categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}],
+    }
+    path.write_text(json.dumps(content))
+    data = Data(root=str(tmp_path / "a"), val_share=0.25)
+    splits = open_splits(data, "categories")
+    assert splits.categories == ("cat", "dog")
+    ids = [splits.training.image_ids, splits.validation.image_ids]
+    assert sorted(np.concatenate(ids).tolist()) == list(range(COUNT))
+    # The same images as of captions.
+    assert ids[1].tolist() == open_splits(data, "captions").validation.image_ids.tolist()
+
+
+@pytest.mark.parametrize("kind", ["table", "folder"])
+def test_data_of_captions_have_no_categories(tmp_path, kind):
+    with pytest.raises(UserError, match=f"DATA.FORMAT is {kind}, which holds captions"):
+        open_splits(Data(format=kind, root=str(tmp_path)), "categories")

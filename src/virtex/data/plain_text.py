@@ -8,7 +8,9 @@ from pathlib import Path
 from virtex.errors import UserError
 
 CONVERT = "convert it to UTF-8 first"
-ENCODING_REMEDY = f"{CONVERT}, or give its encoding, such as cp1252, as DATA.ENCODING (--encoding)"
+ENCODING_REMEDY = (
+    f"{CONVERT}, or give its encoding, such as cp1252 or utf-16, as DATA.ENCODING (--encoding)"
+)
 """What to do about text of another encoding, where that can be given."""
 
 

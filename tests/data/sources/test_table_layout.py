@@ -205,3 +205,10 @@ def test_a_value_with_an_empty_path_among_several_is_refused(tmp_path):
         UserError, match=r"line 2: 'image' must be the path of an image, not 'a\.jpg\|'"
     ):
         captions(tmp_path, TableLayout(image_separator="|"))
+
+
+def test_quoted_names_with_another_separator_are_refused_with_the_setting(tmp_path):
+    (tmp_path / "train.csv").write_text('"image";"caption"\n"a";"b"\n')
+    with pytest.raises(UserError, match=r"line 1 is malformed.*set DATA\.SEPARATOR.*by ';'"):
+        captions(tmp_path, TableLayout())
+    assert captions(tmp_path, TableLayout(separator=";")) == {"a": ("b",)}

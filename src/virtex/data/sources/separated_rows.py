@@ -11,6 +11,7 @@ from virtex.data.sources.table_layout import (
     DELIMITERS,
     IMAGE_COLUMNS,
     TableLayout,
+    other_separator,
 )
 from virtex.errors import UserError
 
@@ -37,7 +38,8 @@ def separated_rows(
     UTF-8. Raises UserError, with the line, for text of another encoding, for misplaced quotation
     marks, and for one that swallows rows.
     """
-    file = _File(path, layout or _AS_NAMED, CONVERT if layout is None else ENCODING_REMEDY)
+    remedy = CONVERT if layout is None else ENCODING_REMEDY
+    file = _File(path, layout or _AS_NAMED, remedy, layout is not None)
     if file.delimiter == "\t" and _may_be_unquoted(file) and not _is_quoted(file):
         for number, line in file.lines():
             text = line.rstrip("\r\n")
@@ -52,6 +54,8 @@ class _File:
     layout: TableLayout
     remedy: str
     """What to do about text of another encoding."""
+    is_described: bool
+    """Whether the layout is the user's, who can correct it."""
 
     @property
     def delimiter(self) -> str:
@@ -110,7 +114,7 @@ def _quoted_rows(file: _File) -> Iterator[tuple[int, list[str]]]:
             raise _QuotingError(
                 f"{path}, line {rows.line_num} is malformed: {error}"
                 + (f", in a row that begins in line {begin}" if rows.line_num > begin else "")
-                + f"; {_REMEDY}"
+                + f"; {_REMEDY}{_separator_remedy(file, lines) if names is None else ''}"
             ) from error
         if row is None:
             return
@@ -122,6 +126,14 @@ def _quoted_rows(file: _File) -> Iterator[tuple[int, list[str]]]:
                     f" {rows.line_num}, but line {number} in it is a row of its own; {_REMEDY}"
                 )
         yield rows.line_num, row
+
+
+def _separator_remedy(file: _File, lines: list[str]) -> str:
+    """What else may be wrong with a first line whose quotation marks are."""
+    likely = other_separator(lines[0].replace(file.delimiter, ""), file.delimiter)
+    if likely is None or not file.is_described:
+        return ""
+    return f"; or set DATA.SEPARATOR (--separator), if values are parted by {likely!r}"
 
 
 def _recorded(lines: Iterable[tuple[int, str]], recorded: list[str]) -> Iterator[str]:
