@@ -268,3 +268,10 @@ def test_a_validation_split_of_objects_is_drawn_too(tmp_path):
 def test_data_of_captions_have_no_categories(tmp_path, kind):
     with pytest.raises(UserError, match=f"DATA.FORMAT is {kind}, which holds captions"):
         open_splits(Data(format=kind, root=str(tmp_path)), "categories")
+
+
+def test_flat_shards_of_validation_are_not_drawn_from(tmp_path):
+    write_shards(tmp_path / "a", ("x-train-0.tar", "x-val-0.tar"))
+    data = Data(format="shards", root=str(tmp_path / "a"), val_share=0.25)
+    with pytest.raises(UserError, match=r"there is one: .*x-val-0\.tar; remove VAL_SHARE"):
+        open_splits(data, "captions")

@@ -358,6 +358,39 @@ def test_no_decay_is_a_regular_expression(load) -> None:
             "line; expected a textual head such as 'transdec",
         ),
         (
+            ["DATA.SOURCES", "[{FORMAT: coco, ROOT: a}]", "DATA.ROOT", "b"],
+            "on the command line and 'DATA.ROOT' is 'b' on the command line; expected only one of "
+            "them; set ROOT in each of SOURCES",
+        ),
+        (
+            ["DATA.SOURCES", "[{FORMAT: coco, ROOT: a}]", "DATA.FORMAT", "shards"],
+            "'DATA.FORMAT' is 'shards' on the command line; expected only one of them",
+        ),
+        (
+            ["DATA.SOURCES", "[{FORMAT: coco, ROOT: a, SEPARATOR: ;}]"],
+            "the source a: SEPARATOR, FORMAT: expected this setting only with the format table",
+        ),
+        (
+            ["DATA.SOURCES", "[{FORMAT: coco, ROOTS: a}]"],
+            "unknown setting 'DATA.SOURCES[0].ROOTS' on the command line; did you mean "
+            "'DATA.SOURCES[0].ROOT'?",
+        ),
+        (
+            ["DATA.SOURCES", "[{FORMAT: shards, ROOT: 's3://bucket/a'}]"],
+            "expected directories on a local or mounted disk, not s3://bucket/a",
+        ),
+        (
+            ["DATA.FORMAT", "folder", "DATA.COLUMNS.IMAGE", "file"],
+            "'DATA.COLUMNS.IMAGE' is 'file' on the command line and 'DATA.FORMAT' is 'folder' on "
+            "the command line; expected this setting only with the format table",
+        ),
+        (
+            ["DATA.FORMAT", "table", "DATA.VAL_SHARE", "0.1", "DATA.COLUMNS.SPLIT", "split"],
+            "expected only one of them, as either determines the validation split",
+        ),
+        (["DATA.SEPARATOR", "'ab'"], "expected one character that is not a quotation mark"),
+        (["DATA.ENCODING", "utf-9"], "expected the name of a text encoding, such as utf-8, cp1252"),
+        (
             ["DATA.MASKED_LM.REPLACE_PROBABILITY", "0.2"],
             "expected two probabilities that add up to at most 1",
         ),
@@ -456,6 +489,16 @@ def test_the_remedy_of_a_conflict_works(load, overrides, message, remedies) -> N
     assert message in problem(load, *overrides)
     for remedy in remedies:
         load(*overrides, *remedy)
+
+
+def test_sources_are_read_and_dumped(load, tmp_path: Path) -> None:
+    text = "[{FORMAT: table, ROOT: a, WEIGHT: 2, SEPARATOR: tab, COLUMNS: {IMAGE: file}}]"
+    config = load("DATA.SOURCES", text)
+    (source,) = config.data.all_sources
+    assert (source.weight, source.separator, source.columns.image) == (2.0, "\t", "file")
+    path = tmp_path / "dumped.yaml"
+    path.write_text(settings.dump(config))
+    assert settings.load(Config, path) == config
 
 
 def test_what_only_wastes_is_allowed(load) -> None:

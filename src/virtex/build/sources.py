@@ -15,7 +15,7 @@ from virtex.data.remote.store import open_store
 from virtex.data.shards.indexing import OnIndexed, ignore_progress
 from virtex.data.shards.reader import Shards, open_shards
 from virtex.data.shards.sample_text import TextFormat
-from virtex.data.shards.shard_names import ShardNames, is_shard, name_splits
+from virtex.data.shards.shard_names import ALL_SHARDS, ShardNames, is_shard, name_splits
 from virtex.data.shards.store import cache_directory
 from virtex.data.sources.coco import CocoCaptions
 from virtex.data.sources.coco_objects import CocoCategories
@@ -120,7 +120,7 @@ class _Opening:
             case "folder":
                 return TextFolder(inside, bad, source.encoding)
             case "shards":
-                return self._shards(str(inside), ShardNames())
+                return self._shards(str(inside), ALL_SHARDS)
             case _:
                 assert_never(source.format)
 
@@ -134,7 +134,8 @@ class _Opening:
             case "folder":
                 found = [root / "val"]
             case "shards":
-                found = [root / "val"]
+                listed = [path.name for path in root.iterdir()] if root.is_dir() else []
+                found = [root / "val", *(root / name for name in ShardNames("val").of(listed))]
             case _:
                 assert_never(self.source.format)
         existing = [path for path in found if path.exists()]
@@ -148,13 +149,13 @@ class _Opening:
     def _split_shards(self, split: Split) -> Shards:
         root = self.source.root.rstrip("/")
         if "://" in root or (self.root / split).is_dir() or not self.root.is_dir():
-            return self._shards(f"{root}/{split}", ShardNames())
+            return self._shards(f"{root}/{split}", ALL_SHARDS)
         names = [path.name for path in self.root.iterdir()]
         shards = [name for name in names if is_shard(name)]
         if name_splits(shards) == {"train", "val"}:
             return self._shards(root, ShardNames(split))
         if not shards:
-            return self._shards(f"{root}/{split}", ShardNames())
+            return self._shards(f"{root}/{split}", ALL_SHARDS)
         raise UserError(
             f"DATA.ROOT ({root}) holds {len(shards)} shards itself, and their names do not tell"
             " which are for training and which for validation; set DATA.VAL_SHARE, such as 0.02,"

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from virtex.commands.arguments import add_quiet_argument, local_path, positive_int
+from virtex.commands.layout_arguments import SHARD_FLAGS, add_layout_arguments
 from virtex.commands.progress import Progress
-from virtex.errors import UserError
 
 if TYPE_CHECKING:
     from virtex.data.shards.indexing import Indexing
@@ -22,17 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="directory or address of shards, or one with train/ and val/, as DATA.ROOT",
     )
-    parser.add_argument(
-        "--caption-column",
-        metavar="NAME",
-        help="key of the captions in JSON, as DATA.COLUMNS.CAPTION (default: captions or caption)",
-    )
-    parser.add_argument(
-        "--encoding",
-        default="utf-8",
-        metavar="NAME",
-        help="encoding of .txt members, as DATA.ENCODING (default: %(default)s)",
-    )
+    add_layout_arguments(parser, SHARD_FLAGS)
     parser.add_argument(
         "--cache-dir",
         type=local_path,
@@ -82,16 +72,13 @@ def _notify(line: str) -> None:
 
 def _directories(arguments: argparse.Namespace) -> "list[Indexing]":
     """The directories to index: DIR, or train and val in it, or its shards of each split."""
-    from virtex.data.plain_text import is_encoding
     from virtex.data.remote.store import open_store
     from virtex.data.shards.indexing import Indexing
     from virtex.data.shards.sample_text import TextFormat
     from virtex.data.shards.shard_names import ALL_SHARDS, ShardNames, name_splits
     from virtex.data.shards.store import cache_directory
 
-    if not is_encoding(arguments.encoding):
-        raise UserError(f"--encoding {arguments.encoding}: expected a text encoding such as cp1252")
-    form = TextFormat(arguments.caption_column, arguments.encoding)
+    form = TextFormat(arguments.caption_column, arguments.encoding or "utf-8")
     cache_dir = cache_directory(arguments.cache_dir)
     root = arguments.directory.rstrip("/")
     path = Path(root)

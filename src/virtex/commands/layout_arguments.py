@@ -39,8 +39,10 @@ _HELP = {
     "--val-share": "share of the training images to draw for validation, such as 0.02, for data "
     "without a validation split",
 }
-_TEXT = ("--caption-column", "--split-column", "--separator", "--encoding")
-"""The flags for commands that read captions without images."""
+CAPTION_FLAGS = ("--caption-column", "--split-column", "--separator", "--encoding")
+"""The flags for tables that are read without their images."""
+SHARD_FLAGS = ("--caption-column", "--encoding")
+"""The flags that apply to shards."""
 
 
 def add_layout_overrides(group: Arguments) -> None:
@@ -56,9 +58,9 @@ def add_layout_overrides(group: Arguments) -> None:
         )
 
 
-def add_layout_arguments(group: Arguments, *, images: bool = True) -> None:
-    """Add the flags to a command without settings; without `images`, those of captions alone."""
-    for flag in _KEYS if images else _TEXT:
+def add_layout_arguments(group: Arguments, flags: Sequence[str] = tuple(_KEYS)) -> None:
+    """Add flags to a command without settings."""
+    for flag in flags:
         group.add_argument(flag, type=_checked(flag), metavar=_metavar(flag), help=_HELP[flag])
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from virtex.commands.arguments import local_path
-from virtex.commands.layout_arguments import add_layout_arguments
+from virtex.commands.layout_arguments import CAPTION_FLAGS, add_layout_arguments
 from virtex.commands.progress import Progress
 from virtex.errors import UserError
 
@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="size of the vocabulary, for DATA.VOCAB_SIZE (default: %(default)s)",
     )
     layout = parser.add_argument_group("tables")
-    add_layout_arguments(layout, images=False)
+    add_layout_arguments(layout, CAPTION_FLAGS)
     layout.add_argument("--column", dest="caption_column", help=argparse.SUPPRESS)
     parser.add_argument(
         "--overwrite", action="store_true", help="overwrite the output file if it exists"

@@ -12,8 +12,6 @@ ENCODING_REMEDY = (
     f"{CONVERT}, or give its encoding, such as cp1252 or utf-16, as DATA.ENCODING (--encoding)"
 )
 """What to do about text of another encoding, where that can be given."""
-
-
 UTF_8 = "utf-8"
 _CHUNK = 1 << 16
 _ZEROS = "it holds zero bytes, as UTF-16 and binary files do"
@@ -21,15 +19,6 @@ _ZEROS = "it holds zero bytes, as UTF-16 and binary files do"
 
 class NotTextError(ValueError):
     """Bytes that are not text of the expected encoding; the message is the reason."""
-
-
-def is_encoding(name: str) -> bool:
-    """Whether Python knows a text encoding of this name, such as cp1252 or shift_jis."""
-    try:
-        "\n".encode(name)
-    except (LookupError, ValueError):
-        return False
-    return "\0" not in name
 
 
 def encoding_name(encoding: str) -> str:

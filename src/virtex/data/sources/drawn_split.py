@@ -145,22 +145,24 @@ class Draw:
     ) -> tuple[npt.NDArray[np.bool_], str]:
         """Whether each record is drawn, (N,), and what there is to say about the groups."""
         if groups is None:
-            return self._of_ids(image_ids), ""
-        of_names = np.array([self._is_drawn("group", name) for name in groups.names], bool)
+            return self._of("image", image_ids.tolist()), ""
+        of_names = self._of("group", groups.names)
         numbers = groups.numbers.numpy()
         alone = numbers < 0
         drawn = np.where(alone, False, of_names[numbers])
-        drawn[alone] = self._of_ids(image_ids[alone])
+        drawn[alone] = self._of("image", image_ids[alone].tolist())
         present = np.unique(numbers[~alone])
         note = f"; {of_names[present].sum():,} of {len(present):,} groups of {groups.column!r}"
         if alone.any():
             note += f", and {alone.sum():,} images without a group are drawn one by one"
         return drawn, note
 
-    def _of_ids(self, image_ids: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-        return np.array([self._is_drawn("image", name) for name in image_ids.tolist()], bool)
+    def _of(self, kind: str, names: Iterable[object]) -> npt.NDArray[np.bool_]:
+        """Whether each image or group is drawn, by its id or name."""
+        limit = int(Fraction(str(self.share)) * _HASHES)
+        return np.array([_hash(self.seed, kind, name) < limit for name in names], bool)
 
-    def _is_drawn(self, kind: str, name: object) -> bool:
-        text = f"validation\0{self.seed}\0{kind}\0{name}".encode("utf-8", "replace")
-        rank = int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big")
-        return rank < Fraction(str(self.share)) * _HASHES
+
+def _hash(seed: int, kind: str, name: object) -> int:
+    text = f"validation\0{seed}\0{kind}\0{name}".encode("utf-8", "replace")
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big")
