@@ -42,7 +42,7 @@ cases = st.tuples(
 )
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=25)
 @given(cases)
 def test_each_source_gives_its_share_in_its_own_order_and_starts_over(case):
     pairs, batch_size, window = case

@@ -101,7 +101,7 @@ def test_a_separator_is_refused_where_there_is_none(tmp_path, kind):
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-32-le", "cp1252", "shift_jis"])
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(texts=st.lists(st.sampled_from(["a", "", "b c\r", "é", "ボ", "｡"])))
 def test_lines_are_those_of_the_decoded_text(tmp_path_factory, encoding, texts):
     path = tmp_path_factory.getbasetemp() / f"{encoding}.txt"
