@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from torch.distributed.launcher.api import LaunchConfig as AgentConfig
 
 A = TypeVar("A")
+_AGENT_SIGNALS = (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+"""Signals that torch's agent handles; the others are ours."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,8 @@ def _under_agent(
         if name.startswith("torch.distributed.elastic"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
     with ExitStack() as stack:
+        for number in _AGENT_SIGNALS:  # the agent leaves its handlers behind
+            stack.callback(signal.signal, number, signal.getsignal(number))
         directory = Path(stack.enter_context(TemporaryDirectory(prefix="virtex-agent-")))
         ranks = RankProcesses(directory, function, argument)
 
@@ -131,8 +135,7 @@ def _agent_config(machines: LaunchConfig, directory: Path) -> "AgentConfig":
     from torch.distributed.launcher.api import LaunchConfig as AgentConfig
 
     # Signals that nohup or a background shell made this process ignore stay ignored.
-    numbers = (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
-    names = [one.name for one in numbers if signal.getsignal(one) != signal.SIG_IGN]
+    names = [one.name for one in _AGENT_SIGNALS if signal.getsignal(one) != signal.SIG_IGN]
     return AgentConfig(
         min_nodes=machines.count,
         max_nodes=machines.count,
