@@ -9,7 +9,7 @@ from tests.commands.conftest import picture
 import virtex
 from virtex.cli import main
 from virtex.commands.evaluate import FINETUNE
-from virtex.evaluation.options import DENSE, PROTOCOLS
+from virtex.evaluation.options import PROTOCOLS
 
 
 @pytest.fixture
@@ -197,7 +197,7 @@ def test_the_help_has_a_line_for_each_protocol(capsys):
         main(["evaluate", "--help"])
     _, lines = capsys.readouterr().out.split("protocols on frozen features:")
     names = [line.split()[0] for line in lines.splitlines() if line.startswith("  ")]
-    assert sorted(names) == sorted((*PROTOCOLS, *DENSE, FINETUNE))
+    assert sorted(names) == sorted((*PROTOCOLS, FINETUNE))
 
 
 def test_the_earlier_name_is_hidden(capsys):

@@ -21,8 +21,7 @@ from virtex.commands.arguments import (
     local_path,
 )
 from virtex.commands.evaluate_backbones import backbone_results
-from virtex.commands.evaluate_dense import DENSE_PROTOCOLS, add_dense_arguments
-from virtex.commands.evaluate_detection import detection_results
+from virtex.commands.evaluate_dense import DENSE_PROTOCOLS, add_dense_arguments, dense_results
 from virtex.commands.evaluate_heads import (
     HEAD_PROTOCOLS,
     add_head_arguments,
@@ -30,7 +29,6 @@ from virtex.commands.evaluate_heads import (
 )
 from virtex.commands.evaluate_results import keep_results
 from virtex.commands.evaluate_scenes import scenes_results
-from virtex.commands.evaluate_segmentation import segmentation_results
 from virtex.errors import UserError
 
 if TYPE_CHECKING:
@@ -267,11 +265,8 @@ def _evaluate_in(world: "World", arguments: argparse.Namespace) -> int:
 def _results_of(
     arguments: argparse.Namespace, world: "World"
 ) -> "Iterator[tuple[Evaluated, list[Result]]]":
-    if arguments.protocol == "detection":
-        yield from detection_results(arguments)
-    elif arguments.protocol == "linear-segmentation":
-        yield from segmentation_results(arguments)
-    elif arguments.protocol in HEAD_PROTOCOLS:
-        yield from head_results(arguments)
-    else:
-        yield from backbone_results(arguments, world)
+    if arguments.protocol in DENSE_PROTOCOLS:
+        return dense_results(arguments)
+    if arguments.protocol in HEAD_PROTOCOLS:
+        return head_results(arguments)
+    return backbone_results(arguments, world)

@@ -249,7 +249,7 @@ def evaluate_backbones(
                 common = {
                     "image_size": backbone.image_size,
                     "transforms": list(map(str, steps.steps)),
-                    "precision": str(settings.precision.dtype).removeprefix("torch."),
+                    "precision": settings.precision.name,
                 }
                 with fitting(data.fits, data.units) as fitted:
                     figures = data.figures(parts[0], parts[1], fitted)

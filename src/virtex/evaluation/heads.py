@@ -200,7 +200,7 @@ def evaluate_heads(
         model.pretrained.to("cpu")
         common = {
             "image_size": model.pretrained.config.data.image_crop_size,
-            "precision": str(settings.precision.dtype).removeprefix("torch."),
+            "precision": settings.precision.name,
         }
         yield (
             model,

@@ -1,8 +1,10 @@
 """The evaluation of checkpoints by any protocol, as a function."""
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, get_args
 
 import torch
 
@@ -11,19 +13,49 @@ from virtex.data.shards.store import cache_directory
 from virtex.errors import UserError
 from virtex.evaluation.backbones import open_backbones
 from virtex.evaluation.captioning import open_captioning
+from virtex.evaluation.dense.detection_job import DetectorName
+from virtex.evaluation.dense.evaluate import open_dense
+from virtex.evaluation.dense.options import DenseOptions
 from virtex.evaluation.evaluate import Engine, evaluate_backbones, open_evaluation
 from virtex.evaluation.features import FeatureSettings, check_images
 from virtex.evaluation.heads import HeadEvaluation, HeadSettings, evaluate_heads, open_models
-from virtex.evaluation.options import DEFAULTS, FEATURES, HEADS, check_options
+from virtex.evaluation.options import DENSE, FEATURES, HEADS, check_options, defaults_of
 from virtex.evaluation.results import Result
 from virtex.evaluation.retrieval import open_retrieval
 from virtex.evaluation.scenes import SceneSettings, evaluate_scenes, open_scenes
 from virtex.evaluation.zero_shot import DEFAULT_TEMPLATES, open_zero_shot
 from virtex.files import check_writable
 from virtex.metrics.tokenizers import TokenizerName
-from virtex.training.precision import Precision, named_precision
+from virtex.training.precision import Precision, PrecisionName, named_precision
 
-PrecisionName = Literal["auto", "float32", "bfloat16"]
+_LEAST = {
+    "image_size": 1,
+    "processes": 1,
+    "cpu_workers": 0,
+    "seed": 0,
+    "max_pixels": 1,
+    "max_image_mb": 1,
+    "batch_size": 1,
+    "pairs": 1,
+    "images": 1,
+    "iterations": 1,
+    "save_every": 1,
+    "min_size": 1,
+    "max_size": 1,
+    "pyramid_channels": 1,
+}
+"""The smallest values of arguments that are integers."""
+_CHOICES = {
+    "precision": get_args(PrecisionName),
+    "engine": get_args(Engine),
+    "on_bad_image": get_args(OnBadImage),
+    "tokenize": get_args(TokenizerName),
+    "detector": get_args(DetectorName),
+}
+_PATHS = (
+    *("data", "config", "cache_dir", "tokenizer", "predictions", "class_names"),
+    *("work_dir", "mask_classes"),
+)
 
 
 def evaluate(
@@ -51,34 +83,82 @@ def evaluate(
     class_names: str | Path | None = None,
     pairs: int | None = None,
     images: int | None = None,
+    processes: int | None = None,
+    iterations: int | None = None,
+    learning_rate: float | None = None,
+    work_dir: str | Path | None = None,
+    save_every: int | None = None,
+    resume: bool = False,
+    detector: DetectorName | None = None,
+    frozen: bool = False,
+    min_size: int | None = None,
+    max_size: int | None = None,
+    pyramid_channels: int | None = None,
+    mask_classes: str | Path | None = None,
 ) -> list[Result]:
     """The results of checkpoints, as `virtex evaluate` prints them.
 
-    Protocols on frozen features also take the names `random` and `torchvision`. Writes no file but
-    those of the cache and `predictions`. Arguments are those of the command, also which protocol
-    has which; raises `UserError`.
+    Protocols on backbones also take the names `random` and `torchvision`. Arguments are those of
+    the command, also which protocol has which, but only detection has `processes`. Writes the
+    files of the cache and `predictions`, and of a detection or linear segmentation those below
+    `work_dir`; no results. The state of torch's random numbers stays as it is.
+
+    Raises `UserError`. Detection and linear segmentation can be interrupted (SIGINT, SIGTERM,
+    SIGUSR1) in the main thread: they save, and raise `Stopped`, and `resume` continues them.
     """
-    given = {name: value for name, value in locals().items() if value is not None}
+    arguments = locals()
+    given = {name: value for name, value in arguments.items() if value is not None}
     check_options(protocol, given, flags=False)
-    options = {**DEFAULTS, **given}
+    _check_values(protocol, given)
     several = [checkpoints] if isinstance(checkpoints, str | Path) else checkpoints
     names = [str(name) for name in several]
-    for name in ("data", "config", "cache_dir", "tokenizer", "predictions", "class_names"):
+    options = {**arguments, **defaults_of(protocol), **given, "checkpoints": names}
+    for name in _PATHS:
         options[name] = Path(options[name]) if name in given else None
-    options["device"] = torch.device(device)
+    options["device"] = device = torch.device(device)
     options["limits"] = named_limits(
         max_pixels,
         max_image_mb,
         settings=("max_pixels of virtex.evaluate", "max_image_mb of virtex.evaluate"),
     )
     options["template"] = [template] if isinstance(template, str) else template
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        return [result for results in _results(names, options) for result in results]
+
+
+def _results(names: Sequence[str], options: dict[str, Any]) -> Iterator[list[Result]]:
+    protocol = options["protocol"]
     if protocol in FEATURES:
-        found = _of_features(names, options)
-    elif protocol in HEADS:
-        found = _of_heads(names, options)
-    else:
-        found = _of_scenes(names, options)
-    return [result for results in found for result in results]
+        return _of_features(names, options)
+    if protocol in HEADS:
+        return _of_heads(names, options)
+    if protocol in DENSE:
+        return open_dense(protocol, DenseOptions.select(options)).results()
+    return _of_scenes(names, options)
+
+
+def _check_values(protocol: str, given: Mapping[str, Any]) -> None:
+    """Raise `UserError` for values that the flags of the command do not take either."""
+    problems = [
+        f"{name} is {given[name]!r}; expected an integer of at least {least}"
+        for name, least in _LEAST.items()
+        if name in given and not (isinstance(given[name], Integral) and given[name] >= least)
+    ]
+    problems += [
+        f"{name} is {given[name]!r}; expected {' or '.join(map(repr, known))}"
+        for name, known in _CHOICES.items()
+        if name in given and given[name] not in known
+    ]
+    rate = given.get("learning_rate", 1.0)
+    if not (isinstance(rate, Real) and math.isfinite(rate) and float(rate) > 0):
+        problems.append(f"learning_rate is {rate!r}; expected a positive number")
+    if protocol in FEATURES and given.get("processes", 1) != 1:
+        problems.append(
+            f"processes is {given['processes']!r}: in Python {protocol} runs in one process; "
+            f"start `virtex evaluate {protocol} --processes {given['processes']}` instead"
+        )
+    if problems:
+        raise UserError("; ".join(problems))
 
 
 def open_heads(protocol: str, data: Path, options: dict[str, Any]) -> HeadEvaluation:
