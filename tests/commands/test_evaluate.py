@@ -182,7 +182,7 @@ def test_scenes_that_are_found_before_a_checkpoint_fails_are_kept(
     ("words", "message"),
     [
         (("--engine", "torch"), "--engine is an option of voc07, not scenes"),
-        (("--seed", 0), "--seed is an option of knn, linear"),
+        (("--seed", 0), "--seed is an option of protocols on frozen features, zero-shot,"),
         (("--device", "tpu"), "--device tpu is not available"),
         (("--images", 13), "has only 12 held-out scenes"),
     ],

@@ -85,6 +85,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("model")
     group.add_argument(
         "--checkpoint",
+        dest="checkpoints",
         action="append",
         required=True,
         metavar="FILE",

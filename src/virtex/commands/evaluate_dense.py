@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
-from virtex.commands.arguments import Arguments, add_int, device_name, image_limits, local_path
+from virtex.commands.arguments import Arguments, add_int, evaluation_options, local_path
 from virtex.commands.evaluate_results import check_results_of
 from virtex.commands.progress import Progress
 
@@ -63,21 +63,12 @@ def dense_results(
     arguments: argparse.Namespace,
 ) -> "Iterator[tuple[EvaluatedBackbone, list[Result]]]":
     """Check everything, then give each backbone with its results; raises `UserError`."""
-    import torch
-
     from virtex.evaluation.dense.detection_run import FailedProcesses
     from virtex.evaluation.dense.evaluate import open_dense
     from virtex.evaluation.dense.options import DenseOptions
     from virtex.evaluation.dense.reporting import Reporting
 
-    options = DenseOptions.select(
-        {
-            **vars(arguments),
-            "checkpoints": arguments.checkpoint,
-            "device": torch.device(device_name(arguments.device)),
-            "limits": image_limits(arguments),
-        }
-    )
+    options = DenseOptions.select(evaluation_options(arguments))
     reporting = Reporting(partial(print, flush=True), partial(Progress, quiet=arguments.quiet))
     evaluation = open_dense(arguments.protocol, options, reporting)
     for backbone in evaluation.backbones:

@@ -8,25 +8,19 @@ from typing import Any, get_args
 
 import torch
 
-from virtex.data.images import ImageLimits, OnBadImage, named_limits
-from virtex.data.shards.store import cache_directory
+from virtex.data.images import OnBadImage, named_limits
 from virtex.errors import UserError
-from virtex.evaluation.backbones import open_backbones
-from virtex.evaluation.captioning import open_captioning
 from virtex.evaluation.dense.detection_job import DetectorName
 from virtex.evaluation.dense.evaluate import open_dense
 from virtex.evaluation.dense.options import DenseOptions
-from virtex.evaluation.evaluate import Engine, evaluate_backbones, open_evaluation
-from virtex.evaluation.features import FeatureSettings, check_images
-from virtex.evaluation.heads import HeadEvaluation, HeadSettings, evaluate_heads, open_models
+from virtex.evaluation.evaluate import Engine, evaluate_backbones
+from virtex.evaluation.heads import evaluate_heads
+from virtex.evaluation.opening import open_features, open_heads, open_scene_models
 from virtex.evaluation.options import DENSE, FEATURES, HEADS, check_options, defaults_of
 from virtex.evaluation.results import Result
-from virtex.evaluation.retrieval import open_retrieval
-from virtex.evaluation.scenes import SceneSettings, evaluate_scenes, open_scenes
-from virtex.evaluation.zero_shot import DEFAULT_TEMPLATES, open_zero_shot
-from virtex.files import check_writable
+from virtex.evaluation.scenes import evaluate_scenes
 from virtex.metrics.tokenizers import TokenizerName
-from virtex.training.precision import Precision, PrecisionName, named_precision
+from virtex.training.precision import PrecisionName
 
 _LEAST = {
     "image_size": 1,
@@ -111,8 +105,8 @@ def evaluate(
     check_options(protocol, given, flags=False)
     _check_values(protocol, given)
     several = [checkpoints] if isinstance(checkpoints, str | Path) else checkpoints
-    names = [str(name) for name in several]
-    options = {**arguments, **defaults_of(protocol), **given, "checkpoints": names}
+    options = {**arguments, **defaults_of(protocol), **given}
+    options["checkpoints"] = [str(name) for name in several]
     for name in _PATHS:
         options[name] = Path(options[name]) if name in given else None
     options["device"] = device = torch.device(device)
@@ -123,18 +117,28 @@ def evaluate(
     )
     options["template"] = [template] if isinstance(template, str) else template
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        return [result for results in _results(names, options) for result in results]
+        return [result for results in _results(options) for result in results]
 
 
-def _results(names: Sequence[str], options: dict[str, Any]) -> Iterator[list[Result]]:
-    protocol = options["protocol"]
+def _results(options: Mapping[str, Any]) -> Iterator[list[Result]]:
+    protocol, seed = options["protocol"], options["seed"]
     if protocol in FEATURES:
-        return _of_features(names, options)
+        data, backbones, settings = open_features(options)
+        on_bad_image = options["on_bad_image"]
+        return evaluate_backbones(
+            protocol, data, backbones, settings, seed=seed, on_bad_image=on_bad_image
+        )
     if protocol in HEADS:
-        return _of_heads(names, options)
+        evaluation, models, head_settings = open_heads(options)
+        found = evaluate_heads(protocol, evaluation, models, head_settings, seed=seed)
+        return (results for _, results in found)
     if protocol in DENSE:
         return open_dense(protocol, DenseOptions.select(options)).results()
-    return _of_scenes(names, options)
+    scene_models, scene_settings = open_scene_models(options)
+    return (
+        evaluate_scenes(name, model, options["data"], options["images"], scene_settings).results
+        for name, model in scene_models
+    )
 
 
 def _check_values(protocol: str, given: Mapping[str, Any]) -> None:
@@ -157,107 +161,8 @@ def _check_values(protocol: str, given: Mapping[str, Any]) -> None:
             f"processes is {given['processes']!r}: in Python {protocol} runs in one process; "
             f"start `virtex evaluate {protocol} --processes {given['processes']}` instead"
         )
+    device, gpus = torch.device(given["device"]), torch.cuda.device_count()
+    if device.type == "cuda" and (device.index or 0) >= gpus:
+        problems.append(f"device is {str(device)!r}, but this machine has {gpus} GPUs")
     if problems:
         raise UserError("; ".join(problems))
-
-
-def open_heads(protocol: str, data: Path, options: dict[str, Any]) -> HeadEvaluation:
-    """The images of a protocol that uses the captioning head; raises `UserError`.
-
-    `options` are those of the protocol, with their defaults.
-    """
-    match protocol:
-        case "captioning":
-            return open_captioning(
-                data, tokenize=options["tokenize"], predictions=options["predictions"]
-            )
-        case "zero-shot":
-            return open_zero_shot(
-                data,
-                templates=options["template"] or DEFAULT_TEMPLATES,
-                class_names=options["class_names"],
-                seed=options["seed"],
-            )
-        case _:
-            return open_retrieval(data, pairs=options["pairs"], seed=options["seed"])
-
-
-def head_precision(name: PrecisionName, device: torch.device) -> Precision:
-    """The precision of a captioning head: auto is float32 on every device.
-
-    Differences of likelihoods are small beside the likelihoods.
-    """
-    return named_precision("float32" if name == "auto" else name, device)
-
-
-def check_predictions(
-    path: Path | None, checkpoints: Sequence[str], output: Path | None = None
-) -> None:
-    """Raise `UserError` if the captions of the checkpoints cannot be written to a file."""
-    if path is None:
-        return
-    if len(checkpoints) > 1:
-        raise UserError("--predictions is for the captions of one model; give one --checkpoint")
-    if path.is_dir():
-        raise UserError(f"--predictions {path} is a directory; name a file in it")
-    if output is not None and path.resolve() == output.resolve():
-        raise UserError(f"--predictions {path} is also the --output; name another file")
-    check_writable(path.absolute().parent)
-
-
-def _of_features(names: Sequence[str], options: dict[str, Any]) -> Iterator[list[Result]]:
-    protocol, seed = options["protocol"], options["seed"]
-    opened = open_evaluation(protocol, options["data"], seed=seed, engine=options["engine"])
-    backbones = open_backbones(
-        names,
-        config=options["config"],
-        network_name=options.get("network"),
-        image_size=options.get("image_size"),
-    )
-    settings = FeatureSettings(
-        precision=named_precision(options["precision"], options["device"]),
-        device=options["device"],
-        workers=options["cpu_workers"],
-        limits=options["limits"],
-        cache=cache_directory(options["cache_dir"]),
-    )
-    return evaluate_backbones(
-        protocol, opened, backbones, settings, seed=seed, on_bad_image=options["on_bad_image"]
-    )
-
-
-def _of_heads(names: Sequence[str], options: dict[str, Any]) -> Iterator[list[Result]]:
-    protocol, limits = options["protocol"], options["limits"]
-    assert isinstance(limits, ImageLimits)
-    check_predictions(options["predictions"], names)
-    opened = open_heads(protocol, options["data"], options)
-    check_images(opened.paths, options["on_bad_image"])
-    models = open_models(
-        names, config=options["config"], tokenizer=options["tokenizer"], limits=limits
-    )
-    settings = HeadSettings(
-        precision=head_precision(options["precision"], options["device"]),
-        device=options["device"],
-        batch_size=options["batch_size"],
-        workers=options["cpu_workers"],
-        on_bad_image=options["on_bad_image"],
-    )
-    found = evaluate_heads(protocol, opened, models, settings, seed=options["seed"])
-    return (results for _, results in found)
-
-
-def _of_scenes(names: Sequence[str], options: dict[str, Any]) -> Iterator[list[Result]]:
-    opened = open_scenes(
-        options["data"],
-        names,
-        config=options["config"],
-        tokenizer=options["tokenizer"],
-        images=options["images"],
-    )
-    settings = SceneSettings(
-        head_precision(options["precision"], options["device"]),
-        options["device"],
-        options["cpu_workers"],
-    )
-    for name, model in opened:
-        yield evaluate_scenes(name, model, options["data"], options["images"], settings).results

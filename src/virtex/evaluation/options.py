@@ -43,7 +43,7 @@ _OPTIONS = {
     "pyramid_channels": ("detection",),
     "mask_classes": ("linear-segmentation",),
 }
-DEFAULTS: Mapping[str, object] = {
+_DEFAULTS: Mapping[str, object] = {
     "seed": 0,
     "engine": "sklearn",
     "on_bad_image": "error",
@@ -63,7 +63,7 @@ _SETTINGS = {
 
 def defaults_of(protocol: str) -> Mapping[str, object]:
     """The values of the options that are not given."""
-    return {**DEFAULTS, "batch_size": 16} if protocol in DENSE else DEFAULTS
+    return {**_DEFAULTS, "batch_size": 16} if protocol in DENSE else _DEFAULTS
 
 
 def check_options(protocol: str, given: Mapping[str, object], *, flags: bool) -> None:
@@ -79,10 +79,8 @@ def check_options(protocol: str, given: Mapping[str, object], *, flags: bool) ->
         if protocol in protocols or value is None or value is False:
             continue
         shown = f"--{name.replace('_', '-')}" if flags else name
-        others = protocols[len(FEATURES) :]
-        of_features = protocols[: len(FEATURES)] == FEATURES and set(others) <= set(DENSE)
-        named = ("protocols on frozen features", *others) if of_features else protocols
-        problems.append(f"{shown} is an option of {', '.join(named)}, not {protocol}")
+        owners = ", ".join(protocols).replace(", ".join(FEATURES), "protocols on frozen features")
+        problems.append(f"{shown} is an option of {owners}, not {protocol}")
     if problems:
         raise UserError("; ".join(problems))
 
