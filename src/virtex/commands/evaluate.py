@@ -6,7 +6,6 @@ Of several processes, all compute features, and the first does everything else.
 import argparse
 import os
 import signal
-import socket
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -173,12 +172,9 @@ def run(arguments: argparse.Namespace) -> int:
         return _evaluate(arguments)
     _uses_gpus(arguments, processes, processes - 1)
 
-    from virtex.distributed.launch import LaunchConfig, launch
+    from virtex.distributed.launch import launch, on_this_machine
 
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    machine = LaunchConfig(processes, url=f"tcp://127.0.0.1:{port}", remedy=_REMEDY)
-    return launch(_evaluate, arguments, machine)
+    return launch(_evaluate, arguments, on_this_machine(processes, _REMEDY))
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
@@ -196,14 +192,13 @@ def _evaluate(arguments: argparse.Namespace) -> int:
             "it out under torchrun"
         )
     gpus = _uses_gpus(arguments, process.size, process.local_rank)
-    if not gpus and "OMP_NUM_THREADS" not in os.environ:
-        import torch
 
-        torch.set_num_threads(max((os.cpu_count() or 1) // process.size, 1))
-
+    from virtex.distributed.launch import share_cores
     from virtex.distributed.signals import SIGNALS
     from virtex.distributed.world import SharedError, Timeouts, connect
 
+    if not gpus:
+        share_cores(process.size)
     for number in SIGNALS:
         signal.signal(number, signal.SIG_DFL)  # there is nothing to save
     # The others wait while the first process fits classifiers, for as long as that takes.

@@ -6,6 +6,7 @@ When a process dies, the agent ends the others, or restarts all of them.
 import logging
 import os
 import signal
+import socket
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -59,6 +60,24 @@ class LaunchConfig:
     def endpoint(self) -> str:
         """`host:port` of the first machine."""
         return self.url.removeprefix("tcp://")
+
+
+def on_this_machine(processes: int, remedy: str) -> LaunchConfig:
+    """The configuration of processes on this machine alone, which meet on a free port."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    return LaunchConfig(processes, url=f"tcp://127.0.0.1:{port}", remedy=remedy)
+
+
+def share_cores(processes: int) -> None:
+    """Give torch in this process, one of several on the CPU, its share of the cores.
+
+    OMP_NUM_THREADS has priority.
+    """
+    import torch
+
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max((os.cpu_count() or 1) // processes, 1))
 
 
 def launch(function: Callable[[A], int], argument: A, machines: LaunchConfig) -> int:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -13,7 +12,7 @@ import torch
 
 from virtex.checkpoints.lock import locked
 from virtex.distributed.environment import read_environment
-from virtex.distributed.launch import LaunchConfig, launch
+from virtex.distributed.launch import launch, on_this_machine, share_cores
 from virtex.distributed.signals import STOPPED, Stopped, StopRequest, stop_requests
 from virtex.distributed.world import Timeouts, World, connect
 from virtex.errors import RunError, UserError
@@ -133,10 +132,8 @@ def detector_results(
     for job in jobs:
         with stop_requests() as request:
             request.check("stopped by a signal before the next training; continue with --resume")
-            with socket.create_server(("127.0.0.1", 0)) as listener:
-                port = listener.getsockname()[1]
-            config = LaunchConfig(job.processes, url=f"tcp://127.0.0.1:{port}", remedy=_REMEDY)
-            status = launch(_work, (job, device, reporting), config)
+            machine = on_this_machine(job.processes, _REMEDY)
+            status = launch(_work, (job, device, reporting), machine)
         if status == STOPPED:
             raise Stopped(
                 f"stopped by a signal; what was trained is saved in {job.directory}; continue with "
@@ -186,8 +183,8 @@ def _work(work: tuple[DetectionJob, torch.device, Reporting]) -> int:
         if job.processes == 1:
             _train_and_judge(job, World(0, 1, device), request, reporting)
             return 0
-        if device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
-            torch.set_num_threads(max((os.cpu_count() or 1) // process.size, 1))
+        if device.type == "cpu":
+            share_cores(process.size)
         world, watchdog = stack.enter_context(
             connect(
                 process,
