@@ -15,6 +15,7 @@ from tests.evaluation.dense.trees import write_coco, write_voc
 import virtex
 from virtex.checkpoints import file
 from virtex.cli import main
+from virtex.commands import evaluate_dense
 from virtex.distributed.signals import SIGNALS
 from virtex.errors import UserError
 from virtex.evaluation.dense import detection
@@ -110,6 +111,17 @@ class Stopping(Silence):
         os.kill(os.getpid(), signal.SIGINT)
 
 
+class StoppedJudgement(Silence):
+    """A signal after the first image that is judged."""
+
+    def __init__(self, label, *_, **__):
+        self.label = label
+
+    def advance(self, *_):
+        if self.label.startswith("judging"):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
 def test_mask_rcnn_is_judged_by_boxes_and_masks(evaluate, tmp_path):
     words = (*RANDOM, *SMALL, "--output", "r.json", "--iterations", 1)
     status, out, err = evaluate("detection", "coco", *words)
@@ -128,7 +140,7 @@ def test_mask_rcnn_is_judged_by_boxes_and_masks(evaluate, tmp_path):
 
 
 def test_linear_segmentation_gives_the_same_in_python_and_where_it_resumes(
-    evaluate, trees, tmp_path
+    evaluate, trees, tmp_path, monkeypatch
 ):
     words = (*RANDOM, "--image-size", 32, "--iterations", 2, "--batch-size", 2)
     words = ("linear-segmentation", "masks", *words, "--cpu-workers", 0, "--output", "r.json")
@@ -141,6 +153,10 @@ def test_linear_segmentation_gives_the_same_in_python_and_where_it_resumes(
     assert 0 <= found["miou"]["value"] <= 100
     assert found["miou"]["settings"]["classes"] == ["0", "1", "2"]
     (tmp_path / "r.json").unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluate_dense, "Progress", StoppedJudgement)
+        status, _, err = evaluate(*words, "--resume")
+        assert (status, "--resume judges it" in err) == (75, True)
     assert evaluate(*words, "--resume")[0] == 0
     assert results(tmp_path / "r.json") == found
 
