@@ -9,10 +9,11 @@ from typing import Any, Literal, Protocol, assert_never
 import torch
 
 from virtex.build.model import check_vocabulary, task_settings
+from virtex.build.transforms import transform_steps
 from virtex.config.data import Data
 from virtex.config.schema import Config
 from virtex.config.specs import TransformSpec
-from virtex.data import loader, transforms
+from virtex.data import loader
 from virtex.data.contents import Contents, WholeSplit, contents
 from virtex.data.dataset import VALIDATION_EPOCH, ExampleDataset, Key
 from virtex.data.images import ImageLimits, OnBadImage
@@ -30,7 +31,6 @@ from virtex.data.sources.labelled_records import LabelledRecords
 from virtex.data.sources.table import TableCaptions
 from virtex.data.sources.text_folder import TextFolder
 from virtex.data.subset import SubsetManifest, training_subset
-from virtex.data.transforms import Transform
 from virtex.distributed.world import World
 from virtex.errors import UserError, first_few
 from virtex.tasks import find_task
@@ -289,29 +289,6 @@ def _shards(data: Data, split: str, labels: Literal["captions", "categories"]) -
     return open_shards(
         store, labels, data.on_bad_image, cache_dir=cache_dir, window=data.shuffle_window
     )
-
-
-def transform_steps(specs: Sequence[TransformSpec], crop_size: int) -> list[Transform]:
-    """The transforms before normalisation, which is the backbone's."""
-    built: list[Transform] = []
-    for spec in specs:
-        match spec.name:
-            case "random_resized_crop":
-                built.append(transforms.RandomResizedCrop(crop_size, **spec.arguments))
-            case "horizontal_flip":
-                built.append(transforms.HorizontalFlip(**spec.arguments))
-            case "color_jitter":
-                built.append(transforms.ColorJitter(**spec.arguments))
-            case "smallest_resize":
-                size = round(spec.arguments["size"]) or crop_size
-                built.append(transforms.SmallestResize(size))
-            case "center_crop":
-                built.append(transforms.CenterCrop(crop_size))
-            case "normalize":
-                pass
-            case _:
-                raise AssertionError(f"{spec.name} passed the configuration's check")
-    return built
 
 
 def _missing(records: Records, on_bad_image: str) -> list[str]:

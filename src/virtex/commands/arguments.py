@@ -3,7 +3,7 @@
 import argparse
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from virtex.errors import UserError
 from virtex.files import LOCAL_ONLY, is_address
@@ -146,6 +146,14 @@ def image_limits(arguments: argparse.Namespace) -> "ImageLimits":
     return named_limits(
         arguments.max_pixels, arguments.max_image_mb, settings=("--max-pixels", "--max-image-mb")
     )
+
+
+def evaluation_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The options of `virtex evaluate` by the names that `virtex.evaluation.opening` takes."""
+    import torch
+
+    device = torch.device(device_name(arguments.device))
+    return {**vars(arguments), "device": device, "limits": image_limits(arguments)}
 
 
 def add_device_argument(parser: Arguments) -> None:

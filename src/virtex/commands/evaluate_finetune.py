@@ -139,6 +139,7 @@ def _prepare(arguments: argparse.Namespace) -> "tuple[Finetuning, PretrainOption
         arguments.serialization_dir,
         overridden=prepared.chosen,
         processes=processes,
+        command="virtex evaluate finetune",
     )
     read_results(arguments.serialization_dir / RESULTS)  # in a directory that a run makes later
     other = results_path(prepared.start, arguments.output)

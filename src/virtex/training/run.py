@@ -76,11 +76,11 @@ def pretrain(options: PretrainOptions) -> int:
         watchdog.report("reading the checkpoint")
         start = world.from_main(lambda: start_or_refusal(options, data, process.attempt))
         if isinstance(start, UserError):
-            return _refused(start, world)
+            return _refused(start, world, options.command)
         watchdog.report("reading the data of the evaluation")
         plan, refusal = plan_or_refusal(options, world)
         if refusal is not None:
-            return _refused(refusal, world)
+            return _refused(refusal, world, options.command)
         watchdog.report("building the model")
         with translate_memory_errors(options.config, world):
             state = begin(options, world, start)
@@ -122,7 +122,7 @@ def pretrain(options: PretrainOptions) -> int:
         return status
 
 
-def _refused(error: UserError, world: World) -> int:
+def _refused(error: UserError, world: World, command: str) -> int:
     """The exit status of every process; the first one prints the message.
 
     With several processes it is returned, so that no agent starts them again for the same answer.
@@ -130,7 +130,7 @@ def _refused(error: UserError, world: World) -> int:
     if world.size == 1:
         raise error
     if world.main:
-        print(f"virtex pretrain: error: {error}", file=sys.stderr, flush=True)
+        print(f"{command}: error: {error}", file=sys.stderr, flush=True)
     world.wait()  # else the end of the connection could be noticed before the answer
     return error.exit_status
 
@@ -181,10 +181,8 @@ def _introduce(run: Run, start: ResumePoint, reports: Sequence[str]) -> None:
         logger.info(line)
     for line in start.cautions:
         logger.warning(line)
-    for line in reports:
-        logger.info(line)
     plan = run.evaluation.plan
-    for line in () if plan is None else plan.report:
+    for line in (*reports, *(() if plan is None else plan.report)):
         logger.info(line)
 
 
