@@ -19,7 +19,9 @@ from virtex.models.modes import SizesAlone
 from virtex.optim.lookahead import Lookahead
 from virtex.text.tokenizer import Tokenizer, train
 
-SCENES = Path(__file__).parents[1].parent / "configs" / "scenes" / "bicaptioning.yaml"
+SCENES = (
+    Path(__file__).parents[1].parent / "src" / "virtex" / "configs" / "scenes" / "bicaptioning.yaml"
+)
 
 
 def config_of(*overrides):

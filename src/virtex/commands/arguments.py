@@ -67,7 +67,8 @@ def add_config_arguments(parser: Arguments, default: Path | None = None) -> None
         required=default is None,
         default=default,
         metavar="FILE",
-        help="YAML configuration" + shown,
+        help="YAML configuration, or the name of one that comes with the package, as shown by "
+        "`virtex config --list`" + shown,
     )
     parser.add_argument(
         "--config-override",

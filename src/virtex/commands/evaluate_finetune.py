@@ -60,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--config",
         type=local_path,
         metavar="FILE",
-        help="YAML configuration of the training, such as configs/downstream/imagenet_clf.yaml; "
+        help="YAML configuration of the training, such as downstream/imagenet_clf; "
         "data, classes and network are filled in (default: SGD with batches of 64 images, learning "
         "rates of 0.025, or 0.3 with --frozen, times the batch size / 256, warm-up and cosine)",
     )
