@@ -43,7 +43,7 @@ from virtex.training.setup import (
     shared_memory_needed,
     start_or_refusal,
 )
-from virtex.training.validation import validate_and_log
+from virtex.training.validation import samples_logged, validate_and_log
 
 
 def pretrain(options: PretrainOptions) -> int:
@@ -184,6 +184,7 @@ def _introduce(run: Run, start: ResumePoint, reports: Sequence[str]) -> None:
     plan = run.evaluation.plan
     for line in (*reports, *(() if plan is None else plan.report)):
         logger.info(line)
+    logger.info(samples_logged(options.config))
 
 
 def _train(run: Run, start: ResumePoint) -> int:
