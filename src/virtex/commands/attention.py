@@ -66,12 +66,12 @@ def run(arguments: argparse.Namespace) -> int:
 
     from virtex.files import write_whole
     from virtex.plots.attention_panels import attention_panels
-    from virtex.text.normalize import normalize_caption
 
     pretrained = load_on_device(arguments)
     tokens = None
     if arguments.caption is not None:
-        tokens = pretrained.captioner().tokenizer.encode(normalize_caption(arguments.caption))
+        tokenizer = pretrained.captioner().tokenizer
+        tokens = tokenizer.encode(tokenizer.normalize(arguments.caption))
     found = pretrained.attention(image, tokens, layer=arguments.layer)
     if not found.attention.words:
         raise UserError(
