@@ -1,5 +1,5 @@
-"""What a run says at its start about its captions: letters that their normalisation changes, and
-words that do not fit mirrored images."""
+"""What a run says at its start about its captions: letters that their normalisation changes or that
+no font has, and words that do not fit mirrored images."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -8,6 +8,7 @@ from virtex.build.model import mirror_pairs
 from virtex.config.data import Data
 from virtex.data.images import BadImage
 from virtex.data.records import Records
+from virtex.plots.fonts import font_advice
 from virtex.text.mirror_words import LANGUAGES, Language, language_pairs
 from virtex.text.mirroring import MirrorWords
 from virtex.text.normalize import find_changes
@@ -41,11 +42,16 @@ def check_captions(
         line = "captions of remote shards are not checked for changed letters and mirrored words"
         return CaptionFindings(report=(line,))
     captions = _sample(records)
-    found = [_letters(captions, vocabulary)]
+    normalized = [vocabulary.normalize(caption) for caption in captions]
+    advice = font_advice(normalized)
+    found = [
+        CaptionFindings(report=() if advice is None else (f"sample predictions: {advice}",)),
+        _letters(captions, vocabulary),
+    ]
     if any(
         each.name == "horizontal_flip" and each.arguments["p"] for each in data.transforms_train
     ):
-        found.append(_mirrored(data, captions, vocabulary))
+        found.append(_mirrored(data, normalized, vocabulary))
     return CaptionFindings(
         tuple(line for findings in found for line in findings.report),
         tuple(line for findings in found for line in findings.warnings),
@@ -82,10 +88,9 @@ def _letters(captions: Sequence[str], tokenizer: Tokenizer) -> CaptionFindings:
 
 
 def _mirrored(data: Data, captions: Sequence[str], tokenizer: Tokenizer) -> CaptionFindings:
-    """The findings on words that are exchanged in captions of mirrored images, or are not."""
-    normalized = [tokenizer.normalize(caption) for caption in captions]
+    """The findings on words of normalised captions that are exchanged with the image, or not."""
     words = MirrorWords.normalized(mirror_pairs(data), tokenizer.normalization)
-    rest = [caption for caption in normalized if words.swap(caption) == caption]
+    rest = [caption for caption in captions if words.swap(caption) == caption]
     exchanged = len(captions) - len(rest)
     others = {language: _changed_by(language, rest, tokenizer) for language in LANGUAGES}
     language, missed = max(others.items(), key=lambda item: len(item[1]))

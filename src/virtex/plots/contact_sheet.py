@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw
 
-from virtex.plots.lettering import choose_font, wrap
+from virtex.plots.fonts import choose_font
+from virtex.plots.lettering import wrap
 
 TILE = 192
 """Side of an image on the sheet, in pixels."""
@@ -19,17 +20,17 @@ def contact_sheet(
     images: Sequence[np.ndarray], captions: Sequence[str], columns: int = 4
 ) -> np.ndarray:
     """An (H, W, 3) uint8 sheet of (h, w, 3) uint8 RGB images, each with a caption of up to four
-    lines."""
+    lines, in a font that has its letters if one is installed."""
     rows = -(-len(images) // columns)
     width, height = TILE + _MARGIN, TILE + _LINE_HEIGHT * _MAX_LINES + _MARGIN
     sheet = Image.new("RGB", (columns * width + _MARGIN, rows * height + _MARGIN), "white")
     draw = ImageDraw.Draw(sheet)
-    font = choose_font(" ".join(captions), 12)
     for index, (image, caption) in enumerate(zip(images, captions, strict=True)):
         x = _MARGIN + index % columns * width
         y = _MARGIN + index // columns * height
         tile = Image.fromarray(image).resize((TILE, TILE), Image.Resampling.BICUBIC)
         sheet.paste(tile, (x, y))
+        font = choose_font(caption, 12)
         lines = wrap(caption, font, TILE)[:_MAX_LINES]
         draw.multiline_text((x, y + TILE + 2), "\n".join(lines), fill="black", font=font, spacing=2)
     return np.asarray(sheet)
