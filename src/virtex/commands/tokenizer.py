@@ -108,7 +108,7 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"captions         {len(described):,} ({blank:,} blank ones skipped)")
     _describe(tokenizer, described)
     print(f"written          {output} in {time.monotonic() - start:.1f} s")
-    if tokenizer.normalization != "published":
+    if data is None and tokenizer.normalization != "published":
         print(f"train with it by DATA.TEXT_NORMALIZATION {tokenizer.normalization}")
     return 0
 
