@@ -80,6 +80,7 @@ def test_a_failure_keeps_the_existing_file(tmp_path, captions):
         ("captions.csv", "a,b\n1,2\n", "no column 'caption', only 'a', 'b'"),
         ("few.txt", "a dog", "10000 pieces is too large.* largest possible size is"),
         ("none.txt", None, "cannot read .*none.txt"),
+        ("none", None, "none does not exist"),
         ("a.jsonl", '{"caption": "a"}', "a.jsonl has no column of the image's path"),
     ],
 )
@@ -150,7 +151,7 @@ def test_a_configuration_says_what_to_read_and_to_write(tmp_path, capsys):
     assert (written.vocab_size, written.normalization) == (40, "nfc")
     assert "A red Café left" in capsys.readouterr().out
     assert tokenizer("--config", config, "--vocab-size", 50, tmp_path / "table") == 2
-    assert "values of PATH, --vocab-size" in capsys.readouterr().err
+    assert "PATH, --vocab-size cannot be given with --config" in capsys.readouterr().err
 
 
 def test_changed_letters_are_counted_and_shown(tmp_path, captions, capsys):

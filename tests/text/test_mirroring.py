@@ -107,7 +107,7 @@ def test_the_settings_name_the_languages_that_exist():
         ([("बाएं", "दाएं"), ("बाए", "दाए")], "दाएं और बाए", "बाएं और दाए"),
         ([("слева", "справа")], "Слева дом", "Справа дом"),
         ([("links", "backbord"), ("links", "rechts")], "links rechts", "backbord links"),
-        ([("to the west", "eastwards")], "To the  west", "Eastwards"),
+        ([("to the  west", "eastwards")], "To  the west", "Eastwards"),
         ([], "left and right", "left and right"),
     ],
 )

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _EXAMPLES = 3
 _VOCAB_SIZE = 10000
+_COLUMN = "caption"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -70,7 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--column",
-        default="caption",
+        default=_COLUMN,
         metavar="NAME",
         help="name of the caption column in .csv and .tsv files (default: %(default)s)",
     )
@@ -126,10 +127,14 @@ def _checked(arguments: argparse.Namespace) -> "Data | None":
         "PATH": bool(arguments.paths),
         "--vocab-size": arguments.vocab_size is not None,
         "--normalization": arguments.normalization is not None,
+        "--column": arguments.column != _COLUMN,
     }
     if any(given.values()):
         flags = ", ".join(flag for flag, is_given in given.items() if is_given)
-        raise UserError(f"--config has the values of {flags}; override them by --config-override")
+        raise UserError(
+            f"{flags} cannot be given with --config, whose settings decide; change these with"
+            " --config-override"
+        )
 
     from virtex.build.model import load_config
 

@@ -64,9 +64,10 @@ class MirrorWords:
     @cached_property
     def _others(self) -> dict[str, str]:
         others: dict[str, str] = {}
-        for one, other in self.pairs:
-            others.setdefault(one.lower(), other.lower())
-            others.setdefault(other.lower(), one.lower())
+        for pair in self.pairs:
+            one, other = (" ".join(side.lower().split()) for side in pair)
+            others.setdefault(one, other)
+            others.setdefault(other, one)
         return others
 
     @cached_property

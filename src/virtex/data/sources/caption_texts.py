@@ -28,6 +28,8 @@ def read_captions(path: Path, column: str) -> Iterator[str]:
     """
     kind = path.suffix.lower()
     if kind not in KINDS:
+        if not path.exists():
+            raise UserError(f"{path} does not exist; name a file of captions or a data set")
         raise UserError(f"{path}: the extension must be one of {', '.join(KINDS)}")
     with reading(path):
         if kind == ".json":
