@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol, assert_never
 
 import torch
 
+from virtex.build.caption_checks import CaptionFindings, check_captions
 from virtex.build.model import check_vocabulary, task_settings
 from virtex.build.transforms import transform_steps
 from virtex.config.data import Data
@@ -60,7 +61,7 @@ class CategoryRecords(ReportedRecords, Protocol):
 
 @dataclass(frozen=True)
 class PretrainingData:
-    """Both splits as examples, and `report`: the findings, in lines for the log.
+    """Both splits as examples, and `report` and `findings`: lines for the log.
 
     `records` are those of the whole training split, those trained on and those of validation.
     `subset` lists the images to train on; it is None for all of them. `remote` is None for local
@@ -76,6 +77,7 @@ class PretrainingData:
     collate: loader.Collate
     report: tuple[str, ...]
     remote: RemoteSplits | None
+    findings: CaptionFindings
 
     @cached_property
     def contents(self) -> Contents:
@@ -137,6 +139,7 @@ def open_data(config: Config) -> PretrainingData:
         collate=encoder.collate,
         report=report,
         remote=remote,
+        findings=check_captions(settings, training, vocabulary, remote=remote is not None),
     )
 
 

@@ -177,9 +177,9 @@ def _introduce(run: Run, start: ResumePoint, reports: Sequence[str]) -> None:
     )
     logger.info(f"checkpoints: {describe(run.retention)}")
     logger.info(f"model: {options.config.model.name}, {parameters / 1e6:.1f} M parameters")
-    for line in (*run.data.report, *start.notes):
+    for line in (*run.data.report, *run.data.findings.report, *start.notes):
         logger.info(line)
-    for line in start.cautions:
+    for line in (*run.data.findings.warnings, *start.cautions):
         logger.warning(line)
     plan = run.evaluation.plan
     for line in (*reports, *(() if plan is None else plan.report)):
