@@ -7,6 +7,7 @@ import pytest
 
 from virtex.commands import pretrain
 from virtex.config.loading import load
+from virtex.config.packaged import find
 from virtex.config.schema import Config
 
 
@@ -37,7 +38,7 @@ def test_flags_of_the_layout_are_overrides_of_their_settings() -> None:
         *("A", "1", "DATA.SEPARATOR", '";"', "DATA.VAL_SHARE", "0.1"),
         *("DATA.COLUMNS.IMAGE", '"no: 1"'),
     ]
-    config = Path(__file__).parents[2] / "configs" / "_base_bicaptioning_R_50_L1_H1024.yaml"
+    config = find(Path("base"))
     overrides = ["DATA.FORMAT", "table", *given.config_override[2:]]
     data = load(Config, config, overrides).data
     assert (data.separator, data.val_share, data.columns.image) == (";", 0.1, "no: 1")

@@ -5,10 +5,10 @@ from PIL import Image
 from tests import small
 
 from virtex.errors import UserError
+from virtex.evaluation.feature_cache import cached_features
 from virtex.evaluation.features import (
     FeatureSettings,
     Preprocessing,
-    cached_features,
     center_crops,
     data_hash,
     pooled_features,

@@ -11,6 +11,7 @@ from virtex.data.records import Record
 from virtex.data.transforms import Augmented
 from virtex.tasks.caption_tokens import CaptionTokens
 from virtex.text.sentences import split_sentences
+from virtex.text.tokenizer import Tokenizer, train
 
 IMAGE = np.zeros((2, 2, 3), np.uint8)
 
@@ -86,6 +87,13 @@ def test_lengths_and_what_is_cut_by_hand():
     whole = caption_lengths(records, CaptionTokens(TOKENIZER, 8, whole_sentences=True))
     assert whole is not None
     assert whole.endswith("replaces 33.3% by some of their sentences")
+
+
+def test_tokens_are_counted_in_the_normalization_of_the_vocabulary():
+    text = "Ein Café links. Ein Ball rechts."
+    captions = CaptionTokens(Tokenizer.from_bytes(train([text] * 3, 28, "nfc")), 100)
+    assert captions.count_tokens(text) == len(captions.tokens(text))
+    assert captions.count_tokens(text) != captions.count_tokens(text.lower())
 
 
 def test_of_many_captions_a_part_is_measured():

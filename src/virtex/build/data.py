@@ -8,12 +8,14 @@ from typing import Any, assert_never
 
 import torch
 
+from virtex.build.caption_checks import CaptionFindings, check_captions
 from virtex.build.caption_lengths import caption_lengths
 from virtex.build.model import check_vocabulary, task_settings
 from virtex.build.sources import SILENT, Observer, ReportedRecords, mixture, open_splits
+from virtex.build.transforms import transform_steps
 from virtex.config.schema import Config
 from virtex.config.specs import TransformSpec
-from virtex.data import loader, transforms
+from virtex.data import loader
 from virtex.data.contents import Contents, WholeSplit, contents
 from virtex.data.dataset import VALIDATION_EPOCH, ExampleDataset, Key
 from virtex.data.images import ImageLimits
@@ -25,7 +27,6 @@ from virtex.data.remote.shards import RemoteSplits, remote_splits
 from virtex.data.sources.labelled import read_labelled
 from virtex.data.sources.labelled_records import LabelledRecords
 from virtex.data.subset import SubsetManifest, training_subset
-from virtex.data.transforms import Transform
 from virtex.distributed.world import World
 from virtex.errors import UserError, first_few
 from virtex.tasks import find_task
@@ -37,7 +38,7 @@ from virtex.text.vocabulary import Categories, Classes, Vocabulary
 
 @dataclass(frozen=True)
 class PretrainingData:
-    """Both splits as examples, and `report`: the findings, in lines for the log.
+    """Both splits as examples, and `report` and `findings`: lines for the log.
 
     `records` are those of the whole training split, those trained on and those of validation.
     `subset` lists the images to train on; it is None for all of them. `remote` is None for local
@@ -54,6 +55,7 @@ class PretrainingData:
     report: tuple[str, ...]
     remote: RemoteSplits | None
     mixture: Mixture | None
+    findings: CaptionFindings
 
     @cached_property
     def contents(self) -> Contents:
@@ -127,6 +129,7 @@ def open_data(config: Config, observer: Observer = SILENT) -> PretrainingData:
         report=report,
         remote=remote,
         mixture=mixed,
+        findings=check_captions(settings, training, vocabulary, remote=remote is not None),
     )
 
 
@@ -213,29 +216,6 @@ def _labelled_splits(config: Config) -> tuple[Classes, LabelledRecords, Labelled
     check_vocabulary(config, classes, f"in {config.data.root}")
     training = LabelledRecords(labelled, "train", report=labelled.report)
     return classes, training, LabelledRecords(labelled, "test")
-
-
-def transform_steps(specs: Sequence[TransformSpec], crop_size: int) -> list[Transform]:
-    """The transforms before normalisation, which is the backbone's."""
-    built: list[Transform] = []
-    for spec in specs:
-        match spec.name:
-            case "random_resized_crop":
-                built.append(transforms.RandomResizedCrop(crop_size, **spec.arguments))
-            case "horizontal_flip":
-                built.append(transforms.HorizontalFlip(**spec.arguments))
-            case "color_jitter":
-                built.append(transforms.ColorJitter(**spec.arguments))
-            case "smallest_resize":
-                size = round(spec.arguments["size"]) or crop_size
-                built.append(transforms.SmallestResize(size))
-            case "center_crop":
-                built.append(transforms.CenterCrop(crop_size))
-            case "normalize":
-                pass
-            case _:
-                raise AssertionError(f"{spec.name} passed the configuration's check")
-    return built
 
 
 def _missing(records: Records, on_bad_image: str) -> list[str]:

@@ -10,6 +10,7 @@ from virtex.config.data import Data
 from virtex.config.model import Visual
 from virtex.config.schema import Config
 from virtex.config.section import Conflict
+from virtex.config.specs import parse_mirror_words
 from virtex.decoding.captioner import BeamSearch, Captioner, NucleusSampling, Strategy
 from virtex.errors import UserError
 from virtex.models.backbone import Backbone
@@ -19,6 +20,7 @@ from virtex.models.networks import fetch_weights, load_pretrained, network
 from virtex.models.state_dict import current_names, model_weights
 from virtex.tasks import find_task
 from virtex.tasks.base import Masking, Objective, SamplePredictor, TaskSettings
+from virtex.text.mirror_words import LANGUAGES, Pair, language_pairs
 from virtex.text.tokenizer import Tokenizer
 from virtex.text.vocabulary import (
     Categories,
@@ -213,12 +215,24 @@ def task_settings(config: Config) -> TaskSettings:
         max_caption_length=data.max_caption_length,
         single_caption=data.use_single_caption,
         whole_sentences=data.long_captions == "sentences",
+        mirror_pairs=mirror_pairs(data),
         masking=Masking(**data.masked_lm.model_dump()),
         decoder=decoder,
         initial_std=textual.initial_std,
         strategy=_strategy(config),
         max_tokens=config.model.decoder.max_decoding_steps - 1,
     )
+
+
+def mirror_pairs(data: Data) -> tuple[Pair, ...]:
+    """The pairs of words of `DATA.MIRROR_WORDS`, in order of their priority."""
+    pairs: list[Pair] = []
+    for given in parse_mirror_words(data.mirror_words):
+        if isinstance(given, tuple):
+            pairs.append(given)
+        else:
+            pairs += next(language_pairs(name) for name in LANGUAGES if name == given)
+    return tuple(pairs)
 
 
 def sample_predictor(
@@ -298,6 +312,7 @@ def check_vocabulary(config: Config, vocabulary: Vocabulary, source: str) -> Non
                 sos_index=data.sos_index,
                 eos_index=data.eos_index,
                 mask_index=data.mask_index,
+                text_normalization=data.text_normalization,
             )
         case Categories():
             check_categories(vocabulary, source=source, vocab_size=data.vocab_size)

@@ -3,7 +3,7 @@
 import argparse
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from virtex.errors import UserError
 from virtex.files import LOCAL_ONLY, is_address
@@ -67,7 +67,8 @@ def add_config_arguments(parser: Arguments, default: Path | None = None) -> None
         required=default is None,
         default=default,
         metavar="FILE",
-        help="YAML configuration" + shown,
+        help="YAML configuration, or the name of one that comes with the package, as shown by "
+        "`virtex config --list`" + shown,
     )
     parser.add_argument(
         "--config-override",
@@ -146,6 +147,14 @@ def image_limits(arguments: argparse.Namespace) -> "ImageLimits":
     return named_limits(
         arguments.max_pixels, arguments.max_image_mb, settings=("--max-pixels", "--max-image-mb")
     )
+
+
+def evaluation_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The options of `virtex evaluate` by the names that `virtex.evaluation.opening` takes."""
+    import torch
+
+    device = torch.device(device_name(arguments.device))
+    return {**vars(arguments), "device": device, "limits": image_limits(arguments)}
 
 
 def add_device_argument(parser: Arguments) -> None:

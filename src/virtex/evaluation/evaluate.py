@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from virtex.build.data import transform_steps
+from virtex.build.transforms import transform_steps
 from virtex.config.data import Data
 from virtex.data.images import OnBadImage
 from virtex.data.sources.labelled import LabelledData, read_labelled
@@ -18,11 +18,11 @@ from virtex.distributed.world import ALONE, World
 from virtex.errors import UserError, first_few
 from virtex.evaluation.backbones import EvaluatedBackbone
 from virtex.evaluation.captioned_images import captioned_images
+from virtex.evaluation.feature_cache import cached_features
 from virtex.evaluation.features import (
     Features,
     FeatureSettings,
     Preprocessing,
-    cached_features,
     check_images,
     data_hash,
 )
@@ -251,7 +251,7 @@ def evaluate_backbones(
                 common = {
                     "image_size": backbone.image_size,
                     "transforms": list(map(str, steps.steps)),
-                    "precision": str(settings.precision.dtype).removeprefix("torch."),
+                    "precision": settings.precision.name,
                 }
                 with fitting(data.fits, data.units) as fitted:
                     figures = data.figures(parts[0], parts[1], fitted)

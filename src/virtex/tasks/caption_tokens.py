@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 from virtex.data.records import Record
 from virtex.data.transforms import Augmented
 from virtex.tasks.base import TaskSettings
-from virtex.text.normalize import normalize_caption, swap_left_right
+from virtex.text.mirroring import ENGLISH, MirrorWords
 from virtex.text.sentences import split_sentences
 from virtex.text.tokenizer import Tokenizer
 
@@ -31,6 +31,7 @@ class CaptionTokens:
     single_caption: bool = False
     per_image: int | None = 1
     whole_sentences: bool = False
+    mirror_words: MirrorWords = ENGLISH
 
     @property
     def padding_index(self) -> int:
@@ -42,8 +43,9 @@ class CaptionTokens:
     ) -> list[list[int]]:
         """[SOS], the tokens and [EOS] of each caption.
 
-        A mirrored image has *left* and *right* swapped in its captions. A long caption is cut on
-        the right and then lacks [EOS], so that no model learns that it ended there.
+        In the captions of a mirrored image, `mirror_words` such as *left* and *right* are swapped.
+        A long caption is cut on the right and then lacks [EOS], so that no model learns that it
+        ended there.
         """
         captions = list(record.captions[:1] if self.single_caption else record.captions)
         count = len(captions) if self.per_image is None else min(self.per_image, len(captions))
@@ -54,7 +56,7 @@ class CaptionTokens:
 
     def count_tokens(self, caption: str) -> int:
         """The number of tokens of a whole caption, with [SOS] and [EOS]."""
-        return len(self.tokenizer.encode(normalize_caption(caption))) + 2
+        return len(self.tokenizer.encode(self.tokenizer.normalize(caption))) + 2
 
     def _sentences(self, caption: str, rng: np.random.Generator) -> str:
         """The caption, or some of its sentences if it is too long."""
@@ -71,9 +73,9 @@ class CaptionTokens:
 
     def tokens(self, caption: str, *, mirrored: bool = False) -> list[int]:
         """[SOS], the tokens and [EOS] of one caption, cut as in `draw`."""
-        caption = normalize_caption(caption)
+        caption = self.tokenizer.normalize(caption)
         if mirrored:
-            caption = swap_left_right(caption)
+            caption = self.mirror_words.swap(caption)
         words = self.tokenizer.encode(caption)
         return [self.tokenizer.sos_index, *words, self.tokenizer.eos_index][: self.max_length]
 
@@ -86,6 +88,7 @@ def caption_tokens(tokenizer: Tokenizer, settings: TaskSettings, training: bool)
         settings.max_caption_length,
         single,
         whole_sentences=settings.whole_sentences,
+        mirror_words=MirrorWords.normalized(settings.mirror_pairs, tokenizer.normalization),
     )
 
 

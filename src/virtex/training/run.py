@@ -44,7 +44,7 @@ from virtex.training.setup import (
     shared_memory_needed,
     start_or_refusal,
 )
-from virtex.training.validation import validate_and_log
+from virtex.training.validation import samples_logged, validate_and_log
 
 
 def pretrain(options: PretrainOptions) -> int:
@@ -76,11 +76,11 @@ def pretrain(options: PretrainOptions) -> int:
         watchdog.report("reading the checkpoint")
         start = world.from_main(lambda: start_or_refusal(options, data, process.attempt))
         if isinstance(start, UserError):
-            return _refused(start, world)
+            return _refused(start, world, options.command)
         watchdog.report("reading the data of the evaluation")
         plan, refusal = plan_or_refusal(options, world)
         if refusal is not None:
-            return _refused(refusal, world)
+            return _refused(refusal, world, options.command)
         watchdog.report("building the model")
         with translate_memory_errors(options.config, world):
             state = begin(options, world, start)
@@ -122,7 +122,7 @@ def pretrain(options: PretrainOptions) -> int:
         return status
 
 
-def _refused(error: UserError, world: World) -> int:
+def _refused(error: UserError, world: World, command: str) -> int:
     """The exit status of every process; the first one prints the message.
 
     With several processes it is returned, so that no agent starts them again for the same answer.
@@ -130,7 +130,7 @@ def _refused(error: UserError, world: World) -> int:
     if world.size == 1:
         raise error
     if world.main:
-        print(f"virtex pretrain: error: {error}", file=sys.stderr, flush=True)
+        print(f"{command}: error: {error}", file=sys.stderr, flush=True)
     world.wait()  # else the end of the connection could be noticed before the answer
     return error.exit_status
 
@@ -177,15 +177,14 @@ def _introduce(run: Run, start: ResumePoint, reports: Sequence[str]) -> None:
     )
     logger.info(f"checkpoints: {describe(run.retention)}")
     logger.info(f"model: {options.config.model.name}, {parameters / 1e6:.1f} M parameters")
-    for line in (*run.data.report, *start.notes):
+    for line in (*run.data.report, *run.data.findings.report, *start.notes):
         logger.info(line)
-    for line in start.cautions:
+    for line in (*run.data.findings.warnings, *start.cautions):
         logger.warning(line)
-    for line in reports:
-        logger.info(line)
     plan = run.evaluation.plan
-    for line in () if plan is None else plan.report:
+    for line in (*reports, *(() if plan is None else plan.report)):
         logger.info(line)
+    logger.info(samples_logged(options.config))
 
 
 def _train(run: Run, start: ResumePoint) -> int:
