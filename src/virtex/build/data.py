@@ -9,7 +9,8 @@ from typing import Any, Literal, Protocol, assert_never
 import torch
 
 from virtex.build.caption_checks import CaptionFindings, check_captions
-from virtex.build.model import check_vocabulary, task_settings
+from virtex.build.model import task_settings
+from virtex.build.resolve import resolve_length, resolve_sizes
 from virtex.build.transforms import transform_steps
 from virtex.config.data import Data
 from virtex.config.schema import Config
@@ -63,11 +64,15 @@ class CategoryRecords(ReportedRecords, Protocol):
 class PretrainingData:
     """Both splits as examples, and `report` and `findings`: lines for the log.
 
+    `config` is the configuration with the sizes and the number of iterations that the data tell;
+    `num_epochs` is what the latter follows from, and None if it was given itself.
     `records` are those of the whole training split, those trained on and those of validation.
     `subset` lists the images to train on; it is None for all of them. `remote` is None for local
     data.
     """
 
+    config: Config
+    num_epochs: float | None
     vocabulary: Vocabulary
     records: tuple[WholeSplit, Records, WholeSplit]
     shuffle_window: int
@@ -88,10 +93,11 @@ class PretrainingData:
 def open_data(config: Config) -> PretrainingData:
     """The training and the validation split of `DATA.ROOT`; raises `UserError` for missing images
     unless `DATA.ON_BAD_IMAGE` is skip, for a batch larger than the training split, and for a cache
-    too small for remote data."""
+    too small for remote data, and for sizes or a length that do not fit other settings."""
     settings = config.data
     task = find_task(config.model.name)
-    vocabulary, whole, validation = _open_splits(config, task)
+    num_epochs = config.optim.num_epochs
+    config, vocabulary, whole, validation = _open_splits(config, task)
     training, chosen = training_subset(
         whole,
         percentage=settings.use_percentage,
@@ -99,6 +105,7 @@ def open_data(config: Config) -> PretrainingData:
         manifest=settings.subset_manifest,
     )
     loader.check_batch_size(config.optim.batch_size, len(training))
+    config = resolve_length(config, len(training))
     remote = remote_splits(whole, training, validation)
     if remote is not None:
         remote.check_space(settings.shuffle_window, settings.cache_gb)
@@ -126,6 +133,8 @@ def open_data(config: Config) -> PretrainingData:
 
     encoder = task.encoder(vocabulary, task_settings(config), True)
     return PretrainingData(
+        config=config,
+        num_epochs=num_epochs,
         vocabulary=vocabulary,
         records=(whole, training, validation),
         shuffle_window=settings.shuffle_window,
@@ -198,36 +207,42 @@ def validation_samples(data: PretrainingData, positions: range) -> loader.Batch:
 
 def _open_splits(
     config: Config, task: Task[Any, Any]
-) -> tuple[Vocabulary, ReportedRecords, ReportedRecords]:
-    """The vocabulary, the training and the validation split; raises `UserError`."""
+) -> tuple[Config, Vocabulary, ReportedRecords, ReportedRecords]:
+    """Configuration with sizes, vocabulary, training and validation split; raises `UserError`."""
     data = config.data
     match task.labels:
         case "captions":
             tokenizer = Tokenizer.from_file(data.tokenizer_model)
-            check_vocabulary(config, tokenizer, str(data.tokenizer_model))
-            return tokenizer, caption_records(data, "train"), caption_records(data, "val")
+            config = resolve_sizes(config, tokenizer, str(data.tokenizer_model))
+            training, validation = caption_records(data, "train"), caption_records(data, "val")
+            return config, tokenizer, training, validation
         case "categories":
-            training, validation = category_records(data, "train"), category_records(data, "val")
-            if training.categories != validation.categories:
-                raise UserError(
-                    f"the annotations of {data.root} list other categories for training than for "
-                    "validation; they must be the same, in the same order"
-                )
-            categories = Categories(training.categories)
-            check_vocabulary(config, categories, f"of objects in {data.root}")
-            return categories, training, validation
+            return _category_splits(config)
         case "classes":
             return _labelled_splits(config)
         case _:
             assert_never(task.labels)
 
 
-def _labelled_splits(config: Config) -> tuple[Classes, LabelledRecords, LabelledRecords]:
+def _category_splits(config: Config) -> tuple[Config, Categories, CategoryRecords, CategoryRecords]:
+    data = config.data
+    training, validation = category_records(data, "train"), category_records(data, "val")
+    if training.categories != validation.categories:
+        raise UserError(
+            f"the annotations of {data.root} list other categories for training than for "
+            "validation; they must be the same, in the same order"
+        )
+    categories = Categories(training.categories)
+    config = resolve_sizes(config, categories, f"of objects in {data.root}")
+    return config, categories, training, validation
+
+
+def _labelled_splits(config: Config) -> tuple[Config, Classes, LabelledRecords, LabelledRecords]:
     labelled = read_labelled(Path(config.data.root), config.random_seed)
     classes = Classes(labelled.classes, labelled.several)
-    check_vocabulary(config, classes, f"in {config.data.root}")
+    config = resolve_sizes(config, classes, f"in {config.data.root}")
     training = LabelledRecords(labelled, "train", report=labelled.report)
-    return classes, training, LabelledRecords(labelled, "test")
+    return config, classes, training, LabelledRecords(labelled, "test")
 
 
 def source(
