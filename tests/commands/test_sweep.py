@@ -176,3 +176,12 @@ def test_a_run_by_epochs_is_finished_when_its_own_number_of_iterations_is_done(t
     assert not run.finished
     (run.directory / "checkpoint_9.pth").touch()
     assert run.finished
+
+
+def test_a_sweep_of_an_earlier_version_goes_on(sweep):
+    assert sweep(*grid()) == 0
+    shared = Path("runs/sweep.yaml")
+    text = shared.read_text().replace("FEATURE_SIZE: null", "FEATURE_SIZE: 2048")
+    shared.write_text(text.replace("VOCAB_SIZE: null", "VOCAB_SIZE: 10000"))
+    assert sweep(*grid()) == 0
+    assert settings.load(Config, shared).data.vocab_size == 10000

@@ -335,7 +335,7 @@ def test_no_decay_is_a_regular_expression(load) -> None:
         (
             ["OPTIM.NUM_EPOCHS", "3", "OPTIM.NUM_ITERATIONS", "500000"],
             "'OPTIM.NUM_ITERATIONS' is 500000 on the command line and 'OPTIM.NUM_EPOCHS' is 3 on "
-            "the command line; expected only one length of the run; set the other one to null",
+            "the command line; expected one length of the run, not two; set one of them to null",
         ),
         (["OPTIM.NUM_ITERATIONS", "null"], "expected the length of the run; set one of them"),
         (

@@ -145,12 +145,11 @@ def _take_fitting(
     weights = fill_tied_keys(objective, saved.weights)
     lines = [] if type(known) is type(vocabulary) else ["  the vocabularies are of different kinds"]
     lines += tied_conflicts(objective, weights)
-    per_entry = [name for name in own if _PER_ENTRY.fullmatch(name) and len(own[name]) == len(new)]
+    per_entry = [name for name in own.keys() & weights.keys() if _PER_ENTRY.fullmatch(name)]
     lines += _other_sizes(saved.source, weights, per_entry, len(old))
     if not lines:
         shared = [(index, old[piece]) for piece, index in new.items() if piece in old]
-        merged = {name: _merged(own[name], weights[name], shared) for name in per_entry}
-        weights |= merged
+        weights |= {name: _merged(own[name], weights[name], shared) for name in per_entry}
         lines = state_dict_mismatches(own, weights)
     if lines:
         raise UserError(
@@ -174,10 +173,9 @@ def _other_sizes(
 ) -> list[str]:
     """A line for each of these weights that is not for a vocabulary of the size."""
     return [
-        f"  {name} of {source} has {len(weight)} rows, but its vocabulary {size} entries"
-        for name in per_entry
-        if isinstance(weight := weights.get(name), Tensor)
-        and (weight.dim() == 0 or len(weight) != size)
+        f"  {name} of {source} is {list(weight.shape)}, but its vocabulary has {size} entries"
+        for name in sorted(per_entry)
+        if isinstance(weight := weights[name], Tensor) and weight.shape[:1] != (size,)
     ]
 
 

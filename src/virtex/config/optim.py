@@ -104,7 +104,7 @@ class Optim(Section):
         if self.num_iterations is None and self.num_epochs is None:
             yield lengths, "expected the length of the run; set one of them"
         if self.num_iterations is not None and self.num_epochs is not None:
-            yield lengths, "expected only one length of the run; set the other one to null"
+            yield lengths, "expected one length of the run, not two; set one of them to null"
         elif self.num_iterations is not None and self.warmup_steps >= self.num_iterations:
             yield (
                 ("OPTIM.WARMUP_STEPS", "OPTIM.NUM_ITERATIONS"),

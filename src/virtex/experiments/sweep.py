@@ -20,6 +20,12 @@ from virtex.files import write_whole
 SHARED = "sweep.yaml"
 VARIED = {"DATA.USE_PERCENTAGE": "--percentages", "RANDOM_SEED": "--seeds"}
 
+_FOUND = {
+    *("DATA.VOCAB_SIZE", "DATA.UNK_INDEX", "DATA.SOS_INDEX", "DATA.EOS_INDEX", "DATA.MASK_INDEX"),
+    "MODEL.VISUAL.FEATURE_SIZE",
+}
+"""Settings that may be left out; earlier versions wrote their defaults instead."""
+
 
 @dataclass(frozen=True)
 class SweepRun:
@@ -106,7 +112,10 @@ def reserve(directory: Path, config: Config) -> None:
     changes = [
         f"{key} was {before[key]!r}, is {now[key]!r}"
         for key in now
-        if before[key] != now[key] and key not in VARIED
+        if before[key] != now[key]
+        and key not in VARIED
+        # A value that is left out is found by each run, which checks one that is given.
+        and not (key in _FOUND and None in (before[key], now[key]))
     ]
     if changes:
         raise UserError(
