@@ -23,8 +23,10 @@ Curve = dict[int, float]
 _LAG = 0.2
 _CLOSE = 0.03
 # They name places, or change what is reported instead of what is learnt.
-_INCOMPARABLE = ("RANDOM_SEED", "LOG_SAMPLES", "DATA.ROOT", "DATA.TOKENIZER_MODEL")
-_INCOMPARABLE += ("DATA.CACHE_DIR", "EVALUATE.")
+_INCOMPARABLE = (
+    *("RANDOM_SEED", "LOG_SAMPLES", "DATA.ROOT", "DATA.TOKENIZER_MODEL", "DATA.CACHE_DIR"),
+    "EVALUATE.",
+)
 
 
 @dataclass(frozen=True)
