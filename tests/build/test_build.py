@@ -24,8 +24,13 @@ SCENES = (
 )
 
 
+IDS = [
+    *("DATA.UNK_INDEX", "0", "DATA.SOS_INDEX", "1", "DATA.EOS_INDEX", "2", "DATA.MASK_INDEX", "3")
+]
+
+
 def config_of(*overrides):
-    return settings.load(Config, SCENES, list(overrides))
+    return settings.load(Config, SCENES, [*IDS, *overrides])
 
 
 def objective_of(*overrides):

@@ -17,7 +17,9 @@ from virtex.text.tokenizer import Tokenizer, train
 
 CAPTIONS = ["a red square left of a blue circle", "two green stars above a grey ring"]
 CONFIG = """
-DATA: {VOCAB_SIZE: 45, IMAGE_CROP_SIZE: 32, MAX_CAPTION_LENGTH: 12}
+DATA:
+  {VOCAB_SIZE: 45, UNK_INDEX: 0, SOS_INDEX: 1, EOS_INDEX: 2, MASK_INDEX: 3, IMAGE_CROP_SIZE: 32,
+  MAX_CAPTION_LENGTH: 12}
 MODEL:
   VISUAL: {NAME: "torchvision::resnet18", FEATURE_SIZE: 512, ZERO_INIT_RESIDUAL: false}
   TEXTUAL: {NAME: "transdec_postnorm::L1_H32_A2_F64"}

@@ -10,6 +10,7 @@ from tests.commands.conftest import picture
 
 from virtex.cli import main
 from virtex.evaluation.backbones import open_backbones
+from virtex.evaluation.finetuning import FinetuneRequest, prepare_finetuning
 from virtex.inference.pretrained import load
 from virtex.text.vocabulary import Classes
 
@@ -190,3 +191,34 @@ def test_changed_labels_are_noticed_where_a_run_resumes(directory, monkeypatch, 
     assert "the classes of the data are not those" in error
     assert "1 are missing (dog), 1 are new (cow)" in error
     assert error.count("\n") == 4  # with three lines about the run
+
+
+@pytest.mark.parametrize("recipe", [None, "recipe.yaml"])
+@pytest.mark.parametrize(
+    ("flags", "overrides", "iterations"),
+    [
+        ({"epochs": 3}, (), 8),
+        ({}, ("OPTIM.NUM_EPOCHS", "3"), 8),
+        ({}, ("OPTIM.NUM_EPOCHS", "0.75"), 2),
+        ({}, ("OPTIM.NUM_ITERATIONS", "7"), 7),
+    ],
+)
+@pytest.mark.usefixtures("images")
+def test_the_length_may_be_given_in_each_form(recipe, flags, overrides, iterations):
+    if recipe is not None:
+        head = "NAME: image_classification, TEXTUAL: {NAME: none}"
+        Path(recipe).write_text(f"MODEL: {{{head}}}\nOPTIM: {{WARMUP_STEPS: 0}}\n")
+    request = FinetuneRequest(
+        Path("images"),
+        "random",
+        None if recipe is None else Path(recipe),
+        ("OPTIM.BATCH_SIZE", "4", *overrides),
+        network="torchvision::resnet18",
+        **flags,
+    )
+    prepared = prepare_finetuning(request, None)
+    assert prepared.config.optim.iterations == iterations
+    assert prepared.config.optim.num_epochs is None
+    assert {*overrides[::2], "DATA.ROOT"} <= set(prepared.chosen)
+    if "OPTIM.NUM_EPOCHS" in overrides or flags:
+        assert "OPTIM.NUM_ITERATIONS" in prepared.chosen

@@ -69,14 +69,15 @@ def test_what_is_submitted_is_what_a_dry_run_shows(slurm, capsys):
 
 def test_a_turn_after_the_first_goes_on_from_the_latest_checkpoint(slurm):
     Path("other.pth").touch()
-    run = ["--init-from=other.pth", *RUN, "--config-override", "OPTIM.LR", "1e-4"]
+    given = ["--init-from=other.pth", "--init-parts", "backbone"]
+    run = [*given, *RUN, "--config-override", "OPTIM.LR", "1e-4"]
     assert slurm("--gpus-per-node", "2", "--turns", "7", run=run) == 0
     submitted = pickle.loads(Path("runs/a/slurm/4321_submitted.pkl").read_bytes())
     task = submitted.function
     python = (sys.executable, "-m", "virtex", "pretrain")
     assert task.first == (*python, *run, "--num-gpus-per-machine", "2")
     assert task.again == (
-        *(*python, *run[1:], "--num-gpus-per-machine", "2"),
+        *(*python, *run[len(given) :], "--num-gpus-per-machine", "2"),
         *("--resume-from", "latest"),
     )
     assert task.begun == str(Path("runs/a/config.yaml").absolute())

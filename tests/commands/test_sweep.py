@@ -7,7 +7,9 @@ import pytest
 
 from virtex.cli import main
 from virtex.config import loading as settings
+from virtex.config.optim import Optim
 from virtex.config.schema import Config
+from virtex.experiments.sweep import plan
 
 
 @pytest.fixture
@@ -159,3 +161,27 @@ def test_a_wrong_word_is_told_with_the_usage(sweep, capsys, arguments, message):
     assert caught.value.code == 2
     assert message in capsys.readouterr().err
     assert not Path("runs").exists()
+
+
+def test_a_run_by_epochs_is_finished_when_its_own_number_of_iterations_is_done(tmp_path):
+    config = tmp_path / "a.yaml"
+    config.write_text("OPTIM: {NUM_EPOCHS: 2, WARMUP_STEPS: 1}")
+    grid = {"percentages": [50.0], "seeds": [0], "checkpoint_every": 5}
+    _, [run] = plan(config, [], tmp_path, **grid)
+    assert not run.finished
+    run.directory.mkdir()
+    optim = Optim(num_iterations=9, warmup_steps=1)  # as the run has found
+    (run.directory / "config.yaml").write_text(settings.dump(Config(optim=optim)))
+    (run.directory / "checkpoint_5.pth").touch()
+    assert not run.finished
+    (run.directory / "checkpoint_9.pth").touch()
+    assert run.finished
+
+
+def test_a_sweep_of_an_earlier_version_goes_on(sweep):
+    assert sweep(*grid()) == 0
+    shared = Path("runs/sweep.yaml")
+    text = shared.read_text().replace("FEATURE_SIZE: null", "FEATURE_SIZE: 2048")
+    shared.write_text(text.replace("VOCAB_SIZE: null", "VOCAB_SIZE: 10000"))
+    assert sweep(*grid()) == 0
+    assert settings.load(Config, shared).data.vocab_size == 10000

@@ -8,6 +8,7 @@ import pytest
 
 from virtex.build.model import load_config
 from virtex.config import loading as settings
+from virtex.config.data import Data
 from virtex.config.schema import Config
 from virtex.experiments.published import published_figure
 from virtex.tasks import find_task
@@ -66,7 +67,8 @@ def test_the_base_spells_out_the_defaults_and_its_width() -> None:
     config = settings.load(
         Config, CONFIGS / BASE, ["MODEL.TEXTUAL.NAME", "transdec_postnorm::L1_H2048_A32_F8192"]
     )
-    assert config == Config()
+    ids = {"unk_index": 0, "sos_index": 1, "eos_index": 2, "mask_index": 3}
+    assert config == Config(data=Data(vocab_size=10000, **ids))
 
 
 @pytest.mark.parametrize(

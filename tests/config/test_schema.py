@@ -244,8 +244,8 @@ def test_normalize_written_out_equals_its_default(load) -> None:
         ("RANDOM_SEED", "4294967296", "a number less than 4294967296"),
         ("AMP", "1", "true or false"),
         ("CHANNELS_LAST", "null", "true or false"),
-        ("DATA.VOCAB_SIZE", "0", "a number greater than or equal to 1"),
-        ("DATA.UNK_INDEX", "-1", "a number greater than or equal to 0"),
+        ("DATA.VOCAB_SIZE", "0", "a number greater than or equal to 1 or null"),
+        ("DATA.UNK_INDEX", "-1", "a number greater than or equal to 0 or null"),
         ("DATA.IMAGE_CROP_SIZE", "31", "a number greater than or equal to 32"),
         ("DATA.MAX_CAPTION_LENGTH", "2", "a number greater than or equal to 3"),
         ("DATA.USE_PERCENTAGE", "0", "a number greater than 0"),
@@ -263,7 +263,7 @@ def test_normalize_written_out_equals_its_default(load) -> None:
         ),
         ("DATA.MASKED_LM.MASK_PROPORTION", "0", "a number greater than 0"),
         ("DATA.MASKED_LM.MASK_PROBABILITY", "1.1", "a number less than or equal to 1"),
-        ("MODEL.VISUAL.FEATURE_SIZE", "0", "a number greater than or equal to 1"),
+        ("MODEL.VISUAL.FEATURE_SIZE", "0", "a number greater than or equal to 1 or null"),
         ("MODEL.VISUAL.PRETRAINED", "1", "true or false or a string (put it in quotes)"),
         ("MODEL.TEXTUAL.DROPOUT", "1.0", "a number less than 1"),
         ("MODEL.DECODER.NAME", "greedy", "'beam_search' or 'nucleus_sampling'"),
@@ -280,7 +280,8 @@ def test_normalize_written_out_equals_its_default(load) -> None:
         ("OPTIM.BATCH_SIZE", "0", "a number greater than or equal to 1"),
         ("OPTIM.CNN_LR", "-0.1", "a number greater than or equal to 0"),
         ("OPTIM.LR", "-1e-3", "a number greater than or equal to 0"),
-        ("OPTIM.NUM_ITERATIONS", "0", "a number greater than or equal to 1"),
+        ("OPTIM.NUM_ITERATIONS", "0", "a number greater than or equal to 1 or null"),
+        ("OPTIM.NUM_EPOCHS", "0", "a number greater than 0 or null"),
         ("OPTIM.WARMUP_STEPS", "-1", "a number greater than or equal to 0"),
         ("OPTIM.LR_DECAY_NAME", "step", "'none', 'linear', 'cosine' or 'multistep'"),
         ("OPTIM.LR_GAMMA", "0", "a number greater than 0"),
@@ -327,10 +328,16 @@ def test_no_decay_is_a_regular_expression(load) -> None:
             "'OPTIM.LR_STEPS' is [2, 2] on the command line; expected iterations in increasing",
         ),
         (
-            ["DATA.EOS_INDEX", "1"],
-            "'DATA.SOS_INDEX' is 1 by default, 'DATA.EOS_INDEX' is 1 on the command line",
+            ["DATA.SOS_INDEX", "1", "DATA.EOS_INDEX", "1"],
+            "'DATA.SOS_INDEX' is 1 on the command line and 'DATA.EOS_INDEX' is 1 on the command "
+            "line; expected different ids, those of the tokenizer",
         ),
-        (["DATA.EOS_INDEX", "1"], "; expected four different ids, those of the tokenizer"),
+        (
+            ["OPTIM.NUM_EPOCHS", "3", "OPTIM.NUM_ITERATIONS", "500000"],
+            "'OPTIM.NUM_ITERATIONS' is 500000 on the command line and 'OPTIM.NUM_EPOCHS' is 3 on "
+            "the command line; expected one length of the run, not two; set one of them to null",
+        ),
+        (["OPTIM.NUM_ITERATIONS", "null"], "expected the length of the run; set one of them"),
         (
             ["DATA.VOCAB_SIZE", "5", "DATA.MASK_INDEX", "5"],
             "'DATA.MASK_INDEX' is 5 on the command line and 'DATA.VOCAB_SIZE' is 5 on the command "
@@ -543,12 +550,13 @@ def test_conflicts_of_all_sections_and_of_the_task_are_in_one_message(load) -> N
     lines = problem(
         load,
         *("OPTIM.NUM_ITERATIONS", "1", "OPTIM.LR_STEPS", "[1]", "DATA.SOS_INDEX", "2"),
+        *("DATA.UNK_INDEX", "0", "DATA.EOS_INDEX", "2", "DATA.MASK_INDEX", "3"),
         *("DATA.MAX_CAPTION_LENGTH", "12", "MODEL.TEXTUAL.NAME", "none", "DATA.VOCAB_SIZE", "3"),
     ).splitlines()
     assert lines[0] == "7 problems:"
     reasons = [line.partition("; expected ")[2] for line in lines[1:]]
     assert [reason[:20] for reason in reasons] == [
-        "four different ids, ",  # of the section DATA
+        "different ids, those",  # of the section DATA
         "a warm-up shorter th",  # of OPTIM
         "LR_STEPS only with m",
         "no more decoding ste",  # between sections

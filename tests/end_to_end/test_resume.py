@@ -37,8 +37,8 @@ def test_it_learns(reference):
 def test_a_checkpoint_is_complete(reference):
     state = final(reference)
     assert list(state) == [
-        *("model", "optimizer", "scaler", "iteration", "validated", "untouched", "config"),
-        *("tokenizer", "categories", "data", "versions"),
+        *("model", "optimizer", "scaler", "iteration", "validated", "progress", "untouched"),
+        *("config", "tokenizer", "categories", "data", "versions"),
     ]
     optimizer = state["optimizer"]
     assert list(optimizer) == ["optimizer", "slow", "counter"]

@@ -15,7 +15,7 @@ from virtex.evaluation.backbones import open_backbones, weights_hash
 NETWORK = "torchvision::resnet18"
 YAML = """
 RANDOM_SEED: 7
-DATA: {VOCAB_SIZE: 45, IMAGE_CROP_SIZE: 32}
+DATA: {VOCAB_SIZE: 45, UNK_INDEX: 0, SOS_INDEX: 1, EOS_INDEX: 2, MASK_INDEX: 3, IMAGE_CROP_SIZE: 32}
 MODEL:
   VISUAL: {NAME: "torchvision::resnet18", FEATURE_SIZE: 512}
   TEXTUAL: {NAME: "transdec_postnorm::L1_H32_A2_F64"}

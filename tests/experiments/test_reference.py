@@ -69,6 +69,23 @@ def test_a_run_is_judged_at_its_latest_iteration(tmp_path, losses, words):
     assert str(judgement).startswith(words)
 
 
+def test_of_each_part_of_the_loss_less_is_better(tmp_path):
+    path = tmp_path / "one.jsonl"
+    path.write_text(
+        json.dumps({"reference": "a run", "settings": {}})
+        + '\n{"iteration": 100, "val/masked_lm": 3.0, "val/mAP": 30.0}'
+        + '\n{"iteration": 200, "val/masked_lm": 2.0, "val/mAP": 40.0}\n',
+        encoding="utf-8",
+    )
+    (reference,) = read_references(path)
+    for loss, precision, words in [
+        (4.0, 41.0, ["behind", "on track"]),
+        (1.9, 20.0, ["on track", "behind"]),
+    ]:
+        own = {"val/masked_lm": {200: loss}, "val/mAP": {200: precision}, "train/masked_lm": {}}
+        assert [str(one).split(":")[0] for one in judge(own, reference)] == words
+
+
 def test_of_an_accuracy_more_is_better(tmp_path):
     accuracies = {100: 30.0, 200: 40.0, 300: 50.0}
     (reference,) = read_references(write_curve(tmp_path / "one.jsonl", LOSSES, accuracies))

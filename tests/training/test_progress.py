@@ -74,8 +74,10 @@ def test_losses_in_words(losses, text):
 def test_the_line_shows_progress_speed_and_remaining_time(iteration, step_seconds, remaining):
     meter = Meter(1, Traffic())
     meter.add(step_of())
-    line = progress_line(iteration, 100, 2.0, {"forward": 2.0}, meter.speed(1.25), step_seconds)
+    line = progress_line(
+        iteration, 100, 0.756, 2.0, {"forward": 2.0}, meter.speed(1.25), step_seconds
+    )
     assert line == (
-        f"iteration {iteration:>3}/100  loss 2.0000  4.0 images/s  remaining {remaining}  "
-        "data wait 12%  memory 1.2 GB"
+        f"iteration {iteration:>3}/100  epoch 0.76  loss 2.0000  4.0 images/s  "
+        f"remaining {remaining}  data wait 12%  memory 1.2 GB"
     )

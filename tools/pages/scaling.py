@@ -134,8 +134,8 @@ def measured() -> Measured:
     return Measured(
         parameters=counted.parameters,
         gflop_per_image=(counted.forward + counted.backward) / 1e9,
-        images=config.optim.batch_size * config.optim.num_iterations,
-        iterations=config.optim.num_iterations,
+        images=config.optim.batch_size * config.optim.iterations,
+        iterations=config.optim.iterations,
         pixel_bytes=3 * config.data.image_crop_size**2,
         loader_images_per_core=loader["images_per_second"] / loader["workers"],
         jpeg_bytes=jpeg["mean_bytes"],

@@ -10,7 +10,8 @@ import torch
 
 from virtex.build.caption_checks import CaptionFindings, check_captions
 from virtex.build.caption_lengths import caption_lengths
-from virtex.build.model import check_vocabulary, task_settings
+from virtex.build.model import task_settings
+from virtex.build.resolve import resolve_length, resolve_sizes
 from virtex.build.sources import SILENT, Observer, ReportedRecords, mixture, open_splits
 from virtex.build.transforms import transform_steps
 from virtex.config.schema import Config
@@ -40,11 +41,15 @@ from virtex.text.vocabulary import Categories, Classes, Vocabulary
 class PretrainingData:
     """Both splits as examples, and `report` and `findings`: lines for the log.
 
+    `config` is the configuration with the sizes and the number of iterations that the data tell;
+    `num_epochs` is what the latter follows from, and None if it was given itself.
     `records` are those of the whole training split, those trained on and those of validation.
     `subset` lists the images to train on; it is None for all of them. `remote` is None for local
     data, `mixture` without several sources.
     """
 
+    config: Config
+    num_epochs: float | None
     vocabulary: Vocabulary
     records: tuple[WholeSplit, Records, WholeSplit]
     shuffle_window: int
@@ -66,13 +71,14 @@ class PretrainingData:
 def open_data(config: Config, observer: Observer = SILENT) -> PretrainingData:
     """The training and the validation split of the data.
 
-    `observer` is told of what takes long. Raises `UserError` for missing
-    images unless `DATA.ON_BAD_IMAGE` is skip, for a batch larger than the training split, and for a
-    cache too small for remote data.
+    `observer` is told of what takes long. Raises `UserError` for missing images unless
+    `DATA.ON_BAD_IMAGE` is skip, for a batch larger than the training split, for a cache too small
+    for remote data, and for sizes or a length that do not fit other settings.
     """
     settings = config.data
     task = find_task(config.model.name)
-    vocabulary, whole, validation = _open_splits(config, task, observer)
+    num_epochs = config.optim.num_epochs
+    config, vocabulary, whole, validation = _open_splits(config, task, observer)
     training, chosen = training_subset(
         whole,
         percentage=settings.use_percentage,
@@ -84,6 +90,7 @@ def open_data(config: Config, observer: Observer = SILENT) -> PretrainingData:
     if mixed is not None:
         batches = len(training) // config.optim.batch_size
         mixed.quotas(batches * config.optim.batch_size)
+    config = resolve_length(config, len(training))
     remote = remote_splits(whole, training, validation)
     if remote is not None:
         remote.check_space(settings.shuffle_window, settings.cache_gb)
@@ -115,6 +122,8 @@ def open_data(config: Config, observer: Observer = SILENT) -> PretrainingData:
 
     encoder = task.encoder(vocabulary, task_settings(config), True)
     return PretrainingData(
+        config=config,
+        num_epochs=num_epochs,
         vocabulary=vocabulary,
         records=(whole, training, validation),
         shuffle_window=settings.shuffle_window,
@@ -189,33 +198,33 @@ def validation_samples(data: PretrainingData, positions: range) -> loader.Batch:
 
 def _open_splits(
     config: Config, task: Task[Any, Any], observer: Observer
-) -> tuple[Vocabulary, ReportedRecords, ReportedRecords]:
-    """The vocabulary, the training and the validation split; raises `UserError`."""
+) -> tuple[Config, Vocabulary, ReportedRecords, ReportedRecords]:
+    """Configuration with sizes, vocabulary, training and validation split; raises `UserError`."""
     data = config.data
     match task.labels:
         case "captions":
             tokenizer = Tokenizer.from_file(data.tokenizer_model)
-            check_vocabulary(config, tokenizer, str(data.tokenizer_model))
+            config = resolve_sizes(config, tokenizer, str(data.tokenizer_model))
             splits = open_splits(data, "captions", observer)
-            return tokenizer, splits.training, splits.validation
+            return config, tokenizer, splits.training, splits.validation
         case "categories":
             splits = open_splits(data, "categories", observer)
             categories = Categories(splits.categories)
             roots = ", ".join(source.root for source in data.all_sources)
-            check_vocabulary(config, categories, f"of objects in {roots}")
-            return categories, splits.training, splits.validation
+            config = resolve_sizes(config, categories, f"of objects in {roots}")
+            return config, categories, splits.training, splits.validation
         case "classes":
             return _labelled_splits(config)
         case _:
             assert_never(task.labels)
 
 
-def _labelled_splits(config: Config) -> tuple[Classes, LabelledRecords, LabelledRecords]:
+def _labelled_splits(config: Config) -> tuple[Config, Classes, LabelledRecords, LabelledRecords]:
     labelled = read_labelled(Path(config.data.root), config.random_seed)
     classes = Classes(labelled.classes, labelled.several)
-    check_vocabulary(config, classes, f"in {config.data.root}")
+    config = resolve_sizes(config, classes, f"in {config.data.root}")
     training = LabelledRecords(labelled, "train", report=labelled.report)
-    return classes, training, LabelledRecords(labelled, "test")
+    return config, classes, training, LabelledRecords(labelled, "test")
 
 
 def _missing(records: Records, on_bad_image: str) -> list[str]:

@@ -1,8 +1,11 @@
 """The configuration of a run, checked against its task, and the model that is built from it."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, assert_never
+
+from torch import Tensor
 
 from virtex.checkpoints import file as checkpoint
 from virtex.config import loading
@@ -16,20 +19,13 @@ from virtex.errors import UserError
 from virtex.models.backbone import Backbone
 from virtex.models.decoder import DecoderSettings
 from virtex.models.modes import SizesAlone
-from virtex.models.networks import fetch_weights, load_pretrained, network
+from virtex.models.networks import feature_size, fetch_weights, load_pretrained, network
 from virtex.models.state_dict import current_names, model_weights
 from virtex.tasks import find_task
-from virtex.tasks.base import Masking, Objective, SamplePredictor, TaskSettings
+from virtex.tasks.base import WEIGHT_PER_TOKEN, Masking, Objective, SamplePredictor, TaskSettings
 from virtex.text.mirror_words import LANGUAGES, Pair, language_pairs
 from virtex.text.tokenizer import Tokenizer
-from virtex.text.vocabulary import (
-    Categories,
-    Classes,
-    Vocabulary,
-    check_categories,
-    check_classes,
-    check_tokenizer,
-)
+from virtex.text.vocabulary import Categories, Classes, Vocabulary
 
 
 def load_config(
@@ -67,11 +63,12 @@ def check_settings(config: Config) -> Iterator[Conflict]:
             "expected a textual head such as 'transdec_postnorm::L1_H1024_A16_F4096'",
         )
     searches = task.head == "decoder" and model.decoder.name == "beam_search"
-    if searches and model.decoder.beam_size > data.vocab_size:
+    size = math.inf if data.vocab_size is None else data.vocab_size
+    if searches and model.decoder.beam_size > size:
         yield (
             ("MODEL.DECODER.BEAM_SIZE", "DATA.VOCAB_SIZE"),
             "expected a beam that is not larger than the vocabulary; set BEAM_SIZE to at most "
-            f"{data.vocab_size}",
+            f"{size}",
         )
     captions = config.evaluate.every > 0 and "captioning" in config.evaluate.protocols
     if captions and task.captioning_head is None:
@@ -106,7 +103,7 @@ def _interval_conflicts(every: int, checkpoint_every: int) -> Iterator[Conflict]
 
 def _token_conflicts(data: Data) -> Iterator[Conflict]:
     for key, index in data.special_ids.items():
-        if index >= data.vocab_size:
+        if data.vocab_size is not None and index >= data.vocab_size:
             yield (key, "DATA.VOCAB_SIZE"), "expected an id below the size of the vocabulary"
 
 
@@ -117,7 +114,7 @@ def _category_conflicts(data: Data) -> Iterator[Conflict]:
             f"expected data with categories of objects, but a {data.format} holds captions; set "
             "DATA.FORMAT to coco or shards",
         )
-    if data.vocab_size < 2:
+    if data.vocab_size is not None and data.vocab_size < 2:
         yield (
             ("MODEL.NAME", "DATA.VOCAB_SIZE"),
             "expected at least one category besides the background; set VOCAB_SIZE to at least 2 "
@@ -130,7 +127,7 @@ def build_backbone(config: Config, *, weights_follow: bool = False) -> Backbone:
     visual = config.model.visual
     built = network(
         visual.network,
-        feature_size=visual.feature_size,
+        feature_size=_feature_size(config),
         image_size=config.data.image_crop_size,
         zero_init_residual=visual.zero_init_residual,
     )
@@ -186,14 +183,24 @@ def build_objective(config: Config, *, weights_follow: bool = False) -> Objectiv
     return objective
 
 
+def _feature_size(config: Config) -> int:
+    visual = config.model.visual
+    return feature_size(visual.network) if visual.feature_size is None else visual.feature_size
+
+
 def task_settings(config: Config) -> TaskSettings:
-    """The part of the configuration that tasks see."""
+    """The part of the configuration that tasks see; sizes of the vocabulary must be resolved."""
     data, textual = config.data, config.model.textual
+    assert data.vocab_size is not None, "the vocabulary has not been read"
+    assert data.unk_index is not None
+    assert data.sos_index is not None
+    assert data.eos_index is not None
+    assert data.mask_index is not None
     shape = textual.architecture
     decoder = None
     if shape is not None:
         decoder = DecoderSettings(
-            feature_size=config.model.visual.feature_size,
+            feature_size=_feature_size(config),
             vocab_size=data.vocab_size,
             max_length=data.max_caption_length,
             padding_index=data.unk_index,
@@ -206,7 +213,7 @@ def task_settings(config: Config) -> TaskSettings:
             initial_std=textual.initial_std,
         )
     return TaskSettings(
-        feature_size=config.model.visual.feature_size,
+        feature_size=_feature_size(config),
         vocab_size=data.vocab_size,
         padding_index=data.unk_index,
         sos_index=data.sos_index,
@@ -278,17 +285,18 @@ def _strategy(config: Config) -> Strategy:
             assert_never(decoder.name)
 
 
-def published_vocabulary(config: Config) -> tuple[Vocabulary, str]:
+def published_vocabulary(config: Config, weights: Mapping[str, Any]) -> tuple[Vocabulary, str]:
     """The vocabulary of weights that were published without one, and its source for messages.
 
-    Raises `UserError` if the configured file is missing or not a vocabulary.
+    Its size is that of the configuration or else of the `weights`. Raises `UserError` if the
+    configured file is missing or not a vocabulary, and if nothing tells the size.
     """
-    size, source = config.data.vocab_size, "of DATA.VOCAB_SIZE"
-    match find_task(config.model.name).labels:
-        case "categories":  # whose names are not known
-            return Categories(tuple(f"category {number}" for number in range(1, size))), source
-        case "classes":
+    labels = find_task(config.model.name).labels
+    if labels != "captions":
+        size, source = _published_size(config, weights)
+        if labels == "classes":  # whose names are not known
             return Classes(tuple(f"class {number}" for number in range(size))), source
+        return Categories(tuple(f"category {number}" for number in range(1, size))), source
     path = config.data.tokenizer_model
     if not path.is_file():
         raise UserError(
@@ -299,24 +307,14 @@ def published_vocabulary(config: Config) -> tuple[Vocabulary, str]:
     return Tokenizer.from_file(path), str(path)
 
 
-def check_vocabulary(config: Config, vocabulary: Vocabulary, source: str) -> None:
-    """Raise `UserError` unless sizes and ids in the configuration match the vocabulary."""
-    data = config.data
-    match vocabulary:
-        case Tokenizer():
-            check_tokenizer(
-                vocabulary,
-                source=source,
-                vocab_size=data.vocab_size,
-                unk_index=data.unk_index,
-                sos_index=data.sos_index,
-                eos_index=data.eos_index,
-                mask_index=data.mask_index,
-                text_normalization=data.text_normalization,
-            )
-        case Categories():
-            check_categories(vocabulary, source=source, vocab_size=data.vocab_size)
-        case Classes():
-            check_classes(vocabulary, source=source, vocab_size=data.vocab_size)
-        case _:
-            assert_never(vocabulary)
+def _published_size(config: Config, weights: Mapping[str, Any]) -> tuple[int, str]:
+    """The number of labels, and what tells it."""
+    if config.data.vocab_size is not None:
+        return config.data.vocab_size, "of DATA.VOCAB_SIZE"
+    weight = weights.get(WEIGHT_PER_TOKEN)
+    if isinstance(weight, Tensor):
+        return weight.numel(), f"of the weights' {WEIGHT_PER_TOKEN}"
+    raise UserError(
+        f"the weights hold no {WEIGHT_PER_TOKEN}, which tells the number of labels; set "
+        "DATA.VOCAB_SIZE"
+    )

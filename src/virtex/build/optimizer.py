@@ -40,7 +40,7 @@ def build_optimizer(config: Config, model: nn.Module) -> AnyOptimizer:
 def build_schedule(config: Config) -> schedules.Schedule:
     """The factor of the learning rates as a function of the number of steps."""
     optim = config.optim
-    warmup, total = optim.warmup_steps, optim.num_iterations
+    warmup, total = optim.warmup_steps, optim.iterations
     match optim.lr_decay_name:
         case "none":
             return schedules.constant(warmup)

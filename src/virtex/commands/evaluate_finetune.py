@@ -102,7 +102,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_saving_arguments(output)
     add_start_arguments(parser)
     add_process_arguments(parser)
-    parser.set_defaults(init_from=None)
+    parser.set_defaults(init_from=None, init_parts=None, init_tokenizer=None)
 
 
 def run(arguments: argparse.Namespace) -> int:

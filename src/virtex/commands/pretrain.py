@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from virtex.config.schema import Config
     from virtex.training.setup import PretrainOptions
 
+INIT_FLAGS = ("--init-from", "--init-parts", "--init-tokenizer")
+"""Flags of the weights that a new run starts from, which do not apply when it resumes."""
 _RENAMED = {"--meet-within": "--rendezvous-timeout", "--stuck-after": "--watchdog-timeout"}
 """Flags by their names of an earlier release, which are accepted and not shown."""
 
@@ -45,6 +47,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=local_path,
         metavar="FILE",
         help="checkpoint whose weights a new run starts from",
+    )
+    start = parser.add_argument_group("parts of --init-from")
+    start.add_argument(
+        "--init-parts",
+        choices=("backbone", "all"),
+        help="what to take from --init-from: the backbone alone; or all, of another vocabulary the "
+        "rows of pieces that both have (default: all, and their number must be equal)",
+    )
+    start.add_argument(
+        "--init-tokenizer",
+        type=local_path,
+        metavar="FILE",
+        help="vocabulary of the weights for --init-parts all, if their file holds none",
     )
     add_process_arguments(parser)
 
@@ -233,6 +248,7 @@ def options_of(
 
     `command` names the command in messages.
     """
+    from virtex.build.initial_weights import initial_weights
     from virtex.config.schema import check_processes
     from virtex.distributed.environment import read_environment
 
@@ -257,7 +273,9 @@ def options_of(
         directory=directory,
         overridden=tuple(overridden),
         resume_from=arguments.resume_from,
-        init_from=arguments.init_from,
+        init_from=initial_weights(
+            arguments.init_from, arguments.init_parts, arguments.init_tokenizer
+        ),
         gpus=gpus > 0,
         workers=arguments.cpu_workers,
         checkpoint_every=arguments.checkpoint_every,

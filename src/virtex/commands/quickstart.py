@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from virtex.config.schema import Config
 
 _CONFIG = Path("scenes/bicaptioning")
+_VOCABULARY = 250
+"""The size of the vocabulary for a configuration that takes it from the vocabulary."""
 _RESUME = ("--resume-from", "latest")
 
 
@@ -78,12 +80,23 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _resolved(config: "Config", scenes: int) -> "Config":
+    """The configuration with the length of a run on so many scenes."""
+    from virtex.build.resolve import resolve_length
+    from virtex.data.subset import subset_size
+
+    data = config.data
+    return resolve_length(config, subset_size(scenes, data.use_percentage, data.subset_manifest))
+
+
 def _steps(
     directory: Path, config: "Config", arguments: argparse.Namespace, overrides: list[str]
 ) -> list[_Step]:
+    from virtex.checkpoints.file import checkpoint_path
+
     scenes, vocabulary = directory / "scenes", directory / "vocabulary.model"
     run_directory, report = directory / "run", directory / "report"
-    last = run_directory / f"checkpoint_{config.optim.num_iterations}.pth"
+    last = checkpoint_path(run_directory, _resolved(config, arguments.train).optim.iterations)
     captions = scenes / "annotations" / "captions_train2017.json"
     return [
         _Step(
@@ -101,7 +114,7 @@ def _steps(
             "Train a vocabulary",
             (
                 *("tokenizer", captions, "--output", vocabulary),
-                *("--vocab-size", config.data.vocab_size),
+                *("--vocab-size", config.data.vocab_size or _VOCABULARY),
             ),
             vocabulary,
         ),

@@ -190,7 +190,8 @@ def _task(words: list[str], run_directory: Path, gpus: int) -> "PretrainTask":
 
     start = argparse.ArgumentParser(add_help=False)
     start.add_argument("--resume-from")
-    start.add_argument("--init-from")
+    for flag in pretrain.INIT_FLAGS:
+        start.add_argument(flag)
     _, others = start.parse_known_args(words)
     python = [sys.executable, "-m", "virtex", "pretrain"]
     device = ["--num-gpus-per-machine", str(gpus)] if gpus else []

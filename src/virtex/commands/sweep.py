@@ -21,7 +21,10 @@ from virtex.files import write_whole
 if TYPE_CHECKING:
     from virtex.experiments.sweep import SweepRun
 
-_REFUSED = ("--config", "--config-override", "--serialization-dir", "--resume-from", "--init-from")
+_REFUSED = (
+    *("--config", "--config-override", "--serialization-dir", "--resume-from"),
+    *pretrain.INIT_FLAGS,
+)
 """Flags of `virtex pretrain` that a sweep sets, or that contradict resuming."""
 
 

@@ -122,22 +122,27 @@ class Data(Section):
         default=Path("datasets/vocab/coco_10k.model"),
         description="SentencePiece model of the vocabulary.",
     )
-    vocab_size: int = Field(
-        default=10000,
+    vocab_size: int | None = Field(
+        default=None,
         ge=1,
-        description="Size of the vocabulary, which must match the tokenizer. For multilabel "
-        "classification it is the number of categories plus the background: 81 for COCO. For "
-        "image classification it is the number of classes.",
+        description="Size of the vocabulary. For multilabel classification it is the number of "
+        "categories plus the background: 81 for COCO. For image classification it is the number "
+        "of classes. null takes it, as the four ids, from the tokenizer or the data; values that "
+        "are given must match these.",
     )
-    unk_index: int = Field(
-        default=0,
+    unk_index: int | None = Field(
+        default=None,
         ge=0,
         description="Id of unknown tokens, which is also used to pad short captions.",
     )
-    sos_index: int = Field(default=1, ge=0, description="Id of [SOS], which begins a caption.")
-    eos_index: int = Field(default=2, ge=0, description="Id of [EOS], which ends a caption.")
-    mask_index: int = Field(
-        default=3, ge=0, description="Id of [MASK], which hides a token in masked_lm."
+    sos_index: int | None = Field(
+        default=None, ge=0, description="Id of [SOS], which begins a caption."
+    )
+    eos_index: int | None = Field(
+        default=None, ge=0, description="Id of [EOS], which ends a caption."
+    )
+    mask_index: int | None = Field(
+        default=None, ge=0, description="Id of [MASK], which hides a token in masked_lm."
     )
     text_normalization: Literal["published", "nfkc_lower", "nfc", "none"] = Field(
         default="published",
@@ -228,18 +233,19 @@ class Data(Section):
 
     @property
     def special_ids(self) -> dict[str, int]:
-        """The ids of special tokens by their keys."""
-        return {
+        """The ids of special tokens that are given, by their keys."""
+        ids = {
             "DATA.UNK_INDEX": self.unk_index,
             "DATA.SOS_INDEX": self.sos_index,
             "DATA.EOS_INDEX": self.eos_index,
             "DATA.MASK_INDEX": self.mask_index,
         }
+        return {key: index for key, index in ids.items() if index is not None}
 
     @reports_conflicts
     def _conflicts(self) -> Iterator[Conflict]:
         if len(set(self.special_ids.values())) < len(self.special_ids):
-            yield tuple(self.special_ids), "expected four different ids, those of the tokenizer"
+            yield tuple(self.special_ids), "expected different ids, those of the tokenizer"
         yield from self._source_conflicts()
         if self.format != "shards" and "://" in self.root:
             yield (

@@ -63,6 +63,8 @@ class Messages:
         """A line for each value that does not fit the schema."""
         expectations: dict[str, list[str]] = {}
         for detail in error.errors(include_url=False):
+            if detail["type"] == "default_factory_not_called":
+                continue  # a default that depends on a value that is wrong
             fact, expected = self._problem(detail)
             expectations.setdefault(fact, []).append(expected)
         # A value that fits none of several types has an error for each of them.
@@ -96,7 +98,8 @@ class Messages:
     def _fact(self, path: Path) -> str:
         existing, value = _existing(self.values, path)
         if existing != path:
-            return f"{_dotted(path)!r} is {_shown(self.fields[path].default)} by default"
+            default = self.fields[path].get_default(call_default_factory=True, validated_data={})
+            return f"{_dotted(path)!r} is {_shown(default)} by default"
         return f"{_dotted(path)!r} is {_shown(value)} {self._origin(path)}"
 
     def _origin(self, path: Path) -> str:

@@ -17,11 +17,11 @@ class Visual(Section):
         "RegNet, ConvNeXt or ViT of torchvision. A ViT needs a DATA.IMAGE_CROP_SIZE that is "
         "divisible by its patch size.",
     )
-    feature_size: int = Field(
-        default=2048,
+    feature_size: int | None = Field(
+        default=None,
         ge=1,
-        description="Number of channels of the features: 2048, or 512 for ResNet-18 and "
-        "ResNet-34. For other families the error for a wrong value names the right one.",
+        description="Number of channels of the features; null takes it from the network, such as "
+        "2048 for ResNet-50. A value that is given must match the network.",
     )
     pretrained: bool | LocalPath = Field(
         default=False,

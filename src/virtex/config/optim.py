@@ -1,12 +1,15 @@
 """The settings of the optimizer and its schedule."""
 
-from collections.abc import Iterator
-from typing import Annotated, Literal
+import math
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from virtex.config.section import Conflict, Section, parsed_by, reports_conflicts
 from virtex.config.specs import parse_pattern
+
+_ITERATIONS = 500_000
 
 
 class Lookahead(Section):
@@ -56,8 +59,18 @@ class Optim(Section):
     )
     cnn_lr: float = Field(default=0.2, ge=0, description="Peak learning rate of the backbone.")
     lr: float = Field(default=1e-3, ge=0, description="Peak learning rate of all other parameters.")
-    num_iterations: int = Field(
-        default=500000, ge=1, description="Number of iterations of the run."
+    # Before the iterations, whose default depends on it.
+    num_epochs: float | None = Field(
+        default=None,
+        gt=0,
+        description="Number of passes over the training images, in place of NUM_ITERATIONS: the "
+        "run then has as many iterations as these passes have batches of BATCH_SIZE, rounded up.",
+    )
+    num_iterations: int | None = Field(
+        default_factory=lambda given: _default_iterations(given),
+        ge=1,
+        description="Number of iterations of the run; null if NUM_EPOCHS gives the length.",
+        json_schema_extra={"default": _ITERATIONS},
     )
     warmup_steps: int = Field(
         default=10000,
@@ -87,7 +100,12 @@ class Optim(Section):
 
     @reports_conflicts
     def _conflicts(self) -> Iterator[Conflict]:
-        if self.warmup_steps >= self.num_iterations:
+        lengths = ("OPTIM.NUM_ITERATIONS", "OPTIM.NUM_EPOCHS")
+        if self.num_iterations is None and self.num_epochs is None:
+            yield lengths, "expected the length of the run; set one of them"
+        if self.num_iterations is not None and self.num_epochs is not None:
+            yield lengths, "expected one length of the run, not two; set one of them to null"
+        elif self.num_iterations is not None and self.warmup_steps >= self.num_iterations:
             yield (
                 ("OPTIM.WARMUP_STEPS", "OPTIM.NUM_ITERATIONS"),
                 "expected a warm-up shorter than the run; set WARMUP_STEPS to at most "
@@ -115,6 +133,12 @@ class Optim(Section):
                 "LR_STEPS to []",
             )
 
+    @property
+    def iterations(self) -> int:
+        """The number of iterations, which NUM_EPOCHS gives only when the data have been read."""
+        assert self.num_iterations is not None, "the data have not been read"
+        return self.num_iterations
+
     def useless_steps(self) -> Iterator[Conflict]:
         """The steps of multistep that lie in the warm-up, or after the end of the run.
 
@@ -123,7 +147,8 @@ class Optim(Section):
         if self.lr_decay_name != "multistep":
             return
         early = [step for step in self.lr_steps if step < self.warmup_steps]
-        late = [step for step in self.lr_steps if step >= self.num_iterations]
+        length = math.inf if self.num_iterations is None else self.num_iterations
+        late = [step for step in self.lr_steps if step >= length]
         if early:
             yield (
                 ("OPTIM.LR_STEPS", "OPTIM.WARMUP_STEPS"),
@@ -142,6 +167,11 @@ def multiples_around(batch_size: int, divisor: int) -> str:
     """The nearest batch sizes, at least 1, that are divisible: `8 or 12`."""
     below = batch_size - batch_size % divisor
     return " or ".join(str(size) for size in (below, below + divisor) if size)
+
+
+def _default_iterations(given: Mapping[str, Any]) -> int | None:
+    """The published number of iterations, unless epochs are `given`."""
+    return _ITERATIONS if given.get("num_epochs") is None else None
 
 
 def _listed(numbers: list[int]) -> str:

@@ -237,8 +237,7 @@ def subset(records: Records, percentage: float, seed: int) -> Records:
     if percentage == 100:
         return records
     image_ids = records.image_ids
-    # The number as it is written: as a float, 32.3 percent of 1000 images are not quite 323.
-    share = Fraction(str(percentage)) * len(image_ids) / 100
+    share = _share(percentage, len(image_ids))
     count = math.floor(share)
     if count == 0:
         rounded_up = Context(prec=4, rounding=ROUND_CEILING)
@@ -250,6 +249,16 @@ def subset(records: Records, percentage: float, seed: int) -> Records:
     ranks = np.array([_rank(seed, image_id) for image_id in image_ids.tolist()], np.uint64)
     # Equal hashes are practically impossible; the id would decide.
     return Subset(records, np.sort(np.lexsort((image_ids, ranks))[:count]))
+
+
+def subset_size(images: int, percentage: float, manifest: Path | None) -> int:
+    """The number of images that `training_subset` takes of so many; raises UserError as `read`."""
+    return math.floor(_share(percentage, images)) if manifest is None else len(read(manifest).ids)
+
+
+def _share(percentage: float, images: int) -> Fraction:
+    # The number as it is written: as a float, 32.3 percent of 1000 images are not quite 323.
+    return Fraction(str(percentage)) * images / 100
 
 
 def _rank(seed: int, image_id: int) -> int:

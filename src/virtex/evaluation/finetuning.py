@@ -4,7 +4,6 @@ The run itself is one of the task `image_classification` and lies above this roo
 """
 
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from virtex.build.model import build_backbone, new_run_conflicts
+from virtex.build.resolve import iterations_of, resolve_length
 from virtex.config import loading
 from virtex.config.messages import Layer
 from virtex.config.schema import Config
@@ -22,6 +22,7 @@ from virtex.data.sources.labelled import LabelledData, read_labelled
 from virtex.errors import UserError
 from virtex.evaluation.backbones import RANDOM, TORCHVISION, module_hash, open_backbones
 from virtex.evaluation.features import data_hash
+from virtex.models.networks import feature_size
 
 START = "finetune.json"
 """The name of the file, in the directory of a run, that holds its `StartingBackbone`."""
@@ -40,6 +41,7 @@ _IS_FROM = {
 """Settings that the user does not give, and where they come from."""
 _FLAGS = {
     "OPTIM.NUM_ITERATIONS": "--epochs",
+    "OPTIM.NUM_EPOCHS": "--epochs",
     "DATA.IMAGE_CROP_SIZE": "--image-size",
     "MODEL.VISUAL.FROZEN": "--frozen",
 }
@@ -64,6 +66,7 @@ class FinetuneRequest:
         """The settings that flags of their own give; None for those that are not given."""
         return {
             "OPTIM.NUM_ITERATIONS": self.epochs,
+            "OPTIM.NUM_EPOCHS": self.epochs,
             "DATA.IMAGE_CROP_SIZE": self.image_size,
             "MODEL.VISUAL.FROZEN": self.frozen or None,
         }
@@ -220,7 +223,7 @@ def _open_start(request: FinetuneRequest, draft: Config) -> StartingBackbone:
         iteration=backbone.iteration,
         visual={
             "NAME": visual.name,
-            "FEATURE_SIZE": visual.feature_size,
+            "FEATURE_SIZE": visual.feature_size or feature_size(visual.network),
             "PRETRAINED": pretrained,
         },
         normalize=config.data.image_transform_train[-1],
@@ -235,15 +238,17 @@ def _resolve(
     layers = _base_layers(request)
     given = [key for key, value in request.flags.items() if value is not None]
     chosen = [*request.overrides[::2], *given, "DATA.ROOT", "DATA.VOCAB_SIZE"]
+    if "OPTIM.NUM_EPOCHS" in chosen:
+        recipe = ["OPTIM.WARMUP_STEPS"] if request.config is None else []
+        chosen += ["OPTIM.NUM_ITERATIONS", *recipe]
     if request.config is None:
         layers.append(("in the default recipe", _by_size(request, draft, data, start)))
     layers += loading.override_layers(request.overrides)
     if request.epochs is not None:
         batch_size = draft.optim.batch_size if request.config else _batch_size(draft, data)
-        iterations = _iterations(request.epochs, batch_size, _training_images(draft, data))
-        layers.append(("from --epochs", {"OPTIM": {"NUM_ITERATIONS": iterations}}))
-        if request.config is None:
-            chosen.append("OPTIM.WARMUP_STEPS")
+        iterations = iterations_of(request.epochs, _training_images(draft, data), batch_size)
+        length = {"NUM_ITERATIONS": iterations, "NUM_EPOCHS": None}
+        layers.append(("from --epochs", {"OPTIM": length}))
     if request.frozen:
         layers.append(("from --frozen", {"MODEL": {"VISUAL": {"FROZEN": True}}}))
     if request.image_size is not None:
@@ -267,7 +272,7 @@ def _resolve(
         _name(request),
         check=lambda config: new_run_conflicts(config, request.checkpoint_every),
     )
-    return config, tuple(chosen)
+    return resolve_length(config, _training_images(draft, data)), tuple(chosen)
 
 
 def _by_size(
@@ -275,16 +280,18 @@ def _by_size(
 ) -> dict[str, object]:
     """The settings of the default recipe that depend on the data and the backbone."""
     batch_size = _batch_size(draft, data)
-    iterations = _iterations(request.epochs or _EPOCHS, batch_size, _training_images(draft, data))
+    epochs = request.epochs or draft.optim.num_epochs or _EPOCHS
+    iterations = iterations_of(epochs, _training_images(draft, data), batch_size)
+    by_epochs = request.epochs is None and draft.optim.num_epochs is not None
     if request.epochs is None and "num_iterations" in draft.optim.model_fields_set:
-        iterations = draft.optim.num_iterations
+        iterations = draft.optim.num_iterations or iterations
     # In proportion to the batch (Goyal et al. 2017, arXiv 1706.02677), from those for 256 images.
     rate = (0.3 if request.frozen else 0.025) * batch_size / 256
     optim = {
         "BATCH_SIZE": batch_size,
         "CNN_LR": rate,
         "LR": rate,
-        "NUM_ITERATIONS": iterations,
+        "NUM_ITERATIONS": None if by_epochs else iterations,
         "WARMUP_STEPS": iterations // 20,
     }
     return {"DATA": {"IMAGE_CROP_SIZE": start.image_size}, "OPTIM": optim}
@@ -297,27 +304,23 @@ def _batch_size(draft: Config, data: LabelledData) -> int:
     return min(_BATCH_SIZE, 1 << (_training_images(draft, data).bit_length() - 1))
 
 
-def _iterations(epochs: int, batch_size: int, images: int) -> int:
-    return math.ceil(epochs * images / batch_size)
-
-
 def _training_images(draft: Config, data: LabelledData) -> int:
     """The number of images that are trained on, at least 1."""
-    if draft.data.subset_manifest is not None:
-        return len(subset.read(draft.data.subset_manifest).ids)
-    return max(1, math.floor(draft.data.use_percentage * len(data.train) / 100))
+    settings = draft.data
+    size = subset.subset_size(len(data.train), settings.use_percentage, settings.subset_manifest)
+    return max(1, size)
 
 
 def _report(config: Config, data: LabelledData, start: StartingBackbone) -> tuple[str, ...]:
     kind = "any number of labels" if data.several else "one label"
     images = _training_images(config, data)
-    epochs = config.optim.num_iterations * config.optim.batch_size / images
+    epochs = config.optim.iterations * config.optim.batch_size / images
     frozen = "frozen" if config.model.visual.frozen else "trained as well"
     return (
         f"{len(data.classes)} classes, {kind} an image: {images} training and {len(data.test)} "
         f"test images ({data.kind})",
         f"backbone: {config.model.visual.name} of {start.name}, {frozen}",
-        f"{config.optim.num_iterations:,} iterations of {config.optim.batch_size} images, "
+        f"{config.optim.iterations:,} iterations of {config.optim.batch_size} images, "
         f"{epochs:.1f} epochs",
     )
 

@@ -38,6 +38,12 @@ PUBLISHED: Mapping[tuple[str, str, str], tuple[float, float]] = {
 }
 
 _OF_CLASSIFICATION = {"OPTIM.NO_DECAY": "none"}
+_SIZES = {
+    "DATA.VOCAB_SIZE": 10000,
+    **{"DATA.UNK_INDEX": 0, "DATA.SOS_INDEX": 1, "DATA.EOS_INDEX": 2, "DATA.MASK_INDEX": 3},
+    "MODEL.VISUAL.FEATURE_SIZE": 2048,
+}
+"""Settings that the vocabulary and the network tell."""
 _CATEGORIES = 81  # of COCO, with the background
 _KEYS = ("MODEL.NAME", "MODEL.VISUAL.NAME", "MODEL.TEXTUAL.NAME")
 _WITHOUT_EFFECT = re.compile(
@@ -88,10 +94,12 @@ def _figures(flat: Mapping[str, object]) -> tuple[float, float] | None:
     expected = settings.flat(Config())
     if head == "none":
         expected |= _OF_CLASSIFICATION
+    sizes = dict(_SIZES)
     if task == "multilabel_classification":
-        expected["DATA.VOCAB_SIZE"] = _CATEGORIES
+        sizes["DATA.VOCAB_SIZE"] = _CATEGORIES
+    expected |= sizes
     same = all(
-        flat.get(key) == value
+        flat.get(key) == value or (key in sizes and flat.get(key) is None)
         for key, value in expected.items()
         if key not in _KEYS and not _WITHOUT_EFFECT.fullmatch(key)
     )

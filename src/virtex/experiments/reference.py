@@ -23,8 +23,10 @@ Curve = dict[int, float]
 _LAG = 0.2
 _CLOSE = 0.03
 # They name places, or change what is reported instead of what is learnt.
-_INCOMPARABLE = ("RANDOM_SEED", "DATA.ROOT", "DATA.TOKENIZER_MODEL", "DATA.CACHE_DIR", "EVALUATE.")
-_FALLING = "loss"
+_INCOMPARABLE = (
+    *("RANDOM_SEED", "LOG_SAMPLES", "DATA.ROOT", "DATA.TOKENIZER_MODEL", "DATA.CACHE_DIR"),
+    "EVALUATE.",
+)
 
 
 @dataclass(frozen=True)
@@ -154,7 +156,9 @@ def judge(curves: dict[str, Curve], reference: Reference) -> list[Judgement]:
         if metric.startswith("train/") or not own:
             continue
         iteration = max(own)
-        sign = 1.0 if metric.endswith(_FALLING) else -1.0
+        # Of the metrics of validation, training computes the losses, and no accuracy.
+        falls = metric == "val/loss" or f"train/{metric.removeprefix('val/')}" in curves
+        sign = 1.0 if falls else -1.0
         reached = _first_below(
             {i: sign * value for i, value in expected.items()}, sign * own[iteration]
         )

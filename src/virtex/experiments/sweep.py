@@ -11,7 +11,7 @@ from pathlib import Path
 
 from virtex.build.model import load_config
 from virtex.checkpoints.file import checkpoint_path
-from virtex.checkpoints.run_directory import LATEST, holds_run
+from virtex.checkpoints.run_directory import CONFIG, LATEST, holds_run
 from virtex.config import loading as settings
 from virtex.config.schema import Config
 from virtex.errors import UserError
@@ -20,20 +20,32 @@ from virtex.files import write_whole
 SHARED = "sweep.yaml"
 VARIED = {"DATA.USE_PERCENTAGE": "--percentages", "RANDOM_SEED": "--seeds"}
 
+_FOUND = {
+    *("DATA.VOCAB_SIZE", "DATA.UNK_INDEX", "DATA.SOS_INDEX", "DATA.EOS_INDEX", "DATA.MASK_INDEX"),
+    "MODEL.VISUAL.FEATURE_SIZE",
+}
+"""Settings that may be left out; earlier versions wrote their defaults instead."""
+
 
 @dataclass(frozen=True)
 class SweepRun:
-    """One run of a sweep, in `directory`; `last` is its final checkpoint."""
+    """One run of a sweep, in `directory`.
+
+    `iterations` is its length; None if that follows from `OPTIM.NUM_EPOCHS` and the data.
+    """
 
     percentage: float
     seed: int
     directory: Path
-    last: Path
+    iterations: int | None
 
     @property
     def finished(self) -> bool:
         """Whether all its iterations are done."""
-        return self.last.exists()
+        iterations, resolved = self.iterations, self.directory / CONFIG
+        if iterations is None and resolved.exists():
+            iterations = settings.load(Config, resolved).optim.iterations
+        return iterations is not None and checkpoint_path(self.directory, iterations).exists()
 
     @property
     def arguments(self) -> list[str]:
@@ -74,9 +86,8 @@ def plan(
                 checkpoint_every=checkpoint_every,
             )
             run = directory / f"percentage_{percentage_text(percentage)}_seed_{seed}"
-            last = checkpoint_path(run, own.optim.num_iterations)
             configs.append(own)
-            runs.append(SweepRun(percentage, seed, run, last))
+            runs.append(SweepRun(percentage, seed, run, own.optim.num_iterations))
     return configs[0], runs
 
 
@@ -101,7 +112,10 @@ def reserve(directory: Path, config: Config) -> None:
     changes = [
         f"{key} was {before[key]!r}, is {now[key]!r}"
         for key in now
-        if before[key] != now[key] and key not in VARIED
+        if before[key] != now[key]
+        and key not in VARIED
+        # A value that is left out is found by each run, which checks one that is given.
+        and not (key in _FOUND and None in (before[key], now[key]))
     ]
     if changes:
         raise UserError(

@@ -14,9 +14,9 @@ from virtex.build.model import (
     build_captioner,
     build_objective,
     check_settings,
-    check_vocabulary,
     published_vocabulary,
 )
+from virtex.build.resolve import resolve_sizes
 from virtex.build.transforms import transform_steps
 from virtex.checkpoints.state import Checkpoint, load_weights, read
 from virtex.config import loading as settings
@@ -154,7 +154,9 @@ class Pretrained:
                 .cpu()
                 for first in range(0, len(pictures), batch_size)
             ]
-        return torch.cat([torch.empty(0, self.config.model.visual.feature_size), *pooled])
+        width = self.config.model.visual.feature_size
+        assert width is not None  # a loaded configuration is resolved
+        return torch.cat([torch.empty(0, width), *pooled])
 
 
 def _array(image: ImageInput, limits: ImageLimits) -> PixelArray:
@@ -197,9 +199,9 @@ def load(
     """
     path = Path(path)
     checkpoint = read(path)
-    resolved = _config(checkpoint, config)
-    vocabulary, source = _vocabulary(checkpoint, resolved, tokenizer)
-    check_vocabulary(resolved, vocabulary, source)
+    described = _config(checkpoint, config)
+    vocabulary, source = _vocabulary(checkpoint, described, tokenizer)
+    resolved = resolve_sizes(described, vocabulary, source)
     with SizesAlone():  # since the settings of a file can exceed the memory
         objective = build_objective(resolved, weights_follow=True)
     load_weights(objective, checkpoint, WEIGHT_PER_TOKEN)
@@ -236,4 +238,4 @@ def _vocabulary(
         return Tokenizer.from_file(Path(given)), str(given)
     if checkpoint.is_own:
         return checkpoint.vocabulary, f"in {checkpoint.source}"
-    return published_vocabulary(config)
+    return published_vocabulary(config, checkpoint.weights)

@@ -1,6 +1,7 @@
 """The meaning of a model's outputs: tokens, categories or classes; its check against settings."""
 
 from dataclasses import dataclass
+from typing import assert_never
 
 from virtex.errors import UserError
 from virtex.text.tokenizer import Tokenizer
@@ -44,18 +45,34 @@ class Classes:
 Vocabulary = Tokenizer | Categories | Classes
 
 
+def entries(vocabulary: Vocabulary) -> dict[str, int]:
+    """The index of each piece, category or class by its name, in order."""
+    match vocabulary:
+        case Tokenizer():
+            return {vocabulary.token(index): index for index in range(vocabulary.vocab_size)}
+        case Categories():
+            return {vocabulary.name(index): index for index in range(vocabulary.vocab_size)}
+        case Classes():
+            return {name: index for index, name in enumerate(vocabulary.names)}
+        case _:
+            assert_never(vocabulary)
+
+
 def check_tokenizer(
     tokenizer: Tokenizer,
     *,
     source: str,
-    vocab_size: int,
-    unk_index: int,
-    sos_index: int,
-    eos_index: int,
-    mask_index: int,
+    vocab_size: int | None,
+    unk_index: int | None,
+    sos_index: int | None,
+    eos_index: int | None,
+    mask_index: int | None,
     text_normalization: str,
 ) -> None:
-    """Raise UserError that names every setting that differs from the tokenizer's value."""
+    """Raise UserError that names every setting that differs from the tokenizer's value.
+
+    None is a setting that is not given.
+    """
     pairs = {
         "DATA.VOCAB_SIZE": (vocab_size, tokenizer.vocab_size),
         "DATA.UNK_INDEX": (unk_index, tokenizer.unk_index),
@@ -67,18 +84,19 @@ def check_tokenizer(
     wrong = [
         f"{key} is {configured}, but the file's is {actual}"
         for key, (configured, actual) in pairs.items()
-        if configured != actual
+        if configured not in (None, actual)
     ]
     if wrong:
         raise UserError(
             f"the configuration does not fit the vocabulary {source}: {'; '.join(wrong)}."
-            " Set the file's values, or name the intended vocabulary in DATA.TOKENIZER_MODEL"
+            " Set the file's values or null, or name the intended vocabulary in"
+            " DATA.TOKENIZER_MODEL"
         )
 
 
-def check_categories(categories: Categories, *, source: str, vocab_size: int) -> None:
-    """Raise UserError unless `vocab_size` is the number of categories plus the background."""
-    if vocab_size != categories.vocab_size:
+def check_categories(categories: Categories, *, source: str, vocab_size: int | None) -> None:
+    """Raise UserError unless `vocab_size` is None or the number of categories and background."""
+    if vocab_size not in (None, categories.vocab_size):
         raise UserError(
             f"DATA.VOCAB_SIZE is {vocab_size}, but there are {len(categories.names)} categories "
             f"{source}, so {categories.vocab_size} with the background; set "
@@ -86,9 +104,9 @@ def check_categories(categories: Categories, *, source: str, vocab_size: int) ->
         )
 
 
-def check_classes(classes: Classes, *, source: str, vocab_size: int) -> None:
-    """Raise UserError unless `vocab_size` is the number of classes."""
-    if vocab_size != classes.vocab_size:
+def check_classes(classes: Classes, *, source: str, vocab_size: int | None) -> None:
+    """Raise UserError unless `vocab_size` is None or the number of classes."""
+    if vocab_size not in (None, classes.vocab_size):
         raise UserError(
             f"DATA.VOCAB_SIZE is {vocab_size}, but there are {classes.vocab_size} classes {source};"
             f" set DATA.VOCAB_SIZE {classes.vocab_size}"

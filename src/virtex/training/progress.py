@@ -92,18 +92,19 @@ def training_scalars(step: Step, total: float, losses: Mapping[str, float]) -> d
 def progress_line(
     iteration: int,
     last: int,
+    epochs: float,
     total: float,
     losses: Mapping[str, float],
     speed: Mapping[str, float],
     step_seconds: float,
 ) -> str:
-    """One line: iteration, losses, rate, remaining time, share of waiting for data, memory."""
+    """One line: iteration, epochs, losses, rate, remaining time, waiting for data, memory."""
     remaining = timedelta(seconds=round((last - iteration) * step_seconds))
     exchange = ""
     if "speed/exchange_fraction" in speed:
         exchange = f"exchange {speed['speed/exchange_fraction']:.0%}  "
     return (
-        f"iteration {iteration:>{len(str(last))}}/{last}  "
+        f"iteration {iteration:>{len(str(last))}}/{last}  epoch {epochs:.2f}  "
         f"{losses_text(total, losses)}  "
         f"{speed['speed/images_per_second']:.1f} images/s  "
         f"remaining {remaining}  "

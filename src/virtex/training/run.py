@@ -2,14 +2,11 @@
 
 import sys
 import traceback
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
-
-import torch
-from torch import Tensor
 
 from virtex.build.data import training_batches
 from virtex.checkpoints.background import BackgroundSaver
@@ -28,9 +25,9 @@ from virtex.errors import RunError, UserError
 from virtex.tasks.base import Batch
 from virtex.training.evaluation import evaluate_and_log, log_best, restore_evaluations
 from virtex.training.logger import RunLogger
-from virtex.training.loop import Step, optimize
+from virtex.training.loop import optimize
 from virtex.training.out_of_memory import translate_memory_errors
-from virtex.training.progress import Meter, peak_memory_gb, progress_line, training_scalars
+from virtex.training.progress import Meter
 from virtex.training.saving import describe, log_saved, prepare_directory, save
 from virtex.training.setup import (
     PretrainOptions,
@@ -41,9 +38,11 @@ from virtex.training.setup import (
     plan_or_refusal,
     preflight,
     retention,
+    samples_seen,
     shared_memory_needed,
     start_or_refusal,
 )
+from virtex.training.step_log import log_step
 from virtex.training.validation import samples_logged, validate_and_log
 
 
@@ -70,6 +69,7 @@ def pretrain(options: PretrainOptions) -> int:
         shared_memory = shared_memory_needed(options, world)
         stack.enter_context(translate_shared_memory_errors(shared_memory))
         data = open_with_progress(options, world, watchdog)
+        options = replace(options, config=data.config)
         lock_warning = None
         if world.main and not options.preflight_only:
             lock_warning = stack.enter_context(locked(options.directory))
@@ -83,9 +83,11 @@ def pretrain(options: PretrainOptions) -> int:
             return _refused(refusal, world, options.command)
         watchdog.report("building the model")
         with translate_memory_errors(options.config, world):
-            state = begin(options, world, start)
-        fresh = start.state is None
-        start = replace(start, state=None)  # it is as large as model and optimizer
+            state, taken = begin(options, world, start, data.vocabulary)
+        seen, fresh = samples_seen(options.config, data, start), start.state is None
+        # Without the state, which is as large as model and optimizer.
+        notes, cautions = (*start.notes, *taken.notes), (*start.cautions, *taken.cautions)
+        start = replace(start, state=None, notes=notes, cautions=cautions)
         watchdog.report("preflight")
         reports = preflight(options, world, data, state)
         if options.preflight_only:
@@ -108,6 +110,7 @@ def pretrain(options: PretrainOptions) -> int:
             state=state,
             retention=retention(options, start),
             saver=BackgroundSaver(),
+            seen=seen,
             evaluation=evaluations(options, plan),
         )
         with _logged_errors(run, shared_memory):
@@ -185,15 +188,17 @@ def _introduce(run: Run, start: ResumePoint, reports: Sequence[str]) -> None:
     for line in (*reports, *(() if plan is None else plan.report)):
         logger.info(line)
     logger.info(samples_logged(options.config))
+    logger.info(run.seen.describe(options.config.optim.iterations))
 
 
 def _train(run: Run, start: ResumePoint) -> int:
     """Train to the last iteration, or until a signal asks to stop; returns the exit status."""
-    optim, last = run.options.config.optim, run.options.config.optim.num_iterations
+    optim, last = run.options.config.optim, run.options.config.optim.iterations
     if not _finish_interrupted(run, start):
         return _stop(run, start.iteration)
     if start.iteration >= last:
-        run.logger.info(f"all {last} iterations are done already; OPTIM.NUM_ITERATIONS sets more")
+        key = "NUM_ITERATIONS" if run.data.num_epochs is None else "NUM_EPOCHS"
+        run.logger.info(f"all {last} iterations are done already; OPTIM.{key} sets more")
     if run.options.debug_rank is not None:
         breakpoint()  # of the process that was asked for; the others pass
     traffic = Traffic()
@@ -217,7 +222,7 @@ def _train(run: Run, start: ResumePoint) -> int:
         for step in steps:
             iteration = step.iteration
             meter.add(step)
-            _log_step(run, meter, step)
+            log_step(run, meter, step)
             log_saved(run)
             due = iteration == last or _is_due(run.options.checkpoint_every, validated, iteration)
             run.watchdog.report(f"iteration {iteration}, asking whether to stop")
@@ -308,23 +313,3 @@ def _finish(run: Run) -> int:
     run.world.wait()
     log_best(run)
     return 0
-
-
-def _log_step(run: Run, meter: Meter, step: Step) -> None:
-    logger, last = run.logger, run.options.config.optim.num_iterations
-    if not step.applied:
-        logger.warning(f"iteration {step.iteration}: gradient not finite, step not applied")
-    if step.iteration % run.options.log_every and step.iteration != last:
-        return
-    losses = _mean_over_processes(step.losses, run.world)
-    total = run.state.objective.total(losses)
-    speed = meter.speed(peak_memory_gb(run.world.device))
-    logger.log_scalars(step.iteration, training_scalars(step, total, losses))
-    logger.log_scalars(step.iteration, speed)
-    logger.info(progress_line(step.iteration, last, total, losses, speed, meter.step_seconds))
-    meter.restart()
-
-
-def _mean_over_processes(losses: Mapping[str, Tensor], world: World) -> dict[str, float]:
-    values = world.sum(torch.stack(list(losses.values()))) / world.size
-    return dict(zip(losses, values.tolist(), strict=True))

@@ -55,6 +55,7 @@ def save(run: Run, iteration: int, *, validated: bool) -> None:
         "scaler": run.state.scaler.state_dict(),
         "iteration": iteration,
         "validated": validated,
+        "progress": run.seen.to_plain(iteration),
         # A run that keeps all does not lose them when it resumes without saying so again.
         "untouched": iteration if run.retention.recent is None else run.retention.untouched,
         "config": run.options.config.model_dump(mode="json", by_alias=True),

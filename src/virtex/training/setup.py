@@ -8,20 +8,21 @@ from pathlib import Path
 import torch
 
 from virtex.build.data import PretrainingData, open_data
+from virtex.build.initial_weights import (
+    InitialWeights,
+    Taken,
+    check_initial_weights,
+    take_weights,
+)
 from virtex.build.model import build_objective, check_backbone
 from virtex.build.optimizer import build_optimizer, build_schedule
 from virtex.build.sources import Observer
 from virtex.checkpoints import file
 from virtex.checkpoints import run_directory as directory
 from virtex.checkpoints.background import BackgroundSaver
+from virtex.checkpoints.resuming import check_same_data, check_same_run
 from virtex.checkpoints.run_directory import ResumePoint
-from virtex.checkpoints.state import (
-    Checkpoint,
-    check_same_data,
-    check_same_run,
-    load_optimizer,
-    load_weights,
-)
+from virtex.checkpoints.state import Checkpoint, load_optimizer, load_weights
 from virtex.config.schema import Config
 from virtex.data import subset
 from virtex.distributed.environment import read_environment
@@ -39,12 +40,14 @@ from virtex.errors import RunError, UserError
 from virtex.evaluation.features import IMAGES_AT_ONCE
 from virtex.models.sync_batch_norm import synchronise_batch_norm
 from virtex.tasks.base import WEIGHT_PER_TOKEN, Objective
+from virtex.text.vocabulary import Vocabulary
 from virtex.training.best_checkpoint import BestCheckpoint
 from virtex.training.evaluation_plan import LOWER_IS_BETTER, EvaluationPlan, open_plan
 from virtex.training.logger import RunLogger
 from virtex.training.loop import TrainState
 from virtex.training.precision import choose_precision
 from virtex.training.progress import IndexingProgress, print_notice
+from virtex.training.samples import SamplesSeen
 
 DEFAULT_RECENT = 3
 MILESTONE = 25_000
@@ -66,7 +69,7 @@ class PretrainOptions:
     directory: Path
     overridden: tuple[str, ...]
     resume_from: str | None
-    init_from: Path | None
+    init_from: InitialWeights | None
     gpus: bool
     workers: int
     checkpoint_every: int
@@ -117,6 +120,7 @@ class Run:
     state: TrainState
     retention: file.Retention
     saver: BackgroundSaver
+    seen: SamplesSeen
     evaluation: Evaluations
 
 
@@ -135,8 +139,8 @@ def check(options: PretrainOptions, *, gpus_per_machine: int) -> None:
         directory.check_free(options.directory)
     elif resume_from not in (None, directory.LATEST) and not Path(resume_from).is_file():
         raise UserError(f"--resume-from {resume_from}: no such file")
-    if options.init_from is not None and not options.init_from.is_file():
-        raise UserError(f"--init-from {options.init_from}: no such file")
+    if options.init_from is not None:
+        check_initial_weights(options.init_from)
     given = options.resume_from is not None or options.init_from is not None
     check_backbone(options.config, weights_follow=given)
 
@@ -164,13 +168,30 @@ def find_start(options: PretrainOptions, data: PretrainingData, attempt: int) ->
     if start.state is None:
         return start
     saved = Checkpoint("--resume-from", start.state)
-    notes = check_same_run(saved, options.config, data.vocabulary, asked_for=options.overridden)
+    notes = check_same_run(
+        saved,
+        options.config,
+        data.vocabulary,
+        asked_for=options.overridden,
+        num_epochs=data.num_epochs,
+    )
     change = None
     if saved.config.data.subset_manifest == options.config.data.subset_manifest:
         where = options.directory if resume_from == directory.LATEST else Path(resume_from).parent
         change = subset.change(where / subset.SUBSET, data.subset)
     cautions = check_same_data(saved, data.contents, change, accepted=options.accept_changed_data)
     return replace(start, notes=(*start.notes, *notes), cautions=tuple(cautions))
+
+
+def samples_seen(config: Config, data: PretrainingData, start: ResumePoint) -> SamplesSeen:
+    """The count of samples of a run that starts or resumes at `start`."""
+    before = 0
+    if start.state is not None:
+        saved = Checkpoint("--resume-from", start.state)
+        before = saved.samples_seen
+    return SamplesSeen(
+        start.iteration, before, config.optim.batch_size, len(data.training), data.num_epochs
+    )
 
 
 def start_or_refusal(
@@ -205,23 +226,27 @@ def evaluations(options: PretrainOptions, plan: EvaluationPlan | None) -> Evalua
     if plan is not None:
         lower = plan.best == LOWER_IS_BETTER
         best = BestCheckpoint(options.directory, plan.best, lower_is_better=lower)
-    return Evaluations(config.evaluate.every, config.optim.num_iterations, plan, best)
+    return Evaluations(config.evaluate.every, config.optim.iterations, plan, best)
 
 
-def begin(options: PretrainOptions, world: World, start: ResumePoint) -> TrainState:
-    """The objects that the run trains, in their state at `start`, not yet parallel."""
+def begin(
+    options: PretrainOptions, world: World, start: ResumePoint, vocabulary: Vocabulary
+) -> tuple[TrainState, Taken]:
+    """The objects that the run trains, in their state at `start`, not yet parallel.
+
+    Also what was taken from the file of `--init-from`.
+    """
     config = options.config
     torch.backends.cudnn.deterministic = config.cudnn_deterministic
     torch.backends.cudnn.benchmark = config.cudnn_benchmark
     torch.manual_seed(config.random_seed)
-    saved = None
+    taken, initial = Taken(()), options.init_from
+    follow = start.state is not None or initial is not None
+    objective = build_objective(config, weights_follow=follow)
     if start.state is not None:
-        saved = Checkpoint("--resume-from", start.state)
-    elif options.init_from is not None:
-        saved = Checkpoint(f"--init-from {options.init_from}", file.load(options.init_from))
-    objective = build_objective(config, weights_follow=saved is not None)
-    if saved is not None:
-        load_weights(objective, saved, WEIGHT_PER_TOKEN)
+        load_weights(objective, Checkpoint("--resume-from", start.state), WEIGHT_PER_TOKEN)
+    elif initial is not None:
+        taken = take_weights(objective, initial, config, vocabulary)
     objective.to(world.device)
     if config.sync_bn and world.size > 1:
         objective.visual.cnn = synchronise_batch_norm(objective.visual.cnn, world.device)
@@ -232,7 +257,8 @@ def begin(options: PretrainOptions, world: World, start: ResumePoint) -> TrainSt
         # The earlier precision may have had no loss scale, and this one may need none.
         if start.state["scaler"] and scaler.is_enabled():
             scaler.load_state_dict(start.state["scaler"])
-    return TrainState(objective, objective, optimizer, build_schedule(config), scaler, precision)
+    schedule = build_schedule(config)
+    return TrainState(objective, objective, optimizer, schedule, scaler, precision), taken
 
 
 def preflight(
