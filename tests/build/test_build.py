@@ -7,7 +7,7 @@ import torch
 import torchvision
 from tests import small
 
-from virtex.build.data import transform_steps
+from virtex.build.images import transform_steps
 from virtex.build.model import build_backbone, build_captioner, build_objective, check_backbone
 from virtex.build.optimizer import build_optimizer, build_schedule
 from virtex.config import loading as settings

@@ -1,22 +1,24 @@
 """Both splits of the data and their batches, from the configuration."""
 
 from collections.abc import Generator, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Protocol, assert_never
+from typing import Any, Literal, Protocol, Self, assert_never
 
 import torch
 
+from virtex.build.images import image_limits, pixel_settings, transform_steps
 from virtex.build.model import check_vocabulary, task_settings
 from virtex.config.data import Data
 from virtex.config.schema import Config
 from virtex.config.specs import TransformSpec
-from virtex.data import loader, transforms
+from virtex.data import loader
 from virtex.data.contents import Contents, WholeSplit, contents
 from virtex.data.dataset import VALIDATION_EPOCH, ExampleDataset, Key
-from virtex.data.images import ImageLimits, OnBadImage
+from virtex.data.images import OnBadImage
 from virtex.data.loader import LoadedBatch
+from virtex.data.pixel_values import PixelSettings
 from virtex.data.records import Records
 from virtex.data.remote.prefetcher import Prefetcher
 from virtex.data.remote.shards import RemoteSplits, remote_splits
@@ -30,7 +32,6 @@ from virtex.data.sources.labelled_records import LabelledRecords
 from virtex.data.sources.table import TableCaptions
 from virtex.data.sources.text_folder import TextFolder
 from virtex.data.subset import SubsetManifest, training_subset
-from virtex.data.transforms import Transform
 from virtex.distributed.world import World
 from virtex.errors import UserError, first_few
 from virtex.tasks import find_task
@@ -82,6 +83,15 @@ class PretrainingData:
         """The contents of both splits, for checkpoints; computing them takes seconds."""
         return contents(*self.records, self.shuffle_window)
 
+    def with_pixels(self, pixels: PixelSettings) -> Self:
+        """The same data, whose values become 8 bits as `pixels` says."""
+        if pixels == self.training.pixels:
+            return self
+        training, validation = (
+            replace(split, pixels=pixels) for split in (self.training, self.validation)
+        )
+        return replace(self, training=training, validation=validation)
+
 
 def open_data(config: Config) -> PretrainingData:
     """The training and the validation split of `DATA.ROOT`; raises `UserError` for missing images
@@ -119,7 +129,8 @@ def open_data(config: Config) -> PretrainingData:
             encoder.encode,
             seed=config.random_seed,
             on_bad_image=settings.on_bad_image,
-            limits=ImageLimits(settings.max_pixels, settings.max_image_mb << 20),
+            limits=image_limits(settings),
+            pixels=pixel_settings(settings),
         )
 
     encoder = task.encoder(vocabulary, task_settings(config), True)
@@ -289,29 +300,6 @@ def _shards(data: Data, split: str, labels: Literal["captions", "categories"]) -
     return open_shards(
         store, labels, data.on_bad_image, cache_dir=cache_dir, window=data.shuffle_window
     )
-
-
-def transform_steps(specs: Sequence[TransformSpec], crop_size: int) -> list[Transform]:
-    """The transforms before normalisation, which is the backbone's."""
-    built: list[Transform] = []
-    for spec in specs:
-        match spec.name:
-            case "random_resized_crop":
-                built.append(transforms.RandomResizedCrop(crop_size, **spec.arguments))
-            case "horizontal_flip":
-                built.append(transforms.HorizontalFlip(**spec.arguments))
-            case "color_jitter":
-                built.append(transforms.ColorJitter(**spec.arguments))
-            case "smallest_resize":
-                size = round(spec.arguments["size"]) or crop_size
-                built.append(transforms.SmallestResize(size))
-            case "center_crop":
-                built.append(transforms.CenterCrop(crop_size))
-            case "normalize":
-                pass
-            case _:
-                raise AssertionError(f"{spec.name} passed the configuration's check")
-    return built
 
 
 def _missing(records: Records, on_bad_image: str) -> list[str]:

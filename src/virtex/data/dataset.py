@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from virtex.data.images import DEFAULT_LIMITS, BadImage, ImageLimits, OnBadImage, read_image
+from virtex.data.pixel_values import DEFAULT_PIXELS, PixelSettings
 from virtex.data.records import Record, Records
 from virtex.data.transforms import Augmented, Transform
 from virtex.errors import UserError
@@ -43,6 +44,7 @@ class ExampleDataset:
     seed: int
     on_bad_image: OnBadImage = "error"
     limits: ImageLimits = DEFAULT_LIMITS
+    pixels: PixelSettings = DEFAULT_PIXELS
 
     def __len__(self) -> int:
         return len(self.records)
@@ -93,7 +95,7 @@ class ExampleDataset:
 
     def _example(self, key: Key, record: Record) -> Example:
         rng = np.random.default_rng([self.seed, *key])
-        augmented = Augmented(read_image(record.image, self.limits))
+        augmented = Augmented(read_image(record.image, self.limits, self.pixels))
         for transform in self.transforms:
             augmented = transform(augmented, rng)
         return self.encode(record, augmented, rng)

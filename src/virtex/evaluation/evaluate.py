@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from virtex.build.data import transform_steps
+from virtex.build.images import transform_steps
 from virtex.data.images import OnBadImage
 from virtex.data.sources.labelled import LabelledData, read_labelled
 from virtex.distributed.world import ALONE, World

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from virtex.build.data import transform_steps
+from virtex.build.images import transform_steps
 from virtex.data.images import BadImage, ImageLimits, OnBadImage
 from virtex.errors import RunError, UserError, first_few
 from virtex.evaluation.backbones import RANDOM, TORCHVISION, check_distinct, weights_hash

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from virtex.build.data import transform_steps
+from virtex.build.images import transform_steps
 from virtex.build.model import (
     build_captioner,
     build_objective,

@@ -39,9 +39,9 @@ from virtex.training.setup import (
     evaluations,
     plan_or_refusal,
     preflight,
+    prepare,
     retention,
     shared_memory_needed,
-    start_or_refusal,
 )
 from virtex.training.validation import validate_and_log
 
@@ -73,10 +73,11 @@ def pretrain(options: PretrainOptions) -> int:
         lock_warning = None
         if world.main and not options.preflight_only:
             lock_warning = stack.enter_context(locked(options.directory))
-        watchdog.report("reading the checkpoint")
-        start = world.from_main(lambda: start_or_refusal(options, data, process.attempt))
-        if isinstance(start, UserError):
-            return _refused(start, world)
+        watchdog.report("reading the checkpoint and a sample of images")
+        prepared = prepare(options, data, world, process.attempt)
+        if isinstance(prepared, UserError):
+            return _refused(prepared, world)
+        options, data, start = prepared
         watchdog.report("reading the data of the evaluation")
         plan, refusal = plan_or_refusal(options, world)
         if refusal is not None:
@@ -177,7 +178,7 @@ def _introduce(run: Run, start: ResumePoint, reports: Sequence[str]) -> None:
     )
     logger.info(f"checkpoints: {describe(run.retention)}")
     logger.info(f"model: {options.config.model.name}, {parameters / 1e6:.1f} M parameters")
-    for line in (*run.data.report, *start.notes):
+    for line in (*filter(None, [run.state.objective.visual.note]), *run.data.report, *start.notes):
         logger.info(line)
     for line in start.cautions:
         logger.warning(line)

@@ -8,8 +8,10 @@ from pathlib import Path
 import torch
 
 from virtex.build.data import PretrainingData
+from virtex.build.images import pixel_settings
 from virtex.build.model import build_objective, check_backbone
 from virtex.build.optimizer import build_optimizer, build_schedule
+from virtex.build.pixel_choice import PixelChoice, adopt_pixels, choose_pixels, weights_for_bands
 from virtex.checkpoints import file
 from virtex.checkpoints import run_directory as directory
 from virtex.checkpoints.background import BackgroundSaver
@@ -152,7 +154,8 @@ def find_start(options: PretrainOptions, data: PretrainingData, attempt: int) ->
     if start.state is None:
         return start
     saved = Checkpoint("--resume-from", start.state)
-    notes = check_same_run(saved, options.config, data.vocabulary, asked_for=options.overridden)
+    config = adopt_pixels(options.config, saved.config)
+    notes = check_same_run(saved, config, data.vocabulary, asked_for=options.overridden)
     change = None
     if saved.config.data.subset_manifest == options.config.data.subset_manifest:
         where = options.directory if resume_from == directory.LATEST else Path(resume_from).parent
@@ -161,12 +164,44 @@ def find_start(options: PretrainOptions, data: PretrainingData, attempt: int) ->
     return replace(start, notes=(*start.notes, *notes), cautions=tuple(cautions))
 
 
-def start_or_refusal(
+def prepare(
+    options: PretrainOptions, data: PretrainingData, world: World, attempt: int
+) -> tuple[PretrainOptions, PretrainingData, ResumePoint] | UserError:
+    """The point from which the run starts, with options and data that leave no choice open.
+
+    On every process the error of rank 0 if all of them need it: a mistake in the input.
+    """
+    found = world.from_main(lambda: _start_or_refusal(options, data, attempt))
+    if isinstance(found, UserError):
+        return found
+    start = found
+    choice = world.from_main(lambda: _pixels_or_refusal(options, data, start))
+    if isinstance(choice, UserError):
+        return choice
+    start = replace(
+        start, notes=(*start.notes, *choice.notes), cautions=(*start.cautions, *choice.cautions)
+    )
+    data = data.with_pixels(pixel_settings(choice.config.data))
+    return replace(options, config=choice.config), data, start
+
+
+def _start_or_refusal(
     options: PretrainOptions, data: PretrainingData, attempt: int
 ) -> ResumePoint | UserError:
-    """The result of `find_start`, or its error if all processes need it: a mistake in the input."""
     try:
         return find_start(options, data, attempt)
+    except RunError:
+        raise
+    except UserError as error:
+        return error
+
+
+def _pixels_or_refusal(
+    options: PretrainOptions, data: PretrainingData, start: ResumePoint
+) -> PixelChoice | UserError:
+    try:
+        saved = None if start.state is None else Checkpoint("--resume-from", start.state).config
+        return choose_pixels(options.config, data, saved)
     except RunError:
         raise
     except UserError as error:
@@ -209,7 +244,7 @@ def begin(options: PretrainOptions, world: World, start: ResumePoint) -> TrainSt
         saved = Checkpoint(f"--init-from {options.init_from}", file.load(options.init_from))
     objective = build_objective(config, weights_follow=saved is not None)
     if saved is not None:
-        load_weights(objective, saved, WEIGHT_PER_TOKEN)
+        load_weights(objective, weights_for_bands(objective.visual, saved), WEIGHT_PER_TOKEN)
     objective.to(world.device)
     if config.sync_bn and world.size > 1:
         objective.visual.cnn = synchronise_batch_norm(objective.visual.cnn, world.device)
