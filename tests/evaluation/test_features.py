@@ -7,12 +7,11 @@ from tests import small
 from virtex.errors import UserError
 from virtex.evaluation.features import (
     FeatureSettings,
-    Preprocessing,
     cached_features,
-    center_crops,
     data_hash,
     pooled_features,
 )
+from virtex.evaluation.preprocessing import Preprocessing, center_crops
 from virtex.training.precision import named_precision
 
 CPU = torch.device("cpu")

@@ -1,15 +1,19 @@
 """How images are read and transformed, from the configuration."""
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from pydantic import ValidationError
 
 from virtex.config.data import Data
 from virtex.config.pixels import PixelRange
+from virtex.config.schema import Config
 from virtex.config.specs import TransformSpec
 from virtex.data import transforms
 from virtex.data.images import ImageLimits
 from virtex.data.pixel_values import PixelSettings, Range
 from virtex.data.transforms import Transform
+from virtex.errors import UserError
 
 
 def image_limits(data: Data) -> ImageLimits:
@@ -38,6 +42,25 @@ def _ranges(given: PixelRange) -> tuple[Range, ...] | Literal["percentiles"] | N
         return pairs
     low, high = (float(one) for one in given if not isinstance(one, tuple))
     return ((low, high),)
+
+
+def with_pixel_options(config: Config, given: Mapping[str, Any]) -> Config:
+    """The configuration, with settings of `DATA` by their names in lower case; None is not given.
+
+    For the range, window and frame of images that the run of a checkpoint did not read. Raises
+    `UserError` for a value that a setting cannot have.
+    """
+    changes = {name: value for name, value in given.items() if value is not None}
+    if not changes:
+        return config
+    plain = {**config.data.model_dump(), **changes}
+    try:
+        data = Data.model_validate(plain)
+    except ValidationError as error:
+        problems = [detail["msg"].removeprefix("Value error, ") for detail in error.errors()]
+        names = ", ".join(f"{name} {value}" for name, value in changes.items())
+        raise UserError(f"{names}: {'; '.join(problems)}") from error
+    return config.model_copy(update={"data": data})
 
 
 def transform_steps(specs: Sequence[TransformSpec], crop_size: int) -> list[Transform]:

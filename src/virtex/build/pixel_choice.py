@@ -14,9 +14,9 @@ from virtex.data.pixel_sample import (
     band_statistics,
     choose_ranges,
     describe_ranges,
-    evenly_spaced,
     range_problem,
     sample_pixels,
+    sampled_images,
 )
 from virtex.models.backbone import Backbone
 from virtex.models.first_convolution import fit_first_convolution
@@ -91,16 +91,10 @@ def weights_for_bands(visual: Backbone, saved: Checkpoint) -> Checkpoint:
 
 def _sources(data: PretrainingData) -> Iterator[ImageSource]:
     """A sample of the training images; of remote shards those of the first, to fetch no other."""
-    records = data.training.records
-    count = len(records)
+    records, count = data.training.records, None
     if data.remote is not None:
         count = int(next(size for size in records.shard_sizes if size))
-    for position in evenly_spaced(count):
-        try:
-            record = records[position]
-        except BadImage:  # its text is damaged
-            continue
-        yield record.image
+    return sampled_images(records, count)
 
 
 def _with_ranges(config: Config, sample: PixelSample) -> Config:

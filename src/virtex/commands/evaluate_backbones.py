@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from virtex.commands.arguments import device_name, image_limits
+from virtex.commands.arguments import device_name, image_limits, pixel_options
 from virtex.commands.evaluate_results import check_results_of
 from virtex.commands.progress import Progress
 from virtex.files import check_writable
@@ -32,7 +32,7 @@ def backbone_results(
     quiet = arguments.quiet or not world.main
     with Progress("features", images, "images", quiet=quiet) as progress:
         say = progress.note if world.main else lambda _: None
-        for line in data.report:
+        for line in (*data.report, *filter(None, (one.note for one in backbones))):
             say(line)
         found = evaluate_backbones(
             arguments.protocol,
@@ -57,6 +57,7 @@ def _open_backbones(arguments: argparse.Namespace) -> "list[EvaluatedBackbone]":
         config=arguments.config,
         network_name=arguments.network,
         image_size=arguments.image_size,
+        pixels=pixel_options(arguments),
     )
     for backbone in backbones:
         check_results_of(backbone, arguments.output)

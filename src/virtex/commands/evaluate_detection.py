@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from virtex.commands.arguments import device_name, image_limits
+from virtex.commands.arguments import device_name, image_limits, pixel_options
 from virtex.commands.evaluate_results import check_results_of
 from virtex.commands.progress import Progress
 from virtex.errors import UserError
@@ -91,7 +91,10 @@ def _jobs(arguments: argparse.Namespace) -> "list[DetectionJob]":
             arguments.data, arguments.detector, arguments.on_bad_image, progress.advance
         )
     backbones = open_backbones(
-        arguments.checkpoint, config=arguments.config, network_name=arguments.network
+        arguments.checkpoint,
+        config=arguments.config,
+        network_name=arguments.network,
+        pixels=pixel_options(arguments),
     )
     settings = DetectionSettings(
         frozen=bool(arguments.frozen),

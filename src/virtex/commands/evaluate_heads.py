@@ -4,7 +4,13 @@ import argparse
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from virtex.commands.arguments import add_int, device_name, image_limits, local_path
+from virtex.commands.arguments import (
+    add_int,
+    device_name,
+    image_limits,
+    local_path,
+    pixel_options,
+)
 from virtex.commands.evaluate_results import check_results_of
 from virtex.commands.progress import Progress
 
@@ -81,6 +87,7 @@ def head_results(
         config=arguments.config,
         tokenizer=arguments.tokenizer,
         limits=image_limits(arguments),
+        pixels=pixel_options(arguments),
     )
     for model in models:
         check_results_of(model, arguments.output)

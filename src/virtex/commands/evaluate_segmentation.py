@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from virtex.commands.arguments import device_name, image_limits
+from virtex.commands.arguments import device_name, image_limits, pixel_options
 from virtex.commands.evaluate_results import check_results_of
 from virtex.commands.progress import Progress
 
@@ -63,6 +63,7 @@ def _jobs(arguments: argparse.Namespace, device: "torch.device") -> "list[Segmen
         config=arguments.config,
         network_name=arguments.network,
         image_size=arguments.image_size,
+        pixels=pixel_options(arguments),
     )
     precision = named_precision(arguments.precision, device)
     given: dict[str, Any] = {

@@ -12,6 +12,9 @@ from virtex.config.specs import TransformSpec
 RGB = 3
 """The number of bands without a choice."""
 
+PIXEL_FIELDS = ("pixel_range", "pixel_percentiles", "bands", "dicom_window", "dicom_frame")
+"""The settings of `DATA` that say how the values of image files become those of the network."""
+
 Pair = tuple[float, float]
 
 

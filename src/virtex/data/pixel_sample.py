@@ -1,7 +1,7 @@
 """The values in a sample of images: the range that fits them, and whether a given one does."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -24,6 +24,7 @@ from virtex.data.pixel_values import (
     check_finite,
     chosen_bands,
 )
+from virtex.data.records import Records
 from virtex.errors import UserError
 
 SAMPLED_IMAGES = 64
@@ -64,6 +65,16 @@ class PixelSample:
 def evenly_spaced(count: int, most: int = SAMPLED_IMAGES) -> list[int]:
     """At most `most` positions below `count`, evenly spaced from 0 on."""
     return [count * index // min(most, count) for index in range(min(most, count))]
+
+
+def sampled_images(records: Records, count: int | None = None) -> Iterator[ImageSource]:
+    """A sample of the images of records, of the first `count` if that is given."""
+    for position in evenly_spaced(len(records) if count is None else count):
+        try:
+            record = records[position]
+        except BadImage:  # its text is damaged
+            continue
+        yield record.image
 
 
 def sample_pixels(
@@ -139,6 +150,20 @@ class _Sampled:
             significant=self._significant,
             notes=self._notes,
         )
+
+
+def pixel_lines(
+    sources: Sequence[ImageSource], settings: PixelSettings, limits: ImageLimits
+) -> list[str]:
+    """What a user should know of how images are read: a line for each finding in a sample."""
+    sampled = [sources[position] for position in evenly_spaced(len(sources))]
+    try:
+        sample = sample_pixels(sampled, settings, limits)
+    except BadImage:  # whoever reads them reports that
+        return []
+    problem = range_problem(sample, settings)
+    lines = [f"of sampled images, {line}" for line in sample.note_lines]
+    return lines if problem is None else [problem, *lines]
 
 
 def choose_ranges(sample: PixelSample, percentiles: Range) -> tuple[Range, ...] | None:

@@ -5,7 +5,7 @@ file declares.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -43,6 +43,16 @@ class PixelSettings:
     bands: tuple[int, ...] | None = None
     window: Window | Literal["file", "none"] = "file"
     frame: Frame = "error"
+
+    @property
+    def record(self) -> dict[str, str]:
+        """What results say of them: nothing of defaults, with which 8-bit images are read."""
+        shown = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {
+            f"pixel_{name}": str(value)
+            for name, value in shown.items()
+            if value != getattr(DEFAULT_PIXELS, name)
+        }
 
 
 DEFAULT_PIXELS = PixelSettings()

@@ -3,7 +3,6 @@
 The run itself is one of the task `image_classification` and lies above this room.
 """
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
 
 from virtex.build.model import build_backbone, new_run_conflicts
 from virtex.config import loading
@@ -22,9 +20,7 @@ from virtex.data.sources.labelled import LabelledData, read_labelled
 from virtex.errors import UserError
 from virtex.evaluation.backbones import RANDOM, TORCHVISION, module_hash, open_backbones
 from virtex.evaluation.features import data_hash
-
-START = "finetune.json"
-"""The name of the file, in the directory of a run, that holds its `StartingBackbone`."""
+from virtex.evaluation.starting_backbone import StartingBackbone, pixels_of
 
 _TASK = "image_classification"
 _EPOCHS = 10
@@ -67,28 +63,6 @@ class FinetuneRequest:
             "DATA.IMAGE_CROP_SIZE": self.image_size,
             "MODEL.VISUAL.FROZEN": self.frozen or None,
         }
-
-
-class StartingBackbone(BaseModel):
-    """The backbone that a run starts from, kept in its directory.
-
-    So a run resumes although the file of the backbone has been removed. `visual` holds settings of
-    `MODEL.VISUAL`, and `normalize` is the transform that its images had.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str
-    sha256: str
-    iteration: int | None
-    visual: dict[str, str | int | bool]
-    normalize: str
-    image_size: int
-
-    @property
-    def path(self) -> Path | None:
-        """The file that holds it; None for `random` and `torchvision`."""
-        return None if self.name in (RANDOM, TORCHVISION) else Path(self.name)
 
 
 @dataclass(frozen=True)
@@ -135,20 +109,6 @@ def prepare_finetuning(request: FinetuneRequest, start: StartingBackbone | None)
         chosen=chosen,
         report=_report(config, data, start),
     )
-
-
-def read_start(directory: Path) -> StartingBackbone | None:
-    """The start of the run in a directory; None if it was not recorded."""
-    path = directory / START
-    if not path.is_file():
-        return None
-    try:
-        return StartingBackbone.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        raise UserError(
-            f"{path} does not hold the start of a run: {error.errors()[0]['msg']}; remove it to "
-            "take it from --checkpoint again"
-        ) from error
 
 
 def _draft(request: FinetuneRequest) -> Config:
@@ -225,6 +185,7 @@ def _open_start(request: FinetuneRequest, draft: Config) -> StartingBackbone:
         },
         normalize=config.data.image_transform_train[-1],
         image_size=backbone.image_size,
+        pixels=pixels_of(config),
     )
 
 
@@ -233,6 +194,8 @@ def _resolve(
 ) -> tuple[Config, tuple[str, ...]]:
     """The complete configuration, and the settings that were given on the command line."""
     layers = _base_layers(request)
+    if start.pixels:
+        layers.append(("of --checkpoint", {"DATA": start.pixels}))
     given = [key for key, value in request.flags.items() if value is not None]
     chosen = [*request.overrides[::2], *given, "DATA.ROOT", "DATA.VOCAB_SIZE"]
     if request.config is None:
@@ -320,8 +283,3 @@ def _report(config: Config, data: LabelledData, start: StartingBackbone) -> tupl
         f"{config.optim.num_iterations:,} iterations of {config.optim.batch_size} images, "
         f"{epochs:.1f} epochs",
     )
-
-
-def start_json(start: StartingBackbone) -> bytes:
-    """The content of the file `START`."""
-    return (json.dumps(start.model_dump(), indent=1) + "\n").encode()

@@ -42,6 +42,9 @@ def evaluate(
     on_bad_image: OnBadImage | None = None,
     max_pixels: int | None = None,
     max_image_mb: int | None = None,
+    pixel_range: tuple[float, float] | Literal["percentiles"] | None = None,
+    dicom_window: tuple[float, float] | Literal["file", "none"] | None = None,
+    dicom_frame: Literal["error", "first", "middle"] | None = None,
     cache_dir: str | Path | None = None,
     tokenizer: str | Path | None = None,
     batch_size: int | None = None,
@@ -71,6 +74,9 @@ def evaluate(
         max_image_mb,
         settings=("max_pixels of virtex.evaluate", "max_image_mb of virtex.evaluate"),
     )
+    options["pixels"] = {
+        name: options.get(name) for name in ("pixel_range", "dicom_window", "dicom_frame")
+    }
     options["template"] = [template] if isinstance(template, str) else template
     if protocol in FEATURES:
         found = _of_features(names, options)
@@ -133,6 +139,7 @@ def _of_features(names: Sequence[str], options: dict[str, Any]) -> Iterator[list
         config=options["config"],
         network_name=options.get("network"),
         image_size=options.get("image_size"),
+        pixels=options["pixels"],
     )
     settings = FeatureSettings(
         precision=named_precision(options["precision"], options["device"]),
@@ -153,7 +160,11 @@ def _of_heads(names: Sequence[str], options: dict[str, Any]) -> Iterator[list[Re
     opened = open_heads(protocol, options["data"], options)
     check_images(opened.paths, options["on_bad_image"])
     models = open_models(
-        names, config=options["config"], tokenizer=options["tokenizer"], limits=limits
+        names,
+        config=options["config"],
+        tokenizer=options["tokenizer"],
+        limits=limits,
+        pixels=options["pixels"],
     )
     settings = HeadSettings(
         precision=head_precision(options["precision"], options["device"]),
