@@ -28,9 +28,9 @@ if _SOURCE not in sys.path:
 def resnet50(checkpoint: str | pathlib.Path | None = None) -> nn.Module:
     """Torchvision's ResNet-50 without its classifier, in evaluation mode.
 
-    It takes (B, 3, H, W) float RGB (`virtex` loads models for other bands), normalised as torchvision's models expect it (pixels in [0, 1]
+    It takes (B, 3, H, W) float RGB, normalised as torchvision's models expect it (pixels in [0, 1]
     less the mean 0.485, 0.456, 0.406, by the standard deviation 0.229, 0.224, 0.225), and returns
-    (B, 2048) features: the mean of the last grid.
+    (B, 2048) features: the mean of the last grid. Models for other bands need `virtex`.
 
     `checkpoint` is a checkpoint of virtex, a published one or a state dict; None leaves the weights
     untrained. Raises `virtex.errors.UserError` that names missing and unexpected keys.

@@ -77,7 +77,7 @@ def test_values_without_a_range_and_values_that_are_not_finite_are_refused():
     ):
         to_eight_bits(Raster(values, None), PixelSettings(((0, 1),)))
     values[:] = 0
-    with pytest.raises(ValueError, match=r"it has 1 bands, and DATA.PIXEL_RANGE .* 2 ranges"):
+    with pytest.raises(ValueError, match=r"it has 1 bands, but DATA.PIXEL_RANGE .* has 2 ranges"):
         to_eight_bits(Raster(values, None), PixelSettings(((0, 1), (2, 3))))
 
 

@@ -135,3 +135,26 @@ def test_a_missing_package_is_named_with_the_file(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"five\.tif.*tifffile.*pretraining\[bands\]") as caught:
         read_image(path, pixels=ALL)
     assert not isinstance(caught.value, BadImage)  # which could be skipped
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+def test_damage_is_an_image_or_a_bad_image(tmp_path):
+    rng = np.random.default_rng(0)
+    path = tmp_path / "damaged.tif"
+    contig = {"photometric": "minisblack", "planarconfig": "contig"}
+    seeds = [
+        tiff(FIVE, **contig),
+        tiff(FIVE, compression="zlib", **contig),
+        tiff(FIVE, compression="lzw", tile=(16, 16), bigtiff=True, **contig),
+    ]
+    for trial in range(150):
+        data = bytearray(seeds[trial % len(seeds)])
+        for _ in range(3):
+            data[rng.integers(len(data) if trial % 2 else 400)] = rng.integers(256)
+        path.write_bytes(data)
+        try:
+            image = read_image(path, pixels=ALL)
+        except BadImage as error:
+            assert error.reason  # noqa: PT017 - either outcome is right
+        else:
+            assert (image.dtype, image.ndim, image.shape[2]) == (np.uint8, 3, 5)

@@ -149,11 +149,21 @@ def image_limits(arguments: argparse.Namespace) -> "ImageLimits":
 
 
 def _pixel_range(text: str) -> tuple[float, float] | str:
-    return "percentiles" if text == "percentiles" else _pair(text, "LOW,HIGH or percentiles")
+    if text == "percentiles":
+        return text
+    low, high = _pair(text, "LOW,HIGH or percentiles")
+    if low >= high:
+        raise argparse.ArgumentTypeError(f"{text!r}: LOW must be below HIGH")
+    return low, high
 
 
 def _window(text: str) -> tuple[float, float] | str:
-    return text if text in ("file", "none") else _pair(text, "CENTRE,WIDTH, file or none")
+    if text in ("file", "none"):
+        return text
+    center, width = _pair(text, "CENTRE,WIDTH, file or none")
+    if width < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: WIDTH must be at least 1")
+    return center, width
 
 
 def _pair(text: str, expected: str) -> tuple[float, float]:

@@ -28,6 +28,8 @@ _BARE = tuple(b"\x08\0" + element + b"\0" for element in (b"\0", b"\1", b"\5", b
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
 _IMPLICIT = "1.2.840.10008.1.2"
 _HEADER_BYTES = 4096
+_BY_PILLOW = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91")
+_BY_IMAGECODECS = tuple(f"1.2.840.10008.1.2.4.{number}" for number in (57, 70, 80, 81))
 _FUNCTIONAL_GROUPS = ("PixelValueTransformationSequence", "FrameVOILUTSequence")
 _TRANSFORMATIONS = (
     *("RescaleSlope", "RescaleIntercept", "ModalityLUTSequence"),
@@ -54,16 +56,23 @@ def dicom_raster(data: bytes, settings: PixelSettings, check_size: CheckSize) ->
         raise ValueError("it is of the deflated transfer syntax; save it as explicit VR")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of odd metadata
-        dataset = pydicom.dcmread(io.BytesIO(data), force=True)
-        if "Rows" not in dataset or "Columns" not in dataset:
-            raise ValueError("it is a DICOM file without an image, or truncated")
-        frame, notes = _frame(dataset, settings)
-        colours = dataset.get("SamplesPerPixel", 1)
-        check_size(dataset.Columns, dataset.Rows, colours * (dataset.get("BitsAllocated", 8) // 8))
-        values = _stored(pydicom, dataset, frame)
-        if colours == 1 and dataset.get("PhotometricInterpretation") != "PALETTE COLOR":
-            return _grey(values, _transformations(dataset, frame), settings, notes)
-        return _colour(values, dataset, notes)
+        try:
+            return _raster(pydicom, data, settings, check_size)
+        except (pydicom.errors.BytesLengthException, pydicom.errors.InvalidDicomError) as error:
+            raise ValueError(str(error)) from error
+
+
+def _raster(pydicom: Any, data: bytes, settings: PixelSettings, check_size: CheckSize) -> Raster:
+    dataset = pydicom.dcmread(io.BytesIO(data), force=True)
+    if "Rows" not in dataset or "Columns" not in dataset:
+        raise ValueError("it is a DICOM file without an image, or truncated")
+    frame, notes = _frame(dataset, settings)
+    colours = dataset.get("SamplesPerPixel", 1)
+    check_size(dataset.Columns, dataset.Rows, colours * (dataset.get("BitsAllocated", 8) // 8))
+    values = _stored(pydicom, dataset, frame)
+    if colours == 1 and dataset.get("PhotometricInterpretation") != "PALETTE COLOR":
+        return _grey(values, _transformations(dataset, frame), settings, notes)
+    return _colour(values, dataset, notes)
 
 
 def _frame(dataset: Any, settings: PixelSettings) -> tuple[int, tuple[str, ...]]:
@@ -85,14 +94,39 @@ def _stored(pydicom: Any, dataset: Any, frame: int) -> npt.NDArray[Any]:
         dataset.file_meta.TransferSyntaxUID = pydicom.uid.UID(_IMPLICIT)
     from pydicom.pixels import pixel_array
 
+    syntax = dataset.file_meta.TransferSyntaxUID
     try:
-        values: npt.NDArray[Any] = pixel_array(dataset, index=frame)
+        values: npt.NDArray[Any] = pixel_array(
+            dataset, index=frame, decoding_plugin=_plugin(dataset, syntax)
+        )
     except RuntimeError as error:
-        name = dataset.file_meta.TransferSyntaxUID.name
         if "missing dependencies" in str(error):
-            raise MissingPackageError(f"{name} requires python-gdcm: {_PACKAGES}") from error
-        raise ValueError(f"its pixel data ({name}) are damaged") from error
+            text = f"{syntax.name} requires imagecodecs and python-gdcm: {_PACKAGES}"
+            raise MissingPackageError(text) from error
+        raise ValueError(f"its pixel data ({syntax.name}) are damaged") from error
     return values
+
+
+def _plugin(dataset: Any, syntax: Any) -> str:
+    """The decoder of the pixels; empty for pydicom's choice.
+
+    GDCM ends the process at some damaged data, so it is left what no other decodes.
+    """
+    grey = dataset.get("SamplesPerPixel", 1) == 1
+    if syntax in _BY_PILLOW:
+        return "pillow" if grey or dataset.BitsAllocated == 8 else ""
+    if not grey or syntax not in _BY_IMAGECODECS:
+        return ""
+    try:
+        from virtex.data import dicom_codecs
+    except ImportError:
+        return ""
+    from pydicom.pixels import get_decoder
+
+    decoder = get_decoder(syntax)
+    if dicom_codecs.LABEL not in decoder.available_plugins:
+        decoder.add_plugin(dicom_codecs.LABEL, (dicom_codecs.__name__, "decode_frame"))
+    return dicom_codecs.LABEL
 
 
 def _transformations(dataset: Any, frame: int) -> Any:

@@ -223,20 +223,28 @@ def range_problem(sample: PixelSample, settings: PixelSettings) -> str | None:
     if settings.ranges is None:  # the widest one that files declare
         ranges = (max(ranges, key=lambda one: one[1] - one[0]),)
     columns = sample.values.T
-    if len(ranges) != len(columns):
-        ranges, columns = ranges * len(columns), columns if len(ranges) == 1 else columns[:0]
+    if len(ranges) == 1:
+        ranges *= len(columns)
     for band, (values, whole) in enumerate(zip(columns, ranges, strict=False)):
-        outside = float(np.mean((values < whole[0]) | (values > whole[1])))
-        share = _share(values, whole)
-        if share < _SMALLEST_SHARE or outside > _SMALLEST_SHARE:
-            low, high = np.percentile(values, _MOST)
+        what = _misfit(values, whole)
+        if what is not None:
             of_band = f" of band {band + 1}" if len(columns) > 1 else ""
             return (
                 f"values of images with more than 8 bits{of_band}: {whole[0]:g} … {whole[1]:g} "
-                f"become 0 … 255, but most lie in {low:g} … {high:g}, so these images use "
-                f"{100 * share:.1f} % of the range, and {100 * outside:.1f} % of their values lie "
-                f"outside; set {PIXEL_RANGE} if they are to be told apart"
+                f"become 0 … 255, but {what}; set {PIXEL_RANGE} so that they can be told apart"
             )
+    return None
+
+
+def _misfit(values: npt.NDArray[np.float64], whole: Range) -> str | None:
+    """Why a range does not fit values (N,); None if it does."""
+    low, high = np.percentile(values, _MOST)
+    outside = float(np.mean((values < whole[0]) | (values > whole[1])))
+    if outside > _SMALLEST_SHARE:
+        return f"{100 * outside:.1f} % of them lie outside, most in {low:g} … {high:g}"
+    share = _share(values, whole)
+    if share < _SMALLEST_SHARE:
+        return f"most of them lie in {low:g} … {high:g}, {100 * share:.1f} % of that"
     return None
 
 

@@ -100,13 +100,12 @@ def chosen_bands(values: npt.NDArray[Any], settings: PixelSettings) -> npt.NDArr
         if bands not in (1, 3):
             raise ValueError(
                 f"it has {bands} bands, and nothing says which are red, green and blue; choose "
-                "those to use with DATA.BANDS"
+                "those to use with DATA.BANDS (virtex pack keeps all without --short-side)"
             )
         return values
-    if max(settings.bands) > bands:
-        raise ValueError(
-            f"it has {bands} bands, and DATA.BANDS asks for number {max(settings.bands)}"
-        )
+    if (most := max(settings.bands)) > bands:
+        held = "one band" if bands == 1 else f"{bands} bands"
+        raise ValueError(f"it has {held}, and DATA.BANDS asks for number {most}")
     if settings.bands == tuple(range(1, bands + 1)):
         return values
     return np.ascontiguousarray(values[:, :, [band - 1 for band in settings.bands]])
@@ -172,7 +171,7 @@ def _ranges(raster: Raster, values: npt.NDArray[Any], settings: PixelSettings) -
             "lowest and the highest value, or to percentiles, or save it with 8 or 16 bits"
         )
     if len(ranges) not in (1, bands):
-        raise ValueError(f"it has {bands} bands, and {PIXEL_RANGE} {len(ranges)} ranges")
+        raise ValueError(f"it has {bands} bands, but {PIXEL_RANGE} has {len(ranges)} ranges")
     return ranges * bands if len(ranges) == 1 else ranges
 
 
