@@ -4,11 +4,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from virtex.build.data import PretrainingData
 from virtex.build.images import image_limits, pixel_settings
 from virtex.checkpoints.state import Checkpoint
 from virtex.config.schema import Config
 from virtex.data.images import BadImage, ImageSource
+from virtex.data.order import EpochOrder
 from virtex.data.pixel_sample import (
     PixelSample,
     band_statistics,
@@ -55,9 +58,11 @@ def choose_pixels(config: Config, data: PretrainingData, saved: Config | None) -
     """
     if saved is not None:
         config = adopt_pixels(config, saved)
+        if data.remote is not None:  # not to fetch a shard for messages
+            return PixelChoice(config)
     limits = image_limits(config.data)
     try:
-        sample = sample_pixels(_sources(data), pixel_settings(config.data), limits)
+        sample = sample_pixels(_sources(config, data), pixel_settings(config.data), limits)
     except BadImage:
         if config.data.on_bad_image == "error":
             raise
@@ -70,7 +75,7 @@ def choose_pixels(config: Config, data: PretrainingData, saved: Config | None) -
         notes.append(f"{line} (DATA.PIXEL_RANGE)")
     notes += [f"{line} (of sampled images)" for line in sample.note_lines]
     if config.data.normalization is None:
-        mean, std = band_statistics(_sources(data), pixels, limits)
+        mean, std = band_statistics(_sources(config, data), pixels, limits)
         config = _with_data(config, _normalized(config, f"normalize::{_arguments(mean, std)}"))
         notes.append(f"mean of the bands in sampled images: {mean}, standard deviation: {std}")
     problem = range_problem(sample, pixels)
@@ -89,12 +94,16 @@ def weights_for_bands(visual: Backbone, saved: Checkpoint) -> Checkpoint:
     return Checkpoint(saved.source, {"model": weights})
 
 
-def _sources(data: PretrainingData) -> Iterator[ImageSource]:
-    """A sample of the training images; of remote shards those of the first, to fetch no other."""
-    records, count = data.training.records, None
-    if data.remote is not None:
-        count = int(next(size for size in records.shard_sizes if size))
-    return sampled_images(records, count)
+def _sources(config: Config, data: PretrainingData) -> Iterator[ImageSource]:
+    """A sample of the training images; of remote shards those of the one that is needed first."""
+    records = data.training.records
+    if data.remote is None:
+        return sampled_images(records)
+    sizes = records.shard_sizes
+    order = EpochOrder(sizes, data.shuffle_window, config.random_seed, epoch=0)
+    ends = np.cumsum(sizes)
+    shard = int(np.searchsorted(ends, order[0:1][0], side="right"))
+    return sampled_images(records, range(int(ends[shard] - sizes[shard]), int(ends[shard])))
 
 
 def _with_ranges(config: Config, sample: PixelSample) -> Config:

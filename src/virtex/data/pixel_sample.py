@@ -67,11 +67,12 @@ def evenly_spaced(count: int, most: int = SAMPLED_IMAGES) -> list[int]:
     return [count * index // min(most, count) for index in range(min(most, count))]
 
 
-def sampled_images(records: Records, count: int | None = None) -> Iterator[ImageSource]:
-    """A sample of the images of records, of the first `count` if that is given."""
-    for position in evenly_spaced(len(records) if count is None else count):
+def sampled_images(records: Records, within: range | None = None) -> Iterator[ImageSource]:
+    """A sample of the images of records, of those at positions `within` if these are given."""
+    positions = range(len(records)) if within is None else within
+    for number in evenly_spaced(len(positions)):
         try:
-            record = records[position]
+            record = records[positions[number]]
         except BadImage:  # its text is damaged
             continue
         yield record.image
