@@ -29,7 +29,7 @@ SEVERAL_PAGES = "have several pages, of which the first is used"
 
 
 def pillow_raster(image: Image.Image, data: bytes = b"", *, every_band: bool = False) -> Raster:
-    """The values of an image; `data` is its file, which only PNG needs.
+    """The values of an image; `data` is its file, for what Pillow does not tell.
 
     With `every_band`, alpha is a band as others, otherwise transparent parts are put on white.
     """
@@ -38,7 +38,7 @@ def pillow_raster(image: Image.Image, data: bytes = b"", *, every_band: bool = F
         return _sixteen_bits(image, data)
     if image.mode in ("I", "F"):
         values = np.asarray(image)[:, :, None]
-        return Raster(values, None, inverted=_is_inverted(image), notes=_pages(image))
+        return Raster(values, None, inverted=_is_inverted(image), notes=_pages(image, data))
     if data.startswith(_PNG) and data[24] == 16:
         return _png_of_sixteen_bits(image, data, every_band=every_band)
     return _eight_bits(image, every_band=every_band)
@@ -76,7 +76,7 @@ def _sixteen_bits(image: Image.Image, data: bytes) -> Raster:
         alpha,
         inverted=_is_inverted(image),
         significant=significant_bits(data),
-        notes=_pages(image),
+        notes=_pages(image, data),
     )
 
 
@@ -115,9 +115,18 @@ def significant_bits(data: bytes) -> int:
     return 0
 
 
-def _pages(image: Image.Image) -> tuple[str, ...]:
-    several = image.format == "TIFF" and getattr(image, "n_frames", 1) > 1
-    return (SEVERAL_PAGES,) if several else ()
+def _pages(image: Image.Image, data: bytes) -> tuple[str, ...]:
+    """A note if a TIFF file has a second page, which is not looked at."""
+    endian = {b"II*\0": "<", b"MM\0*": ">"}.get(data[:4])
+    if image.format != "TIFF" or endian is None:
+        return ()
+    try:
+        (start,) = struct.unpack_from(endian + "I", data, 4)
+        (entries,) = struct.unpack_from(endian + "H", data, start)
+        (following,) = struct.unpack_from(endian + "I", data, start + 2 + 12 * entries)
+    except struct.error:
+        return ()
+    return (SEVERAL_PAGES,) if following else ()
 
 
 def _is_inverted(image: Image.Image) -> bool:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -294,8 +294,3 @@ def band_statistics(
             "normalised; remove it from DATA.BANDS, or write the mean and std of normalize"
         )
     return tuple(np.round(mean, 4).tolist()), tuple(np.round(std, 4).tolist())
-
-
-def with_ranges(settings: PixelSettings, ranges: Sequence[Range] | None) -> PixelSettings:
-    """The settings with another range."""
-    return replace(settings, ranges=None if ranges is None else tuple(ranges))

@@ -206,7 +206,7 @@ def _table(low: float, high: float) -> PixelArray:
 
 
 def _floor(values: npt.NDArray[np.float64], low: float, width: float) -> PixelArray:
-    scaled = (values - low) * (256 / width if width > 0 else 1)
+    scaled = 256 * (values - low) / (width if width > 0 else 1)
     return np.clip(scaled, 0, 255).astype(np.uint8)
 
 

@@ -22,6 +22,7 @@ _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB = 0, 1, 2
 _PREMULTIPLIED, _ALPHA = 1, 2
 _CLASSIC = (b"*\0", b"\0*")  # not BigTIFF
 _BAND_AXES = "CSQI"  # of tifffile: channels, samples, and axes without a name
+_MOST_PAGES = 10_000
 _PACKAGES = "pip install 'virtex-pretraining[bands]'"
 
 
@@ -43,10 +44,12 @@ def _check_directories(data: bytes) -> None:
     """Raise ValueError if a page's directory lies outside the file, which tifffile passes over."""
     endian = "<" if data[:2] == b"II" else ">"
     offset, count, entry, at = ("I", "H", 12, 4) if data[2:4] in _CLASSIC else ("Q", "Q", 20, 8)
-    seen: set[int] = set()
+    seen = {0}
     try:
-        while (start := struct.unpack_from(endian + offset, data, at)[0]) not in seen | {0}:
+        while (start := struct.unpack_from(endian + offset, data, at)[0]) not in seen:
             seen.add(start)
+            if len(seen) > _MOST_PAGES:
+                raise ValueError(f"it has more than {_MOST_PAGES} pages")
             (entries,) = struct.unpack_from(endian + count, data, start)
             at = start + struct.calcsize("=" + count) + entry * entries
     except struct.error as error:
