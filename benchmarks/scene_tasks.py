@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-CONFIGS = Path(__file__).parent.parent / "configs" / "scenes"
+CONFIGS = Path(__file__).parent.parent / "src" / "virtex" / "configs" / "scenes"
 TASKS = (
     "bicaptioning",
     "captioning",

@@ -28,7 +28,13 @@ from virtex.distributed.world import World
 from virtex.training.loop import TrainState, optimize
 from virtex.training.precision import Precision
 
-BASE = Path(__file__).parent.parent / "configs" / "_base_bicaptioning_R_50_L1_H1024.yaml"
+BASE = (
+    Path(__file__).parent.parent
+    / "src"
+    / "virtex"
+    / "configs"
+    / "_base_bicaptioning_R_50_L1_H1024.yaml"
+)
 
 
 def caption_batch(batch: int, lengths: np.ndarray, device: torch.device) -> dict[str, Tensor]:

@@ -25,7 +25,7 @@ from virtex.data.images import read_image
 from virtex.text.tokenizer import Tokenizer, train
 
 ROOT = Path(__file__).parent.parent
-BASE = ROOT / "configs" / "_base_bicaptioning_R_50_L1_H1024.yaml"
+BASE = ROOT / "src" / "virtex" / "configs" / "_base_bicaptioning_R_50_L1_H1024.yaml"
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 # Only the paths that are given are looked into: nothing of an editable installation.

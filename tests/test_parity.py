@@ -24,7 +24,7 @@ from virtex.tasks.base import Objective
 from virtex.training.loop import Step, TrainState, optimize
 from virtex.training.precision import choose_precision
 
-CONFIGS = Path(__file__).parent.parent / "configs"
+CONFIGS = Path(__file__).parent.parent / "src" / "virtex" / "configs"
 PUBLISHED = json.loads((cases.HERE / "configs.json").read_text())
 TRAINED = [name for name in cases.CASES if "trajectory" in cases.figures(name)]
 DECODED = [name for name in cases.CASES if "decode" in cases.figures(name)]

@@ -31,7 +31,7 @@ from virtex.config import loading as settings
 from virtex.config.schema import Config
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-CONFIGS = REPOSITORY / "configs"
+CONFIGS = REPOSITORY / "src" / "virtex" / "configs"
 SHOWN_OF_A_FAILURE = 2000
 
 

@@ -7,9 +7,9 @@ import torch
 import torchvision
 from tests import small
 
-from virtex.build.images import transform_steps
 from virtex.build.model import build_backbone, build_captioner, build_objective, check_backbone
 from virtex.build.optimizer import build_optimizer, build_schedule
+from virtex.build.transforms import transform_steps
 from virtex.config import loading as settings
 from virtex.config.schema import Config
 from virtex.data import transforms
@@ -19,7 +19,9 @@ from virtex.models.modes import SizesAlone
 from virtex.optim.lookahead import Lookahead
 from virtex.text.tokenizer import Tokenizer, train
 
-SCENES = Path(__file__).parents[1].parent / "configs" / "scenes" / "bicaptioning.yaml"
+SCENES = (
+    Path(__file__).parents[1].parent / "src" / "virtex" / "configs" / "scenes" / "bicaptioning.yaml"
+)
 
 
 def config_of(*overrides):

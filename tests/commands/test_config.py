@@ -43,8 +43,8 @@ def test_the_schema_knows_the_keys_and_their_meaning(capsys: pytest.CaptureFixtu
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "expected a FILE with the YAML configuration, or --json-schema"),
-        (["a.yaml", "--json-schema"], "--json-schema does not take a FILE"),
+        ([], "expected a FILE with the YAML configuration"),
+        (["a.yaml", "--json-schema"], "FILE and --json-schema do not go together"),
         (["none.yaml"], "none.yaml does not exist; check the path of the YAML file"),
         (["a.yaml", "AMP"], "'AMP' has no value"),
         (["a.yaml", "OPTIM.LR", "-1"], "'OPTIM.LR' is -1 on the command line; expected a number"),

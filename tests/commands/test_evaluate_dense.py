@@ -4,14 +4,24 @@ import json
 import os
 import signal
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
+import cv2
+import numpy as np
 import pytest
+import torch
 from tests.evaluation.dense.test_segmentation import write_masks
 from tests.evaluation.dense.trees import write_coco, write_voc
 
+import virtex
 from virtex.checkpoints import file
 from virtex.cli import main
+from virtex.commands import evaluate_dense
+from virtex.distributed.signals import SIGNALS
+from virtex.errors import UserError
 from virtex.evaluation.dense import detection
+from virtex.evaluation.dense.reporting import Silence
 
 RANDOM = ("--checkpoint", "random", "--network", "torchvision::resnet18", "--device", "cpu")
 SMALL = ("--batch-size", 2, "--min-size", 64, "--cpu-workers", 0, "--pyramid-channels", 4)
@@ -42,13 +52,19 @@ def results(path):
     return {one["metric"]: one for one in json.loads(path.read_text())}
 
 
+def in_python(protocol, data, **options):
+    """The records of `virtex.evaluate` by metric."""
+    found = virtex.evaluate(protocol, data, "random", network="torchvision::resnet18", **options)
+    return {one.metric: json.loads(one.model_dump_json(exclude_none=True)) for one in found}
+
+
 def weights(directory):
     (path,) = directory.glob("*/checkpoint_2.pth")
     return file.load(path)["module"]
 
 
-def test_a_stopped_detector_resumes_to_the_same_weights_and_figures(
-    evaluate, tmp_path, monkeypatch
+def test_a_stopped_detector_resumes_in_python_to_the_same_weights_and_figures(
+    evaluate, trees, tmp_path, monkeypatch
 ):
     common = (*RANDOM, *SMALL, "--frozen", "--iterations", 2, "--quiet")
     words = (*common, "--output", "whole.json", "--work-dir", "whole")
@@ -64,8 +80,9 @@ def test_a_stopped_detector_resumes_to_the_same_weights_and_figures(
     assert whole["box_ap"]["settings"]["iterations"] == 2
 
     # A real signal, at the end of the first iteration.
-    def stop(*arguments, **options):
-        return trained(*arguments[:4], _stopping(arguments[4]), arguments[5], **options)
+    def stop(*arguments):
+        around = replace(arguments[4], progress=Stopping())
+        return trained(*arguments[:4], around, arguments[5])
 
     trained = detection.train
     monkeypatch.setattr(detection, "train", stop)
@@ -76,16 +93,35 @@ def test_a_stopped_detector_resumes_to_the_same_weights_and_figures(
     assert not (tmp_path / "parts.json").exists()
     monkeypatch.undo()
     monkeypatch.chdir(tmp_path)
-    assert evaluate("detection", "voc", *words, "--resume")[0] == 0
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, *SIGNALS)]
+    resumed = in_python(
+        "detection",
+        trees / "voc",
+        **{"iterations": 2, "batch_size": 2, "min_size": 64, "pyramid_channels": 4},
+        frozen=True,
+        work_dir="parts",
+        resume=True,
+    )
+    assert [signal.getsignal(number) for number in (signal.SIGINT, *SIGNALS)] == handlers
     one, other = weights(tmp_path / "whole"), weights(tmp_path / "parts")
     assert all((one[name] == other[name]).all() for name in one)
-    assert results(tmp_path / "parts.json") == whole
+    assert resumed == whole
 
 
-def _stopping(around):
-    from dataclasses import replace
+class Stopping(Silence):
+    def advance(self, *_):
+        os.kill(os.getpid(), signal.SIGINT)
 
-    return replace(around, advance=lambda *_: os.kill(os.getpid(), signal.SIGINT))
+
+class StoppedJudgement(Silence):
+    """A signal after the first image that is judged."""
+
+    def __init__(self, label, *_, **__):
+        self.label = label
+
+    def advance(self, *_):
+        if self.label.startswith("judging"):
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 def test_mask_rcnn_is_judged_by_boxes_and_masks(evaluate, tmp_path):
@@ -105,11 +141,12 @@ def test_mask_rcnn_is_judged_by_boxes_and_masks(evaluate, tmp_path):
         assert one["segmentation"]["size"] == [64, 64]
 
 
-def test_linear_segmentation_gives_iou_and_accuracy(evaluate, tmp_path):
+def test_linear_segmentation_gives_the_same_in_python_and_where_it_resumes(
+    evaluate, trees, tmp_path, monkeypatch
+):
     words = (*RANDOM, "--image-size", 32, "--iterations", 2, "--batch-size", 2)
-    status, out, err = evaluate(
-        "linear-segmentation", "masks", *words, "--cpu-workers", 0, "--output", "r.json"
-    )
+    words = ("linear-segmentation", "masks", *words, "--cpu-workers", 0, "--output", "r.json")
+    status, out, err = evaluate(*words)
     assert status == 0, err
     assert "3 classes: 4 training and 2 test images with masks" in out
     assert out.count(": IoU ") == 3
@@ -117,6 +154,47 @@ def test_linear_segmentation_gives_iou_and_accuracy(evaluate, tmp_path):
     assert found.keys() == {"miou", "pixel_accuracy"}
     assert 0 <= found["miou"]["value"] <= 100
     assert found["miou"]["settings"]["classes"] == ["0", "1", "2"]
+    (tmp_path / "r.json").unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluate_dense, "Progress", StoppedJudgement)
+        status, _, err = evaluate(*words, "--resume")
+        assert (status, "--resume judges it" in err) == (75, True)
+    assert evaluate(*words, "--resume")[0] == 0
+    assert results(tmp_path / "r.json") == found
+
+    options = {"image_size": 32, "iterations": 2, "batch_size": 2, "work_dir": "other"}
+    state = torch.get_rng_state()
+    with ThreadPoolExecutor(1) as pool:  # in a notebook's thread, say, which gets no signals
+        work = pool.submit(in_python, "linear-segmentation", trees / "masks", **options)
+        assert work.result() == found
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_range_of_values_maps_images_of_more_than_8_bits(evaluate, tmp_path):
+    eight, twelve = write_masks(tmp_path / "eight"), write_masks(tmp_path / "twelve")
+    for path in eight.glob("*/images/*.jpg"):
+        grey = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+        cv2.imwrite(str(path.with_suffix(".png")), grey)
+        other = twelve / path.relative_to(eight)
+        cv2.imwrite(str(other.with_suffix(".png")), grey.astype(np.uint16) << 4)
+        path.unlink()
+        other.unlink()
+    options = {"image_size": 32, "iterations": 2, "batch_size": 2}
+    expected = in_python("linear-segmentation", eight, **options)
+    mapped = {**options, "pixel_range": (0, 4095), "work_dir": "python"}
+    found = in_python("linear-segmentation", twelve, **mapped)
+    assert {name: one["value"] for name, one in found.items()} == {
+        name: one["value"] for name, one in expected.items()
+    }
+    assert "pixel_ranges" in found["miou"]["settings"]
+    assert "pixel_ranges" not in expected["miou"]["settings"]
+
+    words = (*RANDOM, "--image-size", 32, "--iterations", 2, "--batch-size", 2)
+    words = (*words, "--cpu-workers", 0, "--output", "r.json", "--work-dir", "command")
+    words = (*words, "--pixel-range", "0,4095")
+    status, _, err = evaluate("linear-segmentation", twelve, *words)
+    assert status == 0, err
+    assert results(tmp_path / "r.json") == found
 
 
 @pytest.mark.parametrize(
@@ -149,6 +227,27 @@ def test_wrong_input_is_one_line_before_any_work(
     assert not list(tmp_path.glob("runs/*/*/*"))
 
 
+@pytest.mark.parametrize(
+    ("protocol", "options", "message"),
+    [
+        ("detection", {"image_size": 64}, "image_size is an option of protocols on frozen feat"),
+        ("knn", {"frozen": True}, "frozen is an option of detection, not knn"),
+        ("knn", {"processes": 2}, "start `virtex evaluate knn --processes 2` instead"),
+        (
+            "detection",
+            {"iterations": 0, "detector": "yolo", "learning_rate": float("nan")},
+            "iterations is 0; expected an integer of at least 1; detector is 'yolo'; expected "
+            "'faster-rcnn' or 'mask-rcnn'; learning_rate is nan; expected a positive number",
+        ),
+        ("linear-segmentation", {}, "expected train/images"),
+    ],
+)
+def test_python_refuses_wrong_options_before_any_work(protocol, options, message):
+    with pytest.raises(UserError) as raised:
+        virtex.evaluate(protocol, "nowhere", "random", **options)
+    assert message in str(raised.value)
+
+
 def test_detection_without_pycocotools_names_the_package(evaluate, monkeypatch):
     monkeypatch.setitem(sys.modules, "pycocotools.mask", None)
     status, _, err = evaluate("detection", "voc", *RANDOM)
@@ -157,8 +256,13 @@ def test_detection_without_pycocotools_names_the_package(evaluate, monkeypatch):
 
 
 @pytest.mark.slow
-def test_two_processes_train_the_same_detector_and_give_one_result(evaluate, tmp_path):
+def test_two_processes_train_the_same_detector_and_give_one_result(evaluate, trees, tmp_path):
     words = (*RANDOM, *SMALL, "--iterations", 2, "--output", "r.json", "--processes", 2)
     status, _, err = evaluate("detection", "voc", *words)
     assert status == 0, err
-    assert "box_ap" in results(tmp_path / "r.json")
+    found = results(tmp_path / "r.json")
+    options = {"iterations": 2, "batch_size": 2, "min_size": 64, "pyramid_channels": 4}
+    again = in_python("detection", trees / "voc", **options, processes=2, resume=True)
+    assert again == found
+    assert "box_ap" in again
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

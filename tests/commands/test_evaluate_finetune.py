@@ -13,7 +13,7 @@ from virtex.evaluation.backbones import open_backbones
 from virtex.inference.pretrained import load
 from virtex.text.vocabulary import Classes
 
-CONFIGS = Path(__file__).parents[2] / "configs"
+CONFIGS = Path(__file__).parents[2] / "src" / "virtex" / "configs"
 RANDOM = ("--checkpoint", "random", "--network", "torchvision::resnet18", "--image-size", 32)
 SHORT = ("--config-override", "OPTIM.NUM_ITERATIONS", "2", "OPTIM.BATCH_SIZE", "4", "AMP", "false")
 

@@ -3,7 +3,10 @@ import re
 import subprocess
 import sys
 
+import pyarrow
 import pytest
+from pyarrow import parquet
+from tests.data.tars import tar
 
 from virtex.cli import main
 from virtex.text.tokenizer import Tokenizer
@@ -77,6 +80,8 @@ def test_a_failure_keeps_the_existing_file(tmp_path, captions):
         ("captions.csv", "a,b\n1,2\n", "no column 'caption', only 'a', 'b'"),
         ("few.txt", "a dog", "10000 pieces is too large.* largest possible size is"),
         ("none.txt", None, "cannot read .*none.txt"),
+        ("none", None, "none does not exist"),
+        ("a.jsonl", '{"caption": "a"}', "a.jsonl has no column of the image's path"),
     ],
 )
 def test_wrong_input_is_one_line_and_status_2(tmp_path, capsys, name, content, reason):
@@ -93,6 +98,75 @@ def test_wrong_input_is_one_line_and_status_2(tmp_path, capsys, name, content, r
 def test_an_output_that_cannot_be_written_is_an_error(tmp_path, captions, capsys, output):
     assert tokenizer(captions, "--output", tmp_path / output, "--vocab-size", 40) == 2
     assert str(tmp_path / output) in capsys.readouterr().err
+
+
+def write_data_sets(root):
+    """The captions in each form that runs read, and its place; image ids are in their order."""
+    ids = range(1, len(CAPTIONS) + 1)
+    rows = [
+        {"image": f"im/{i}.jpg", "caption": c, "image_id": i}
+        for i, c in zip(ids, CAPTIONS, strict=True)
+    ]
+    for name in ("coco/annotations", "table", "folder/train", "shards/train"):
+        (root / name).mkdir(parents=True)
+    annotations = {
+        "images": [{"id": i, "file_name": f"{i}.jpg"} for i in ids],
+        "annotations": [{"image_id": row["image_id"], "caption": row["caption"]} for row in rows],
+    }
+    (root / "coco/annotations/captions_train2017.json").write_text(json.dumps(annotations))
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    (root / "table/train.jsonl").write_text(lines)
+    parquet.write_table(pyarrow.Table.from_pylist(rows), root / "rows.parquet")
+    texts = {f"{i:03}.txt": c.encode() for i, c in zip(ids, CAPTIONS, strict=True)}
+    images = {name.replace("txt", "jpg"): b"unread" for name in texts}
+    for name, content in (texts | images).items():
+        (root / "folder/train" / name).write_bytes(content)
+    (root / "shards/train/0.tar").write_bytes(tar(texts | images))
+    return (
+        *("coco", "table", "table/train.jsonl", "rows.parquet", "folder", "folder/train"),
+        *("shards", "shards/train"),
+    )
+
+
+def test_all_that_runs_read_gives_the_same_vocabulary(tmp_path, captions):
+    output = tmp_path / "vocab.model"
+    options = ["--output", output, "--vocab-size", 40, "--overwrite"]
+    assert tokenizer(captions, *options) == 0
+    expected = output.read_bytes()
+    for source in write_data_sets(tmp_path):
+        output.unlink()
+        assert tokenizer(tmp_path / source, *options) == 0
+        assert output.read_bytes() == expected, source
+
+
+def test_a_configuration_says_what_to_read_and_to_write(tmp_path, capsys):
+    write_data_sets(tmp_path)
+    config = tmp_path / "run.yaml"
+    model = tmp_path / "mine.model"
+    settings = {"FORMAT": "table", "ROOT": str(tmp_path / "table"), "TOKENIZER_MODEL": str(model)}
+    settings |= {"VOCAB_SIZE": 40, "TEXT_NORMALIZATION": "nfc"}
+    config.write_text(json.dumps({"DATA": settings}))
+    assert tokenizer("--config", config) == 0
+    written = Tokenizer.from_file(model)
+    assert (written.vocab_size, written.normalization) == (40, "nfc")
+    assert "A red Café left" in capsys.readouterr().out
+    assert tokenizer("--config", config, "--vocab-size", 50, tmp_path / "table") == 2
+    assert "PATH, --vocab-size cannot be given with --config" in capsys.readouterr().err
+
+
+def test_changed_letters_are_counted_and_shown(tmp_path, captions, capsys):
+    output = tmp_path / "vocab.model"
+    options = ["--output", output, "--vocab-size", 40, "--overwrite"]
+    assert tokenizer(captions, *options) == 0
+    letters = sum(len(caption.replace(" ", "")) for caption in CAPTIONS)
+    printed = capsys.readouterr().out
+    assert f"published, changes {len(CAPTIONS) / letters:.3%} of {letters}" in printed
+    assert "besides case: é → e\n" in printed
+    assert tokenizer(captions, *options, "--normalization", "nfkc_lower") == 0
+    printed = capsys.readouterr().out
+    assert f"nfkc_lower, changes 0.000% of {letters} characters besides case\n" in printed
+    assert "DATA.TEXT_NORMALIZATION nfkc_lower" in printed
+    assert Tokenizer.from_file(output).normalization == "nfkc_lower"
 
 
 @pytest.mark.cold

@@ -1,4 +1,4 @@
-"""Every YAML in `configs/` resolves, and the published names hold the published models."""
+"""Every YAML of the package resolves, and the published names hold the published models."""
 
 import json
 import math
@@ -12,10 +12,10 @@ from virtex.config.schema import Config
 from virtex.experiments.published import published_figure
 from virtex.tasks import find_task
 
-CONFIGS = Path(__file__).parents[1].parent / "configs"
+CONFIGS = Path(__file__).parents[1].parent / "src" / "virtex" / "configs"
 PARITY = Path(__file__).parents[1] / "parity"
 BASE = "_base_bicaptioning_R_50_L1_H1024.yaml"
-MODELS = (CONFIGS.parent / "docs" / "models.md").read_text(encoding="utf-8")
+MODELS = (Path(__file__).parents[2] / "docs" / "models.md").read_text(encoding="utf-8")
 PUBLISHED = json.loads((PARITY / "configs.json").read_text())
 
 
@@ -113,5 +113,5 @@ def test_the_configs_of_the_parity_cases_load(case: str) -> None:
 
 
 def test_the_schema_is_current() -> None:
-    # After a change of the configuration: virtex config --json-schema > configs/schema.json
+    # After a change: virtex config --json-schema > src/virtex/configs/schema.json
     assert json.loads((CONFIGS / "schema.json").read_text()) == settings.json_schema(Config)

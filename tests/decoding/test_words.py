@@ -1,3 +1,5 @@
+import unicodedata
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -43,3 +45,13 @@ def test_every_piece_is_in_one_word_and_no_special_token_is(tokens):
 def test_words_by_hand(tokens, expected):
     tokens = [PIECES[token] if isinstance(token, str) else token for token in tokens]
     assert split_words(TOKENIZER, tokens) == expected
+
+
+@pytest.mark.parametrize("text", ["赤いボールと犬", "น้ำไม่มี", "a 赤い ball"])
+def test_pieces_are_words_in_scripts_without_spaces(text):
+    tokenizer = Tokenizer.from_bytes(train([text], len(set(text)) + 6, "nfc"))
+    words = split_words(tokenizer, tokenizer.encode(text))
+    assert "".join(word.text for word in words) == text.replace(" ", "")
+    assert len(words) > len(text.split())
+    assert not any(unicodedata.category(word.text[0])[0] == "M" for word in words)
+    assert ("ball" in text) == ("ball" in [word.text for word in words])

@@ -9,7 +9,7 @@ from virtex.cli import main
 from virtex.synthetic.coco_tree import read_objects
 from virtex.synthetic.reading import is_true
 
-CONFIG = Path(__file__).parents[2] / "configs" / "scenes" / "bicaptioning.yaml"
+CONFIG = Path(__file__).parents[2] / "src" / "virtex" / "configs" / "scenes" / "bicaptioning.yaml"
 SMALL = [
     *("--train", "120", "--config", str(CONFIG), "--config-override"),
     *("OPTIM.NUM_ITERATIONS", "2", "OPTIM.WARMUP_STEPS", "1", "OPTIM.BATCH_SIZE", "8"),

@@ -9,7 +9,13 @@ import pytest
 from virtex.cli import main
 
 ROOT = os.environ.get("VIRTEX_COCO_MINI")
-BASE = Path(__file__).parents[2] / "configs" / "_base_bicaptioning_R_50_L1_H1024.yaml"
+BASE = (
+    Path(__file__).parents[2]
+    / "src"
+    / "virtex"
+    / "configs"
+    / "_base_bicaptioning_R_50_L1_H1024.yaml"
+)
 
 pytestmark = pytest.mark.skipif(
     ROOT is None, reason="VIRTEX_COCO_MINI names no directory of COCO images"

@@ -95,6 +95,18 @@ def test_a_run_on_a_store_that_fails_at_times_is_the_run_on_files(
     assert not spawned()
 
 
+@pytest.mark.slow  # `test_tokenizer` has the local case
+def test_a_vocabulary_of_shards_on_a_store_is_that_of_files(scenes, server, packed, tmp_path):
+    outputs = [tmp_path / "remote.model", tmp_path / "local.model"]
+    for output, settings in zip(
+        outputs, [at(tmp_path / "cache"), (*SETTINGS, "DATA.ROOT", packed)], strict=True
+    ):
+        words = ["--config", scenes.config, "--output", output, "--config-override", *settings]
+        assert main(["tokenizer", *map(str, words)]) == 0
+    assert server.gets
+    assert outputs[0].read_bytes() == outputs[1].read_bytes()
+
+
 @pytest.mark.slow  # `test_prefetcher` holds a smaller case
 def test_two_processes_share_what_they_fetch(scenes, server, local, run, tmp_path):
     server.faults += FAULTS

@@ -5,9 +5,9 @@ from PIL import Image
 from tests import small
 
 from virtex.errors import UserError
+from virtex.evaluation.feature_cache import cached_features
 from virtex.evaluation.features import (
     FeatureSettings,
-    cached_features,
     data_hash,
     pooled_features,
 )

@@ -24,7 +24,8 @@ from tests import small
 from virtex.distributed.environment import read_environment
 from virtex.distributed.world import SharedError, Timeouts, connect
 from virtex.errors import RunError
-from virtex.evaluation.features import cached_features, shared_features
+from virtex.evaluation.feature_cache import cached_features
+from virtex.evaluation.features import shared_features
 
 directory, output = map(Path, sys.argv[1:])
 counted = []

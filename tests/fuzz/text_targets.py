@@ -26,7 +26,7 @@ _JSON = (
     b'{|}|[|]|,|:|"|\\|\\\\|\\ud800|\\u0000|\xff| |NaN|-Infinity|1e999|-0|null|true|../|/etc/|'
     b"99999999999999999999"
 ).split(b"|")
-CONFIGS = Path(__file__).parent.parent.parent / "configs"
+CONFIGS = Path(__file__).parent.parent.parent / "src" / "virtex" / "configs"
 
 
 def drawn(seeds: Sequence[bytes], words: Sequence[bytes], rng: np.random.Generator) -> bytes:

@@ -22,7 +22,7 @@ from virtex.decoding.captioner import BeamSearch
 from virtex.errors import UserError
 from virtex.text.tokenizer import Tokenizer, train
 
-CONFIGS = Path(__file__).parents[1].parent / "configs"
+CONFIGS = Path(__file__).parents[1].parent / "src" / "virtex" / "configs"
 CASE = cases.figures("bicaptioning_postnorm")
 WORDS = "textual.embedding.words.weight"
 

@@ -6,7 +6,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from PIL import ImageFont
 
-from virtex.plots.lettering import choose_font, fit, legible, wrap
+from virtex.plots.fonts import choose_font
+from virtex.plots.lettering import fit, legible, wrap
 
 OWN = ImageFont.load_default(size=12)
 words = st.text("abc é日", max_size=60)

@@ -10,7 +10,8 @@ from virtex.synthetic.composing import compose, scene_random
 from virtex.synthetic.reading import is_true, is_true_in_pairs
 from virtex.synthetic.scenes import Object, Scene
 from virtex.synthetic.sentences import captions
-from virtex.text.normalize import normalize_caption, swap_left_right
+from virtex.text.mirroring import ENGLISH
+from virtex.text.normalize import normalize_caption
 
 COUNTS = {"a": 1, "an": 1, "one": 1, "a pair of": 2, "two": 2, "three": 3}
 THING = (
@@ -113,7 +114,7 @@ def test_mirrored_image_fits_the_caption_with_left_and_right_swapped(
 ) -> None:
     scene, sentences = captioned
     for caption in sentences:
-        judge(swap_left_right(caption), mirrored(scene))
+        judge(ENGLISH.swap(caption), mirrored(scene))
 
 
 @settings(deadline=None)

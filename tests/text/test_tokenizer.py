@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from virtex.errors import UserError
+from virtex.text.model_file import normalizer_name, with_normalizer_name
 from virtex.text.tokenizer import CONTROL_SYMBOLS, Tokenizer, train
 
 COLORS = ["red", "green", "blue", "grey", "white"]
@@ -163,3 +164,48 @@ def test_captions_without_text_are_refused(captions):
 def test_an_impossible_size_is_refused(size):
     with pytest.raises(UserError, match="not possible"):
         train(CAPTIONS, size)
+
+
+KEPT = [
+    "赤いボールとパン",
+    "रास्ते पर स्कूल की बस",
+    "น้ำไม่มี",
+    "con má và cái mạ",
+    "빨간 공이 있다",
+    "groß",
+    "йогурт",
+]
+
+
+@pytest.mark.parametrize("normalization", ["nfkc_lower", "nfc", "none"])
+def test_a_vocabulary_keeps_its_normalisation_and_all_letters(tmp_path, normalization):
+    path = tmp_path / "vocab.model"
+    path.write_bytes(train([*KEPT, "Ein Ａ"], 120, normalization))
+    tokenizer = pickle.loads(pickle.dumps(Tokenizer.from_file(path)))
+    assert tokenizer.normalization == normalization
+    for text in KEPT:
+        assert tokenizer.decode(tokenizer.encode(tokenizer.normalize(text))) == text
+    wide = {"nfkc_lower": "ein a"}.get(normalization, "Ein Ａ")
+    assert tokenizer.decode(tokenizer.encode(tokenizer.normalize("Ein Ａ"))) == wide
+    for length in range(len(path.read_bytes()) - 40, len(path.read_bytes())):
+        with pytest.raises(UserError, match=r"is not a (complete )?SentencePiece"):
+            Tokenizer.from_bytes(path.read_bytes()[:length])
+
+
+def test_the_published_normalisation_leaves_no_sign():
+    assert train(CAPTIONS, 80, "published") == MODEL
+    assert TOKENIZER.normalization == "published"
+    assert b"virtex" not in MODEL
+
+
+def test_sentencepiece_itself_reads_a_model_with_our_name():
+    model = train(KEPT, 120, "nfc")
+    processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+    assert processor.decode(processor.encode("빨간 공이")) == "빨간 공이"
+    assert normalizer_name(with_normalizer_name(model, "n" * 300)) == "n" * 300
+
+
+def test_a_normalisation_of_a_later_version_is_refused():
+    model = with_normalizer_name(MODEL, "virtex_nfkd_upper")
+    with pytest.raises(UserError, match=r"'nfkd_upper', which this version does not know"):
+        Tokenizer.from_bytes(model)

@@ -5,7 +5,10 @@ from virtex.text.tokenizer import Tokenizer, train
 from virtex.text.vocabulary import Categories, check_categories, check_tokenizer
 
 TOKENIZER = Tokenizer.from_bytes(train(["a red circle", "a blue square"], 25))
-FIGURES = {"vocab_size": 25, "unk_index": 0, "sos_index": 1, "eos_index": 2, "mask_index": 3}
+FIGURES = {
+    **{"vocab_size": 25, "unk_index": 0, "sos_index": 1, "eos_index": 2, "mask_index": 3},
+    "text_normalization": "published",
+}
 
 
 def test_figures_that_agree_pass():

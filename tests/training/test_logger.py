@@ -80,9 +80,10 @@ def test_an_error_goes_to_the_log_alone(tmp_path, capsys):
     assert capsys.readouterr() == ("", "")
 
 
-def test_images_are_logged_with_their_text(tmp_path):
+def test_images_and_texts_are_logged(tmp_path):
     with closing(RunLogger(tmp_path, rank=0, first=1)) as logger:
-        logger.log_images(5, "val/captions", np.zeros((8, 6, 3), np.uint8), "a red circle")
+        logger.log_image(5, "val/captions", np.zeros((8, 6, 3), np.uint8))
+        logger.log_text(5, "val/captions", "a red circle")
     board = EventAccumulator(str(tmp_path))
     board.Reload()
     (picture,) = board.Images("val/captions")
@@ -91,7 +92,7 @@ def test_images_are_logged_with_their_text(tmp_path):
     assert text.tensor_proto.string_val == [b"a red circle"]
 
 
-@pytest.mark.parametrize("call", ["log_scalars", "log_images", "close"])
+@pytest.mark.parametrize("call", ["log_scalars", "log_image", "log_text", "close"])
 def test_an_interrupt_waits_for_tensorboard(tmp_path, monkeypatch, call):
     """Else its thread might not end, and the run would hang where it closes its logs."""
     done = []
@@ -109,7 +110,8 @@ def test_an_interrupt_waits_for_tensorboard(tmp_path, monkeypatch, call):
         monkeypatch.setattr(logger._board, name, interrupted(getattr(logger._board, name)))
     arguments = {
         "log_scalars": (1, {"a": 1.0, "b": 2.0}),
-        "log_images": (1, "sheet", np.zeros((4, 4, 3), np.uint8), "text"),
+        "log_image": (1, "sheet", np.zeros((4, 4, 3), np.uint8)),
+        "log_text": (1, "sheet", "text"),
         "close": (),
     }[call]
     with pytest.raises(KeyboardInterrupt):
@@ -118,7 +120,8 @@ def test_an_interrupt_waits_for_tensorboard(tmp_path, monkeypatch, call):
         done
         == {
             "log_scalars": ["add_scalar"] * 2,
-            "log_images": ["add_image", "add_text"],
+            "log_image": ["add_image"],
+            "log_text": ["add_text"],
             "close": ["close"],
         }[call]
     )

@@ -24,7 +24,7 @@ from virtex.config.schema import Config
 from virtex.experiments.published import PUBLISHED
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-CONFIGS = REPOSITORY / "configs"
+CONFIGS = REPOSITORY / "src" / "virtex" / "configs"
 PAGE = REPOSITORY / "docs" / "models.md"
 BEGIN, END = "<!-- begin: tools/pages/model_costs.py -->", "<!-- end -->"
 TOKENS = 30

@@ -27,7 +27,13 @@ from virtex.checkpoints.file import save
 from virtex.config import loading as settings
 from virtex.config.schema import Config
 
-BASE = Path(__file__).parents[2] / "configs" / "_base_bicaptioning_R_50_L1_H1024.yaml"
+BASE = (
+    Path(__file__).parents[2]
+    / "src"
+    / "virtex"
+    / "configs"
+    / "_base_bicaptioning_R_50_L1_H1024.yaml"
+)
 
 
 def measure(images: Path) -> Iterable[dict[str, Any]]:

@@ -8,8 +8,10 @@ from typing import Any, Literal, Protocol, Self, assert_never
 
 import torch
 
-from virtex.build.images import image_limits, pixel_settings, transform_steps
+from virtex.build.caption_checks import CaptionFindings, check_captions
+from virtex.build.images import image_limits, pixel_settings
 from virtex.build.model import check_vocabulary, task_settings
+from virtex.build.transforms import transform_steps
 from virtex.config.data import Data
 from virtex.config.schema import Config
 from virtex.config.specs import TransformSpec
@@ -61,7 +63,7 @@ class CategoryRecords(ReportedRecords, Protocol):
 
 @dataclass(frozen=True)
 class PretrainingData:
-    """Both splits as examples, and `report`: the findings, in lines for the log.
+    """Both splits as examples, and `report` and `findings`: lines for the log.
 
     `records` are those of the whole training split, those trained on and those of validation.
     `subset` lists the images to train on; it is None for all of them. `remote` is None for local
@@ -77,6 +79,7 @@ class PretrainingData:
     collate: loader.Collate
     report: tuple[str, ...]
     remote: RemoteSplits | None
+    findings: CaptionFindings
 
     @cached_property
     def contents(self) -> Contents:
@@ -148,6 +151,7 @@ def open_data(config: Config) -> PretrainingData:
         collate=encoder.collate,
         report=report,
         remote=remote,
+        findings=check_captions(settings, training, vocabulary, remote=remote is not None),
     )
 
 

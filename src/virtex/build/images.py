@@ -1,6 +1,6 @@
-"""How images are read and transformed, from the configuration."""
+"""How images are read, from the configuration."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import ValidationError
@@ -8,11 +8,8 @@ from pydantic import ValidationError
 from virtex.config.data import Data
 from virtex.config.pixels import PixelRange
 from virtex.config.schema import Config
-from virtex.config.specs import TransformSpec
-from virtex.data import transforms
 from virtex.data.images import ImageLimits
 from virtex.data.pixel_values import PixelSettings, Range
-from virtex.data.transforms import Transform
 from virtex.errors import UserError
 
 
@@ -61,26 +58,3 @@ def with_pixel_options(config: Config, given: Mapping[str, Any]) -> Config:
         names = ", ".join(f"{name} {value}" for name, value in changes.items())
         raise UserError(f"{names}: {'; '.join(problems)}") from error
     return config.model_copy(update={"data": data})
-
-
-def transform_steps(specs: Sequence[TransformSpec], crop_size: int) -> list[Transform]:
-    """The transforms before normalisation, which is the backbone's."""
-    built: list[Transform] = []
-    for spec in specs:
-        match spec.name:
-            case "random_resized_crop":
-                built.append(transforms.RandomResizedCrop(crop_size, **spec.arguments))
-            case "horizontal_flip":
-                built.append(transforms.HorizontalFlip(**spec.arguments))
-            case "color_jitter":
-                built.append(transforms.ColorJitter(**spec.arguments))
-            case "smallest_resize":
-                size = round(spec.arguments["size"]) or crop_size
-                built.append(transforms.SmallestResize(size))
-            case "center_crop":
-                built.append(transforms.CenterCrop(crop_size))
-            case "normalize":
-                pass
-            case _:
-                raise AssertionError(f"{spec.name} passed the configuration's check")
-    return built

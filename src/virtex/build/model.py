@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, assert_never
 
+from virtex.build.mirror_words import mirror_pairs
 from virtex.checkpoints import file as checkpoint
 from virtex.config import loading
 from virtex.config.data import Data
@@ -228,6 +229,7 @@ def task_settings(config: Config) -> TaskSettings:
         mask_index=data.mask_index,
         max_caption_length=data.max_caption_length,
         single_caption=data.use_single_caption,
+        mirror_pairs=mirror_pairs(data),
         masking=Masking(**data.masked_lm.model_dump()),
         decoder=decoder,
         initial_std=textual.initial_std,
@@ -313,6 +315,7 @@ def check_vocabulary(config: Config, vocabulary: Vocabulary, source: str) -> Non
                 sos_index=data.sos_index,
                 eos_index=data.eos_index,
                 mask_index=data.mask_index,
+                text_normalization=data.text_normalization,
             )
         case Categories():
             check_categories(vocabulary, source=source, vocab_size=data.vocab_size)

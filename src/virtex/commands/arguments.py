@@ -67,7 +67,8 @@ def add_config_arguments(parser: Arguments, default: Path | None = None) -> None
         required=default is None,
         default=default,
         metavar="FILE",
-        help="YAML configuration" + shown,
+        help="YAML configuration, or the name of one that comes with the package, as shown by "
+        "`virtex config --list`" + shown,
     )
     parser.add_argument(
         "--config-override",
@@ -210,6 +211,15 @@ def pixel_options(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 _PIXEL_OPTIONS = ("pixel_range", "dicom_window", "dicom_frame")
+
+
+def evaluation_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The options of `virtex evaluate` by the names that `virtex.evaluation.opening` takes."""
+    import torch
+
+    device = torch.device(device_name(arguments.device))
+    read = {"limits": image_limits(arguments), "pixels": pixel_options(arguments)}
+    return {**vars(arguments), "device": device, **read}
 
 
 def add_device_argument(parser: Arguments) -> None:

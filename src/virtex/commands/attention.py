@@ -73,14 +73,15 @@ def run(arguments: argparse.Namespace) -> int:
     from virtex.data.pixel_sample import pixel_lines
     from virtex.files import write_whole
     from virtex.plots.attention_panels import attention_panels
-    from virtex.text.normalize import normalize_caption
+    from virtex.plots.fonts import font_advice
 
     pretrained = load_on_device(arguments)
     for line in pixel_lines([image], pixel_settings(pretrained.config.data), pretrained.limits):
         print(line, file=sys.stderr)
     tokens = None
     if arguments.caption is not None:
-        tokens = pretrained.captioner().tokenizer.encode(normalize_caption(arguments.caption))
+        tokenizer = pretrained.captioner().tokenizer
+        tokens = tokenizer.encode(tokenizer.normalize(arguments.caption))
     found = pretrained.attention(image, tokens, layer=arguments.layer)
     if not found.attention.words:
         raise UserError(
@@ -92,10 +93,14 @@ def run(arguments: argparse.Namespace) -> int:
         found.pixels,
         found.attention.words,
         found.attention.maps.cpu().numpy(),
+        caption=found.text,
         heads=arguments.heads,
     )
     png = io.BytesIO()
     Image.fromarray(panels).save(png, "PNG")
     write_whole(output, png.getvalue())
+    advice = font_advice([found.text])
+    if advice is not None:
+        print(advice, file=sys.stderr)
     print(f"caption   {found.text}\nwritten   {output}")
     return 0

@@ -6,7 +6,6 @@ Of several processes, all compute features, and the first does everything else.
 import argparse
 import os
 import signal
-import socket
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -23,8 +22,7 @@ from virtex.commands.arguments import (
     local_path,
 )
 from virtex.commands.evaluate_backbones import backbone_results
-from virtex.commands.evaluate_dense import DENSE_PROTOCOLS, add_dense_arguments
-from virtex.commands.evaluate_detection import detection_results
+from virtex.commands.evaluate_dense import DENSE_PROTOCOLS, add_dense_arguments, dense_results
 from virtex.commands.evaluate_heads import (
     HEAD_PROTOCOLS,
     add_head_arguments,
@@ -32,7 +30,6 @@ from virtex.commands.evaluate_heads import (
 )
 from virtex.commands.evaluate_results import keep_results
 from virtex.commands.evaluate_scenes import scenes_results
-from virtex.commands.evaluate_segmentation import segmentation_results
 from virtex.errors import UserError
 
 if TYPE_CHECKING:
@@ -89,6 +86,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("model")
     group.add_argument(
         "--checkpoint",
+        dest="checkpoints",
         action="append",
         required=True,
         metavar="FILE",
@@ -177,12 +175,9 @@ def run(arguments: argparse.Namespace) -> int:
         return _evaluate(arguments)
     _uses_gpus(arguments, processes, processes - 1)
 
-    from virtex.distributed.launch import LaunchConfig, launch
+    from virtex.distributed.launch import launch, on_this_machine
 
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    machine = LaunchConfig(processes, url=f"tcp://127.0.0.1:{port}", remedy=_REMEDY)
-    return launch(_evaluate, arguments, machine)
+    return launch(_evaluate, arguments, on_this_machine(processes, _REMEDY))
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
@@ -200,14 +195,13 @@ def _evaluate(arguments: argparse.Namespace) -> int:
             "it out under torchrun"
         )
     gpus = _uses_gpus(arguments, process.size, process.local_rank)
-    if not gpus and "OMP_NUM_THREADS" not in os.environ:
-        import torch
 
-        torch.set_num_threads(max((os.cpu_count() or 1) // process.size, 1))
-
+    from virtex.distributed.launch import share_cores
     from virtex.distributed.signals import SIGNALS
     from virtex.distributed.world import SharedError, Timeouts, connect
 
+    if not gpus:
+        share_cores(process.size)
     for number in SIGNALS:
         signal.signal(number, signal.SIG_DFL)  # there is nothing to save
     # The others wait while the first process fits classifiers, for as long as that takes.
@@ -270,11 +264,8 @@ def _evaluate_in(world: "World", arguments: argparse.Namespace) -> int:
 def _results_of(
     arguments: argparse.Namespace, world: "World"
 ) -> "Iterator[tuple[Evaluated, list[Result]]]":
-    if arguments.protocol == "detection":
-        yield from detection_results(arguments)
-    elif arguments.protocol == "linear-segmentation":
-        yield from segmentation_results(arguments)
-    elif arguments.protocol in HEAD_PROTOCOLS:
-        yield from head_results(arguments)
-    else:
-        yield from backbone_results(arguments, world)
+    if arguments.protocol in DENSE_PROTOCOLS:
+        return dense_results(arguments)
+    if arguments.protocol in HEAD_PROTOCOLS:
+        return head_results(arguments)
+    return backbone_results(arguments, world)

@@ -4,15 +4,13 @@ import argparse
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from virtex.commands.arguments import device_name, image_limits, pixel_options
+from virtex.commands.arguments import evaluation_options
 from virtex.commands.evaluate_results import check_results_of
 from virtex.commands.progress import Progress
-from virtex.files import check_writable
 
 if TYPE_CHECKING:
     from virtex.distributed.world import World
     from virtex.evaluation.backbones import EvaluatedBackbone
-    from virtex.evaluation.features import FeatureSettings
     from virtex.evaluation.results import Result
 
 
@@ -20,14 +18,16 @@ def backbone_results(
     arguments: argparse.Namespace, world: "World"
 ) -> "Iterator[tuple[EvaluatedBackbone, list[Result]]]":
     """Check everything, then give each backbone with its results; raises `UserError`."""
-    from virtex.evaluation.evaluate import evaluate_backbones, open_evaluation
+    from virtex.evaluation.evaluate import evaluate_backbones
+    from virtex.evaluation.opening import open_features
 
     with world.shared_errors():
-        data = open_evaluation(
-            arguments.protocol, arguments.data, seed=arguments.seed, engine=arguments.engine
-        )
-        backbones = _open_backbones(arguments)
-        settings = _feature_settings(arguments, world)
+        options = evaluation_options(arguments)
+        if world.size > 1:
+            options["device"] = world.device
+        data, backbones, settings = open_features(options)
+        for backbone in backbones:
+            check_results_of(backbone, arguments.output)
     images = data.images * len(backbones)
     quiet = arguments.quiet or not world.main
     with Progress("features", images, "images", quiet=quiet) as progress:
@@ -47,38 +47,3 @@ def backbone_results(
             world=world,
         )
         yield from zip(backbones, found, strict=True)
-
-
-def _open_backbones(arguments: argparse.Namespace) -> "list[EvaluatedBackbone]":
-    from virtex.evaluation.backbones import open_backbones
-
-    backbones = open_backbones(
-        arguments.checkpoint,
-        config=arguments.config,
-        network_name=arguments.network,
-        image_size=arguments.image_size,
-        pixels=pixel_options(arguments),
-    )
-    for backbone in backbones:
-        check_results_of(backbone, arguments.output)
-    return backbones
-
-
-def _feature_settings(arguments: argparse.Namespace, world: "World") -> "FeatureSettings":
-    import torch
-
-    from virtex.data.shards.store import cache_directory
-    from virtex.evaluation.features import FeatureSettings
-    from virtex.training.precision import named_precision
-
-    device = world.device if world.size > 1 else torch.device(device_name(arguments.device))
-    settings = FeatureSettings(
-        precision=named_precision(arguments.precision, device),
-        device=device,
-        workers=arguments.cpu_workers,
-        limits=image_limits(arguments),
-        cache=cache_directory(arguments.cache_dir),
-    )
-    if settings.cache is not None:
-        check_writable(settings.cache)
-    return settings

@@ -1,9 +1,18 @@
-"""The options of `virtex evaluate` for protocols that train a head: detection, segmentation."""
+"""The protocols of `virtex evaluate` that train a head: detection and linear segmentation."""
 
 import argparse
 import math
+from collections.abc import Iterator
+from functools import partial
+from typing import TYPE_CHECKING
 
-from virtex.commands.arguments import Arguments, add_int, local_path
+from virtex.commands.arguments import Arguments, add_int, evaluation_options, local_path
+from virtex.commands.evaluate_results import check_results_of
+from virtex.commands.progress import Progress
+
+if TYPE_CHECKING:
+    from virtex.evaluation.backbones import EvaluatedBackbone
+    from virtex.evaluation.results import Result
 
 DENSE_PROTOCOLS = {
     "detection": "Faster R-CNN on a VOC tree, or Mask R-CNN on a COCO tree, with a pyramid (FPN)",
@@ -38,7 +47,6 @@ def add_dense_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--resume",
         action="store_true",
-        default=None,
         help="continue the trainings that were stopped in --work-dir, and begin those missing",
     )
     _add_detection_arguments(group)
@@ -51,6 +59,26 @@ def add_dense_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def dense_results(
+    arguments: argparse.Namespace,
+) -> "Iterator[tuple[EvaluatedBackbone, list[Result]]]":
+    """Check everything, then give each backbone with its results; raises `UserError`."""
+    from virtex.evaluation.dense.detection_run import FailedProcesses
+    from virtex.evaluation.dense.evaluate import open_dense
+    from virtex.evaluation.dense.options import DenseOptions
+    from virtex.evaluation.dense.reporting import Reporting
+
+    options = DenseOptions.select(evaluation_options(arguments))
+    reporting = Reporting(partial(print, flush=True), partial(Progress, quiet=arguments.quiet))
+    evaluation = open_dense(arguments.protocol, options, reporting)
+    for backbone in evaluation.backbones:
+        check_results_of(backbone, arguments.output)
+    try:
+        yield from zip(evaluation.backbones, evaluation.results(), strict=True)
+    except FailedProcesses as error:  # which have printed why
+        raise SystemExit(error.exit_status) from error
+
+
 def _add_detection_arguments(group: Arguments) -> None:
     group.add_argument(
         "--detector",
@@ -61,7 +89,6 @@ def _add_detection_arguments(group: Arguments) -> None:
     group.add_argument(
         "--frozen",
         action="store_true",
-        default=None,
         help="detection: keep the backbone as it is (default: all its layers are trained)",
     )
     add_int(

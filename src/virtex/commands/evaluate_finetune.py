@@ -60,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--config",
         type=local_path,
         metavar="FILE",
-        help="YAML configuration of the training, such as configs/downstream/imagenet_clf.yaml; "
+        help="YAML configuration of the training, such as downstream/imagenet_clf; "
         "data, classes and network are filled in (default: SGD with batches of 64 images, learning "
         "rates of 0.025, or 0.3 with --frozen, times the batch size / 256, warm-up and cosine)",
     )
@@ -140,6 +140,7 @@ def _prepare(arguments: argparse.Namespace) -> "tuple[Finetuning, PretrainOption
         arguments.serialization_dir,
         overridden=prepared.chosen,
         processes=processes,
+        command="virtex evaluate finetune",
     )
     read_results(arguments.serialization_dir / RESULTS)  # in a directory that a run makes later
     other = results_path(prepared.start, arguments.output)

@@ -2,15 +2,10 @@
 
 import argparse
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from virtex.commands.arguments import (
-    add_int,
-    device_name,
-    image_limits,
-    local_path,
-    pixel_options,
-)
+from virtex.commands.arguments import add_int, evaluation_options, local_path
 from virtex.commands.evaluate_results import check_results_of
 from virtex.commands.progress import Progress
 
@@ -73,38 +68,17 @@ def head_results(
     arguments: argparse.Namespace,
 ) -> "Iterator[tuple[EvaluatedModel, list[Result]]]":
     """Check everything, then give each model with its results; raises `UserError`."""
-    import torch
+    from virtex.evaluation.heads import evaluate_heads
+    from virtex.evaluation.opening import open_heads
 
-    from virtex.evaluation.features import check_images
-    from virtex.evaluation.heads import HeadSettings, evaluate_heads, open_models
-    from virtex.evaluation.interface import check_predictions, head_precision, open_heads
-
-    check_predictions(arguments.predictions, arguments.checkpoint, arguments.output)
-    evaluation = open_heads(arguments.protocol, arguments.data, vars(arguments))
-    check_images(evaluation.paths, arguments.on_bad_image)
-    models = open_models(
-        arguments.checkpoint,
-        config=arguments.config,
-        tokenizer=arguments.tokenizer,
-        limits=image_limits(arguments),
-        pixels=pixel_options(arguments),
-    )
+    evaluation, models, settings = open_heads(evaluation_options(arguments))
     for model in models:
         check_results_of(model, arguments.output)
-    device = torch.device(device_name(arguments.device))
     images = len(evaluation.paths) * len(models)
     with Progress(arguments.protocol, images, "images", quiet=arguments.quiet) as progress:
         for line in evaluation.report:
             progress.note(line)
-        settings = HeadSettings(
-            precision=head_precision(arguments.precision, device),
-            device=device,
-            batch_size=arguments.batch_size,
-            workers=arguments.cpu_workers,
-            on_bad_image=arguments.on_bad_image,
-            say=progress.note,
-            advance=progress.advance,
-        )
+        settings = replace(settings, say=progress.note, advance=progress.advance)
         yield from evaluate_heads(
             arguments.protocol, evaluation, models, settings, seed=arguments.seed
         )

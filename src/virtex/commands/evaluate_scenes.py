@@ -13,7 +13,7 @@ from virtex.commands.arguments import (
     add_checkpoint_arguments,
     add_int,
     add_quiet_argument,
-    device_name,
+    evaluation_options,
     local_path,
 )
 from virtex.commands.evaluate_results import keep_results
@@ -77,25 +77,13 @@ def scenes_results(arguments: argparse.Namespace) -> int:
 
     `--output` is a directory here, as that of `virtex evaluate-scenes`.
     """
-    import torch
-
     from virtex.evaluation.heads import EvaluatedModel
-    from virtex.evaluation.interface import head_precision
+    from virtex.evaluation.opening import open_scene_models
     from virtex.evaluation.results import RESULTS, check_results, results_table
-    from virtex.evaluation.scenes import SceneSettings, evaluate_scenes, open_scenes, write_report
+    from virtex.evaluation.scenes import evaluate_scenes, write_report
 
     _check(arguments)
-    device = torch.device(device_name(arguments.device))
-    settings = SceneSettings(
-        head_precision(arguments.precision, device), device, arguments.cpu_workers
-    )
-    models = open_scenes(
-        arguments.data,
-        arguments.checkpoint,
-        config=arguments.config,
-        tokenizer=arguments.tokenizer,
-        images=arguments.images,
-    )
+    models, settings = open_scene_models(evaluation_options(arguments))
     for name, _ in models:
         check_results(Path(name).parent / RESULTS)
     results: list[Result] = []
@@ -127,11 +115,11 @@ def _progress(quiet: bool) -> "SceneProgress":
 def _check(arguments: argparse.Namespace) -> None:
     if arguments.output is None:
         return
-    if len(arguments.checkpoint) > 1:
+    if len(arguments.checkpoints) > 1:
         raise UserError("--output holds the captions of one checkpoint; give one, or no --output")
     if arguments.output.is_file():
         raise UserError(f"--output {arguments.output} is a file; scenes needs a directory")
-    if arguments.output.resolve() == Path(arguments.checkpoint[0]).resolve().parent:
+    if arguments.output.resolve() == Path(arguments.checkpoints[0]).resolve().parent:
         raise UserError(
             f"--output {arguments.output} is the directory of the checkpoint, where results.json "
             "holds the results of all protocols; name another directory"

@@ -224,8 +224,12 @@ def options_of(
     *,
     overridden: Sequence[str],
     processes: int,
+    command: str = "virtex pretrain",
 ) -> "PretrainOptions":
-    """As `checked_options`, for a configuration and the settings given on the command line."""
+    """As `checked_options`, for a configuration and the settings given on the command line.
+
+    `command` names the command in messages.
+    """
     from virtex.config.schema import check_processes
     from virtex.distributed.environment import read_environment
 
@@ -261,6 +265,7 @@ def options_of(
         preflight_only=arguments.preflight,
         debug_rank=debug_rank,
         terminal=None if debug_rank is None else this_terminal(),
+        command=command,
     )
     # srun may show each process only its own GPU.
     check(options, gpus_per_machine=min(gpus, 1) if process.size > 1 else gpus)

@@ -19,7 +19,7 @@ from virtex.files import write_whole
 if TYPE_CHECKING:
     from virtex.config.schema import Config
 
-_CONFIG = Path("configs/scenes/bicaptioning.yaml")
+_CONFIG = Path("scenes/bicaptioning")
 _RESUME = ("--resume-from", "latest")
 
 
@@ -52,11 +52,6 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the steps that are not done yet; the last one prints the table."""
     from virtex.build.model import load_config
 
-    if not arguments.config.is_file():
-        raise UserError(
-            f"{arguments.config} does not exist; run the command in a clone of the repository, "
-            "or give --config"
-        )
     directory = arguments.directory
     overrides = [
         *("DATA.ROOT", str(directory / "scenes")),

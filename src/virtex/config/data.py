@@ -17,9 +17,15 @@ from virtex.config.pixels import (
     pixel_conflicts,
 )
 from virtex.config.section import Conflict, LocalPath, Section, parsed_by, reports_conflicts
-from virtex.config.specs import TransformSpec, parse_transforms
+from virtex.config.specs import (
+    LANGUAGES,
+    TransformSpec,
+    parse_mirror_words,
+    parse_transforms,
+)
 
 Transforms = Annotated[tuple[str, ...], parsed_by(parse_transforms)]
+MirrorWordsText = Annotated[tuple[str, ...], parsed_by(parse_mirror_words)]
 
 
 class MaskedLM(Section):
@@ -108,6 +114,18 @@ class Data(Section):
     eos_index: int = Field(default=2, ge=0, description="Id of [EOS], which ends a caption.")
     mask_index: int = Field(
         default=3, ge=0, description="Id of [MASK], which hides a token in masked_lm."
+    )
+    text_normalization: Literal["published", "nfkc_lower", "nfc", "none"] = Field(
+        default="published",
+        description="Normalisation of captions, which must be that of the vocabulary: NFKD in "
+        "lower case without accents and other marks (published), which damages many languages "
+        "besides English; NFKC in lower case (nfkc_lower); NFC with capitals (nfc); or none.",
+    )
+    mirror_words: MirrorWordsText = Field(
+        default=("english",),
+        description="Words that are exchanged in the captions of images that horizontal_flip "
+        f"mirrors: names of languages ({', '.join(LANGUAGES)}) and own pairs such as "
+        "'backbord/steuerbord'. Earlier ones have priority. An empty list exchanges none.",
     )
     image_crop_size: int = Field(
         default=224,

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 
 from virtex.config import yaml12
 from virtex.config.messages import BASE_KEY, Layer, Messages, joined
+from virtex.config.packaged import find, shown
 from virtex.config.section import Conflict
 from virtex.errors import UserError
 from virtex.files import read_at_most
@@ -40,7 +41,7 @@ def load(
     Raises `UserError`.
     """
     layers = [*file_layers(path), *override_layers(overrides)]
-    return load_layers(schema, layers, _name(path), check=check)
+    return load_layers(schema, layers, shown(path), check=check)
 
 
 def load_layers(
@@ -111,14 +112,19 @@ def _merged(below: object, above: object) -> object:
 
 
 def file_layers(path: Path, above: tuple[Path, ...] = ()) -> Iterator[Layer]:
-    """The layers of a file, the deepest base first; `above` are the files that extend it."""
+    """The layers of a file, the deepest base first; `above` are the files that extend it.
+
+    Instead of a path, `path` may be the name of a configuration of the package.
+    """
+    if not above:
+        path = find(path)
     chain = (*above, path)
     if os.path.realpath(path) in map(os.path.realpath, above):
-        shown = " -> ".join(_name(file) for file in chain)
-        raise UserError(f"{BASE_KEY} forms a cycle: {shown}; remove {BASE_KEY} from one of them")
+        cycle = " -> ".join(map(shown, chain))
+        raise UserError(f"{BASE_KEY} forms a cycle: {cycle}; remove {BASE_KEY} from one of them")
     if len(above) > _MOST_BASES:
         raise UserError(
-            f"{_name(path)} lies below {len(above)} files, each the {BASE_KEY} of the next; "
+            f"{shown(path)} lies below {len(above)} files, each the {BASE_KEY} of the next; "
             f"expected at most {_MOST_BASES}; combine some of them"
         )
     values = _read(path, above)
@@ -126,17 +132,19 @@ def file_layers(path: Path, above: tuple[Path, ...] = ()) -> Iterator[Layer]:
     if base is not None:
         if not isinstance(base, str):
             raise UserError(
-                f"{BASE_KEY!r} is {base!r} in {_name(path)}; expected the path of one YAML file"
+                f"{BASE_KEY!r} is {base!r} in {shown(path)}; expected the path of one YAML file"
             )
         yield from file_layers(path.parent / base, chain)
-    yield f"in {_name(path)}", values
+    yield f"in {shown(path)}", values
 
 
 def _read(path: Path, above: tuple[Path, ...]) -> dict[str, object]:
-    name = _name(path)
+    name, remedy = shown(path), "check the path of the YAML file"
     if above:
-        name += f" (named as {BASE_KEY} by {_name(above[-1])})"
-    content = read_at_most(path, _MOST_BYTES, name=name, remedy="check the path of the YAML file")
+        name += f" (named as {BASE_KEY} by {shown(above[-1])})"
+    else:
+        remedy += ", or give one of the names that `virtex config --list` shows"
+    content = read_at_most(path, _MOST_BYTES, name=name, remedy=remedy)
     try:
         value = yaml12.parse(content.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
@@ -176,8 +184,3 @@ def override_layers(overrides: Sequence[str]) -> Iterator[Layer]:
         for section in reversed(sections):
             values = {section: values}
         yield "on the command line", values
-
-
-def _name(path: Path) -> str:
-    """The name of a file in messages, without the `..` that a chain of bases accumulates."""
-    return os.path.normpath(path)

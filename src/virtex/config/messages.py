@@ -183,6 +183,8 @@ def _hint(error: str, value: object) -> str:
             return " (remove the quotes)"
         case "string_type", bool() | int() | float():
             return " (put it in quotes)"
+        case "tuple_type", str():
+            return f" (write [{value:.{_SHOWN}}])"
         case "string_type", dict():
             return " (not a section; text with a colon needs quotes)"
     return ""

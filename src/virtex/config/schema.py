@@ -6,6 +6,7 @@ before any work starts. What depends on the task is checked by `virtex.build.mod
 """
 
 from collections.abc import Iterator
+from typing import Literal
 
 from pydantic import Field
 
@@ -55,6 +56,12 @@ class Config(Section):
         default=True,
         description="Use the channels-last memory layout in the backbone, which is faster and "
         "changes only rounding.",
+    )
+    log_samples: Literal["none", "text", "images"] = Field(
+        default="images",
+        description="What validation leaves in logs and event files of the data itself: images "
+        "with their given and predicted captions or labels, only these texts, or none of them. "
+        "Losses and other figures are always logged.",
     )
     data: Data = Data()
     model: Model = Model()

@@ -110,6 +110,9 @@ _TRANSFORMS: Mapping[str, Mapping[str, _Argument]] = {
 }
 
 
+LANGUAGES = ("english", "german", "french", "spanish", "italian", "portuguese")
+"""The languages whose words of left and right are known, as in `virtex.text.mirror_words`."""
+
 _MOST_CHARACTERS = 1000  # of a transform's arguments
 
 
@@ -182,6 +185,23 @@ def parse_transforms(texts: tuple[str, ...]) -> tuple[TransformSpec, ...]:
             "expected random_resized_crop or center_crop, so that all images get the crop size"
         )
     return transforms
+
+
+def parse_mirror_words(texts: tuple[str, ...]) -> tuple[str | tuple[str, str], ...]:
+    """Names of `LANGUAGES`, and pairs from `ONE/OTHER`; a phrase alone is no pair."""
+    return tuple(map(_mirror_words, texts))
+
+
+def _mirror_words(text: str) -> str | tuple[str, str]:
+    if text in LANGUAGES:
+        return text
+    sides = [side.strip() for side in text.split("/")]
+    if len(sides) != 2 or not all(sides):
+        raise ValueError(
+            f"{text!r} is neither a language ({', '.join(LANGUAGES)}) nor a pair of words such as "
+            "'backbord/steuerbord'"
+        )
+    return sides[0], sides[1]
 
 
 def parse_pattern(text: str) -> re.Pattern[str]:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from virtex.errors import UserError
 from virtex.models.decoder import TransformerDecoder
+from virtex.text.scripts import is_mark, is_unspaced
 from virtex.text.tokenizer import Tokenizer
 
 _WORD_START = "▁"
@@ -65,17 +66,27 @@ def word_attention(
 def split_words(tokenizer: Tokenizer, ids: Sequence[int]) -> list[Word]:
     """The words of `tokenizer.decode(ids)` in order; no word contains special or unknown tokens.
 
-    The first piece starts a word, and so does each piece with a leading ▁.
+    The first piece starts a word, and so does each piece with a leading ▁. In scripts without
+    spaces, each piece is a word, with the marks that follow it.
     """
     groups: list[list[int]] = []
+    before = _WORD_START
     for position, index in enumerate(ids):
         if index in tokenizer.special_ids:
             continue
-        if not groups or tokenizer.token(index).startswith(_WORD_START):
+        piece = tokenizer.token(index)
+        if not groups or piece.startswith(_WORD_START) or _is_apart(before, piece):
             groups.append([])
         groups[-1].append(position)
+        before = piece
     words = [Word(tokenizer.decode([ids[p] for p in group]), tuple(group)) for group in groups]
     return [word for word in words if word.text]  # a lone ▁ is not a word
+
+
+def _is_apart(before: str, piece: str) -> bool:
+    """Whether a piece and the one before it are words of scripts without spaces."""
+    unspaced = is_unspaced(before[-1]) or is_unspaced(piece[0])
+    return unspaced and not is_mark(piece[0]) and before != _WORD_START
 
 
 def _check(textual: TransformerDecoder, tokens: Sequence[int], layer: int) -> None:

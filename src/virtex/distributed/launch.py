@@ -6,6 +6,7 @@ When a process dies, the agent ends the others, or restarts all of them.
 import logging
 import os
 import signal
+import socket
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from torch.distributed.launcher.api import LaunchConfig as AgentConfig
 
 A = TypeVar("A")
+_AGENT_SIGNALS = (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+"""Signals that torch's agent handles; the others are ours."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,24 @@ class LaunchConfig:
     def endpoint(self) -> str:
         """`host:port` of the first machine."""
         return self.url.removeprefix("tcp://")
+
+
+def on_this_machine(processes: int, remedy: str) -> LaunchConfig:
+    """The configuration of processes on this machine alone, which meet on a free port."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    return LaunchConfig(processes, url=f"tcp://127.0.0.1:{port}", remedy=remedy)
+
+
+def share_cores(processes: int) -> None:
+    """Give torch in this process, one of several on the CPU, its share of the cores.
+
+    OMP_NUM_THREADS has priority.
+    """
+    import torch
+
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max((os.cpu_count() or 1) // processes, 1))
 
 
 def launch(function: Callable[[A], int], argument: A, machines: LaunchConfig) -> int:
@@ -100,6 +121,8 @@ def _under_agent(
         if name.startswith("torch.distributed.elastic"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
     with ExitStack() as stack:
+        for number in _AGENT_SIGNALS:  # the agent leaves its handlers behind
+            stack.callback(signal.signal, number, signal.getsignal(number))
         directory = Path(stack.enter_context(TemporaryDirectory(prefix="virtex-agent-")))
         ranks = RankProcesses(directory, function, argument)
 
@@ -131,8 +154,7 @@ def _agent_config(machines: LaunchConfig, directory: Path) -> "AgentConfig":
     from torch.distributed.launcher.api import LaunchConfig as AgentConfig
 
     # Signals that nohup or a background shell made this process ignore stay ignored.
-    numbers = (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
-    names = [one.name for one in numbers if signal.getsignal(one) != signal.SIG_IGN]
+    names = [one.name for one in _AGENT_SIGNALS if signal.getsignal(one) != signal.SIG_IGN]
     return AgentConfig(
         min_nodes=machines.count,
         max_nodes=machines.count,

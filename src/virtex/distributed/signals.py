@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -44,13 +45,16 @@ class StopRequest:
 def stop_requests() -> Iterator[StopRequest]:
     """Record signals in a `StopRequest` instead of ending the process; nested contexts share it.
 
-    Only for a process's main thread.
+    In other threads than a process's main one, which cannot handle signals, none is recorded.
     """
     outer = getattr(signal.getsignal(SIGNALS[0]), "__self__", None)
     if isinstance(outer, StopRequest):
         yield outer
         return
     request = StopRequest()
+    if threading.current_thread() is not threading.main_thread():
+        yield request
+        return
     with signal_handler(request.note):
         yield request
 

@@ -23,7 +23,6 @@ from virtex.files import write_whole
 from virtex.inference.captioning import caption_images
 from virtex.metrics import caption_scores
 from virtex.metrics.tokenizers import TokenizerName, find_tokenizer
-from virtex.text.normalize import normalize_caption
 
 _NO_WORDS = "∅"
 """Stands for an empty caption: one word that no reference has."""
@@ -50,10 +49,15 @@ def open_captioning(
             lines = [_line(records[row], *caption) for row, caption in captions.items()]
             write_whole(predictions, "".join(lines).encode("utf-8", "backslashreplace"))
         found = {row: text for row, (text, _) in captions.items()}
+        # As in training.
+        references = {
+            row: [model.tokenizer.normalize(text) for text in records[row].captions]
+            for row in found
+        }
         decoder = model.pretrained.config.model.decoder
         common = {"tokenize": tokenize, "decoder": decoder.model_dump(), "images": len(found)}
         return [
-            *_scores(found, records, tokenize, common, settings),
+            *_scores(found, references, tokenize, common),
             *diversity(list(found.values()), common, settings),
         ]
 
@@ -88,6 +92,9 @@ def _captions(
                 position += 1
             settings.advance(len(batch))
     bad.report()
+    empty = [str(paths[row]) for row, (text, _) in found.items() if not text.strip()]
+    if empty:
+        settings.say(f"{len(empty)} images get an empty caption: {first_few(empty)}")
     return found
 
 
@@ -104,18 +111,14 @@ def _line(record: Record, text: str, score: float) -> str:
 
 def _scores(
     found: Mapping[int, str],
-    records: Sequence[Record],
+    references: Mapping[int, Sequence[str]],
     tokenize: TokenizerName,
     common: Mapping[str, object],
-    settings: HeadSettings,
 ) -> list[Figure]:
-    """The metrics of captions in percent; references are normalised as in training."""
-    empty = [str(records[row].image) for row, text in found.items() if not text.strip()]
-    if empty:
-        settings.say(f"{len(empty)} images get an empty caption: {first_few(empty)}")
+    """The metrics of captions in percent."""
     scores = caption_scores(
         {row: text if text.strip() else _NO_WORDS for row, text in found.items()},
-        {row: [normalize_caption(text) for text in records[row].captions] for row in found},
+        references,
         tokenize,
     )
     columns = [[image[name] for image in scores.per_image.values()] for name in _PER_IMAGE]

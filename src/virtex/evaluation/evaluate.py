@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from virtex.build.images import pixel_settings, transform_steps
+from virtex.build.images import pixel_settings
+from virtex.build.transforms import transform_steps
 from virtex.data.images import OnBadImage
 from virtex.data.pixel_sample import pixel_lines
 from virtex.data.sources.labelled import LabelledData, read_labelled
@@ -18,10 +19,10 @@ from virtex.distributed.world import ALONE, World
 from virtex.errors import UserError, first_few
 from virtex.evaluation.backbones import EvaluatedBackbone
 from virtex.evaluation.captioned_images import captioned_images
+from virtex.evaluation.feature_cache import cached_features
 from virtex.evaluation.features import (
     Features,
     FeatureSettings,
-    cached_features,
     check_images,
     data_hash,
 )
@@ -251,7 +252,7 @@ def evaluate_backbones(
                 common = {
                     "image_size": backbone.image_size,
                     "transforms": list(map(str, steps.steps)),
-                    "precision": str(settings.precision.dtype).removeprefix("torch."),
+                    "precision": settings.precision.name,
                     **steps.pixels.record,
                 }
                 with fitting(data.fits, data.units) as fitted:

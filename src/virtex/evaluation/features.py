@@ -1,9 +1,6 @@
-"""Pooled features of images from a frozen backbone, computed once and cached in a file."""
+"""Pooled features of images from a frozen backbone."""
 
 import hashlib
-import io
-import json
-import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,14 +22,11 @@ from virtex.data.loader import LoadedBatch, validation_batches
 from virtex.distributed.world import ALONE, World
 from virtex.errors import UserError, first_few
 from virtex.evaluation.preprocessing import Preprocessing
-from virtex.files import write_whole
 from virtex.models.modes import evaluating
 from virtex.training.precision import Precision
 
 IMAGES_AT_ONCE = 64
 """The number of images in a batch."""
-_VERSION = 2
-"""Of the computation; part of the cache's key."""
 
 
 @dataclass(frozen=True)
@@ -58,36 +52,6 @@ class FeatureSettings:
     limits: ImageLimits = DEFAULT_LIMITS
     cache: Path | None = None
     """The directory of cached features; None computes them each time."""
-
-
-def cached_features(
-    backbone: nn.Module,
-    sha256: str,
-    paths: Sequence[Path],
-    preprocessing: Preprocessing,
-    settings: FeatureSettings,
-    advance: Callable[[int], None] = lambda _: None,
-    *,
-    world: World = ALONE,
-) -> Features | None:
-    """As `shared_features`, from the cache if they were computed before.
-
-    The key is a hash of the backbone's weights (`sha256`), the preprocessing, the precision, and
-    the path, size and modification time of every file. Rank 0 alone reads and writes the cache.
-    """
-    path = cached = None
-    if settings.cache is not None and world.main:
-        key = _key(sha256, paths, preprocessing, settings)
-        path = settings.cache / "features" / f"{key}.npz"
-        cached = _read(path)
-    if world.any(cached is not None):
-        advance(len(paths))
-        return cached
-    features = shared_features(backbone, paths, preprocessing, settings, advance, world=world)
-    with world.shared_errors():
-        if path is not None and features is not None:
-            _write(path, features)
-    return features
 
 
 def pooled_features(
@@ -281,42 +245,3 @@ def _collate(examples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         "image": torch.stack([example["image"] for example in examples]).permute(0, 3, 1, 2),
         "position": torch.tensor([example["position"] for example in examples]),
     }
-
-
-def _key(
-    sha256: str, paths: Sequence[Path], preprocessing: Preprocessing, settings: FeatureSettings
-) -> str:
-    dtype = settings.precision.dtype
-    words = [_VERSION, sha256, preprocessing, dtype, settings.limits]
-    if preprocessing.pixels.record:
-        words.append(preprocessing.pixels)
-    digest = hashlib.sha256(repr(words).encode())
-    for path in paths:
-        try:
-            found = path.stat()
-            state = (found.st_size, found.st_mtime_ns)
-        except OSError:
-            state = (-1, -1)
-        digest.update(f"{path.absolute()} {state}\n".encode("utf-8", "surrogateescape"))
-    return digest.hexdigest()[:32]
-
-
-def _write(path: Path, features: Features) -> None:
-    content = io.BytesIO()
-    np.savez(
-        content,
-        values=features.values.numpy(),
-        kept=features.kept,
-        bad=json.dumps(features.bad),
-    )
-    write_whole(path, content.getvalue())
-
-
-def _read(path: Path) -> Features | None:
-    """The features in a file; None if there is none, or if it is damaged."""
-    try:
-        with path.open("rb") as stream, np.load(stream) as file:
-            bad = tuple(json.loads(str(file["bad"])))
-            return Features(torch.from_numpy(file["values"]), file["kept"], bad)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        return None

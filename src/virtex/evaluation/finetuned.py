@@ -57,7 +57,7 @@ def judge(directory: Path, of: Finetuning, *, device: torch.device, workers: int
         "transforms": list(config.data.image_transform_train),
         "test_transforms": list(config.data.image_transform_val),
         "image_size": config.data.image_crop_size,
-        "precision": str(precision.dtype).removeprefix("torch."),
+        "precision": precision.name,
         "train_images": len(data.training),
         "test_images": statistics.images,
         "classes": data.vocabulary.vocab_size,

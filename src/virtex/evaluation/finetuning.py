@@ -124,7 +124,7 @@ def _draft(request: FinetuneRequest) -> Config:
     if config.model.name != _TASK:
         raise UserError(
             f"--config {request.config}: MODEL.NAME is {config.model.name}; expected {_TASK}, as "
-            "in the files of configs/downstream"
+            "in the configurations of downstream/ (`virtex config --list`)"
         )
     return config
 
@@ -132,7 +132,7 @@ def _draft(request: FinetuneRequest) -> Config:
 def _base_layers(request: FinetuneRequest) -> list[Layer]:
     if request.config is not None:
         return list(loading.file_layers(request.config))
-    # As for iNaturalist, and with a frozen backbone as for ImageNet, in configs/downstream; but the
+    # As for iNaturalist, and with a frozen backbone as for ImageNet, in downstream/; but the
     # gradient is clipped, and there is a warm-up, as data may be few and weights random.
     crop = "random_resized_crop::{'scale': (0.08, 1.0)}"
     recipe: dict[str, object] = {

@@ -10,7 +10,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from virtex.build.images import pixel_settings, transform_steps, with_pixel_options
+from virtex.build.images import pixel_settings, with_pixel_options
+from virtex.build.transforms import transform_steps
 from virtex.data.images import BadImage, ImageLimits, OnBadImage
 from virtex.data.pixel_sample import pixel_lines
 from virtex.errors import RunError, UserError, first_few
@@ -214,7 +215,7 @@ def evaluate_heads(
         model.pretrained.to("cpu")
         common = {
             "image_size": model.pretrained.config.data.image_crop_size,
-            "precision": str(settings.precision.dtype).removeprefix("torch."),
+            "precision": settings.precision.name,
             **pixels.record,
         }
         yield (

@@ -10,8 +10,8 @@ FEATURES = ("knn", "linear", "low-shot", "voc07", "words")
 HEADS = ("captioning", "zero-shot", "retrieval")
 """Protocols that use the captioning head."""
 DENSE = ("detection", "linear-segmentation")
-"""Protocols that train a head on images; only the command has them."""
-PROTOCOLS = (*FEATURES, "scenes", *HEADS)
+"""Protocols that train a head on images."""
+PROTOCOLS = (*FEATURES, "scenes", *HEADS, *DENSE)
 
 _OPTIONS = {
     "network": (*FEATURES, *DENSE),
@@ -46,7 +46,7 @@ _OPTIONS = {
     "pyramid_channels": ("detection",),
     "mask_classes": ("linear-segmentation",),
 }
-DEFAULTS: Mapping[str, object] = {
+_DEFAULTS: Mapping[str, object] = {
     "seed": 0,
     "engine": "sklearn",
     "on_bad_image": "error",
@@ -66,26 +66,24 @@ _SETTINGS = {
 
 def defaults_of(protocol: str) -> Mapping[str, object]:
     """The values of the options that are not given."""
-    return {**DEFAULTS, "batch_size": 16} if protocol in DENSE else DEFAULTS
+    return {**_DEFAULTS, "batch_size": 16} if protocol in DENSE else _DEFAULTS
 
 
 def check_options(protocol: str, given: Mapping[str, object], *, flags: bool) -> None:
-    """Raise `UserError` for options that the protocol does not have; None is not given.
+    """Raise `UserError` for options that the protocol does not have.
 
-    Messages name flags of the command, or arguments of the function.
+    None and False are not given. Messages name flags of the command, or arguments of the function.
     """
-    known = (*PROTOCOLS, *DENSE) if flags else PROTOCOLS
-    if protocol not in known:
-        raise UserError(f"the protocol is {protocol!r}; expected one of {', '.join(known)}")
+    if protocol not in PROTOCOLS:
+        raise UserError(f"the protocol is {protocol!r}; expected one of {', '.join(PROTOCOLS)}")
     problems = []
     for name, protocols in _OPTIONS.items():
-        if protocol not in protocols and given.get(name) is not None:
-            shown = f"--{name.replace('_', '-')}" if flags else name
-            others = protocols[len(FEATURES) :]
-            of_features = protocols[: len(FEATURES)] == FEATURES and set(others) <= set(DENSE)
-            named = ("protocols on frozen features", *others) if of_features else protocols
-            owners = ", ".join(named)
-            problems.append(f"{shown} is an option of {owners}, not {protocol}")
+        value = given.get(name)
+        if protocol in protocols or value is None or value is False:
+            continue
+        shown = f"--{name.replace('_', '-')}" if flags else name
+        owners = ", ".join(protocols).replace(", ".join(FEATURES), "protocols on frozen features")
+        problems.append(f"{shown} is an option of {owners}, not {protocol}")
     if problems:
         raise UserError("; ".join(problems))
 

@@ -236,7 +236,7 @@ def scene_results(
     }
     settings: dict[str, object] = {
         "image_size": pretrained.config.data.image_crop_size,
-        "precision": str(run.precision.dtype).removeprefix("torch."),
+        "precision": run.precision.name,
     }
     if captioned is not None:
         true, in_pairs = shares_true(captioned)

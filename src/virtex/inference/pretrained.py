@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from virtex.build.images import pixel_settings, transform_steps, with_pixel_options
+from virtex.build.images import pixel_settings, with_pixel_options
 from virtex.build.model import (
     build_captioner,
     build_objective,
@@ -18,6 +18,7 @@ from virtex.build.model import (
     check_vocabulary,
     published_vocabulary,
 )
+from virtex.build.transforms import transform_steps
 from virtex.checkpoints.state import Checkpoint, load_weights, read
 from virtex.config import loading as settings
 from virtex.config.schema import Config

@@ -9,7 +9,8 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from virtex.plots.contact_sheet import as_rgb
-from virtex.plots.lettering import Font, choose_font, fit, wrap
+from virtex.plots.fonts import Font, choose_font
+from virtex.plots.lettering import fit, wrap
 
 Pixels = npt.NDArray[np.uint8]
 Maps = npt.NDArray[np.floating]
@@ -42,15 +43,21 @@ _Row = tuple[str, Sequence[_Panel | None]]
 
 
 def attention_panels(
-    image: Pixels, words: Sequence[str], maps: Maps, *, heads: bool = False, columns: int = 6
+    image: Pixels,
+    words: Sequence[str],
+    maps: Maps,
+    *,
+    caption: str | None = None,
+    heads: bool = False,
+    columns: int = 6,
 ) -> Pixels:
     """A sheet (H', W', 3) uint8: the image, then for each word the image under its map.
 
     `image` is (H, W, 3) uint8 RGB, or bands, shown as by `as_rgb`; `maps` is (words, heads, h, w)
-    ≥ 0 over the whole image. The panels show the mean of all heads, in rows of `columns`; with
-    `heads`, there is one row of means and then one for each head. The brightest colour of a panel
-    is the maximum of its own map, which is written beside the word, so the colours of two panels
-    are not comparable.
+    ≥ 0 over the whole image. The heading is `caption`, by default the words with spaces between
+    them. The panels show the mean of all heads, in rows of `columns`; with `heads`, there is one
+    row of means and then one for each head. The brightest colour of a panel is the maximum of its
+    own map, which is written beside the word, so the colours of two panels are not comparable.
     """
     side = HEAD_PANEL if heads else PANEL
     photo = _resized(as_rgb(image), side)
@@ -73,7 +80,7 @@ def attention_panels(
         f"The brightest of the {maps.shape[2]} x {maps.shape[3]} positions of a panel has the"
         " share of attention that is written beside the word."
     )
-    return _compose(" ".join(words), legend, rows)
+    return _compose(" ".join(words) if caption is None else caption, legend, rows)
 
 
 def overlay(image: Pixels, grid: Maps) -> Pixels:

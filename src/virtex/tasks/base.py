@@ -21,6 +21,7 @@ from virtex.data.transforms import Augmented
 from virtex.decoding.captioner import Strategy
 from virtex.models.backbone import Backbone
 from virtex.models.decoder import DecoderSettings, TransformerDecoder
+from virtex.text.mirror_words import Pair
 from virtex.text.tokenizer import Tokenizer
 from virtex.text.vocabulary import Categories, Classes
 
@@ -241,7 +242,8 @@ class Masking:
 class TaskSettings:
     """The part of the configuration that tasks see.
 
-    `decoder` is None for a task whose head is a classifier. A decoded caption has at most
+    `mirror_pairs` are words that are exchanged in the captions of mirrored images. `decoder` is
+    None for a task whose head is a classifier. A decoded caption has at most
     `max_tokens` tokens after [SOS].
     """
 
@@ -253,6 +255,7 @@ class TaskSettings:
     mask_index: int
     max_caption_length: int
     single_caption: bool
+    mirror_pairs: tuple[Pair, ...]
     masking: Masking
     decoder: DecoderSettings | None
     initial_std: float

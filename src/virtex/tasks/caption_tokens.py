@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 from virtex.data.records import Record
 from virtex.data.transforms import Augmented
 from virtex.tasks.base import TaskSettings
-from virtex.text.normalize import normalize_caption, swap_left_right
+from virtex.text.mirroring import ENGLISH, MirrorWords
 from virtex.text.tokenizer import Tokenizer
 
 
@@ -28,6 +28,7 @@ class CaptionTokens:
     max_length: int
     single_caption: bool = False
     per_image: int | None = 1
+    mirror_words: MirrorWords = ENGLISH
 
     @property
     def padding_index(self) -> int:
@@ -39,8 +40,9 @@ class CaptionTokens:
     ) -> list[list[int]]:
         """[SOS], the tokens and [EOS] of each caption.
 
-        A mirrored image has *left* and *right* swapped in its captions. A long caption is cut on
-        the right and then lacks [EOS], so that no model learns that it ended there.
+        In the captions of a mirrored image, `mirror_words` such as *left* and *right* are swapped.
+        A long caption is cut on the right and then lacks [EOS], so that no model learns that it
+        ended there.
         """
         captions = list(record.captions[:1] if self.single_caption else record.captions)
         count = len(captions) if self.per_image is None else min(self.per_image, len(captions))
@@ -49,9 +51,9 @@ class CaptionTokens:
 
     def tokens(self, caption: str, *, mirrored: bool = False) -> list[int]:
         """[SOS], the tokens and [EOS] of one caption, cut as in `draw`."""
-        caption = normalize_caption(caption)
+        caption = self.tokenizer.normalize(caption)
         if mirrored:
-            caption = swap_left_right(caption)
+            caption = self.mirror_words.swap(caption)
         words = self.tokenizer.encode(caption)
         return [self.tokenizer.sos_index, *words, self.tokenizer.eos_index][: self.max_length]
 
@@ -59,7 +61,12 @@ class CaptionTokens:
 def caption_tokens(tokenizer: Tokenizer, settings: TaskSettings, training: bool) -> CaptionTokens:
     """The captions of a split; only training is ever restricted to the first of each image."""
     single = settings.single_caption and training
-    return CaptionTokens(tokenizer, settings.max_caption_length, single)
+    return CaptionTokens(
+        tokenizer,
+        settings.max_caption_length,
+        single,
+        mirror_words=MirrorWords.normalized(settings.mirror_pairs, tokenizer.normalization),
+    )
 
 
 def image_example(record: Record, augmented: Augmented) -> dict[str, object]:

@@ -16,23 +16,29 @@ import sentencepiece
 
 from virtex.errors import UserError
 from virtex.files import read_at_most
-from virtex.text.normalize import normalize_caption
+from virtex.text.model_file import is_complete, normalizer_name, with_normalizer_name
+from virtex.text.normalize import NORMALIZATIONS, Normalization, normalize_caption
 
 CONTROL_SYMBOLS = ("[SOS]", "[EOS]", "[MASK]")
 _MAX_SENTENCE_BYTES = 1 << 30
 _MAX_MODEL_BYTES = 64 << 20  # a model of 10,000 pieces has 400,000
-_TRAINER_FIELD, _NORMALIZER_FIELD = 2, 3
+_PREFIX = "virtex_"
+"""Begins the name of the normalizer in a model, before a `Normalization` other than published."""
 
 
-def train(captions: Iterable[str], vocab_size: int) -> bytes:
+def train(
+    captions: Iterable[str], vocab_size: int, normalization: Normalization = "published"
+) -> bytes:
     """A SentencePiece model of `vocab_size` pieces for the captions, which are normalised here.
 
-    Deterministic: the same captions in the same order give the same bytes.
+    Deterministic: the same captions in the same order give the same bytes. The model names its
+    normalisation, unless it is the published one, of which models have no sign.
 
     Raises UserError when the captions hold no text, or too few or too many different characters and
     pieces for `vocab_size`.
     """
-    sentences = [normalized for text in captions if (normalized := normalize_caption(text)).strip()]
+    normalized = (normalize_caption(text, normalization) for text in captions)
+    sentences = [text for text in normalized if text.strip()]
     if not sentences:
         raise UserError("there is no caption with any text to train a vocabulary on")
     if vocab_size < 1:
@@ -50,6 +56,8 @@ def train(captions: Iterable[str], vocab_size: int) -> bytes:
             eos_id=-1,
             pad_id=-1,
             control_symbols=list(CONTROL_SYMBOLS),
+            # SentencePiece's own normalisation, by default a form of NFKC, follows ours.
+            normalization_rule_name="nmt_nfkc" if normalization == "published" else "identity",
             # Longer sentences would be skipped silently.
             max_sentence_length=_MAX_SENTENCE_BYTES,
             num_threads=1,
@@ -57,7 +65,9 @@ def train(captions: Iterable[str], vocab_size: int) -> bytes:
         )
     except RuntimeError as error:
         raise _explained(error, vocab_size) from error
-    return model.getvalue()
+    if normalization == "published":
+        return model.getvalue()
+    return with_normalizer_name(model.getvalue(), _PREFIX + normalization)
 
 
 def _explained(error: RuntimeError, vocab_size: int) -> UserError:
@@ -85,6 +95,7 @@ class Tokenizer:
         self._source = source
         self.model_bytes = model_bytes
         self._processor = _processor(model_bytes, source)
+        self.normalization = _normalization(model_bytes, source)
         self.vocab_size: int = self._processor.vocab_size()
         self.unk_index: int = self._processor.unk_id()
         self.sos_index, self.eos_index, self.mask_index = map(self._control, CONTROL_SYMBOLS)
@@ -110,6 +121,10 @@ class Tokenizer:
     def from_bytes(cls, model_bytes: bytes) -> "Tokenizer":
         """The tokenizer of a model's bytes, as `model_bytes` and a checkpoint hold them."""
         return cls(model_bytes, "the given bytes")
+
+    def normalize(self, text: str) -> str:
+        """The normal form of a caption that this vocabulary was trained on."""
+        return normalize_caption(text, self.normalization)
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a normalised caption, without `[SOS]` and `[EOS]`; unknown text is id 0."""
@@ -151,9 +166,8 @@ def _processor(model_bytes: bytes, source: str) -> sentencepiece.SentencePiecePr
         )
     processor = sentencepiece.SentencePieceProcessor()
     # A file that is truncated between two pieces parses, as another kind of model: check first.
-    complete = {_TRAINER_FIELD, _NORMALIZER_FIELD} <= _fields(model_bytes)
     try:
-        if complete and processor.LoadFromSerializedProto(model_bytes):
+        if is_complete(model_bytes) and processor.LoadFromSerializedProto(model_bytes):
             for index in range(processor.vocab_size()):
                 processor.id_to_piece(index)  # raises if a damaged piece is not UTF-8
             return processor
@@ -162,27 +176,16 @@ def _processor(model_bytes: bytes, source: str) -> sentencepiece.SentencePiecePr
     raise UserError(f"{source} is not a complete SentencePiece model: is the file truncated?")
 
 
-def _fields(message: bytes) -> set[int]:
-    """The field numbers of a serialized protocol buffer, up to the first invalid field."""
-    fields = set()
-    position = 0
-    while position < len(message):
-        tag, position = _varint(message, position)
-        length, position = _varint(message, position)
-        position += length
-        if tag & 7 != 2 or position > len(message):  # every field of a model is length-delimited
-            break
-        fields.add(tag >> 3)
-    return fields
-
-
-def _varint(message: bytes, position: int) -> tuple[int, int]:
-    """A variable-length integer (seven bits a byte, lowest first) and the position after it."""
-    value = shift = 0
-    more = True
-    while more and position < len(message):
-        value |= (message[position] & 0x7F) << shift
-        more = message[position] >= 0x80
-        shift += 7
-        position += 1
-    return value, position
+def _normalization(model_bytes: bytes, source: str) -> Normalization:
+    """The normalisation that a model names; published if it names none of ours."""
+    name = normalizer_name(model_bytes)
+    if not name.startswith(_PREFIX):
+        return "published"
+    for known in NORMALIZATIONS:
+        if name == _PREFIX + known:
+            return known
+    raise UserError(
+        f"{source} was trained with the text normalisation {name.removeprefix(_PREFIX)!r}, which"
+        f" this version does not know; it knows {', '.join(NORMALIZATIONS)}. Use the version of"
+        " virtex that trained it, or train one with `virtex tokenizer`"
+    )

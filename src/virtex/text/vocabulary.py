@@ -53,6 +53,7 @@ def check_tokenizer(
     sos_index: int,
     eos_index: int,
     mask_index: int,
+    text_normalization: str,
 ) -> None:
     """Raise UserError that names every setting that differs from the tokenizer's value."""
     pairs = {
@@ -61,6 +62,7 @@ def check_tokenizer(
         "DATA.SOS_INDEX": (sos_index, tokenizer.sos_index),
         "DATA.EOS_INDEX": (eos_index, tokenizer.eos_index),
         "DATA.MASK_INDEX": (mask_index, tokenizer.mask_index),
+        "DATA.TEXT_NORMALIZATION": (text_normalization, tokenizer.normalization),
     }
     wrong = [
         f"{key} is {configured}, but the file's is {actual}"

@@ -207,7 +207,7 @@ class _Evaluation:
             settings={
                 "image_size": backbone.image_size,
                 "transforms": list(map(str, steps.steps)),
-                "precision": str(settings.precision.dtype).removeprefix("torch."),
+                "precision": settings.precision.name,
                 **steps.pixels.record,
             },
         )

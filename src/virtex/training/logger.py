@@ -72,13 +72,17 @@ class RunLogger:
             for name, value in values.items():
                 self._board.add_scalar(name, value, iteration)
 
-    def log_images(self, iteration: int, name: str, sheet: np.ndarray, text: str) -> None:
-        """Log a sheet of images, (H, W, 3) uint8, and a Markdown text beside it to TensorBoard."""
-        if self._board is None:
-            return
-        with interrupts_held():
-            self._board.add_image(name, sheet, iteration, dataformats="HWC")
-            self._board.add_text(name, text, iteration)
+    def log_text(self, iteration: int, name: str, text: str) -> None:
+        """Log a Markdown text to TensorBoard."""
+        if self._board is not None:
+            with interrupts_held():
+                self._board.add_text(name, text, iteration)
+
+    def log_image(self, iteration: int, name: str, image: np.ndarray) -> None:
+        """Log an image, (H, W, 3) uint8, to TensorBoard."""
+        if self._board is not None:
+            with interrupts_held():
+                self._board.add_image(name, image, iteration, dataformats="HWC")
 
     def close(self) -> None:
         if self._scalars is not None:

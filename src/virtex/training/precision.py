@@ -6,6 +6,8 @@ from typing import Literal
 
 import torch
 
+PrecisionName = Literal["auto", "float32", "bfloat16"]
+
 
 @dataclass(frozen=True)
 class Precision:
@@ -14,6 +16,11 @@ class Precision:
     dtype: torch.dtype
     device_type: str
     reason: str
+
+    @property
+    def name(self) -> str:
+        """The name of the type, such as float32."""
+        return str(self.dtype).removeprefix("torch.")
 
     def autocast(self) -> AbstractContextManager[None]:
         return torch.autocast(
@@ -25,7 +32,7 @@ class Precision:
         return torch.amp.GradScaler(self.device_type, enabled=self.dtype is torch.float16)
 
     def __str__(self) -> str:
-        return f"{str(self.dtype).removeprefix('torch.')} ({self.reason})"
+        return f"{self.name} ({self.reason})"
 
 
 def choose_precision(amp: bool, device: torch.device) -> Precision:
@@ -42,9 +49,7 @@ def choose_precision(amp: bool, device: torch.device) -> Precision:
     return Precision(torch.float32, kind, f"AMP is true, but this {kind} device lacks bfloat16")
 
 
-def named_precision(
-    name: Literal["auto", "float32", "bfloat16"], device: torch.device
-) -> Precision:
+def named_precision(name: PrecisionName, device: torch.device) -> Precision:
     """The type of a name; auto is bfloat16 on a GPU that has it, otherwise float32."""
     if name == "auto":
         fast = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)

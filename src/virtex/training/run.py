@@ -43,7 +43,7 @@ from virtex.training.setup import (
     retention,
     shared_memory_needed,
 )
-from virtex.training.validation import validate_and_log
+from virtex.training.validation import samples_logged, validate_and_log
 
 
 def pretrain(options: PretrainOptions) -> int:
@@ -76,12 +76,12 @@ def pretrain(options: PretrainOptions) -> int:
         watchdog.report("reading the checkpoint and a sample of images")
         prepared = prepare(options, data, world, process.attempt)
         if isinstance(prepared, UserError):
-            return _refused(prepared, world)
+            return _refused(prepared, world, options.command)
         options, data, start = prepared
         watchdog.report("reading the data of the evaluation")
         plan, refusal = plan_or_refusal(options, world)
         if refusal is not None:
-            return _refused(refusal, world)
+            return _refused(refusal, world, options.command)
         watchdog.report("building the model")
         with translate_memory_errors(options.config, world):
             state = begin(options, world, start)
@@ -123,7 +123,7 @@ def pretrain(options: PretrainOptions) -> int:
         return status
 
 
-def _refused(error: UserError, world: World) -> int:
+def _refused(error: UserError, world: World, command: str) -> int:
     """The exit status of every process; the first one prints the message.
 
     With several processes it is returned, so that no agent starts them again for the same answer.
@@ -131,7 +131,7 @@ def _refused(error: UserError, world: World) -> int:
     if world.size == 1:
         raise error
     if world.main:
-        print(f"virtex pretrain: error: {error}", file=sys.stderr, flush=True)
+        print(f"{command}: error: {error}", file=sys.stderr, flush=True)
     world.wait()  # else the end of the connection could be noticed before the answer
     return error.exit_status
 
@@ -170,23 +170,21 @@ def _logged_errors(run: Run, shared_memory: int) -> Iterator[None]:
 
 def _introduce(run: Run, start: ResumePoint, reports: Sequence[str]) -> None:
     """Log the model, the device, the data and the starting point."""
-    options, world, logger = run.options, run.world, run.logger
-    parameters = sum(p.numel() for p in run.state.objective.parameters())
+    options, world, logger, state = run.options, run.world, run.logger, run.state
+    parameters = sum(p.numel() for p in state.objective.parameters())
     logger.info(f"run directory: {options.directory}")
-    logger.info(
-        f"device: {world.device}, {world.size} process(es), precision: {run.state.precision}"
-    )
+    logger.info(f"device: {world.device}, {world.size} process(es), precision: {state.precision}")
     logger.info(f"checkpoints: {describe(run.retention)}")
     logger.info(f"model: {options.config.model.name}, {parameters / 1e6:.1f} M parameters")
-    for line in (*filter(None, [run.state.objective.visual.note]), *run.data.report, *start.notes):
+    visual, findings = state.objective.visual, run.data.findings
+    for line in filter(None, (visual.note, *run.data.report, *findings.report, *start.notes)):
         logger.info(line)
-    for line in start.cautions:
+    for line in (*findings.warnings, *start.cautions):
         logger.warning(line)
-    for line in reports:
-        logger.info(line)
     plan = run.evaluation.plan
-    for line in () if plan is None else plan.report:
+    for line in (*reports, *(() if plan is None else plan.report)):
         logger.info(line)
+    logger.info(samples_logged(options.config))
 
 
 def _train(run: Run, start: ResumePoint) -> int:

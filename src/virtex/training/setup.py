@@ -59,7 +59,7 @@ class PretrainOptions:
     `DEFAULT_RECENT`, and one every `MILESTONE` iterations. `accept_changed_data` lets a run resume
     on data that have changed. `debug_rank` is the process on which the debugger opens, on
     `terminal`; both are None without a debugger. `preflight_only` ends the run before its first
-    iteration.
+    iteration. `command` names the command in messages.
     """
 
     config: Config
@@ -77,6 +77,7 @@ class PretrainOptions:
     preflight_only: bool = False
     debug_rank: int | None = None
     terminal: Path | None = None
+    command: str = "virtex pretrain"
 
 
 @dataclass

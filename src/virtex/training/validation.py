@@ -6,6 +6,7 @@ from contextlib import closing
 
 from virtex.build.data import validation_batches, validation_samples
 from virtex.build.model import sample_predictor
+from virtex.config.schema import Config
 from virtex.evaluation.class_scores import ClassScores, class_statistics
 from virtex.plots.contact_sheet import contact_sheet
 from virtex.tasks import find_task
@@ -18,6 +19,19 @@ SAMPLES = 8
 """The number of validation images on the page of sample predictions, and predicted at once."""
 DIVERSITY_SAMPLES = 64
 """The number of validation images whose captions are compared with each other."""
+
+
+_LOGGED = {
+    "images": f"{SAMPLES} images with their given and predicted texts (text or none logs less)",
+    "text": f"the given and predicted texts of {SAMPLES} images",
+    "none": "nothing but figures",
+}
+
+
+def samples_logged(config: Config) -> str:
+    """What a validation leaves of the data in logs and event files, for the log."""
+    kind = config.log_samples
+    return f"logged of the validation data: {_LOGGED[kind]} (LOG_SAMPLES {kind})"
 
 
 def validate_and_log(run: Run, iteration: int) -> bool:
@@ -80,18 +94,20 @@ def _log_samples(run: Run, iteration: int) -> None:
             continue
         samples = predict({name: tensor.to(run.world.device) for name, tensor in batch.items()})
         found += [sample.prediction for sample in samples]
-        if first == 0:
+        if first == 0 and run.options.config.log_samples != "none":
             _log_page(run, iteration, batch, samples)
     if captions and found:
         _log_diversity(run, iteration, found)
 
 
 def _log_page(run: Run, iteration: int, batch: Batch, samples: Sequence[Sample]) -> None:
-    images = [image.permute(1, 2, 0).numpy() for image in batch["image"]]
-    sheet = contact_sheet(images, [sample.prediction for sample in samples])
     rows = "\n".join(f"| {sample.prediction} | {sample.target} |" for sample in samples)
     text = f"| predicted | given |\n|---|---|\n{rows}"
-    run.logger.log_images(iteration, "val/samples", sheet, text)
+    run.logger.log_text(iteration, "val/samples", text)
+    if run.options.config.log_samples == "images":
+        images = [image.permute(1, 2, 0).numpy() for image in batch["image"]]
+        sheet = contact_sheet(images, [sample.prediction for sample in samples])
+        run.logger.log_image(iteration, "val/samples", sheet)
 
 
 def _log_diversity(run: Run, iteration: int, captions: Sequence[str]) -> None:
@@ -110,9 +126,10 @@ def _log_diversity(run: Run, iteration: int, captions: Sequence[str]) -> None:
         "distinct"
     )
     if 2 * number > len(captions) > 1:
+        shown = "" if run.options.config.log_samples == "none" else f", {frequent!r}"
         run.logger.warning(
-            f"{line}; {number} images get the same, {frequent!r}: the model hardly tells these "
-            "images apart"
+            f"{line}; {number} images get the same{shown}: the model hardly tells these images "
+            "apart"
         )
     else:
         run.logger.info(line)

@@ -40,6 +40,15 @@ def test_tables_give_the_named_column(directory, name, delimiter, captions):
     assert read(path, "source") == ["web"] * len(captions)
 
 
+def test_json_lines_give_all_captions(directory):
+    path = directory / "a.jsonl"
+    rows = [{"image": "1.jpg", "captions": ["a", "é"]}, {"image": "2.jpg", "captions": [None]}]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    assert read(path) == ["a", "é", ""]
+    with pytest.raises(UserError, match=r"--column is for \.csv and \.tsv"):
+        read(path, "captions")
+
+
 def test_text_gives_a_caption_a_line(directory):
     path = directory / "a.txt"
     path.write_bytes(b"\xef\xbb\xbfa dog\r\n\n  a cat, \xc3\xa9\nold\rlast")
@@ -64,7 +73,8 @@ def test_text_gives_a_caption_a_line(directory):
         ),
         ("b.json", b'{"annotations": [{"image_id": 1}]}', "needs 'caption', a string"),
         ("b.json", b'{"annotations": [', "is not a well-formed JSON object"),
-        ("b.parquet", b"", "extension must be one of .json, .csv, .tsv, .txt"),
+        ("b.parquet", b"", "is not a Parquet file"),
+        ("b.xml", b"", "must be one of .json, .csv, .tsv, .jsonl, .parquet, .txt"),
     ],
 )
 def test_files_that_cannot_be_read_are_an_error_with_the_path(directory, name, content, reason):

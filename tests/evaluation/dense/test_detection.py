@@ -16,6 +16,7 @@ from virtex.evaluation.dense.detection_job import (
     objects_hash,
     open_detection,
 )
+from virtex.training.precision import named_precision
 
 
 @pytest.fixture(scope="module")
@@ -23,8 +24,9 @@ def job(tmp_path_factory):
     data, detector = open_detection(write_coco(tmp_path_factory.mktemp("coco")), None, "error")
     (backbone,) = open_backbones(["random"], network_name="torchvision::resnet18")
     settings = DetectionSettings(batch_size=4)
+    precision = named_precision("float32", torch.device("cpu"))
     return DetectionJob(
-        data, objects_hash(data), detector, backbone, settings, Path("none"), False, "float32", 1
+        data, objects_hash(data), detector, backbone, settings, Path("none"), False, precision, 1
     )
 
 

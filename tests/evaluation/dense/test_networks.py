@@ -2,6 +2,7 @@ import copy
 
 import pytest
 import torch
+from torchvision.ops import roi_align
 
 from virtex.errors import UserError
 from virtex.evaluation.backbones import open_backbones
@@ -54,6 +55,16 @@ def test_padding_is_black_after_normalisation(detector):
     assert images.image_sizes == [(40, 50), (64, 33)]
     assert not images.tensors[0, :, 40:].any()
     assert not images.tensors[0, :, :, 50:].any()
+
+
+@pytest.mark.parametrize("name", ["box_roi_pool", "mask_roi_pool"])
+def test_regions_are_pooled_at_the_scale_of_their_map_whatever_image_comes_first(detector, name):
+    """An image of 40 pixels of height is padded to 64, so that 16 / 40 is close to one half."""
+    pool = copy.deepcopy(getattr(detector.rcnn.roi_heads, name))
+    maps = {str(place): torch.rand(1, 2, 64 >> s, 64 >> s) for place, s in enumerate((2, 3, 4, 5))}
+    boxes = torch.tensor([[3.0, 5.0, 30.0, 36.0]])
+    expected = roi_align(maps["0"], [boxes], pool.output_size, 1 / 4, pool.sampling_ratio)
+    assert torch.equal(pool(maps, [boxes], [(40, 64)]), expected)
 
 
 def test_a_frozen_backbone_keeps_weights_and_statistics(detector):

@@ -8,6 +8,7 @@ from virtex.checkpoints.file import checkpoints
 from virtex.distributed.signals import Stopped, StopRequest
 from virtex.distributed.world import World
 from virtex.errors import RunError, UserError
+from virtex.evaluation.dense.reporting import Silence
 from virtex.evaluation.dense.training import (
     LOSSES,
     Plan,
@@ -68,13 +69,15 @@ def run(plan, resume=False, stop_at=None, data=batches):
     request = StopRequest()
     counted = []
 
-    def advance(count, detail):
-        assert detail.startswith("loss ")
-        counted.append(count)
-        if len(counted) == stop_at:
-            request.note(15)
+    class Stopping(Silence):
+        def advance(self, count, detail=""):
+            assert detail.startswith("loss ")
+            counted.append(count)
+            if len(counted) == stop_at:
+                request.note(15)
 
-    around = Surroundings(World(0, 1, CPU), Precision(torch.float32, "cpu", ""), request, advance)
+    precision = Precision(torch.float32, "cpu", "")
+    around = Surroundings(World(0, 1, CPU), precision, request, Stopping())
     done = train(module, optimizer, data, plan, around, find_progress(plan, resume))
     return module.state_dict(), done.losses
 

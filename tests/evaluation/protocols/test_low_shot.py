@@ -19,9 +19,9 @@ def fitted(monkeypatch):
     for name in ("fit_multinomial_with_sweep", "fit_binary_with_sweep"):
         original = getattr(module, name)
 
-        def recording(inputs, labels, *rest, original=original):
+        def recording(inputs, labels, *rest, original=original, **keywords):
             recorded.append((inputs.values, labels))
-            return original(inputs, labels, *rest)
+            return original(inputs, labels, *rest, **keywords)
 
         monkeypatch.setattr(module, name, recording)
     return recorded
@@ -80,6 +80,15 @@ def test_a_count_beyond_the_smallest_class_is_left_out_and_named():
     assert figures[0].settings["counts_left_out"] == (32, 64, 96)
     with pytest.raises(UserError, match="smallest class has 20 training images, fewer than each"):
         low_shot(TRAIN, TEST, counts=(32, 64))
+
+
+def test_classes_are_told_apart_where_one_direction_outweighs_the_rest():
+    """There a penalty that suits other features would leave nothing but that direction."""
+    train, test = (
+        Split(split.features + 200 * gaussians.normal(len(split.labels), 1, seed=2), split.labels)
+        for split in (gaussians.split(300, width=40), gaussians.split(300, width=40, seed=1))
+    )
+    assert low_shot(train, test, counts=(96,), draws=1)[0].value > 95
 
 
 @pytest.mark.parametrize("splits", [(TRAIN, TEST), SEVERAL], ids=["one label", "several labels"])

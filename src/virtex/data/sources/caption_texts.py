@@ -6,22 +6,30 @@ from pathlib import Path
 from virtex.data.plain_text import text_lines
 from virtex.data.sources.json_stream import list_items, text
 from virtex.data.sources.separated_rows import DELIMITERS, separated_rows
+from virtex.data.sources.table_rows import KINDS as TABLES
+from virtex.data.sources.table_rows import read_rows
 from virtex.errors import UserError
 from virtex.files import reading
 
-KINDS = (".json", *DELIMITERS, ".txt")
+KINDS = (".json", *TABLES, ".txt")
+
+
+_CAPTION = "caption"
 
 
 def read_captions(path: Path, column: str) -> Iterator[str]:
     """Read the captions in a file, unchanged, in the format that its extension names.
 
     `.json` has COCO's annotations; `.csv` and `.tsv` have the captions in the column that their
-    first row names `column`; `.txt` has a caption a line.
+    first row names `column`, `.jsonl` and `.parquet` as the tables of `DATA.FORMAT` table; `.txt`
+    has a caption a line. A caption that is null is an empty text.
 
     Raises UserError if the file cannot be read, is malformed, or has an unknown extension.
     """
     kind = path.suffix.lower()
     if kind not in KINDS:
+        if not path.exists():
+            raise UserError(f"{path} does not exist; name a file of captions or a data set")
         raise UserError(f"{path}: the extension must be one of {', '.join(KINDS)}")
     with reading(path):
         if kind == ".json":
@@ -29,14 +37,23 @@ def read_captions(path: Path, column: str) -> Iterator[str]:
         elif kind == ".txt":
             for _, line in text_lines(path):
                 yield from line.rstrip("\r\n").split("\r")  # the line end of old Macs
-        else:
+        elif kind in DELIMITERS:
             yield from _column(path, column)
+        elif column != _CAPTION:
+            raise UserError(
+                f"{path}: --column is for .csv and .tsv; in this format the caption is in"
+                " 'caption', 'title' or 'text', or a list in 'captions', as for DATA.FORMAT table"
+            )
+        else:
+            for row in read_rows(path):
+                yield from (caption or "" for caption in row.captions)
 
 
 def _coco(path: Path) -> Iterator[str]:
     for key, item in list_items(path):
         if key == "annotations":
-            yield text(path, key, item, "caption")
+            is_null = isinstance(item, dict) and item.get("caption", "") is None
+            yield "" if is_null else text(path, key, item, "caption")
 
 
 def _column(path: Path, column: str) -> Iterator[str]:

@@ -6,7 +6,7 @@ place of the detectron2 protocols of the VirTex paper (section 4.2).
 
 import copy
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,7 @@ _MOMENTUM, _WEIGHT_DECAY = 0.9, 1e-4
 _TEST_BATCH = 1
 
 
-def train_detector(job: DetectionJob, around: Surroundings, say: Callable[[str], None]) -> Detector:
+def train_detector(job: DetectionJob, around: Surroundings) -> Detector:
     """The trained detector of a job, on the device; resumes or starts a training."""
     given, world, plan = job.settings, around.world, job.plan()
     state = find_progress(plan, resume=job.resume)
@@ -66,7 +66,7 @@ def train_detector(job: DetectionJob, around: Surroundings, say: Callable[[str],
     make = DetectionExample(job.data.train, job.sizes(), True, given.seed, given.limits, job.pixels)
     if world.main:
         for line in pixel_lines(job.data.train.paths, job.pixels, given.limits):
-            say(line)
+            around.progress.note(line)
     examples = Examples(len(job.data.train), make, training=True, on_bad_image=given.on_bad_image)
 
     def batches(first: int) -> Iterator[Mapping[str, Tensor]]:
@@ -82,16 +82,16 @@ def train_detector(job: DetectionJob, around: Surroundings, say: Callable[[str],
             pin_memory=world.device.type == "cuda",
         ):
             for error in bad:
-                say(f"{error}; another image takes its place")
+                around.progress.note(f"{error}; another image takes its place")
             yield batch
 
     done = train(detector, optimizer, batches, plan, around, state)
-    say(loss_line(done.losses))
+    around.progress.note(loss_line(done.losses))
     return detector
 
 
 def detect(
-    job: DetectionJob, detector: Detector, around: Surroundings, say: Callable[[str], None]
+    job: DetectionJob, detector: Detector, around: Surroundings
 ) -> tuple[list[Found], list[int]]:
     """The detections in all test images, and the positions of those that could not be read.
 
@@ -120,7 +120,7 @@ def detect(
                 "judges it"
             )
             unread += bad
-            around.advance(len(bad), "")
+            around.progress.advance(len(bad))
             if not batch:
                 continue
             moved = {name: value.to(world.device) for name, value in batch.items()}
@@ -130,11 +130,13 @@ def detect(
                 position = int(batch["position"][row])
                 found += _in_coco_form(job, position, prediction, batch["size"][row].tolist())
                 seen.append(position)
-                around.advance(1, "")
+                around.progress.advance(1)
     shares = world.gather((found, seen, [str(error) for error in unread]))
     errors = [error for _, _, share in shares for error in share]
     if errors:
-        say(f"{len(errors)} test images cannot be read and do not count: {first_few(errors)}")
+        around.progress.note(
+            f"{len(errors)} test images cannot be read and do not count: {first_few(errors)}"
+        )
     read = {position for _, share, _ in shares for position in share}
     if not read:
         raise RunError(f"none of {len(test)} test images can be read; the first: {errors[0]}")

@@ -22,6 +22,7 @@ from virtex.evaluation.dense.objects import ObjectData, drop_unusable_images
 from virtex.evaluation.dense.training import Plan, find_progress
 from virtex.evaluation.dense.voc_tree import read_voc_objects, voc_directory
 from virtex.optim.schedules import multistep
+from virtex.training.precision import Precision
 
 DetectorName = Literal["faster-rcnn", "mask-rcnn"]
 PUBLISHED_BATCH, PUBLISHED_RATE = 16, 0.02
@@ -121,7 +122,7 @@ class DetectionJob:
     settings: DetectionSettings
     directory: Path
     resume: bool
-    precision: Literal["float32", "bfloat16"]
+    precision: Precision
     processes: int
 
     @property
@@ -147,7 +148,7 @@ class DetectionJob:
             "training_sizes": list(sizes.training),
             "test_size": sizes.test,
             "longest_side": sizes.longest,
-            "precision": self.precision,
+            "precision": self.precision.name,
             **self.pixels.record,
         }
 

@@ -23,6 +23,8 @@ from virtex.models.first_convolution import RGB
 from virtex.models.networks import find_family, network_names, residual_grid
 
 _STAGES = ("layer1", "layer2", "layer3", "layer4")
+_SHIFTS = (2, 3, 4, 5)
+"""The sides of their maps are those of the image over 2 to this power."""
 PYRAMID_CHANNELS = 256
 _BOX_FEATURES = 1024
 """The width of torchvision's box head."""
@@ -125,6 +127,10 @@ class Detector(nn.Module):
         else:
             self.rcnn = FasterRCNN(pyramid, classes + 1, rpn_post_nms_top_n_train=1000)
         self.rcnn.transform = _Normalised(backbone)
+        heads = self.rcnn.roi_heads
+        for pool in (heads.box_roi_pool, heads.mask_roi_pool):
+            if pool is not None:
+                _set_scales(pool)
 
     @property
     def loss_names(self) -> tuple[str, ...]:
@@ -161,6 +167,17 @@ class Detector(nn.Module):
         """The detections in each image of a batch, in pixels of the batch, in evaluation mode."""
         found: list[Prediction] = self.rcnn(_images(batch))
         return found
+
+
+def _set_scales(pool: nn.Module) -> None:
+    """Let an RoI pooling infer its scales, 1/4 to 1/32, once and for all.
+
+    It would infer them from the first images, which may be so small that their padding leads to
+    others; they are no part of its state, so a resumed training, or another process, could differ.
+    """
+    side = 2 * _MULTIPLE
+    maps = {str(place): torch.zeros(1, 1, side >> s, side >> s) for place, s in enumerate(_SHIFTS)}
+    pool(maps, [torch.zeros(0, 4)], [(side, side)])
 
 
 def paste_masks(masks: Tensor, boxes: Tensor, size: Sequence[int]) -> Tensor:

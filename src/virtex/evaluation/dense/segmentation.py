@@ -4,7 +4,7 @@ Training images are enlarged at random, cropped and mirrored together with their
 on whole images, at the masks' own size.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,10 +28,17 @@ from virtex.evaluation.backbones import EvaluatedBackbone
 from virtex.evaluation.dense.examples import Examples, scale_for, to_tensor
 from virtex.evaluation.dense.mask_data import IGNORED, MaskData, MaskSplit, read_mask
 from virtex.evaluation.dense.networks import LastStages, check_residual, check_rgb
-from virtex.evaluation.dense.training import Plan, Surroundings, find_progress, train
+from virtex.evaluation.dense.training import (
+    Plan,
+    Surroundings,
+    find_progress,
+    loss_line,
+    train,
+)
 from virtex.evaluation.figures import Figure
 from virtex.models.modes import evaluating
 from virtex.optim.schedules import cosine
+from virtex.training.precision import Precision
 
 DEFAULT_ITERATIONS, DEFAULT_BATCH, DEFAULT_RATE = 5000, 16, 1e-3
 _WARMUP = 100
@@ -72,7 +79,7 @@ class SegmentationJob:
     backbone: EvaluatedBackbone
     directory: Path
     resume: bool
-    precision: str
+    precision: Precision
     iterations: int = DEFAULT_ITERATIONS
     batch_size: int = DEFAULT_BATCH
     learning_rate: float = DEFAULT_RATE
@@ -96,7 +103,7 @@ class SegmentationJob:
             "batch_size": self.batch_size,
             "learning_rate": self.learning_rate,
             "weight_decay": _WEIGHT_DECAY,
-            "precision": self.precision,
+            "precision": self.precision.name,
             **self.pixels.record,
         }
 
@@ -203,9 +210,9 @@ def check_job(job: SegmentationJob) -> None:
 
 
 def train_classifier(
-    job: SegmentationJob, stages: LastStages, around: Surroundings, say: Callable[[str], None]
-) -> tuple[PixelClassifier, Tensor]:
-    """The trained classifier, and the loss of every iteration; resumes or starts a training."""
+    job: SegmentationJob, stages: LastStages, around: Surroundings
+) -> PixelClassifier:
+    """The trained classifier, on the device; resumes or starts a training."""
     device = around.world.device
     plan = job.plan()
     state = find_progress(plan, resume=job.resume)
@@ -217,7 +224,7 @@ def train_classifier(
     side = job.backbone.image_size
     make = SegmentationExample(job.data.train, side, True, job.seed, job.limits, job.pixels)
     for line in pixel_lines(job.data.train.images, job.pixels, job.limits):
-        say(line)
+        around.progress.note(line)
     examples = Examples(len(job.data.train), make, training=True, on_bad_image=job.on_bad_image)
 
     def batches(first: int) -> Iterator[Mapping[str, Tensor]]:
@@ -231,21 +238,18 @@ def train_classifier(
             pin_memory=device.type == "cuda",
         ):
             for error in bad:
-                say(f"{error}; another image takes its place")
+                around.progress.note(f"{error}; another image takes its place")
             with around.precision.autocast():
                 grid = stages(batch["image"].to(device, non_blocking=True))
             yield {"grid": grid.float(), "mask": batch["mask"]}
 
     done = train(head, optimizer, batches, plan, around, state)
-    return head, done.losses
+    around.progress.note(loss_line(done.losses))
+    return head
 
 
 def confusion_of(
-    job: SegmentationJob,
-    head: PixelClassifier,
-    stages: LastStages,
-    around: Surroundings,
-    say: Callable[[str], None],
+    job: SegmentationJob, head: PixelClassifier, stages: LastStages, around: Surroundings
 ) -> npt.NDArray[np.int64]:
     """How many labelled test pixels of each class were given to each class, (K, K)."""
     device, classes = around.world.device, len(job.data.classes)
@@ -256,8 +260,12 @@ def confusion_of(
     unread: list[BadImage] = []
     with evaluating(head):
         for batch, bad in validation_batches(examples, collate, batch_size=1, workers=job.workers):
+            around.request.check(
+                f"stopped by a signal; the classifier is saved in {job.directory}, and --resume "
+                "judges it"
+            )
             unread += bad
-            around.advance(1, "")
+            around.progress.advance(1)
             if not batch:
                 continue
             with around.precision.autocast():
@@ -266,7 +274,9 @@ def confusion_of(
             predicted = scores.argmax(dim=1).cpu().numpy()
             total += confusion(batch["mask"].numpy(), predicted, classes)
     if unread:
-        say(f"{len(unread)} test images cannot be read and do not count: {first_few(unread)}")
+        around.progress.note(
+            f"{len(unread)} test images cannot be read and do not count: {first_few(unread)}"
+        )
     if not total.any():
         raise RunError("no test image with a labelled pixel could be read")
     return total

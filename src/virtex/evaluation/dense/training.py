@@ -5,6 +5,7 @@ training gives the weights of one that was not interrupted: bit for bit on the C
 """
 
 import signal
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from virtex.distributed.signals import Stopped, StopRequest
 from virtex.distributed.world import World
 from virtex.errors import RunError, UserError, first_line
 from virtex.evaluation.backbones import EvaluatedBackbone
+from virtex.evaluation.dense.reporting import Progress
 from virtex.files import write_whole
 from virtex.optim.schedules import Schedule
 from virtex.training.precision import Precision
@@ -60,15 +62,13 @@ class Plan:
 class Surroundings:
     """Where a training runs, and whom it tells of its progress; `request` may ask to stop.
 
-    `report` names the phase to the watchdog, `advance` counts iterations or images, with a detail
-    to show; `skip` those done earlier.
+    `progress` is in iterations or images, and `report` names the phase to the watchdog.
     """
 
     world: World
     precision: Precision
     request: StopRequest
-    advance: Callable[[int, str], None] = lambda _count, _detail: None
-    skip: Callable[[int], None] = lambda _: None
+    progress: Progress
     report: Callable[[str], None] = lambda _: None
 
 
@@ -142,7 +142,7 @@ def train(
         losses[:first] = state["losses"]
     parallel = data_parallel(module, around.world)
     module.train()
-    around.skip(first)
+    around.progress.skip(first)
     saved, done = first, Progressed(first, losses[:first])
     remaining = batches(first) if first < plan.iterations else iter(())
     for iteration in range(first + 1, plan.iterations + 1):
@@ -158,7 +158,7 @@ def train(
         losses[iteration - 1] = _step(parallel, optimizer, batch, names, rate, around, iteration)
         done = Progressed(iteration, losses[:iteration])
         total = float(losses[max(iteration - 20, 0) : iteration].sum(dim=1).mean())
-        around.advance(1, f"loss {total:.4f}")
+        around.progress.advance(1, f"loss {total:.4f}")
         stopping = around.world.any(bool(around.request))
         if stopping or iteration % plan.save_every == 0 or iteration == plan.iterations:
             _save(module, optimizer, names, plan, around, done)
@@ -245,9 +245,13 @@ def _save(
 
 @contextmanager
 def interrupts_as_requests(request: StopRequest) -> Iterator[None]:
-    """Let the first SIGINT in this context ask to stop; a second one ends the work at once."""
+    """Let the first SIGINT in this context ask to stop; a second one ends the work at once.
+
+    Only the main thread gets interrupts.
+    """
     before = signal.getsignal(signal.SIGINT)
-    if before == signal.SIG_IGN:  # of a shell's background job
+    elsewhere = threading.current_thread() is not threading.main_thread()
+    if elsewhere or before == signal.SIG_IGN:  # of a shell's background job
         yield
         return
 

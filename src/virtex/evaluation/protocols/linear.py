@@ -19,8 +19,8 @@ from virtex.evaluation.protocols.split import Split, prepare, stratified_subset
 # each fit starts from the one before.
 PENALTIES = tuple(10 ** (-half / 2) for half in range(10))
 HELD_OUT = 0.2
-_SWEEP_TOLERANCE = 1e-5
-_TOLERANCE = 1e-7
+_TOLERANCES = (1e-5, 1e-7)
+"""The largest gradient at the end of a fit: in the sweep, and at last."""
 
 
 def linear(
@@ -44,11 +44,15 @@ def linear(
     inputs, test_inputs = standardise(train.features, test.features)
     settings |= {"penalties": tuple(penalties), "seed": seed}
     if train.multilabel:
-        chosen, weights = fit_binary_with_sweep(inputs, train.labels, seed, penalties, advance)
+        chosen, weights = fit_binary_with_sweep(
+            inputs, train.labels, seed, penalties, advance=advance
+        )
         settings["penalty"] = tuple(chosen.tolist())
         scores = (test_inputs @ weights.T).numpy()
         return ranking_statistics(scores, test.labels.numpy(), test.classes).figures(settings)
-    penalty, weights = fit_multinomial_with_sweep(inputs, train.labels, seed, penalties, advance)
+    penalty, weights = fit_multinomial_with_sweep(
+        inputs, train.labels, seed, penalties, advance=advance
+    )
     settings["penalty"] = penalty
     predicted = (test_inputs @ weights.T).argmax(dim=1)
     return prediction_statistics(predicted.numpy(), test.labels.numpy()).figures(settings)
@@ -59,6 +63,7 @@ def fit_multinomial_with_sweep(
     labels: Tensor,
     seed: int,
     penalties: Sequence[float] = PENALTIES,
+    tolerances: tuple[float, float] = _TOLERANCES,
     advance: Callable[[int], None] = lambda _: None,
 ) -> tuple[float, Tensor]:
     """The chosen penalty, and weights (K, M) fitted on all inputs (N, M) with it."""
@@ -67,13 +72,13 @@ def fit_multinomial_with_sweep(
     best, chosen, start = -1.0, penalties[0], weights
     fitted, fitted_labels = inputs.rows(~held_out), labels[~held_out]
     for penalty in penalties:
-        weights = fit_multinomial(fitted, fitted_labels, penalty, weights, _SWEEP_TOLERANCE)
+        weights = fit_multinomial(fitted, fitted_labels, penalty, weights, tolerances[0])
         predicted = (inputs.values[held_out] @ weights.T).argmax(dim=1)
         accuracy = float((predicted == labels[held_out]).double().mean())
         if accuracy > best:
             best, chosen, start = accuracy, penalty, weights
         advance(1)
-    return chosen, fit_multinomial(inputs, labels, chosen, start, _TOLERANCE)
+    return chosen, fit_multinomial(inputs, labels, chosen, start, tolerances[1])
 
 
 def fit_binary_with_sweep(
@@ -81,6 +86,7 @@ def fit_binary_with_sweep(
     labels: Tensor,
     seed: int,
     penalties: Sequence[float] = PENALTIES,
+    tolerances: tuple[float, float] = _TOLERANCES,
     advance: Callable[[int], None] = lambda _: None,
 ) -> tuple[Tensor, Tensor]:
     """The penalty chosen for each class (K,), and weights (K, M) fitted on all inputs with it.
@@ -96,9 +102,7 @@ def fit_binary_with_sweep(
     best = torch.full((len(signs),), -1.0, dtype=torch.float64)
     chosen, start = torch.full_like(best, penalties[0]), weights
     for penalty in penalties:
-        weights = fit_binary(
-            inputs, fitted, torch.full_like(best, penalty), weights, _SWEEP_TOLERANCE
-        )
+        weights = fit_binary(inputs, fitted, torch.full_like(best, penalty), weights, tolerances[0])
         precision = _precision_of_classes(
             weights @ inputs.values.T, torch.where(held_out, signs, 0)
         )
@@ -106,7 +110,7 @@ def fit_binary_with_sweep(
         best, chosen = best.where(~better, precision), chosen.where(~better, penalty)
         start = start.where(~better[:, None], weights)
         advance(1)
-    return chosen, fit_binary(inputs, signs, chosen, start, _TOLERANCE)
+    return chosen, fit_binary(inputs, signs, chosen, start, tolerances[1])
 
 
 def _precision_of_classes(scores: Tensor, signs: Tensor) -> Tensor:

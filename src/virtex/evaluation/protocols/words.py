@@ -19,24 +19,13 @@ from virtex.errors import UserError
 from virtex.evaluation.figures import Figure
 from virtex.evaluation.protocols.linear import PENALTIES, linear
 from virtex.evaluation.protocols.split import Split, check_features
+from virtex.text.scripts import is_unspaced
 
 # The words of training images: rarer ones have too few positives, and what most images have tells
 # little about one of them.
 RAREST, MOST_FREQUENT = 0.02, 0.5
 FEWEST_IMAGES = 10
 COUNT = 100
-
-# Scripts that put no space between words: Thai and Lao, Burmese, Khmer, kana, Han.
-_UNSPACED = (
-    (0x0E00, 0x0EFF),
-    (0x1000, 0x109F),
-    (0x1780, 0x17FF),
-    (0x3040, 0x30FF),
-    (0x3400, 0x4DBF),
-    (0x4E00, 0x9FFF),
-    (0xF900, 0xFAFF),
-    (0x20000, 0x3FFFF),
-)
 
 
 def words(
@@ -129,8 +118,7 @@ def split_words(text: str) -> Iterator[str]:
 def _kind(character: str) -> str:
     if unicodedata.category(character)[0] not in "LMN":
         return "separator"
-    code = ord(character)
-    return "unspaced" if any(low <= code <= high for low, high in _UNSPACED) else "spaced"
+    return "unspaced" if is_unspaced(character) else "spaced"
 
 
 def _labels(captions: Sequence[Sequence[str]], chosen: Sequence[str]) -> Tensor:
