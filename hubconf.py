@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 if TYPE_CHECKING:
+    from typing import Literal
+
     from virtex.inference.pretrained import Pretrained
 
 # Every callable here whose name has no underscore is an entry.
@@ -28,7 +30,7 @@ def resnet50(checkpoint: str | pathlib.Path | None = None) -> nn.Module:
 
     It takes (B, 3, H, W) float RGB, normalised as torchvision's models expect it (pixels in [0, 1]
     less the mean 0.485, 0.456, 0.406, by the standard deviation 0.229, 0.224, 0.225), and returns
-    (B, 2048) features: the mean of the last grid.
+    (B, 2048) features: the mean of the last grid. Models for other bands need `virtex`.
 
     `checkpoint` is a checkpoint of virtex, a published one or a state dict; None leaves the weights
     untrained. Raises `virtex.errors.UserError` that names missing and unexpected keys.
@@ -52,6 +54,7 @@ def virtex(
     tokenizer: str | pathlib.Path | None = None,
     max_pixels: int | None = None,
     max_image_mb: int | None = None,
+    pixel_range: "tuple[float, float] | Literal['percentiles'] | None" = None,
 ) -> "Pretrained":
     """The whole model: captions and features of images. Arguments as for `virtex.load`."""
     from virtex.inference.pretrained import load
@@ -62,6 +65,7 @@ def virtex(
         tokenizer=tokenizer,
         max_pixels=max_pixels,
         max_image_mb=max_image_mb,
+        pixel_range=pixel_range,
     )
 
 

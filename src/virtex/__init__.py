@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from virtex._version import __version__
 
@@ -21,6 +21,7 @@ def load(
     tokenizer: str | Path | None = None,
     max_pixels: int | None = None,
     max_image_mb: int | None = None,
+    pixel_range: "tuple[float, float] | Literal['percentiles'] | None" = None,
 ) -> "Pretrained":
     """Load a pretrained model from its checkpoint; see `virtex.inference.pretrained.load`."""
     # Imported here, so that importing the package is fast.
@@ -32,6 +33,7 @@ def load(
         tokenizer=tokenizer,
         max_pixels=max_pixels,
         max_image_mb=max_image_mb,
+        pixel_range=pixel_range,
     )
 
 

@@ -7,6 +7,8 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from tests.evaluation.dense.test_segmentation import write_masks
@@ -166,6 +168,33 @@ def test_linear_segmentation_gives_the_same_in_python_and_where_it_resumes(
         work = pool.submit(in_python, "linear-segmentation", trees / "masks", **options)
         assert work.result() == found
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_range_of_values_maps_images_of_more_than_8_bits(evaluate, tmp_path):
+    eight, twelve = write_masks(tmp_path / "eight"), write_masks(tmp_path / "twelve")
+    for path in eight.glob("*/images/*.jpg"):
+        grey = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+        cv2.imwrite(str(path.with_suffix(".png")), grey)
+        other = twelve / path.relative_to(eight)
+        cv2.imwrite(str(other.with_suffix(".png")), grey.astype(np.uint16) << 4)
+        path.unlink()
+        other.unlink()
+    options = {"image_size": 32, "iterations": 2, "batch_size": 2}
+    expected = in_python("linear-segmentation", eight, **options)
+    mapped = {**options, "pixel_range": (0, 4095), "work_dir": "python"}
+    found = in_python("linear-segmentation", twelve, **mapped)
+    assert {name: one["value"] for name, one in found.items()} == {
+        name: one["value"] for name, one in expected.items()
+    }
+    assert "pixel_ranges" in found["miou"]["settings"]
+    assert "pixel_ranges" not in expected["miou"]["settings"]
+
+    words = (*RANDOM, "--image-size", 32, "--iterations", 2, "--batch-size", 2)
+    words = (*words, "--cpu-workers", 0, "--output", "r.json", "--work-dir", "command")
+    words = (*words, "--pixel-range", "0,4095")
+    status, _, err = evaluate("linear-segmentation", twelve, *words)
+    assert status == 0, err
+    assert results(tmp_path / "r.json") == found
 
 
 @pytest.mark.parametrize(

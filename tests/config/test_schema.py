@@ -598,3 +598,50 @@ def test_the_batch_divides_by_the_processes_or_the_error_says_what_does(
 def test_a_few_categories_need_no_ids_of_tokens(load, vocab_size: str) -> None:
     task = ["MODEL.NAME", "multilabel_classification", "MODEL.TEXTUAL.NAME", "none"]
     assert load(*task, "DATA.VOCAB_SIZE", vocab_size).data.vocab_size == int(vocab_size)
+
+
+# Values and bands of images
+
+
+JITTER = "[random_resized_crop, color_jitter, normalize]"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("DATA.PIXEL_RANGE", "all"), "expected auto, percentiles, two numbers, the smaller first"),
+        (("DATA.PIXEL_RANGE", "[9, 3]"), "expected auto, percentiles, two numbers"),
+        (
+            ("DATA.PIXEL_RANGE", "[[0, 9], [0, 8]]"),
+            "expected one pair of numbers for all bands, or 3",
+        ),
+        (("DATA.PIXEL_PERCENTILES", "[1, 101]"), "expected two numbers from 0 to 100"),
+        (("DATA.BANDS", "[0, 1, 2]"), "a number greater than or equal to 1"),
+        (("DATA.DICOM_WINDOW", "[40, 0]"), "expected file, none, or a centre and a width"),
+        (("DATA.DICOM_FRAME", "last"), "expected 'error', 'first' or 'middle'"),
+        (
+            ("DATA.BANDS", "[1, 2]", "DATA.IMAGE_TRANSFORM_TRAIN", JITTER),
+            "expected no saturation and hue for 2 bands; remove color_jitter, or write",
+        ),
+        (
+            (
+                *("DATA.IMAGE_TRANSFORM_TRAIN", "[center_crop, \"normalize::{'mean': (0, 0)}\"]"),
+                *("DATA.IMAGE_TRANSFORM_VAL", "[center_crop, \"normalize::{'mean': (0, 0)}\"]"),
+            ),
+            "expected a mean and a std of normalize for each of 3 bands",
+        ),
+    ],
+)
+def test_settings_that_no_image_can_have_are_refused(load, overrides, message) -> None:
+    assert message in problem(load, *overrides)
+
+
+def test_bands_need_statistics_unless_they_are_written(load) -> None:
+    crops = ("DATA.IMAGE_TRANSFORM_TRAIN", "[center_crop, normalize]")
+    assert load("DATA.BANDS", "[4, 3, 2, 8]", *crops).data.normalization is None
+    assert load("DATA.BANDS", "[4, 3, 2]").data.normalization == Data().normalization
+    written = "\"normalize::{'mean': (0.5, 0.4), 'std': (0.2, 0.1)}\""
+    train, val = (f"[center_crop, {written}]" for _ in range(2))
+    both = ("DATA.IMAGE_TRANSFORM_TRAIN", train, "DATA.IMAGE_TRANSFORM_VAL", val)
+    found = load("DATA.BANDS", "[1, 2]", *both).data.normalization
+    assert found == ((0.5, 0.4), (0.2, 0.1))

@@ -225,3 +225,31 @@ def test_the_input_is_not_changed(photograph):
     transforms.adjust_saturation(photograph, 0.5)
     transforms.adjust_hue(photograph, 0.5)
     np.testing.assert_array_equal(photograph, before)
+
+
+@pytest.mark.parametrize("bands", [1, 2, 5, 8])
+def test_bands_are_transformed_as_each_would_be_alone(bands):
+    image = np.random.default_rng(0).integers(0, 256, (70, 90, bands)).astype(np.uint8)
+    steps = [
+        transforms.RandomResizedCrop(24),
+        transforms.HorizontalFlip(1.0),
+        transforms.SmallestResize(32),
+        transforms.CenterCrop(40),
+    ]
+    for step in steps:
+        result = step(transforms.Augmented(image), np.random.default_rng(1)).image
+        for band in range(bands):
+            alone = np.repeat(image[:, :, band : band + 1], 3, axis=2)
+            expected = step(transforms.Augmented(alone), np.random.default_rng(1)).image
+            np.testing.assert_array_equal(result[:, :, band], expected[:, :, 0])
+
+
+def test_colour_jitter_of_bands_changes_brightness_and_contrast_alone():
+    image = np.random.default_rng(0).integers(60, 200, (9, 8, 5)).astype(np.uint8)
+    jitter = transforms.ColorJitter(0.2, 0, 0, 0, p=1)
+    result = jitter(transforms.Augmented(image), np.random.default_rng(1)).image
+    factor = np.random.default_rng(1)
+    factor.random()
+    np.testing.assert_allclose(result, image * factor.uniform(0.8, 1.2), atol=0.51)
+    contrast = transforms.adjust_contrast(image, 0.5)
+    np.testing.assert_allclose(contrast, (image.mean() + image) / 2, atol=0.51)

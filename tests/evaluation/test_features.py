@@ -8,11 +8,10 @@ from virtex.errors import UserError
 from virtex.evaluation.feature_cache import cached_features
 from virtex.evaluation.features import (
     FeatureSettings,
-    Preprocessing,
-    center_crops,
     data_hash,
     pooled_features,
 )
+from virtex.evaluation.preprocessing import Preprocessing, center_crops
 from virtex.training.precision import named_precision
 
 CPU = torch.device("cpu")

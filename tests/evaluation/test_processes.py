@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 from tests import small
 
-from virtex.evaluation.features import FeatureSettings, Preprocessing, pooled_features
+from virtex.evaluation.features import FeatureSettings, pooled_features
+from virtex.evaluation.preprocessing import Preprocessing
 from virtex.training.precision import named_precision
 
 IMAGES, CPU = 100, torch.device("cpu")  # two batches, so that of three processes one has none

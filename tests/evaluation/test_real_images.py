@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from virtex.evaluation.features import center_crops
+from virtex.evaluation.preprocessing import center_crops
 from virtex.evaluation.protocols.knn import knn
 from virtex.evaluation.protocols.linear import linear
 from virtex.evaluation.protocols.split import Split

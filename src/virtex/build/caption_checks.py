@@ -4,7 +4,7 @@ no font has, and words that do not fit mirrored images."""
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from virtex.build.model import mirror_pairs
+from virtex.build.mirror_words import mirror_pairs
 from virtex.config.data import Data
 from virtex.data.images import BadImage
 from virtex.data.records import Records

@@ -1,15 +1,16 @@
 """Both splits of the data and their batches, from the configuration."""
 
 from collections.abc import Generator, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, assert_never
+from typing import Any, Self, assert_never
 
 import torch
 
 from virtex.build.caption_checks import CaptionFindings, check_captions
 from virtex.build.caption_lengths import caption_lengths
+from virtex.build.images import image_limits, pixel_settings
 from virtex.build.model import task_settings
 from virtex.build.resolve import resolve_length, resolve_sizes
 from virtex.build.sources import SILENT, Observer, ReportedRecords, mixture, open_splits
@@ -19,9 +20,9 @@ from virtex.config.specs import TransformSpec
 from virtex.data import loader
 from virtex.data.contents import Contents, WholeSplit, contents
 from virtex.data.dataset import VALIDATION_EPOCH, ExampleDataset, Key
-from virtex.data.images import ImageLimits
 from virtex.data.loader import LoadedBatch
 from virtex.data.mixed_order import Mixture
+from virtex.data.pixel_values import PixelSettings
 from virtex.data.records import Records
 from virtex.data.remote.prefetcher import Prefetcher
 from virtex.data.remote.shards import RemoteSplits, remote_splits
@@ -66,6 +67,15 @@ class PretrainingData:
     def contents(self) -> Contents:
         """The contents of both splits, for checkpoints; computing them takes seconds."""
         return contents(*self.records, self.shuffle_window)
+
+    def with_pixels(self, pixels: PixelSettings) -> Self:
+        """The same data, whose values become 8 bits as `pixels` says."""
+        if pixels == self.training.pixels:
+            return self
+        training, validation = (
+            replace(split, pixels=pixels) for split in (self.training, self.validation)
+        )
+        return replace(self, training=training, validation=validation)
 
 
 def open_data(config: Config, observer: Observer = SILENT) -> PretrainingData:
@@ -117,7 +127,8 @@ def open_data(config: Config, observer: Observer = SILENT) -> PretrainingData:
             encoder.encode,
             seed=config.random_seed,
             on_bad_image=settings.on_bad_image,
-            limits=ImageLimits(settings.max_pixels, settings.max_image_mb << 20),
+            limits=image_limits(settings),
+            pixels=pixel_settings(settings),
         )
 
     encoder = task.encoder(vocabulary, task_settings(config), True)

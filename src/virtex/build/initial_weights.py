@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from virtex.build.pixel_choice import weights_for_bands
 from virtex.checkpoints.resuming import same_vocabulary
 from virtex.checkpoints.state import Checkpoint, load_weights, read
 from virtex.config.schema import Config
@@ -83,6 +84,7 @@ def take_weights(
     """
     saved = Checkpoint(initial.source, read(initial.path).state)
     known = _vocabulary(initial, saved)
+    saved = weights_for_bands(objective.visual, saved)
     if initial.parts == "backbone":
         return _take_backbone(objective, saved, config)
     differs = known is not None and not same_vocabulary(known, vocabulary)

@@ -7,23 +7,22 @@ from typing import Any, assert_never
 
 from torch import Tensor
 
+from virtex.build.mirror_words import mirror_pairs
 from virtex.checkpoints import file as checkpoint
 from virtex.config import loading
 from virtex.config.data import Data
 from virtex.config.model import Visual
 from virtex.config.schema import Config
 from virtex.config.section import Conflict
-from virtex.config.specs import parse_mirror_words
 from virtex.decoding.captioner import BeamSearch, Captioner, NucleusSampling, Strategy
 from virtex.errors import UserError
 from virtex.models.backbone import Backbone
 from virtex.models.decoder import DecoderSettings
 from virtex.models.modes import SizesAlone
-from virtex.models.networks import feature_size, fetch_weights, load_pretrained, network
+from virtex.models.networks import Network, feature_size, fetch_weights, load_pretrained, network
 from virtex.models.state_dict import current_names, model_weights
 from virtex.tasks import find_task
 from virtex.tasks.base import WEIGHT_PER_TOKEN, Masking, Objective, SamplePredictor, TaskSettings
-from virtex.text.mirror_words import LANGUAGES, Pair, language_pairs
 from virtex.text.tokenizer import Tokenizer
 from virtex.text.vocabulary import Categories, Classes, Vocabulary
 
@@ -123,25 +122,41 @@ def _category_conflicts(data: Data) -> Iterator[Conflict]:
 
 
 def build_backbone(config: Config, *, weights_follow: bool = False) -> Backbone:
-    """The visual backbone; with `weights_follow`, `MODEL.VISUAL.PRETRAINED` is ignored."""
-    visual = config.model.visual
-    built = network(
-        visual.network,
-        feature_size=_feature_size(config),
-        image_size=config.data.image_crop_size,
-        zero_init_residual=visual.zero_init_residual,
-    )
+    """The visual backbone; with `weights_follow`, `MODEL.VISUAL.PRETRAINED` is ignored.
+
+    Raises `UserError` also if the statistics of the bands are not known.
+    """
+    visual, statistics = config.model.visual, config.data.normalization
+    if statistics is None:
+        raise UserError(
+            f"DATA.BANDS chooses {config.data.band_count} bands, and normalize in "
+            "DATA.IMAGE_TRANSFORM_TRAIN has no mean and std for them; give the configuration of a "
+            "run, config.yaml in its directory, which has those that it found"
+        )
+    built = _build_network(config)
+    note = None
     if visual.pretrained is not False and not weights_follow:
         path = _pretrained_file(visual)
-        load_pretrained(built, _read_weights(path), str(path))
-    normalize = config.data.transforms_train[-1].arguments
+        note = load_pretrained(built, _read_weights(path), str(path))
     return Backbone(
         built.cnn,
         built.grid,
-        mean=normalize["mean"],
-        std=normalize["std"],
+        mean=statistics[0],
+        std=statistics[1],
         channels_last=config.channels_last,
         frozen=visual.frozen,
+        note=note,
+    )
+
+
+def _build_network(config: Config) -> Network:
+    visual, data = config.model.visual, config.data
+    return network(
+        visual.network,
+        feature_size=_feature_size(config),
+        image_size=data.image_crop_size,
+        zero_init_residual=visual.zero_init_residual,
+        bands=data.band_count,
     )
 
 
@@ -151,7 +166,7 @@ def check_backbone(config: Config, *, weights_follow: bool = False) -> None:
     Torchvision's weights are downloaded here, once, before processes are started.
     """
     with SizesAlone():  # without memory or random numbers
-        build_backbone(config, weights_follow=True)
+        _build_network(config)
     visual = config.model.visual
     if visual.pretrained is not False and not weights_follow:
         _pretrained_file(visual)
@@ -229,17 +244,6 @@ def task_settings(config: Config) -> TaskSettings:
         strategy=_strategy(config),
         max_tokens=config.model.decoder.max_decoding_steps - 1,
     )
-
-
-def mirror_pairs(data: Data) -> tuple[Pair, ...]:
-    """The pairs of words of `DATA.MIRROR_WORDS`, in order of their priority."""
-    pairs: list[Pair] = []
-    for given in parse_mirror_words(data.mirror_words):
-        if isinstance(given, tuple):
-            pairs.append(given)
-        else:
-            pairs += next(language_pairs(name) for name in LANGUAGES if name == given)
-    return tuple(pairs)
 
 
 def sample_predictor(

@@ -149,12 +149,77 @@ def image_limits(arguments: argparse.Namespace) -> "ImageLimits":
     )
 
 
+def _pixel_range(text: str) -> tuple[float, float] | str:
+    if text == "percentiles":
+        return text
+    low, high = _pair(text, "LOW,HIGH or percentiles")
+    if low >= high:
+        raise argparse.ArgumentTypeError(f"{text!r}: LOW must be below HIGH")
+    return low, high
+
+
+def _window(text: str) -> tuple[float, float] | str:
+    if text in ("file", "none"):
+        return text
+    center, width = _pair(text, "CENTRE,WIDTH, file or none")
+    if width < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: WIDTH must be at least 1")
+    return center, width
+
+
+def _pair(text: str, expected: str) -> tuple[float, float]:
+    try:
+        first, second = map(float, text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not {expected}") from None
+    return first, second
+
+
+def add_pixel_arguments(parser: Arguments, default: str) -> None:
+    """Add `--pixel-range`, `--dicom-window` and `--dicom-frame`; `default` says what they are."""
+    parser.add_argument(
+        "--pixel-range",
+        type=_pixel_range,
+        metavar="LOW,HIGH",
+        help="values that become 0 and 255 in images of more than 8 bits, as in 0,4095 or "
+        f"--pixel-range=-100,300, or percentiles for those of each image (default: {default})",
+    )
+    parser.add_argument(
+        "--dicom-window",
+        type=_window,
+        metavar="CENTRE,WIDTH",
+        help="window of grey DICOM images; file is that of the file, none maps their values by "
+        f"--pixel-range (default: {default})",
+    )
+    parser.add_argument(
+        "--dicom-frame",
+        choices=("error", "first", "middle"),
+        help=f"frame of DICOM images with several; error refuses them (default: {default})",
+    )
+
+
+CHECKPOINTS_OWN = "that of the checkpoint's configuration"
+"""The default of `add_pixel_arguments` for commands that read a checkpoint."""
+
+
+def pixel_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The values of `add_pixel_arguments`, by settings of `DATA` in lower case; None if not given.
+
+    Without a choice by a checkpoint, a range of auto is that of the file.
+    """
+    return {name: getattr(arguments, name) for name in _PIXEL_OPTIONS}
+
+
+_PIXEL_OPTIONS = ("pixel_range", "dicom_window", "dicom_frame")
+
+
 def evaluation_options(arguments: argparse.Namespace) -> dict[str, Any]:
     """The options of `virtex evaluate` by the names that `virtex.evaluation.opening` takes."""
     import torch
 
     device = torch.device(device_name(arguments.device))
-    return {**vars(arguments), "device": device, "limits": image_limits(arguments)}
+    read = {"limits": image_limits(arguments), "pixels": pixel_options(arguments)}
+    return {**vars(arguments), "device": device, **read}
 
 
 def add_device_argument(parser: Arguments) -> None:
@@ -167,9 +232,16 @@ def add_device_argument(parser: Arguments) -> None:
 
 
 def load_on_device(arguments: argparse.Namespace) -> "Pretrained":
-    """Load the model onto `--device`, with the limits of `add_image_limits`; raises `UserError`."""
+    """Load the model onto `--device`; raises `UserError`.
+
+    It reads images by `add_image_limits` and `add_pixel_arguments`.
+    """
+    from virtex.build.images import with_pixel_options
+
     device = device_name(arguments.device)
-    return replace(load_checkpoint(arguments).to(device), limits=image_limits(arguments))
+    model = load_checkpoint(arguments).to(device)
+    config = with_pixel_options(model.config, pixel_options(arguments))
+    return replace(model, config=config, limits=image_limits(arguments))
 
 
 def device_name(name: str | None) -> str:

@@ -6,9 +6,11 @@ import sys
 from pathlib import Path
 
 from virtex.commands.arguments import (
+    CHECKPOINTS_OWN,
     add_checkpoint_arguments,
     add_device_argument,
     add_image_limits,
+    add_pixel_arguments,
     check_output,
     load_on_device,
     local_path,
@@ -20,7 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `virtex attention`."""
     parser.add_argument("image", type=local_path, metavar="IMAGE", help="image file to caption")
     add_checkpoint_arguments(parser)
-    add_image_limits(parser.add_argument_group("image files"))
+    images = parser.add_argument_group("image files")
+    add_image_limits(images)
+    add_pixel_arguments(images, CHECKPOINTS_OWN)
     output = parser.add_argument_group("output")
     output.add_argument(
         "--caption",
@@ -65,11 +69,15 @@ def run(arguments: argparse.Namespace) -> int:
 
     from PIL import Image
 
+    from virtex.build.images import pixel_settings
+    from virtex.data.pixel_sample import pixel_lines
     from virtex.files import write_whole
     from virtex.plots.attention_panels import attention_panels
     from virtex.plots.fonts import font_advice
 
     pretrained = load_on_device(arguments)
+    for line in pixel_lines([image], pixel_settings(pretrained.config.data), pretrained.limits):
+        print(line, file=sys.stderr)
     tokens = None
     if arguments.caption is not None:
         tokenizer = pretrained.captioner().tokenizer

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from virtex.commands.arguments import (
+    CHECKPOINTS_OWN,
     add_checkpoint_arguments,
     add_device_argument,
     add_image_limits,
     add_int,
+    add_pixel_arguments,
     add_quiet_argument,
     check_output,
     load_on_device,
@@ -44,7 +46,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="image files, or directories that are searched recursively; hidden files are ignored",
     )
     add_checkpoint_arguments(parser)
-    add_image_limits(parser.add_argument_group("image files"))
+    images = parser.add_argument_group("image files")
+    add_image_limits(images)
+    add_pixel_arguments(images, CHECKPOINTS_OWN)
     _add_decoding(parser)
     _add_output(parser)
     add_int(parser, "--batch-size", "number of images per batch", default=32)
@@ -142,9 +146,14 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _caption(arguments: argparse.Namespace, images: "list[Path | BadImage]", form: "Format") -> int:
     """Load the model and write the captions; returns the number of bad images."""
+    from virtex.build.images import pixel_settings
+    from virtex.data.pixel_sample import pixel_lines
     from virtex.inference.captioning import caption_images, decoding_strategy, write_captions
 
     pretrained = load_on_device(arguments)
+    files = [image for image in images if isinstance(image, Path)]
+    for line in pixel_lines(files, pixel_settings(pretrained.config.data), pretrained.limits):
+        print(line, file=sys.stderr)
     strategy = decoding_strategy(
         pretrained.config,
         decoder=arguments.decoder,

@@ -11,9 +11,11 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from virtex.commands.arguments import (
+    CHECKPOINTS_OWN,
     add_device_argument,
     add_image_limits,
     add_int,
+    add_pixel_arguments,
     add_quiet_argument,
     check_output,
     device_name,
@@ -137,6 +139,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what to do with images that cannot be read; each is named (default: error)",
     )
     add_image_limits(parser)
+    add_pixel_arguments(parser, CHECKPOINTS_OWN)
     parser.add_argument(
         "--cache-dir",
         type=local_path,

@@ -32,7 +32,7 @@ def backbone_results(
     quiet = arguments.quiet or not world.main
     with Progress("features", images, "images", quiet=quiet) as progress:
         say = progress.note if world.main else lambda _: None
-        for line in data.report:
+        for line in (*data.report, *filter(None, (one.note for one in backbones))):
             say(line)
         found = evaluate_backbones(
             arguments.protocol,

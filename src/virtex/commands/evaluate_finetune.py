@@ -123,8 +123,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _prepare(arguments: argparse.Namespace) -> "tuple[Finetuning, PretrainOptions]":
     from virtex.checkpoints.run_directory import LATEST
-    from virtex.evaluation.finetuning import prepare_finetuning, read_start
+    from virtex.evaluation.finetuning import prepare_finetuning
     from virtex.evaluation.results import RESULTS, check_results, read_results
+    from virtex.evaluation.starting_backbone import read_start
 
     processes = processes_of(arguments)
     start = None
@@ -171,7 +172,7 @@ def _train(
     """Train; a run that was refused leaves nothing behind."""
     from virtex.checkpoints.lock import LOCK
     from virtex.checkpoints.run_directory import holds_run
-    from virtex.evaluation.finetuning import START, start_json
+    from virtex.evaluation.starting_backbone import START, start_json
     from virtex.files import write_whole
 
     directory: Path = arguments.serialization_dir

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from virtex.evaluation.backbones import EvaluatedBackbone
-    from virtex.evaluation.finetuning import StartingBackbone
     from virtex.evaluation.heads import EvaluatedModel
     from virtex.evaluation.results import Result
+    from virtex.evaluation.starting_backbone import StartingBackbone
 
     Evaluated = EvaluatedBackbone | EvaluatedModel | StartingBackbone
 

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING
 from virtex.commands.arguments import (
     add_image_limits,
     add_int,
+    add_pixel_arguments,
     add_quiet_argument,
     image_limits,
     local_path,
+    pixel_options,
     positive_int,
 )
 from virtex.commands.layout_arguments import add_layout_arguments, data_of
@@ -22,6 +24,7 @@ from virtex.commands.progress import Progress
 from virtex.errors import UserError
 
 if TYPE_CHECKING:
+    from virtex.data.pixel_values import PixelSettings
     from virtex.data.shards.pack import PackedShard
 
 
@@ -84,6 +87,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="skip images that cannot be read, and report them, instead of stopping with an error",
     )
     add_image_limits(images)
+    add_pixel_arguments(
+        images, "for --short-side, a range found in a sample, the window of the file, and error"
+    )
     images.add_argument(
         "--no-check",
         action="store_true",
@@ -99,6 +105,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_quiet_argument(parser)
 
 
+def _pixel_settings(arguments: argparse.Namespace) -> "PixelSettings":
+    from virtex.build.images import pixel_settings, with_pixel_options
+    from virtex.config.schema import Config
+
+    return pixel_settings(with_pixel_options(Config(), pixel_options(arguments)).data)
+
+
 def _report(progress: Progress, shard: "PackedShard") -> None:
     for error in shard.bad:
         progress.note(f"skipped {error}")
@@ -111,7 +124,7 @@ def _report(progress: Progress, shard: "PackedShard") -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Pack the splits and print a summary of each; raises `UserError`."""
     from virtex.build.sources import caption_records, category_records
-    from virtex.data.shards.pack import PackJob, pack
+    from virtex.data.shards.pack import PackJob, pack, with_sampled_range
     from virtex.data.shards.writer import Packing, Reduction
 
     if arguments.quality > 100:
@@ -124,6 +137,7 @@ def run(arguments: argparse.Namespace) -> int:
     reduction = (
         None if arguments.short_side is None else Reduction(arguments.short_side, arguments.quality)
     )
+    pixels = _pixel_settings(arguments)
     with_categories = arguments.labels == "categories"
     packing = Packing(reduction, arguments.skip_bad, not arguments.no_check, with_categories)
     data = data_of(
@@ -148,8 +162,11 @@ def run(arguments: argparse.Namespace) -> int:
             categories=categories,
             workers=arguments.workers,
             limits=image_limits(arguments),
+            pixels=pixels,
         )
-        for line in records.report:
+        job, lines = with_sampled_range(job)
+        pixels = job.pixels  # of the first split for both
+        for line in (*records.report, *lines):
             print(f"{split}: {line}")
         with Progress(split, len(records), "images", quiet=arguments.quiet) as progress:
             done = pack(job, partial(_report, progress))

@@ -6,6 +6,16 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from virtex.config.pixels import (
+    RGB,
+    Bands,
+    Frame,
+    Percentiles,
+    PixelRange,
+    Window,
+    needs_statistics,
+    pixel_conflicts,
+)
 from virtex.config.section import Conflict, LocalPath, Section, parsed_by, reports_conflicts
 from virtex.config.sources import (
     Columns,
@@ -213,6 +223,32 @@ class Data(Section):
     max_image_mb: int = Field(
         default=256, ge=1, description="Maximum size of an image file in MiB."
     )
+    pixel_range: PixelRange = Field(
+        default="auto",
+        description="Values that become 0 and 255 in images of more than 8 bits: two numbers, or a "
+        "pair for each of BANDS; percentiles of each image; or auto, for a range found in a sample "
+        "of the training images when a run starts and kept in its checkpoints. 8-bit images are "
+        "never changed.",
+    )
+    pixel_percentiles: Percentiles = Field(
+        default=(0.5, 99.5),
+        description="Percentiles of the values for PIXEL_RANGE percentiles, and for auto where the "
+        "values are signed, floating-point, or few in the range of their type.",
+    )
+    bands: Bands | None = Field(
+        default=None,
+        description="Numbers of the bands to use, from 1, such as [4, 3, 2]; red, green and blue "
+        "first if they are among them. null reads RGB, and grey as three equal bands.",
+    )
+    dicom_window: Window = Field(
+        default="file",
+        description="Window for grey DICOM images: that of the file, its centre and width, or none "
+        "to map the values by PIXEL_RANGE.",
+    )
+    dicom_frame: Frame = Field(
+        default="error",
+        description="Frame to use of a DICOM image with several; error refuses them.",
+    )
 
     @property
     def transforms_train(self) -> tuple[TransformSpec, ...]:
@@ -230,6 +266,19 @@ class Data(Section):
         assert self.format != "labelled", "labelled images have no captions"
         layout = {name: getattr(self, name) for name in _LAYOUT}
         return (Source.model_construct(format=self.format, root=self.root, **layout),)
+
+    @property
+    def band_count(self) -> int:
+        """The number of bands of the images that the backbone gets."""
+        return RGB if self.bands is None else len(self.bands)
+
+    @property
+    def normalization(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+        """Mean and deviation for each band; None if a sample of the images is to give them."""
+        normalize = self.transforms_train[-1]
+        if needs_statistics(normalize, self.band_count):
+            return None
+        return normalize.arguments["mean"], normalize.arguments["std"]
 
     @property
     def special_ids(self) -> dict[str, int]:
@@ -259,10 +308,12 @@ class Data(Section):
                 "expected only one of them, as the manifest already lists the images to use; set "
                 "SUBSET_MANIFEST to null, or USE_PERCENTAGE to 100",
             )
-        for key, transforms in (
+        all_transforms = (
             ("DATA.IMAGE_TRANSFORM_TRAIN", self.transforms_train),
             ("DATA.IMAGE_TRANSFORM_VAL", self.transforms_val),
-        ):
+        )
+        yield from pixel_conflicts(self.pixel_range, self.band_count, all_transforms)
+        for key, transforms in all_transforms:
             if any(0 < each.arguments.get("size", 0) < self.image_crop_size for each in transforms):
                 yield (
                     (key, "DATA.IMAGE_CROP_SIZE"),

@@ -9,7 +9,7 @@ import ast
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -26,20 +26,28 @@ class TextualArchitecture:
 
 @dataclass(frozen=True)
 class TransformSpec:
-    """A transform's name, and all of its arguments, with defaults for those not written."""
+    """A transform's name, and all of its arguments, with defaults for those not written.
+
+    `written` tells whether any is; transforms of equal arguments are equal.
+    """
 
     name: str
     arguments: Mapping[str, Any]
+    written: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True)
 class _Argument:
-    """What one argument of a transform may be: a number, or a tuple of `len(default)` numbers."""
+    """What one argument of a transform may be: a number, or a tuple of `len(default)` numbers.
+
+    `for_each_band` allows a tuple of any length.
+    """
 
     default: float | tuple[float, ...]
     highest: float = sys.float_info.max
     positive: bool = False
     ascending: bool = False
+    for_each_band: bool = False
 
     def parse(self, value: object) -> float | tuple[float, ...]:
         """The value as floats; raises `ValueError` that tells what was expected."""
@@ -47,13 +55,18 @@ class _Argument:
         numbers = value if isinstance(default, tuple) else (value,)
         if (
             not isinstance(numbers, list | tuple)
-            or len(numbers) != (len(default) if isinstance(default, tuple) else 1)
+            or not self._allows_length(len(numbers))
             or not all(map(self._allows, numbers))
             or (self.ascending and list(numbers) != sorted(numbers))
         ):
             raise ValueError(f"expected {self._expectation()}")
         floats = tuple(map(float, numbers))
         return floats if isinstance(default, tuple) else floats[0]
+
+    def _allows_length(self, length: int) -> bool:
+        if self.for_each_band:
+            return length > 0
+        return length == (len(self.default) if isinstance(self.default, tuple) else 1)
 
     def _allows(self, value: object) -> bool:
         if isinstance(value, bool) or not isinstance(value, int | float):
@@ -63,6 +76,8 @@ class _Argument:
     def _expectation(self) -> str:
         size = len(self.default) if isinstance(self.default, tuple) else 1
         count = {1: "a number", 2: "two numbers"}.get(size, f"{size} numbers")
+        if self.for_each_band:
+            count = "a number for each band,"
         bounds = "above 0" if self.positive else "at least 0"
         if self.highest < sys.float_info.max:
             bounds += f" and at most {self.highest:g}"
@@ -86,8 +101,8 @@ _TRANSFORMS: Mapping[str, Mapping[str, _Argument]] = {
     },
     # Statistics of ImageNet's training images, RGB from 0 to 1.
     "normalize": {
-        "mean": _Argument((0.485, 0.456, 0.406), highest=1),
-        "std": _Argument((0.229, 0.224, 0.225), highest=1, positive=True),
+        "mean": _Argument((0.485, 0.456, 0.406), highest=1, for_each_band=True),
+        "std": _Argument((0.229, 0.224, 0.225), highest=1, positive=True, for_each_band=True),
     },
     # Pixels of the shorter side; 0 stands for the crop size.
     "smallest_resize": {"size": _Argument(0)},
@@ -147,7 +162,8 @@ def parse_transform(text: str) -> TransformSpec:
         )
     arguments: dict[str, float | tuple[float, ...]]
     arguments = {argument: allowed.default for argument, allowed in known.items()}
-    for argument, value in _literal(written).items() if separator else ():
+    given = _literal(written) if separator else {}
+    for argument, value in given.items():
         if argument not in known:
             names = ", ".join(known) or "none"
             raise ValueError(f"{name} has no argument {argument!r}; expected arguments: {names}")
@@ -155,7 +171,7 @@ def parse_transform(text: str) -> TransformSpec:
             arguments[argument] = known[argument].parse(value)
         except ValueError as error:
             raise ValueError(f"{argument} is {value!r}; {error}") from None
-    return TransformSpec(name, arguments)
+    return TransformSpec(name, arguments, written=bool(given))
 
 
 def parse_transforms(texts: tuple[str, ...]) -> tuple[TransformSpec, ...]:

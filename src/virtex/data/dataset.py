@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from virtex.data.images import DEFAULT_LIMITS, BadImage, ImageLimits, OnBadImage, read_image
+from virtex.data.pixel_values import DEFAULT_PIXELS, PixelSettings
 from virtex.data.records import Record, Records
 from virtex.data.transforms import Augmented, Transform
 from virtex.errors import UserError
@@ -43,6 +44,7 @@ class ExampleDataset:
     seed: int
     on_bad_image: OnBadImage = "error"
     limits: ImageLimits = DEFAULT_LIMITS
+    pixels: PixelSettings = DEFAULT_PIXELS
 
     def __len__(self) -> int:
         return len(self.records)
@@ -96,7 +98,7 @@ class ExampleDataset:
         image = record.image
         if record.others:  # drawn only then, so that no other draw moves
             image = (image, *record.others)[int(rng.integers(1 + len(record.others)))]
-        augmented = Augmented(read_image(image, self.limits))
+        augmented = Augmented(read_image(image, self.limits, self.pixels))
         for transform in self.transforms:
             augmented = transform(augmented, rng)
         return self.encode(record, augmented, rng)

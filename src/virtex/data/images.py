@@ -1,23 +1,34 @@
-"""Decoding of image files to uint8 RGB arrays: complete and upright, or an error."""
+"""Decoding of image files to uint8 arrays: complete and upright, or an error."""
 
 import hashlib
-import io
-import re
 import struct
 import zlib
-from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
-import numpy as np
-import numpy.typing as npt
+import cv2
 from PIL import Image, UnidentifiedImageError
 
-from virtex.data import jpeg_parts
+from virtex.data import dicom_images, jpeg_parts, tiff_images
 from virtex.data.exif import orientation, upright
+from virtex.data.image_limits import DEFAULT_LIMITS as DEFAULT_LIMITS
+from virtex.data.image_limits import ImageLimits as ImageLimits
+from virtex.data.image_limits import check_size, opened_within
+from virtex.data.image_limits import named_limits as named_limits
+from virtex.data.pillow_images import pillow_raster
+from virtex.data.pixel_values import (
+    DEFAULT_PIXELS,
+    MissingPackageError,
+    PixelSettings,
+    Raster,
+    chosen_bands,
+    to_eight_bits,
+)
+from virtex.data.pixel_values import PixelArray as PixelArray
 from virtex.errors import UserError
 
 try:
@@ -26,12 +37,11 @@ except ImportError:  # no wheel for this machine: Pillow decodes the same pixels
     simplejpeg = None
 
 OnBadImage = Literal["error", "skip"]
-PixelArray = npt.NDArray[np.uint8]
 
 IMAGE_EXTENSIONS = frozenset(
     (
         *("jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "bmp", "tif", "tiff"),
-        *("jp2", "ppm", "pgm", "avif"),
+        *("jp2", "ppm", "pgm", "avif", "dcm"),
     )
 )
 """Extensions of image files in lower case, for where only the name is known."""
@@ -57,32 +67,8 @@ _DAMAGE = (
     struct.error,
     zlib.error,
     Image.DecompressionBombError,
+    cv2.error,
 )
-_BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0  # of TIFF
-
-
-@dataclass(frozen=True)
-class ImageLimits:
-    """The largest file and the largest image that are read, and the settings that messages name."""
-
-    pixels: int = 178_956_970  # Pillow's default
-    file_bytes: int = 256 << 20
-    pixels_setting: str = "DATA.MAX_PIXELS"
-    bytes_setting: str = "DATA.MAX_IMAGE_MB"
-
-
-DEFAULT_LIMITS = ImageLimits()
-
-
-def named_limits(
-    pixels: int | None, megabytes: int | None, *, settings: tuple[str, str]
-) -> ImageLimits:
-    """The limits, with the default for None; `settings` are the names that messages give them."""
-    return ImageLimits(
-        DEFAULT_LIMITS.pixels if pixels is None else pixels,
-        DEFAULT_LIMITS.file_bytes if megabytes is None else megabytes << 20,
-        *settings,
-    )
 
 
 class EmbeddedImage(Protocol):
@@ -117,38 +103,70 @@ class BadImage(UserError):
         return f"cannot read the image {self.picture}: {self.reason}"
 
 
-def read_image(source: ImageSource, limits: ImageLimits = DEFAULT_LIMITS) -> PixelArray:
-    """Read an image in any format that Pillow decodes by itself, (H, W, 3) RGB, contiguous.
+def read_image(
+    source: ImageSource,
+    limits: ImageLimits = DEFAULT_LIMITS,
+    pixels: PixelSettings = DEFAULT_PIXELS,
+) -> PixelArray:
+    """Read an image of any supported format, (H, W, 3) RGB, or (H, W, N) with N chosen bands.
 
+    Supported are the formats that Pillow decodes by itself, TIFF with bands of any type, and DICOM.
     The image is turned upright by its Exif orientation. Transparent images are put on white, for
-    which most of them on the web were drawn; 16-bit grey is scaled to 8 bits; an animation gives
-    its first frame.
+    which most of them on the web were drawn; `pixels` says how other values than those of 8 bits
+    become 8 bits; an animation gives its first frame.
 
-    Raises BadImage if the file is missing, empty, truncated, damaged, not an image, or beyond
-    `limits`.
+    Raises BadImage if the file is missing, empty, truncated, damaged, not an image, beyond
+    `limits`, or without the range or the bands of `pixels`; `UserError` if it needs a package that
+    is not installed.
     """
-    return decode_image(read_bytes(source, limits), source, limits)
+    return decode_image(read_bytes(source, limits), source, limits, pixels)
 
 
 def decode_image(
-    data: bytes, source: ImageSource, limits: ImageLimits = DEFAULT_LIMITS
+    data: bytes,
+    source: ImageSource,
+    limits: ImageLimits = DEFAULT_LIMITS,
+    pixels: PixelSettings = DEFAULT_PIXELS,
 ) -> PixelArray:
     """Decode the bytes of a file as `read_image` does; errors name `source`."""
+    with _named_errors(data, source):
+        return decode(data, simplejpeg, limits, pixels)
+
+
+def decode_raster(
+    data: bytes,
+    source: ImageSource,
+    limits: ImageLimits = DEFAULT_LIMITS,
+    pixels: PixelSettings = DEFAULT_PIXELS,
+) -> Raster:
+    """The values of a file as they are stored, not upright; errors as of `read_image`."""
+    with _named_errors(data, source):
+        if is_jpeg(data):
+            return Raster(decode(data, simplejpeg, limits))
+        return _raster(data, limits, pixels)[0]
+
+
+@contextmanager
+def _named_errors(data: bytes, source: ImageSource) -> Iterator[None]:
+    """Name `source` in errors of the file `data`."""
     try:
-        return decode(data, simplejpeg, limits)
+        yield
     except UnidentifiedImageError as error:
         raise BadImage(source, _unidentified(data)) from error
+    except MissingPackageError as error:
+        raise UserError(f"cannot read the image {source}: {error}") from error
     except _DAMAGE as error:
         reason = str(error) or f"it is damaged ({type(error).__name__})"
         raise BadImage(source, reason) from error
 
 
-def from_pillow(image: Image.Image) -> PixelArray:
-    """Convert an image of Pillow's as `read_image` does, to (H, W, 3) RGB.
+def from_pillow(image: Image.Image, pixels: PixelSettings = DEFAULT_PIXELS) -> PixelArray:
+    """Convert an image of Pillow's as `read_image` does.
 
-    Raises ValueError for 32-bit pixels of unknown range.
+    Raises ValueError for pixels of unknown range, and for bands that it does not have.
     """
-    return upright(_rgb(image), _stored_orientation(image))
+    raster = pillow_raster(image, every_band=pixels.bands is not None)
+    return upright(to_eight_bits(raster, pixels), _stored_orientation(image))
 
 
 def upright_size(path: Path) -> tuple[int, int]:
@@ -184,6 +202,11 @@ def read_bytes(source: ImageSource, limits: ImageLimits = DEFAULT_LIMITS) -> byt
     return data
 
 
+def is_jpeg(data: bytes) -> bool:
+    """Whether a file begins as JPEG, whose values have 8 bits."""
+    return data.startswith(_JPEG_START)
+
+
 def _unidentified(data: bytes) -> str:
     if data.startswith(_JPEG_START):
         return f"it is a damaged or unsupported JPEG file ({jpeg_parts.kind(data)})"
@@ -191,18 +214,41 @@ def _unidentified(data: bytes) -> str:
 
 
 def decode(
-    data: bytes, jpeg_decoder: ModuleType | None, limits: ImageLimits = DEFAULT_LIMITS
+    data: bytes,
+    jpeg_decoder: ModuleType | None,
+    limits: ImageLimits = DEFAULT_LIMITS,
+    pixels: PixelSettings = DEFAULT_PIXELS,
 ) -> PixelArray:
     """Decode the bytes of a file; `jpeg_decoder` is simplejpeg, or None for Pillow alone.
 
     Pixels and errors are the same with both: data for which simplejpeg has even a warning are
     decoded and judged by Pillow.
 
-    Raises UnidentifiedImageError, one of `_DAMAGE`, and ValueError above `limits.pixels`.
+    Raises UnidentifiedImageError, MissingPackageError, one of `_DAMAGE`, and ValueError above
+    `limits.pixels`.
     """
-    if not data.startswith(_JPEG_START):
-        with _opened(data, _formats(), limits) as image:
-            return from_pillow(image)
+    if not is_jpeg(data):
+        raster, turned = _raster(data, limits, pixels)
+        return upright(to_eight_bits(raster, pixels), turned)
+    rgb = _jpeg(data, jpeg_decoder, limits)
+    return rgb if pixels.bands is None else chosen_bands(rgb, pixels)
+
+
+def _raster(data: bytes, limits: ImageLimits, pixels: PixelSettings) -> tuple[Raster, int]:
+    """The values of a file that is not JPEG, and the orientation that they are stored in."""
+    every_band = pixels.bands is not None
+    within = partial(check_size, limits)
+    if dicom_images.is_dicom(data):
+        return dicom_images.dicom_raster(data, pixels, within), 1
+    tags = tiff_images.first_tags(data)
+    if tiff_images.needs_tifffile(tags, every_band=every_band):
+        return tiff_images.tiff_raster(data, tags, within, every_band=every_band)
+    with opened_within(data, _formats(), limits) as image:
+        raster = pillow_raster(image, data, every_band=every_band)
+        return raster, _stored_orientation(image)
+
+
+def _jpeg(data: bytes, jpeg_decoder: ModuleType | None, limits: ImageLimits) -> PixelArray:
     jpeg_parts.check_scans(data, limits.pixels)
     turned = orientation(jpeg_parts.exif(data))
     if jpeg_decoder is not None and _is_plain_jpeg(data, jpeg_decoder, limits.pixels):
@@ -214,13 +260,13 @@ def decode(
 def _jpeg_by_pillow(data: bytes, limits: ImageLimits) -> PixelArray:
     """Decode by Pillow, which alone notices truncated data only if nothing follows them."""
     data = jpeg_parts.without_metadata(data)
-    with _opened(data, ("JPEG",), limits) as image:
-        pixels = _rgb(image)
+    with opened_within(data, ("JPEG",), limits) as image:
+        pixels = pillow_raster(image).values
         decoded = _digest(image)
     del image  # frees its memory, as the probe needs as much
     probe = jpeg_parts.probe(data)
     if probe is not None:
-        with _opened(probe, ("JPEG",), limits) as probed:
+        with opened_within(probe, ("JPEG",), limits) as probed:
             if _digest(probed) != decoded:
                 raise ValueError("premature end of its data: it is truncated or damaged")
     if jpeg_parts.lost_restart(data):
@@ -230,26 +276,6 @@ def _jpeg_by_pillow(data: bytes, limits: ImageLimits) -> PixelArray:
 
 def _digest(image: Image.Image) -> bytes:
     return hashlib.blake2b(image.tobytes()).digest()
-
-
-def _opened(data: bytes, formats: tuple[str, ...], limits: ImageLimits) -> Image.Image:
-    """Open an image without decoding it; raises ValueError above `limits.pixels`."""
-    if Image.MAX_IMAGE_PIXELS is not None and limits.pixels > 2 * Image.MAX_IMAGE_PIXELS:
-        # Pillow refuses images above twice this limit, which holds for the whole process.
-        Image.MAX_IMAGE_PIXELS = (limits.pixels + 1) // 2
-    try:
-        image = Image.open(io.BytesIO(data), formats=formats)
-    except Image.DecompressionBombError as error:
-        (size,) = re.findall(r"\((\d+ pixels)\)", str(error)) or ["pixels"]
-        raise ValueError(_too_large(size, limits)) from error
-    width, height = image.size
-    if width * height > limits.pixels:
-        raise ValueError(_too_large(f"{width} x {height} pixels", limits))
-    return image
-
-
-def _too_large(size: str, limits: ImageLimits) -> str:
-    return f"its {size} are more than {limits.pixels_setting}, {limits.pixels}"
 
 
 def _formats() -> tuple[str, ...]:
@@ -270,31 +296,3 @@ def _is_plain_jpeg(data: bytes, jpeg_decoder: ModuleType, max_pixels: int) -> bo
     except ValueError:
         return False
     return colorspace in ("RGB", "YCbCr", "Gray") and height * width <= max_pixels
-
-
-def _rgb(image: Image.Image) -> PixelArray:
-    image.load()
-    if image.mode.startswith("I;16") or (image.mode, image.format) == ("I", "PPM"):
-        return np.repeat(_eight_bits(image)[:, :, None], 3, axis=2)
-    if image.mode in ("I", "F"):
-        raise ValueError(
-            "its pixels are 32-bit or signed numbers of unknown range; save it with 8 or 16 bits"
-        )
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        return np.array(Image.alpha_composite(white, image).convert("RGB"))
-    return np.array(image.convert("RGB"))
-
-
-def _eight_bits(image: Image.Image) -> PixelArray:
-    """Scale grey of 16 bits, or of the bits that a TIFF file states, to 8: (H, W)."""
-    values = np.asarray(image)
-    tags: Mapping[int, Any] = getattr(image, "tag_v2", {})
-    (bits,) = tags.get(_BITS_PER_SAMPLE, (16,))
-    grey: PixelArray = (values >> (bits - 8)).astype(np.uint8)
-    if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:  # Pillow inverts only 8-bit images
-        grey = 255 - grey
-    if (transparent := image.info.get("transparency")) is not None:
-        grey[values == transparent] = 255
-    return grey

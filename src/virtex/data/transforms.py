@@ -1,4 +1,4 @@
-"""Transforms of one uint8 image, with OpenCV where speed matters.
+"""Transforms of one uint8 image, RGB or other bands, with OpenCV where speed matters.
 
 Convention: a transform is a frozen value; called with an image and a random generator it returns a
 new image and does not change the given one. The semantics are torchvision's. Normalisation happens
@@ -28,7 +28,7 @@ _IDENTITY = np.arange(256, dtype=np.uint8)
 
 @dataclass(frozen=True)
 class Augmented:
-    """An image, uint8 (H, W, 3) RGB, and whether it is the mirror image of the file's."""
+    """An image, uint8 (H, W, 3) RGB or (H, W, N) bands; `mirrored` relative to the file's."""
 
     image: PixelArray
     mirrored: bool = False
@@ -60,9 +60,13 @@ def resize(image: PixelArray, height: int, width: int) -> PixelArray:
     """
     while image.shape[0] >= 2 * height and image.shape[1] >= 2 * width:
         half = (image.shape[1] // 2, image.shape[0] // 2)
-        image = cv2.resize(image, half, interpolation=cv2.INTER_LINEAR)
-    result: PixelArray = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
-    return result
+        image = with_bands(cv2.resize(image, half, interpolation=cv2.INTER_LINEAR))
+    return with_bands(cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR))
+
+
+def with_bands(image: PixelArray) -> PixelArray:
+    """The image with its axis of bands, which OpenCV drops if there is one."""
+    return image if image.ndim == 3 else image[:, :, None]
 
 
 @dataclass(frozen=True)
@@ -108,7 +112,7 @@ class HorizontalFlip:
     def __call__(self, augmented: Augmented, rng: np.random.Generator) -> Augmented:
         if rng.random() >= self.p:
             return augmented
-        return Augmented(cv2.flip(augmented.image, 1), not augmented.mirrored)
+        return Augmented(with_bands(cv2.flip(augmented.image, 1)), not augmented.mirrored)
 
 
 def adjust_brightness(image: PixelArray, factor: float) -> PixelArray:
@@ -117,8 +121,14 @@ def adjust_brightness(image: PixelArray, factor: float) -> PixelArray:
 
 
 def adjust_contrast(image: PixelArray, factor: float) -> PixelArray:
-    """Multiply the differences from the image's mean grey by `factor` (≥ 0)."""
-    mean = cv2.mean(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY))[0]
+    """Multiply the differences from the image's mean grey by `factor` (≥ 0).
+
+    The grey of other than three bands is their mean.
+    """
+    if image.shape[2] == 3:
+        mean = cv2.mean(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY))[0]
+    else:
+        mean = float(image.mean())
     return _apply_table(image, mean + factor * (_LEVELS - mean))
 
 
@@ -143,8 +153,7 @@ def adjust_hue(image: PixelArray, shift: float) -> PixelArray:
 
 def _apply_table(image: PixelArray, table: npt.NDArray[np.float32]) -> PixelArray:
     """Replace each value v by `table[v]`, rounded and clipped."""
-    result: PixelArray = cv2.LUT(image, np.clip(np.rint(table), 0, 255).astype(np.uint8))
-    return result
+    return with_bands(cv2.LUT(image, np.clip(np.rint(table), 0, 255).astype(np.uint8)))
 
 
 @dataclass(frozen=True)
@@ -152,7 +161,8 @@ class ColorJitter:
     """With probability `p`, all four adjustments in a random order, each by a random amount.
 
     Factors are uniform in 1 ± `brightness`, `contrast` or `saturation`, but not below 0; the hue's
-    shift is uniform in ± `hue` (at most 0.5).
+    shift is uniform in ± `hue` (at most 0.5). Of other than three bands, only brightness and
+    contrast are adjusted.
     """
 
     brightness: float = 0.4
@@ -171,8 +181,10 @@ class ColorJitter:
             partial(adjust_hue, shift=rng.uniform(-self.hue, self.hue)),
         ]
         image = augmented.image
+        possible = len(changes) if image.shape[2] == 3 else 2
         for index in rng.permutation(len(changes)):
-            image = changes[index](image)
+            if index < possible:
+                image = changes[index](image)
         return replace(augmented, image=image)
 
 
@@ -194,10 +206,12 @@ class SmallestResize:
         sides = augmented.image.shape[:2]
         height, width = (min(side, _MOST_ELONGATED * min(sides)) for side in sides)
         factor = self.size / min(height, width)
-        middle = Image.fromarray(_middle(augmented.image, height, width))
+        middle = _middle(augmented.image, height, width)
         size = round(width * factor), round(height * factor)
-        resized = middle.resize(size, Image.Resampling.BILINEAR)
-        return replace(augmented, image=np.array(resized))
+        if middle.shape[2] == 3:
+            return replace(augmented, image=_resized_by_pillow(middle, size))
+        bands = [_resized_by_pillow(middle[:, :, band], size) for band in range(middle.shape[2])]
+        return replace(augmented, image=np.dstack(bands))
 
 
 @dataclass(frozen=True)
@@ -215,6 +229,10 @@ class CenterCrop:
             )
         part = _middle(augmented.image, self.size, self.size)
         return replace(augmented, image=np.ascontiguousarray(part))
+
+
+def _resized_by_pillow(image: PixelArray, size: tuple[int, int]) -> PixelArray:
+    return np.array(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
 
 
 def _middle(image: PixelArray, height: int, width: int) -> PixelArray:

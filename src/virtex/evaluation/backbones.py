@@ -10,11 +10,13 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
+from virtex.build.images import with_pixel_options
 from virtex.build.model import build_backbone
 from virtex.checkpoints.state import Checkpoint, read
 from virtex.config import loading as settings
 from virtex.config.schema import Config
 from virtex.errors import UserError
+from virtex.models.first_convolution import fit_first_convolution
 from virtex.models.networks import (
     Network,
     backbone_weights,
@@ -46,6 +48,11 @@ class EvaluatedBackbone:
     iteration: int | None = None
 
     @property
+    def note(self) -> str | None:
+        """A line on how the weights were converted; None if they were not."""
+        return None if self.module.note is None else f"{self.name}: {self.module.note}"
+
+    @property
     def path(self) -> Path | None:
         """The file that holds it; None for `random` and `torchvision`."""
         return None if self.name in (RANDOM, TORCHVISION) else Path(self.name)
@@ -57,6 +64,7 @@ def open_backbones(
     config: Path | None = None,
     network_name: str | None = None,
     image_size: int | None = None,
+    pixels: Mapping[str, Any] | None = None,
 ) -> list[EvaluatedBackbone]:
     """The backbones of checkpoints, or `random` and `torchvision`, in the order of `names`.
 
@@ -64,7 +72,8 @@ def open_backbones(
     or `network_name` (`torchvision::NAME`) for weights under torchvision's names. `random` and
     `torchvision` take the network of these or else of the first checkpoint of a run. `random` has
     the weights with which a run of that configuration begins. `image_size` replaces the
-    configuration's `DATA.IMAGE_CROP_SIZE`.
+    configuration's `DATA.IMAGE_CROP_SIZE`, and `pixels` settings of `DATA` by their names in lower
+    case.
 
     Raises `UserError` for a name given twice and for what cannot be read or does not fit.
     """
@@ -84,7 +93,7 @@ def open_backbones(
             )
         if own is not None and image_size is not None:
             chosen = _with_image_size(chosen, image_size)
-        opened.append(_open(name, file, chosen))
+        opened.append(_open(name, file, with_pixel_options(chosen, pixels or {})))
     return opened
 
 
@@ -139,7 +148,7 @@ def _open(name: str, file: Checkpoint | None, config: Config) -> EvaluatedBackbo
         path = fetch_weights(
             visual.network, setting="--checkpoint torchvision", remedy="leave it out"
         )
-        _load(module.cnn, config, read(path), name)
+        module.note = _load(module.cnn, config, read(path), name)
     elif file is not None:
         _load(module.cnn, config, file, name)
     iteration = file.state.get("iteration") if file is not None and file.is_own else None
@@ -154,10 +163,13 @@ def _open(name: str, file: Checkpoint | None, config: Config) -> EvaluatedBackbo
     )
 
 
-def _load(cnn: nn.Module, config: Config, file: Checkpoint, name: str) -> None:
+def _load(cnn: nn.Module, config: Config, file: Checkpoint, name: str) -> str | None:
     name_of_network = config.model.visual.network
     own = Network(name_of_network, find_family(name_of_network), cnn)
-    weights = backbone_weights(own, file.weights)
+    weights: Mapping[str, Any] = backbone_weights(own, file.weights)
+    note = None
+    if name == TORCHVISION:
+        weights, note = fit_first_convolution(cnn, weights)
     mismatches = state_dict_mismatches(cnn.state_dict(), weights)
     if mismatches:
         raise UserError(
@@ -165,6 +177,7 @@ def _load(cnn: nn.Module, config: Config, file: Checkpoint, name: str) -> None:
             f"the file with --network or --config ({'; '.join(map(str.strip, mismatches))})"
         )
     cnn.load_state_dict(weights)
+    return note
 
 
 def module_hash(backbone: nn.Module) -> str:

@@ -10,9 +10,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from virtex.build.images import pixel_settings
 from virtex.build.transforms import transform_steps
 from virtex.config.data import Data
 from virtex.data.images import OnBadImage
+from virtex.data.pixel_sample import pixel_lines
 from virtex.data.sources.labelled import LabelledData, read_labelled
 from virtex.distributed.world import ALONE, World
 from virtex.errors import UserError, first_few
@@ -22,12 +24,12 @@ from virtex.evaluation.feature_cache import cached_features
 from virtex.evaluation.features import (
     Features,
     FeatureSettings,
-    Preprocessing,
     check_images,
     data_hash,
 )
 from virtex.evaluation.figures import Figure
 from virtex.evaluation.options import naming_options
+from virtex.evaluation.preprocessing import Preprocessing
 from virtex.evaluation.protocols.knn import KS, knn
 from virtex.evaluation.protocols.linear import PENALTIES, linear
 from virtex.evaluation.protocols.low_shot import COUNTS, DRAWS, low_shot
@@ -208,10 +210,10 @@ def captioned_evaluation(root: Path, seed: int = 0, settings: Data | None = None
 def preprocessing(protocol: ProtocolName, backbone: EvaluatedBackbone) -> Preprocessing:
     """The transforms of validation in pretraining; for `voc07` a margin of 256 to 224 pixels, as
     published."""
-    size = backbone.image_size
+    size, data = backbone.image_size, backbone.config.data
     if protocol == "voc07":
-        return Preprocessing.resize_and_crop(round(size * 256 / 224), size)
-    return Preprocessing(tuple(transform_steps(backbone.config.data.transforms_val, size)))
+        return Preprocessing.resize_and_crop(round(size * 256 / 224), size, pixel_settings(data))
+    return Preprocessing(tuple(transform_steps(data.transforms_val, size)), pixel_settings(data))
 
 
 def evaluate_backbones(
@@ -237,6 +239,7 @@ def evaluate_backbones(
         check_images((*data.train, *data.test), on_bad_image)
     for backbone in backbones:
         steps = preprocessing(protocol, backbone)
+        _report_pixels(data.train, steps, settings, say, world)
         found = [
             cached_features(
                 *(backbone.module, backbone.sha256, paths, steps, settings, advance), world=world
@@ -252,6 +255,7 @@ def evaluate_backbones(
                     "image_size": backbone.image_size,
                     "transforms": list(map(str, steps.steps)),
                     "precision": settings.precision.name,
+                    **steps.pixels.record,
                 }
                 with fitting(data.fits, data.units) as fitted:
                     figures = data.figures(parts[0], parts[1], fitted)
@@ -265,6 +269,19 @@ def evaluate_backbones(
                     settings=common,
                 )
         yield results
+
+
+def _report_pixels(
+    paths: Sequence[Path],
+    steps: Preprocessing,
+    settings: FeatureSettings,
+    say: Callable[[str], None],
+    world: World,
+) -> None:
+    """Report on rank 0 what a sample of the images tells about their values."""
+    with world.shared_errors():
+        for line in pixel_lines(paths, steps.pixels, settings.limits) if world.main else ():
+            say(line)
 
 
 def _check_bad(

@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from virtex.distributed.world import ALONE, World
-from virtex.evaluation.features import Features, FeatureSettings, Preprocessing, shared_features
+from virtex.evaluation.features import Features, FeatureSettings, shared_features
+from virtex.evaluation.preprocessing import Preprocessing
 from virtex.files import write_whole
 
 _VERSION = 2
@@ -54,6 +55,8 @@ def _key(
 ) -> str:
     dtype = settings.precision.dtype
     words = [_VERSION, sha256, preprocessing, dtype, settings.limits]
+    if preprocessing.pixels.record:
+        words.append(preprocessing.pixels)
     digest = hashlib.sha256(repr(words).encode())
     for path in paths:
         try:

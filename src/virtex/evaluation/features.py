@@ -16,42 +16,17 @@ from virtex.data.images import (
     DEFAULT_LIMITS,
     BadImage,
     ImageLimits,
-    ImageSource,
     OnBadImage,
-    read_image,
 )
 from virtex.data.loader import LoadedBatch, validation_batches
-from virtex.data.transforms import CenterCrop, SmallestResize, Transform, apply_transforms
 from virtex.distributed.world import ALONE, World
 from virtex.errors import UserError, first_few
+from virtex.evaluation.preprocessing import Preprocessing
 from virtex.models.modes import evaluating
 from virtex.training.precision import Precision
 
 IMAGES_AT_ONCE = 64
 """The number of images in a batch."""
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """Reads images and applies transforms that are not random."""
-
-    steps: tuple[Transform, ...]
-
-    @classmethod
-    def resize_and_crop(cls, resize: int, crop: int) -> "Preprocessing":
-        """Resize the shorter side to `resize` pixels, and take the central square of `crop`."""
-        return cls((SmallestResize(resize), CenterCrop(crop)))
-
-    def __call__(self, source: ImageSource, limits: ImageLimits) -> npt.NDArray[np.uint8]:
-        """(H, W, 3) uint8 RGB."""
-        return apply_transforms(read_image(source, limits), self.steps)
-
-
-def center_crops(images: Sequence[ImageSource], size: int) -> Tensor:
-    """(N, 3, size, size) uint8 RGB: shorter side resized to `size`, then the central square."""
-    read = Preprocessing.resize_and_crop(size, size)
-    crops = [read(image, DEFAULT_LIMITS) for image in images]
-    return torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2)
 
 
 @dataclass(frozen=True)
@@ -198,7 +173,7 @@ def image_batches(
 ) -> Iterator[LoadedBatch]:
     """The images of files in order, each batch with the errors of those that cannot be read.
 
-    A batch has `image` (B, 3, H, W) uint8 and `position` (B,) int64 in `paths`, or is empty.
+    A batch has `image` (B, C, H, W) uint8 and `position` (B,) int64 in `paths`, or is empty.
     """
     return validation_batches(
         _Crops(tuple(paths), preprocessing, limits),

@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 
 from virtex.build.data import open_data, validation_batches
+from virtex.build.images import pixel_settings
 from virtex.checkpoints.file import checkpoints
 from virtex.distributed.world import World
 from virtex.errors import RunError
@@ -27,7 +28,7 @@ def judge(directory: Path, of: Finetuning, *, device: torch.device, workers: int
     if not saved:
         raise RunError(f"{directory} holds no checkpoint to judge")
     model = load(saved[-1]).to(device)
-    data = open_data(config)
+    data = open_data(config).with_pixels(pixel_settings(model.config.data))
     precision = choose_precision(config.amp, device)
     world = World(rank=0, size=1, device=device)
     scores = ClassScores(find_task(config.model.name), model.objective)

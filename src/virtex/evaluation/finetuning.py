@@ -3,14 +3,12 @@
 The run itself is one of the task `image_classification` and lies above this room.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
 
 from virtex.build.model import build_backbone, new_run_conflicts
 from virtex.build.resolve import iterations_of, resolve_length
@@ -22,10 +20,8 @@ from virtex.data.sources.labelled import LabelledData, read_labelled
 from virtex.errors import UserError
 from virtex.evaluation.backbones import RANDOM, TORCHVISION, module_hash, open_backbones
 from virtex.evaluation.features import data_hash
+from virtex.evaluation.starting_backbone import StartingBackbone, pixels_of
 from virtex.models.networks import feature_size
-
-START = "finetune.json"
-"""The name of the file, in the directory of a run, that holds its `StartingBackbone`."""
 
 _TASK = "image_classification"
 _EPOCHS = 10
@@ -72,28 +68,6 @@ class FinetuneRequest:
         }
 
 
-class StartingBackbone(BaseModel):
-    """The backbone that a run starts from, kept in its directory.
-
-    So a run resumes although the file of the backbone has been removed. `visual` holds settings of
-    `MODEL.VISUAL`, and `normalize` is the transform that its images had.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str
-    sha256: str
-    iteration: int | None
-    visual: dict[str, str | int | bool]
-    normalize: str
-    image_size: int
-
-    @property
-    def path(self) -> Path | None:
-        """The file that holds it; None for `random` and `torchvision`."""
-        return None if self.name in (RANDOM, TORCHVISION) else Path(self.name)
-
-
 @dataclass(frozen=True)
 class Finetuning:
     """A run that can be started: its configuration, its start, and what it is judged on.
@@ -138,20 +112,6 @@ def prepare_finetuning(request: FinetuneRequest, start: StartingBackbone | None)
         chosen=chosen,
         report=_report(config, data, start),
     )
-
-
-def read_start(directory: Path) -> StartingBackbone | None:
-    """The start of the run in a directory; None if it was not recorded."""
-    path = directory / START
-    if not path.is_file():
-        return None
-    try:
-        return StartingBackbone.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        raise UserError(
-            f"{path} does not hold the start of a run: {error.errors()[0]['msg']}; remove it to "
-            "take it from --checkpoint again"
-        ) from error
 
 
 def _draft(request: FinetuneRequest) -> Config:
@@ -228,6 +188,7 @@ def _open_start(request: FinetuneRequest, draft: Config) -> StartingBackbone:
         },
         normalize=config.data.image_transform_train[-1],
         image_size=backbone.image_size,
+        pixels=pixels_of(config),
     )
 
 
@@ -236,6 +197,8 @@ def _resolve(
 ) -> tuple[Config, tuple[str, ...]]:
     """The complete configuration, and the settings that were given on the command line."""
     layers = _base_layers(request)
+    if start.pixels:
+        layers.append(("of --checkpoint", {"DATA": start.pixels}))
     given = [key for key, value in request.flags.items() if value is not None]
     chosen = [*request.overrides[::2], *given, "DATA.ROOT", "DATA.VOCAB_SIZE"]
     if "OPTIM.NUM_EPOCHS" in chosen:
@@ -323,8 +286,3 @@ def _report(config: Config, data: LabelledData, start: StartingBackbone) -> tupl
         f"{config.optim.iterations:,} iterations of {config.optim.batch_size} images, "
         f"{epochs:.1f} epochs",
     )
-
-
-def start_json(start: StartingBackbone) -> bytes:
-    """The content of the file `START`."""
-    return (json.dumps(start.model_dump(), indent=1) + "\n").encode()

@@ -1,20 +1,24 @@
 """Models whose captioning head is evaluated, their images, and the results of an evaluation."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from virtex.build.images import pixel_settings, with_pixel_options
 from virtex.build.transforms import transform_steps
 from virtex.data.images import BadImage, ImageLimits, OnBadImage
+from virtex.data.pixel_sample import pixel_lines
 from virtex.errors import RunError, UserError, first_few
 from virtex.evaluation.backbones import RANDOM, TORCHVISION, check_distinct, weights_hash
-from virtex.evaluation.features import Preprocessing, image_batches
+from virtex.evaluation.features import image_batches
 from virtex.evaluation.figures import Figure
+from virtex.evaluation.preprocessing import Preprocessing
 from virtex.evaluation.results import Result, to_results
 from virtex.inference.pretrained import Pretrained, load
 from virtex.models.modes import evaluating
@@ -84,8 +88,12 @@ def open_models(
     config: Path | None = None,
     tokenizer: Path | None = None,
     limits: ImageLimits | None = None,
+    pixels: Mapping[str, Any] | None = None,
 ) -> list[EvaluatedModel]:
-    """The models of checkpoints; raises `UserError` for one that has no captioning head."""
+    """The models of checkpoints; raises `UserError` for one that has no captioning head.
+
+    `pixels` replaces settings of `DATA` by their names in lower case.
+    """
     check_distinct(names)
     for name in names:
         if name in (RANDOM, TORCHVISION):
@@ -97,6 +105,8 @@ def open_models(
     for name in names:
         pretrained = load(name, config=config, tokenizer=tokenizer)
         _check_head(name, pretrained)
+        adjusted = with_pixel_options(pretrained.config, pixels or {})
+        pretrained = replace(pretrained, config=adjusted)
         if limits is not None:
             pretrained = replace(pretrained, limits=limits)
         sha256 = weights_hash(pretrained.objective.state_dict())
@@ -161,7 +171,9 @@ def image_grids(
     bad = BadImages(len(paths), settings)
     batches = image_batches(
         paths,
-        Preprocessing(tuple(transform_steps(data.transforms_val, data.image_crop_size))),
+        Preprocessing(
+            tuple(transform_steps(data.transforms_val, data.image_crop_size)), pixel_settings(data)
+        ),
         limits=pretrained.limits,
         batch_size=settings.batch_size,
         workers=settings.workers,
@@ -190,6 +202,9 @@ def evaluate_heads(
     """Each model with its results, as they are found; raises `UserError` for bad images."""
     for model in models:
         model.pretrained.to(settings.device)
+        pixels = pixel_settings(model.pretrained.config.data)
+        for line in pixel_lines(evaluation.paths, pixels, model.pretrained.limits):
+            settings.say(line)
         try:
             figures = evaluation.figures(model, settings)
         except torch.OutOfMemoryError as error:
@@ -201,6 +216,7 @@ def evaluate_heads(
         common = {
             "image_size": model.pretrained.config.data.image_crop_size,
             "precision": settings.precision.name,
+            **pixels.record,
         }
         yield (
             model,

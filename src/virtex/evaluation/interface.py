@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import torch
 
@@ -68,6 +68,9 @@ def evaluate(
     on_bad_image: OnBadImage | None = None,
     max_pixels: int | None = None,
     max_image_mb: int | None = None,
+    pixel_range: tuple[float, float] | Literal["percentiles"] | None = None,
+    dicom_window: tuple[float, float] | Literal["file", "none"] | None = None,
+    dicom_frame: Literal["error", "first", "middle"] | None = None,
     cache_dir: str | Path | None = None,
     tokenizer: str | Path | None = None,
     batch_size: int | None = None,
@@ -115,6 +118,9 @@ def evaluate(
         max_image_mb,
         settings=("max_pixels of virtex.evaluate", "max_image_mb of virtex.evaluate"),
     )
+    options["pixels"] = {
+        name: options.get(name) for name in ("pixel_range", "dicom_window", "dicom_frame")
+    }
     options["template"] = [template] if isinstance(template, str) else template
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         return [result for results in _results(options) for result in results]

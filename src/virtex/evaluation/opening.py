@@ -36,6 +36,7 @@ def open_features(
         config=options["config"],
         network_name=options["network"],
         image_size=options["image_size"],
+        pixels=options["pixels"],
     )
     settings = FeatureSettings(
         precision=named_precision(options["precision"], options["device"]),
@@ -61,6 +62,7 @@ def open_heads(
         config=options["config"],
         tokenizer=options["tokenizer"],
         limits=options["limits"],
+        pixels=options["pixels"],
     )
     settings = HeadSettings(
         precision=_head_precision(options["precision"], options["device"]),

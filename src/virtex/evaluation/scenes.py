@@ -17,8 +17,6 @@ from virtex.errors import UserError
 from virtex.evaluation.backbones import RANDOM, TORCHVISION, check_distinct, weights_hash
 from virtex.evaluation.features import (
     FeatureSettings,
-    Preprocessing,
-    center_crops,
     data_hash,
     pooled_features,
 )
@@ -26,9 +24,11 @@ from virtex.evaluation.figures import Figure
 from virtex.evaluation.heads import EvaluatedModel
 from virtex.evaluation.linear_probe import linear_probe_accuracy
 from virtex.evaluation.options import naming_options
+from virtex.evaluation.preprocessing import Preprocessing, center_crops
 from virtex.evaluation.results import Result, to_results
 from virtex.files import write_whole
 from virtex.inference.pretrained import Pretrained, load
+from virtex.models.first_convolution import RGB
 from virtex.plots.contact_sheet import contact_sheet
 from virtex.synthetic.coco_tree import read_objects
 from virtex.synthetic.reading import is_true, is_true_in_pairs
@@ -104,6 +104,9 @@ def open_scenes(
     with naming_options():
         read_labelled(scenes / "imagefolder")
     models = [(name, load(name, config=config, tokenizer=tokenizer)) for name in checkpoints]
+    for name, model in models:
+        if (bands := model.config.data.band_count) != RGB:
+            raise UserError(f"--checkpoint {name} is for images with {bands} bands; scenes are RGB")
     if any(model.can_caption for _, model in models):
         with naming_options():
             _held_out(scenes, images)

@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
+from virtex.build.images import pixel_settings, with_pixel_options
 from virtex.build.model import (
     build_captioner,
     build_objective,
@@ -84,7 +85,8 @@ class Pretrained:
     def pixels(self, pictures: Sequence[ImageInput]) -> Tensor:
         """(B, 3, H, W) uint8 RGB on the model's device, cropped as for validation.
 
-        Raises `BadImage`, a `UserError`, for a file that cannot be read as an image.
+        A model for other bands gets (B, N, H, W). Raises `BadImage`, a `UserError`, for a file that
+        cannot be read as an image.
         """
         return self.crops(pictures).to(self.device)
 
@@ -92,7 +94,7 @@ class Pretrained:
         """As `pixels`, on the CPU."""
         data = self.config.data
         steps = transform_steps(data.transforms_val, data.image_crop_size)
-        crops = [apply_transforms(_array(image, self.limits), steps) for image in pictures]
+        crops = [apply_transforms(self._array(image), steps) for image in pictures]
         return torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2)
 
     def caption(
@@ -140,6 +142,26 @@ class Pretrained:
             pixels=pixels[0].permute(1, 2, 0).cpu().numpy(),
         )
 
+    def _array(self, image: ImageInput) -> PixelArray:
+        pixels, bands = pixel_settings(self.config.data), self.config.data.band_count
+        match image:
+            case str() | Path():
+                check_local(image)
+                return read_image(Path(image), self.limits, pixels)
+            case Image.Image():
+                try:
+                    return from_pillow(image, pixels)
+                except ValueError as error:
+                    raise UserError(f"a Pillow image of mode {image.mode}: {error}") from error
+            case _:
+                if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != bands:
+                    kind = "RGB" if bands == 3 else "bands"
+                    raise UserError(
+                        f"an image is an array of {image.dtype} {list(image.shape)}; expected "
+                        f"uint8 [height, width, {bands}], {kind} from 0 to 255"
+                    )
+                return image
+
     def captioner(self, strategy: Strategy | None = None) -> Captioner:
         """The captioner of batches of pixels; `strategy` and errors as for `caption`."""
         return build_captioner(self.config, self.objective, self.vocabulary, strategy)
@@ -159,25 +181,6 @@ class Pretrained:
         return torch.cat([torch.empty(0, width), *pooled])
 
 
-def _array(image: ImageInput, limits: ImageLimits) -> PixelArray:
-    match image:
-        case str() | Path():
-            check_local(image)
-            return read_image(Path(image), limits)
-        case Image.Image():
-            try:
-                return from_pillow(image)
-            except ValueError as error:
-                raise UserError(f"a Pillow image of mode {image.mode}: {error}") from error
-        case _:
-            if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-                raise UserError(
-                    f"an image is an array of {image.dtype} {list(image.shape)}; expected "
-                    "uint8 [height, width, 3], RGB from 0 to 255"
-                )
-            return image
-
-
 def load(
     path: str | Path,
     *,
@@ -185,6 +188,7 @@ def load(
     tokenizer: str | Path | None = None,
     max_pixels: int | None = None,
     max_image_mb: int | None = None,
+    pixel_range: tuple[float, float] | Literal["percentiles"] | None = None,
 ) -> Pretrained:
     """Load the model of a checkpoint onto the CPU.
 
@@ -192,14 +196,15 @@ def load(
     any release from 0.9 on) and a bare state dict need `config`, the YAML file of their run or a
     `Config`; their vocabulary is `tokenizer`, by default `DATA.TOKENIZER_MODEL`. With a
     self-contained checkpoint, both replace its own. `max_pixels` and `max_image_mb` (2^20 bytes)
-    limit the image files that the model reads.
+    limit the image files that the model reads. `pixel_range` replaces `DATA.PIXEL_RANGE`: the
+    values that become 0 and 255 in images of more than 8 bits.
 
     Raises `UserError` if the file cannot be read, for missing or unexpected keys and size
     mismatches, and if the vocabulary does not fit the weights.
     """
     path = Path(path)
     checkpoint = read(path)
-    described = _config(checkpoint, config)
+    described = with_pixel_options(_config(checkpoint, config), {"pixel_range": pixel_range})
     vocabulary, source = _vocabulary(checkpoint, described, tokenizer)
     resolved = resolve_sizes(described, vocabulary, source)
     with SizesAlone():  # since the settings of a file can exceed the memory

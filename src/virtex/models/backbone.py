@@ -12,9 +12,9 @@ class Backbone(nn.Module):
     """Images to a grid of features.
 
     `cnn` and `grid`, which computes its features, are those of a `Network`. `mean` and `std` are
-    per RGB channel for pixels in [0, 1]. A frozen backbone has no gradients and keeps its
-    batch-norm statistics. `channels_last` sets the memory layout of the convolutions, which affects
-    speed and rounding.
+    per band, of RGB or others, for pixels in [0, 1]. A frozen backbone has no gradients and keeps
+    its batch-norm statistics. `channels_last` sets the memory layout of the convolutions, which
+    affects speed and rounding. `note` is a line for the log on how its weights were converted.
     """
 
     pixel_mean: Tensor
@@ -29,6 +29,7 @@ class Backbone(nn.Module):
         std: Sequence[float],
         channels_last: bool = True,
         frozen: bool = False,
+        note: str | None = None,
     ) -> None:
         super().__init__()
         layout = torch.channels_last if channels_last else torch.contiguous_format
@@ -36,6 +37,7 @@ class Backbone(nn.Module):
         self.grid = grid
         self.layout = layout
         self.frozen = frozen
+        self.note = note
         if frozen:
             self.requires_grad_(False)
             self.train(False)
@@ -49,11 +51,11 @@ class Backbone(nn.Module):
         return self
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) uint8 RGB, or float that is already normalised, to (B, C, h, w)."""
+        """(B, N, H, W) uint8 bands, or float that is already normalised, to (B, C, h, w)."""
         if not images.is_floating_point():
             images = (images - self.pixel_mean) / self.pixel_std
         return self.grid(self.cnn, images.contiguous(memory_format=self.layout))
 
 
 def _per_channel(values: Sequence[float]) -> Tensor:
-    return 255 * torch.tensor(values, dtype=torch.float32).view(1, 3, 1, 1)
+    return 255 * torch.tensor(values, dtype=torch.float32).view(1, -1, 1, 1)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torchvision.models import vision_transformer
 
 from virtex.errors import UserError
+from virtex.models.first_convolution import fit_first_convolution, take_bands
 from virtex.models.modes import SizesAlone
 from virtex.models.state_dict import model_weights, state_dict_mismatches
 
@@ -155,11 +156,17 @@ def feature_size(name: str) -> int:
 
 
 def network(
-    name: str, *, feature_size: int, image_size: int, zero_init_residual: bool = True
+    name: str,
+    *,
+    feature_size: int,
+    image_size: int,
+    zero_init_residual: bool = True,
+    bands: int = 3,
 ) -> Network:
     """A torchvision network, freshly initialised from torch's random state.
 
-    `image_size` is the side in pixels; only vision transformers depend on it. With
+    `image_size` is the side in pixels; only vision transformers depend on it. `bands` is the number
+    of channels of the images. With
     `zero_init_residual` every residual branch of a ResNet starts at zero (Goyal et al., 2017).
 
     Raises `UserError` if the name is unknown, if `feature_size` is not the number of channels of
@@ -179,6 +186,7 @@ def network(
             f"{classifier.in_features}"
         )
     cnn.set_submodule(family.classifier, nn.Identity())
+    take_bands(cnn, bands)
     return Network(name, family, cnn)
 
 
@@ -217,12 +225,13 @@ def fetch_weights(
     return path
 
 
-def load_pretrained(into: Network, state: State, source: str) -> None:
-    """Load the `backbone_weights` of `state` into a network.
+def load_pretrained(into: Network, state: State, source: str) -> str | None:
+    """Load the `backbone_weights` of `state` into a network; RGB weights are fitted to its bands.
 
-    Raises `UserError` that names missing keys, unexpected keys and size mismatches.
+    Returns a line for the log if they were. Raises `UserError` that names missing keys, unexpected
+    keys and size mismatches.
     """
-    weights = backbone_weights(into, state)
+    weights, line = fit_first_convolution(into.cnn, backbone_weights(into, state))
     lines = state_dict_mismatches(into.cnn.state_dict(), weights)
     if lines:
         raise UserError(
@@ -230,6 +239,7 @@ def load_pretrained(into: Network, state: State, source: str) -> None:
             "of this network, or set MODEL.VISUAL.NAME to the file's:\n" + "\n".join(lines)
         )
     into.cnn.load_state_dict(weights)
+    return line
 
 
 def backbone_weights(of: Network, state: State) -> dict[str, Any]:

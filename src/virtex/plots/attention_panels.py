@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
+from virtex.plots.contact_sheet import as_rgb
 from virtex.plots.fonts import Font, choose_font
 from virtex.plots.lettering import fit, wrap
 
@@ -52,14 +53,14 @@ def attention_panels(
 ) -> Pixels:
     """A sheet (H', W', 3) uint8: the image, then for each word the image under its map.
 
-    `image` is (H, W, 3) uint8 RGB; `maps` is (words, heads, h, w) ≥ 0 over the whole image. The
-    heading is `caption`, by default the words with spaces between them. The panels show the mean of
-    all heads, in rows of `columns`; with `heads`, there is one row of means and then one for each
-    head. The brightest colour of a panel is the maximum of its own map, which is written beside the
-    word, so the colours of two panels are not comparable.
+    `image` is (H, W, 3) uint8 RGB, or bands, shown as by `as_rgb`; `maps` is (words, heads, h, w)
+    ≥ 0 over the whole image. The heading is `caption`, by default the words with spaces between
+    them. The panels show the mean of all heads, in rows of `columns`; with `heads`, there is one
+    row of means and then one for each head. The brightest colour of a panel is the maximum of its
+    own map, which is written beside the word, so the colours of two panels are not comparable.
     """
     side = HEAD_PANEL if heads else PANEL
-    photo = _resized(image, side)
+    photo = _resized(as_rgb(image), side)
 
     def panels_of(shown: Maps) -> list[_Panel | None]:
         return [

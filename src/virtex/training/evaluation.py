@@ -16,8 +16,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from virtex.build.images import image_limits
 from virtex.checkpoints.file import checkpoint_path
 from virtex.data.images import ImageLimits
+from virtex.data.pixel_sample import pixel_lines
 from virtex.distributed.failures import is_connection_error
 from virtex.errors import UserError, first_few
 from virtex.evaluation.backbones import EvaluatedBackbone, weights_hash
@@ -178,6 +180,8 @@ class _Evaluation:
         """The results of a protocol; features in `computed` are used, and others added to it."""
         data = self.plan.backbones[protocol]
         steps = preprocessing(protocol, backbone)
+        for line in pixel_lines(data.train, steps.pixels, self._limits):
+            self.run.logger.warning_once(f"evaluation: {line}")
         device = self.run.world.device
         settings = FeatureSettings(
             precision=named_precision("auto", device),
@@ -204,6 +208,7 @@ class _Evaluation:
                 "image_size": backbone.image_size,
                 "transforms": list(map(str, steps.steps)),
                 "precision": settings.precision.name,
+                **steps.pixels.record,
             },
         )
 
@@ -267,8 +272,7 @@ class _Evaluation:
 
     @property
     def _limits(self) -> ImageLimits:
-        data = self.run.options.config.data
-        return ImageLimits(data.max_pixels, data.max_image_mb << 20)
+        return image_limits(self.run.options.config.data)
 
 
 @contextmanager

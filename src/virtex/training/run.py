@@ -37,10 +37,10 @@ from virtex.training.setup import (
     open_with_progress,
     plan_or_refusal,
     preflight,
+    prepare,
     retention,
     samples_seen,
     shared_memory_needed,
-    start_or_refusal,
 )
 from virtex.training.step_log import log_step
 from virtex.training.validation import samples_logged, validate_and_log
@@ -73,10 +73,11 @@ def pretrain(options: PretrainOptions) -> int:
         lock_warning = None
         if world.main and not options.preflight_only:
             lock_warning = stack.enter_context(locked(options.directory))
-        watchdog.report("reading the checkpoint")
-        start = world.from_main(lambda: start_or_refusal(options, data, process.attempt))
-        if isinstance(start, UserError):
-            return _refused(start, world, options.command)
+        watchdog.report("reading the checkpoint and a sample of images")
+        prepared = prepare(options, data, world, process.attempt)
+        if isinstance(prepared, UserError):
+            return _refused(prepared, world, options.command)
+        options, data, start = prepared
         watchdog.report("reading the data of the evaluation")
         plan, refusal = plan_or_refusal(options, world)
         if refusal is not None:
@@ -172,17 +173,16 @@ def _logged_errors(run: Run, shared_memory: int) -> Iterator[None]:
 
 def _introduce(run: Run, start: ResumePoint, reports: Sequence[str]) -> None:
     """Log the model, the device, the data and the starting point."""
-    options, world, logger = run.options, run.world, run.logger
-    parameters = sum(p.numel() for p in run.state.objective.parameters())
+    options, world, logger, state = run.options, run.world, run.logger, run.state
+    parameters = sum(p.numel() for p in state.objective.parameters())
     logger.info(f"run directory: {options.directory}")
-    logger.info(
-        f"device: {world.device}, {world.size} process(es), precision: {run.state.precision}"
-    )
+    logger.info(f"device: {world.device}, {world.size} process(es), precision: {state.precision}")
     logger.info(f"checkpoints: {describe(run.retention)}")
     logger.info(f"model: {options.config.model.name}, {parameters / 1e6:.1f} M parameters")
-    for line in (*run.data.report, *run.data.findings.report, *start.notes):
+    visual, findings = state.objective.visual, run.data.findings
+    for line in filter(None, (visual.note, *run.data.report, *findings.report, *start.notes)):
         logger.info(line)
-    for line in (*run.data.findings.warnings, *start.cautions):
+    for line in (*findings.warnings, *start.cautions):
         logger.warning(line)
     plan = run.evaluation.plan
     for line in (*reports, *(() if plan is None else plan.report)):

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from virtex.build.data import PretrainingData, open_data
+from virtex.build.images import pixel_settings
 from virtex.build.initial_weights import (
     InitialWeights,
     Taken,
@@ -16,6 +17,7 @@ from virtex.build.initial_weights import (
 )
 from virtex.build.model import build_objective, check_backbone
 from virtex.build.optimizer import build_optimizer, build_schedule
+from virtex.build.pixel_choice import PixelChoice, adopt_pixels, choose_pixels
 from virtex.build.sources import Observer
 from virtex.checkpoints import file
 from virtex.checkpoints import run_directory as directory
@@ -170,7 +172,7 @@ def find_start(options: PretrainOptions, data: PretrainingData, attempt: int) ->
     saved = Checkpoint("--resume-from", start.state)
     notes = check_same_run(
         saved,
-        options.config,
+        adopt_pixels(options.config, saved.config),
         data.vocabulary,
         asked_for=options.overridden,
         num_epochs=data.num_epochs,
@@ -194,12 +196,44 @@ def samples_seen(config: Config, data: PretrainingData, start: ResumePoint) -> S
     )
 
 
-def start_or_refusal(
+def prepare(
+    options: PretrainOptions, data: PretrainingData, world: World, attempt: int
+) -> tuple[PretrainOptions, PretrainingData, ResumePoint] | UserError:
+    """The point from which the run starts, with options and data that leave no choice open.
+
+    On every process the error of rank 0 if all of them need it: a mistake in the input.
+    """
+    found = world.from_main(lambda: _start_or_refusal(options, data, attempt))
+    if isinstance(found, UserError):
+        return found
+    start = found
+    choice = world.from_main(lambda: _pixels_or_refusal(options, data, start))
+    if isinstance(choice, UserError):
+        return choice
+    start = replace(
+        start, notes=(*start.notes, *choice.notes), cautions=(*start.cautions, *choice.cautions)
+    )
+    data = data.with_pixels(pixel_settings(choice.config.data))
+    return replace(options, config=choice.config), data, start
+
+
+def _start_or_refusal(
     options: PretrainOptions, data: PretrainingData, attempt: int
 ) -> ResumePoint | UserError:
-    """The result of `find_start`, or its error if all processes need it: a mistake in the input."""
     try:
         return find_start(options, data, attempt)
+    except RunError:
+        raise
+    except UserError as error:
+        return error
+
+
+def _pixels_or_refusal(
+    options: PretrainOptions, data: PretrainingData, start: ResumePoint
+) -> PixelChoice | UserError:
+    try:
+        saved = None if start.state is None else Checkpoint("--resume-from", start.state).config
+        return choose_pixels(options.config, data, saved)
     except RunError:
         raise
     except UserError as error:

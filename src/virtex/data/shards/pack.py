@@ -6,7 +6,7 @@ import math
 import signal
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,14 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from virtex.data.images import DEFAULT_LIMITS, BadImage, ImageLimits
+from virtex.data.pixel_sample import (
+    choose_ranges,
+    describe_ranges,
+    range_problem,
+    sample_pixels,
+    sampled_images,
+)
+from virtex.data.pixel_values import DEFAULT_PIXELS, PixelSettings
 from virtex.data.records import Records
 from virtex.data.shards.manifest import (
     MANIFEST,
@@ -43,6 +51,7 @@ class PackJob:
     categories: tuple[str, ...] | None = None
     workers: int = 1
     limits: ImageLimits = DEFAULT_LIMITS
+    pixels: PixelSettings = DEFAULT_PIXELS
 
     @property
     def shards(self) -> int:
@@ -115,6 +124,27 @@ def pack(job: PackJob, report: Callable[[PackedShard], None]) -> Packed:
     )
 
 
+def with_sampled_range(job: PackJob) -> tuple[PackJob, list[str]]:
+    """The job with a range of values for reduced images, and a line for each finding.
+
+    The range is found in a sample of the images unless the job has one. Raises BadImage if no image
+    can be read and none may be skipped.
+    """
+    if job.packing.reduction is None:
+        return job, []
+    try:
+        sample = sample_pixels(sampled_images(job.records), job.pixels, job.limits)
+    except BadImage:
+        if not job.packing.skip_bad:
+            raise
+        return job, []
+    if job.pixels.ranges is None:
+        ranges = choose_ranges(sample, job.pixels.percentiles)
+        job = replace(job, pixels=replace(job.pixels, ranges=ranges))
+    lines = (describe_ranges(sample, job.pixels), range_problem(sample, job.pixels))
+    return job, [*filter(None, lines), *(f"of samples, {line}" for line in sample.note_lines)]
+
+
 def _reserve(job: PackJob) -> None:
     """Reserve the directory for this job; raises UserError if it holds something else."""
     settings: dict[str, object] = {
@@ -123,6 +153,7 @@ def _reserve(job: PackJob) -> None:
         "samples_per_shard": job.samples_per_shard,
         **asdict(job.packing),
         "categories": job.categories,
+        **(job.pixels.record if job.packing.reduction is not None else {}),
     }
     content = (json.dumps(settings, indent=1) + "\n").encode()
     store = LocalStore(str(job.directory))
@@ -217,6 +248,7 @@ class _ShardWriting(Dataset[PackedShard | UserError]):
                 path,
                 self._job.packing,
                 self._job.limits,
+                self._job.pixels,
             )
             _write(self._job.directory, index_name(name), index.to_bytes())
         except UserError as error:

@@ -4,7 +4,7 @@ import hashlib
 import tarfile
 import zlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import BinaryIO
 
@@ -18,8 +18,10 @@ from virtex.data.images import (
     ImageLimits,
     ImageSource,
     decode_image,
+    decode_raster,
     read_bytes,
 )
+from virtex.data.pixel_values import DEFAULT_PIXELS, PixelSettings
 from virtex.data.records import Record, Records, record_json
 from virtex.data.shards.tar_index import IMAGES, KINDS, ROW, TarIndex, summarize
 from virtex.data.shards.tar_members import BLOCK
@@ -54,15 +56,16 @@ def write_shard(
     path: Path,
     packing: Packing,
     limits: ImageLimits = DEFAULT_LIMITS,
+    pixels: PixelSettings = DEFAULT_PIXELS,
 ) -> tuple[TarIndex, list[BadImage]]:
     """Write the tar file `path`, whole or not at all; returns its index and the skipped images.
 
-    Raises BadImage for an image that cannot be read, unless `packing` skips it; OSError if writing
-    fails.
+    `pixels` is for reduced images, which are stored with 8 bits. Raises BadImage for an image that
+    cannot be read, unless `packing` skips it; OSError if writing fails.
     """
     with whole_file(path) as file:
         shard = _Shard(file)
-        added = (_add(shard, records, index, packing, limits) for index in positions)
+        added = (_add(shard, records, index, packing, limits, pixels) for index in positions)
         bad = [error for error in added if error]
         shard.append(_END)
     keys = [PurePath(error.picture).name for error in bad]
@@ -102,7 +105,12 @@ class _Shard:
 
 
 def _add(
-    shard: _Shard, records: Records, index: int, packing: Packing, limits: ImageLimits
+    shard: _Shard,
+    records: Records,
+    index: int,
+    packing: Packing,
+    limits: ImageLimits,
+    pixels: PixelSettings,
 ) -> BadImage | None:
     """Add a record; returns the error of an image that is skipped."""
     try:
@@ -112,7 +120,7 @@ def _add(
                 f"{record.image} and {len(record.others)} more are images of one text, and a shard"
                 " holds one image for each text; give each image a row of its own"
             )
-        extension, data = _image(record, packing, limits)
+        extension, data = _image(record, packing, limits, pixels)
     except BadImage as error:
         if not packing.skip_bad:
             raise
@@ -125,13 +133,18 @@ def _add(
     return None
 
 
-def _image(record: Record, packing: Packing, limits: ImageLimits) -> tuple[str, bytes]:
+def _image(
+    record: Record, packing: Packing, limits: ImageLimits, pixels: PixelSettings
+) -> tuple[str, bytes]:
     """The extension and the bytes of a record's image in the shard."""
     data = read_bytes(record.image, limits)
-    if packing.checked or packing.reduction is not None:
-        image = decode_image(data, record.image, limits)
-        if packing.reduction is not None and min(image.shape[:2]) > packing.reduction.short_side:
+    if packing.reduction is not None:
+        image = decode_image(data, record.image, limits, pixels)
+        if min(image.shape[:2]) > packing.reduction.short_side:
             return "jpg", _reduced(image, packing.reduction, record.image)
+    elif packing.checked:
+        # The range, and which frame is used, are for the training to choose.
+        decode_raster(data, record.image, limits, replace(pixels, frame="first"))
     return _extension(data, record.image), data
 
 

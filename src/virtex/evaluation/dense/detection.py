@@ -17,6 +17,7 @@ from torch import Tensor
 
 from virtex.data.images import BadImage
 from virtex.data.loader import training_batches, validation_batches
+from virtex.data.pixel_sample import pixel_lines
 from virtex.errors import RunError, first_few
 from virtex.evaluation.dense.coco_figures import coco_figures, encode_mask
 from virtex.evaluation.dense.detection_job import DetectionJob
@@ -62,7 +63,10 @@ def train_detector(job: DetectionJob, around: Surroundings) -> Detector:
     optimizer = torch.optim.SGD(
         parameter_groups(detector, _WEIGHT_DECAY), lr=plan.learning_rate, momentum=_MOMENTUM
     )
-    make = DetectionExample(job.data.train, job.sizes(), True, given.seed, given.limits)
+    make = DetectionExample(job.data.train, job.sizes(), True, given.seed, given.limits, job.pixels)
+    if world.main:
+        for line in pixel_lines(job.data.train.paths, job.pixels, given.limits):
+            around.progress.note(line)
     examples = Examples(len(job.data.train), make, training=True, on_bad_image=given.on_bad_image)
 
     def batches(first: int) -> Iterator[Mapping[str, Tensor]]:
@@ -94,7 +98,7 @@ def detect(
     Each process takes its share; all of them get everything.
     """
     given, world, test = job.settings, around.world, job.data.test
-    make = DetectionExample(test, job.sizes(), False, given.seed, given.limits)
+    make = DetectionExample(test, job.sizes(), False, given.seed, given.limits, job.pixels)
     examples = Examples(len(test), make, training=False, on_bad_image=given.on_bad_image)
     batches = validation_batches(
         examples,

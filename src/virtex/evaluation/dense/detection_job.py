@@ -9,13 +9,15 @@ from typing import Any, Literal
 
 import numpy as np
 
+from virtex.build.images import pixel_settings
 from virtex.data.images import DEFAULT_LIMITS, ImageLimits, OnBadImage
+from virtex.data.pixel_values import PixelSettings
 from virtex.errors import UserError
 from virtex.evaluation.backbones import EvaluatedBackbone
 from virtex.evaluation.dense.coco_figures import check_pycocotools
 from virtex.evaluation.dense.coco_tree import read_coco_objects
 from virtex.evaluation.dense.examples import ImageSizes
-from virtex.evaluation.dense.networks import PYRAMID_CHANNELS, check_residual
+from virtex.evaluation.dense.networks import PYRAMID_CHANNELS, check_residual, check_rgb
 from virtex.evaluation.dense.objects import ObjectData, drop_unusable_images
 from virtex.evaluation.dense.training import Plan, find_progress
 from virtex.evaluation.dense.voc_tree import read_voc_objects, voc_directory
@@ -123,6 +125,11 @@ class DetectionJob:
     precision: Precision
     processes: int
 
+    @property
+    def pixels(self) -> PixelSettings:
+        """How the values of images become 8 bits."""
+        return pixel_settings(self.backbone.config.data)
+
     def resolved(self) -> dict[str, Any]:
         """The settings of the results: every value that the figures depend on."""
         defaults, given = DEFAULTS[self.data.kind], self.settings
@@ -142,6 +149,7 @@ class DetectionJob:
             "test_size": sizes.test,
             "longest_side": sizes.longest,
             "precision": self.precision.name,
+            **self.pixels.record,
         }
 
     def sizes(self) -> ImageSizes:
@@ -172,6 +180,7 @@ class DetectionJob:
 def check_job(job: DetectionJob) -> None:
     """Raise `UserError` for what would fail only after work has started."""
     check_residual(job.backbone.name, job.backbone.network, "detection")
+    check_rgb(job.backbone.name, job.backbone.config.data.band_count, "detection")
     batch = job.settings.batch_size
     if batch > len(job.data.train):
         raise UserError(

@@ -62,7 +62,10 @@ def open_detectors(options: DenseOptions, reporting: Reporting = SILENT) -> list
             options.data, options.detector, options.on_bad_image, progress.advance
         )
     backbones = open_backbones(
-        options.checkpoints, config=options.config, network_name=options.network
+        options.checkpoints,
+        config=options.config,
+        network_name=options.network,
+        pixels=options.pixels,
     )
     settings = DetectionSettings(
         frozen=options.frozen,

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from virtex.data.dataset import Key
 from virtex.data.images import BadImage, ImageLimits, OnBadImage, PixelArray, read_image
+from virtex.data.pixel_values import DEFAULT_PIXELS, PixelSettings
 from virtex.data.transforms import resize
 from virtex.errors import UserError
 from virtex.evaluation.dense.coco_figures import polygons_mask
@@ -116,11 +117,12 @@ class DetectionExample:
     training: bool
     seed: int
     limits: ImageLimits
+    pixels: PixelSettings = DEFAULT_PIXELS
 
     def __call__(self, key: Key, row: int) -> dict[str, Any]:
         """`image` (H, W, 3) uint8 and its `position`, in training also its targets."""
         split = self.split
-        image = read_image(split.paths[row], self.limits)
+        image = read_image(split.paths[row], self.limits, self.pixels)
         height, width = image.shape[:2]
         if (height, width) != tuple(split.sizes[row].tolist()):
             raise BadImage(

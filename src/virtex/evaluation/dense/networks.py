@@ -19,6 +19,7 @@ from torchvision.models.detection.roi_heads import paste_masks_in_image
 
 from virtex.errors import UserError
 from virtex.models.backbone import Backbone
+from virtex.models.first_convolution import RGB
 from virtex.models.networks import find_family, network_names, residual_grid
 
 _STAGES = ("layer1", "layer2", "layer3", "layer4")
@@ -42,6 +43,15 @@ def check_residual(name: str, network: str, protocol: str) -> None:
         raise UserError(
             f"--checkpoint {name}: {protocol} needs the four stages of a ResNet, which {network} "
             f"does not have; supported: {', '.join(known)}"
+        )
+
+
+def check_rgb(name: str, bands: int, protocol: str) -> None:
+    """Raise `UserError` for a backbone of other than three bands."""
+    if bands != RGB:
+        raise UserError(
+            f"--checkpoint {name} is for images with {bands} bands (DATA.BANDS); {protocol} reads "
+            "RGB alone"
         )
 
 

@@ -21,6 +21,7 @@ class DenseOptions:
     device: torch.device
     precision: PrecisionName
     limits: ImageLimits
+    pixels: Mapping[str, Any]
     cpu_workers: int
     on_bad_image: OnBadImage
     seed: int

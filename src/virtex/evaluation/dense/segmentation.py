@@ -16,15 +16,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from virtex.build.images import pixel_settings
 from virtex.data.dataset import Key
 from virtex.data.images import DEFAULT_LIMITS, BadImage, ImageLimits, OnBadImage, read_image
 from virtex.data.loader import training_batches, validation_batches
+from virtex.data.pixel_sample import pixel_lines
+from virtex.data.pixel_values import DEFAULT_PIXELS, PixelSettings
 from virtex.data.transforms import resize
 from virtex.errors import RunError, UserError, first_few
 from virtex.evaluation.backbones import EvaluatedBackbone
 from virtex.evaluation.dense.examples import Examples, scale_for, to_tensor
 from virtex.evaluation.dense.mask_data import IGNORED, MaskData, MaskSplit, read_mask
-from virtex.evaluation.dense.networks import LastStages, check_residual
+from virtex.evaluation.dense.networks import LastStages, check_residual, check_rgb
 from virtex.evaluation.dense.training import (
     Plan,
     Surroundings,
@@ -86,6 +89,11 @@ class SegmentationJob:
     limits: ImageLimits = DEFAULT_LIMITS
     on_bad_image: OnBadImage = "error"
 
+    @property
+    def pixels(self) -> PixelSettings:
+        """How the values of images become 8 bits."""
+        return pixel_settings(self.backbone.config.data)
+
     def resolved(self) -> dict[str, Any]:
         """The settings of the results: every value that the figures depend on."""
         return {
@@ -96,6 +104,7 @@ class SegmentationJob:
             "learning_rate": self.learning_rate,
             "weight_decay": _WEIGHT_DECAY,
             "precision": self.precision.name,
+            **self.pixels.record,
         }
 
     def plan(self) -> Plan:
@@ -129,13 +138,14 @@ class SegmentationExample:
     training: bool
     seed: int
     limits: ImageLimits
+    pixels: PixelSettings = DEFAULT_PIXELS
 
     def __call__(self, key: Key, row: int) -> dict[str, Any]:
         """`image` (H, W, 3) uint8, `mask` (H, W) uint8 (the file's size in the test), `position`.
 
         Raises `BadImage`.
         """
-        image = read_image(self.split.images[row], self.limits)
+        image = read_image(self.split.images[row], self.limits, self.pixels)
         path = self.split.masks[row]
         try:
             mask = read_mask(path)
@@ -190,6 +200,7 @@ def collate(examples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
 def check_job(job: SegmentationJob) -> None:
     """Raise `UserError` for what would fail only after work has started."""
     check_residual(job.backbone.name, job.backbone.network, "linear-segmentation")
+    check_rgb(job.backbone.name, job.backbone.config.data.band_count, "linear-segmentation")
     if job.batch_size > len(job.data.train):
         raise UserError(
             f"--batch-size {job.batch_size} is larger than the data ({len(job.data.train)} "
@@ -210,7 +221,10 @@ def train_classifier(
     optimizer = torch.optim.AdamW(
         head.parameters(), lr=job.learning_rate, weight_decay=_WEIGHT_DECAY
     )
-    make = SegmentationExample(job.data.train, job.backbone.image_size, True, job.seed, job.limits)
+    side = job.backbone.image_size
+    make = SegmentationExample(job.data.train, side, True, job.seed, job.limits, job.pixels)
+    for line in pixel_lines(job.data.train.images, job.pixels, job.limits):
+        around.progress.note(line)
     examples = Examples(len(job.data.train), make, training=True, on_bad_image=job.on_bad_image)
 
     def batches(first: int) -> Iterator[Mapping[str, Tensor]]:
@@ -239,7 +253,8 @@ def confusion_of(
 ) -> npt.NDArray[np.int64]:
     """How many labelled test pixels of each class were given to each class, (K, K)."""
     device, classes = around.world.device, len(job.data.classes)
-    make = SegmentationExample(job.data.test, job.backbone.image_size, False, job.seed, job.limits)
+    side = job.backbone.image_size
+    make = SegmentationExample(job.data.test, side, False, job.seed, job.limits, job.pixels)
     examples = Examples(len(job.data.test), make, training=False, on_bad_image=job.on_bad_image)
     total = np.zeros((classes, classes), np.int64)
     unread: list[BadImage] = []

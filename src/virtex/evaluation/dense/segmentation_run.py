@@ -42,6 +42,7 @@ def open_classifiers(options: DenseOptions, reporting: Reporting = SILENT) -> li
         config=options.config,
         network_name=options.network,
         image_size=options.image_size,
+        pixels=options.pixels,
     )
     work_dir = options.work_dir or Path("runs/linear-segmentation")
     jobs = [
