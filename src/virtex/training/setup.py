@@ -213,8 +213,9 @@ def prepare(
     start = replace(
         start, notes=(*start.notes, *choice.notes), cautions=(*start.cautions, *choice.cautions)
     )
-    data = data.with_pixels(pixel_settings(choice.config.data))
-    return replace(options, config=choice.config), data, start
+    # The choice alone, so that the preflight finds settings in which the processes differ.
+    config = adopt_pixels(options.config, choice.config)
+    return replace(options, config=config), data.with_pixels(pixel_settings(config.data)), start
 
 
 def _start_or_refusal(
