@@ -43,7 +43,7 @@ def main() -> None:
     settings = {
         key: value
         for key, value in run_settings(arguments.run).items()
-        if key not in ("DATA.ROOT", "DATA.TOKENIZER_MODEL", "DATA.CACHE_DIR")
+        if not key.startswith(("DATA.ROOT", "DATA.TOKENIZER_MODEL", "DATA.CACHE_DIR", "EVALUATE."))
     }
     text = (
         f"{arguments.data}; {arguments.machine}, Python {platform.python_version()}, torch "
