@@ -81,7 +81,7 @@ class PretrainingData:
 def open_data(config: Config, observer: Observer = SILENT) -> PretrainingData:
     """The training and the validation split of the data.
 
-    `observer` is told of what takes long. Raises `UserError` for missing images unless
+    `observer` is notified of long work. Raises `UserError` for missing images unless
     `DATA.ON_BAD_IMAGE` is skip, for a batch larger than the training split, for a cache too small
     for remote data, and for sizes or a length that do not fit other settings.
     """

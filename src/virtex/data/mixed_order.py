@@ -2,7 +2,7 @@
 
 An epoch has as many samples as all sources together, in whole batches. Each source gives a fixed
 number of them, by its weight, and continues its own order (`order`) from epoch to epoch: its passes
-over its samples are shuffled anew, and one begins where the one before ends.
+over its samples are shuffled again, and one begins where the one before ends.
 """
 
 from collections.abc import Iterator, Sequence

@@ -232,7 +232,7 @@ def range_problem(sample: PixelSample, settings: PixelSettings) -> str | None:
             of_band = f" of band {band + 1}" if len(columns) > 1 else ""
             return (
                 f"values of images with more than 8 bits{of_band}: {whole[0]:g} … {whole[1]:g} "
-                f"become 0 … 255, but {what}; set {PIXEL_RANGE} so that they can be told apart"
+                f"become 0 … 255, but {what}; set {PIXEL_RANGE} so that they remain distinct"
             )
     return None
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 class SamplesSeen:
     """The number of training images that a run has taken, each repetition counted.
 
-    It had taken `before` up to iteration `start`, from which it goes on in batches of `batch_size`.
-    An epoch is `images`. `num_epochs` are those of `OPTIM.NUM_EPOCHS`; None if it is not set.
+    It had taken `before` up to iteration `start`, and continues in batches of `batch_size`. An
+    epoch is `images`. `num_epochs` are those of `OPTIM.NUM_EPOCHS`; None if it is not set.
     """
 
     start: int
