@@ -103,8 +103,8 @@ class Columns(Section):
     )
     id: _ColumnName = Field(
         default=None,
-        description="Column of the image's id, a whole number; null selects image_id, or a hash of "
-        "the path if there is no such column.",
+        description="Column of the image's id, an integer; null selects image_id if the table has "
+        "it, and otherwise a hash of the path.",
     )
 
 

@@ -188,7 +188,7 @@ def parse_transforms(texts: tuple[str, ...]) -> tuple[TransformSpec, ...]:
 
 
 def parse_mirror_words(texts: tuple[str, ...]) -> tuple[str | tuple[str, str], ...]:
-    """Names of `LANGUAGES`, and pairs from `ONE/OTHER`; a phrase alone is no pair."""
+    """Names of `LANGUAGES`, and pairs written `ONE/OTHER`; raises ValueError for others."""
     return tuple(map(_mirror_words, texts))
 
 

@@ -67,7 +67,7 @@ class Changes:
 def find_changes(texts: Iterable[str], normalization: Normalization) -> Changes:
     """Count the characters of texts that a normalisation changes.
 
-    Characters are those of NFC, so that their composition alone is no change.
+    Texts are composed (NFC) before they are compared, so composition does not count as a change.
     """
     counts: Counter[str] = Counter()
     for text in texts:

@@ -3,16 +3,13 @@
 import hashlib
 import json
 import math
-import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import cv2
-import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from virtex.data.images import DEFAULT_LIMITS, BadImage, ImageLimits
 from virtex.data.pixel_sample import (
@@ -31,6 +28,7 @@ from virtex.data.shards.manifest import (
     manifest_json,
     summarize_shard,
 )
+from virtex.data.shards.shard_workers import in_workers
 from virtex.data.shards.store import LocalStore
 from virtex.data.shards.tar_index import SUFFIX, TarIndex, read_index
 from virtex.data.shards.writer import Packing, write_shard
@@ -99,7 +97,7 @@ def pack(job: PackJob, report: Callable[[PackedShard], None]) -> Packed:
     start = time.monotonic()
     _reserve(job)
     shards: list[PackedShard] = []
-    for shard in _finished_shards(job):
+    for shard in in_workers(_ShardWriting(job), min(job.workers, job.shards), doing="packing"):
         report(shard)
         shards.append(shard)
     summaries = [shard.summary for shard in shards]
@@ -184,40 +182,6 @@ def _difference(before: bytes, settings: dict[str, object]) -> str:
     except (ValueError, AttributeError):
         return f"its {SETTINGS} is damaged"
     return "; ".join(f"{name} was {values.get(name)}, is {now[name]}" for name in names)
-
-
-def _finished_shards(job: PackJob) -> Iterator[PackedShard]:
-    """The shards in order, each as soon as it is finished."""
-    workers = min(job.workers, job.shards)
-    loader = DataLoader(
-        _ShardWriting(job),
-        batch_size=None,
-        collate_fn=_identity,
-        num_workers=workers if workers > 1 else 0,
-        worker_init_fn=_start_worker,
-    )
-    try:
-        for shard in loader:
-            if isinstance(shard, UserError):
-                raise shard
-            yield shard
-    except RuntimeError as error:
-        if not str(error).startswith("DataLoader "):  # torch's own words for a lost worker
-            raise
-        raise RunError(
-            f"packing failed: {error}. Run the command again, with fewer --workers if memory is"
-            " short; finished shards are kept"
-        ) from error
-
-
-def _identity(shard: Any) -> Any:
-    return shard
-
-
-def _start_worker(_: int) -> None:
-    cv2.setNumThreads(0)
-    torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process ends the workers
 
 
 def _write(directory: Path, name: str, content: bytes) -> None:

@@ -1,10 +1,6 @@
 """Indexing the shards of a directory with several processes."""
 
-import signal
-from typing import Any
-
-import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from virtex.data.shards.indexing import (
     Indexing,
@@ -13,8 +9,9 @@ from virtex.data.shards.indexing import (
     find_manifest,
 )
 from virtex.data.shards.manifest import ShardManifest
+from virtex.data.shards.shard_workers import in_workers
 from virtex.data.shards.store import MemoryStore, Store
-from virtex.errors import RunError, UserError
+from virtex.errors import UserError
 
 
 def index_directory(
@@ -36,39 +33,10 @@ def index_directory(
         for name in found.names:
             found.index(name)
     else:
-        _index_in_workers(found, min(workers, len(found.names)))
+        shards = _ShardIndexing(found)
+        for name in in_workers(shards, min(workers, len(found.names)), doing="indexing"):
+            found.count(name)
     return *found.finish(), True
-
-
-def _index_in_workers(work: IndexingWork, workers: int) -> None:
-    loader = DataLoader(
-        _ShardIndexing(work),
-        batch_size=None,
-        collate_fn=_identity,
-        num_workers=workers,
-        worker_init_fn=_start_worker,
-    )
-    try:
-        for name in loader:
-            if isinstance(name, UserError):
-                raise name
-            work.count(name)
-    except RuntimeError as error:
-        if not str(error).startswith("DataLoader "):  # torch's own words for a lost worker
-            raise
-        raise RunError(
-            f"indexing failed: {error}. Run the command again, with fewer --workers if memory is"
-            " short; finished indexes are kept"
-        ) from error
-
-
-def _identity(name: Any) -> Any:
-    return name
-
-
-def _start_worker(_: int) -> None:
-    torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process ends the workers
 
 
 class _ShardIndexing(Dataset[str | UserError]):
