@@ -1,0 +1,1 @@
+"""Findings on data, captions, vocabulary and machine, before a run needs them."""

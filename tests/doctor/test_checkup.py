@@ -1,0 +1,165 @@
+"""Every planted defect is found, and nothing else is."""
+
+import json
+import shutil
+from contextlib import nullcontext
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+from tests.doctor.planting import PLANTS, Tree
+
+from virtex import cli
+from virtex.build.sources import Observer
+from virtex.checkpoints.file import Retention
+from virtex.config import loading
+from virtex.config.schema import Config
+from virtex.data import subset
+from virtex.doctor.checkup import Checkup, Options, examine
+
+TRAINING, VALIDATION = 40, 12
+
+
+@pytest.fixture(scope="session")
+def scenes(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("doctor") / "scenes"
+    words = ["--train", str(TRAINING), "--val", str(VALIDATION), "--size", "64", "--only", "coco"]
+    assert cli.main(["synthesize", str(root), *words]) == 0
+    return root
+
+
+@pytest.fixture
+def tree(scenes, tmp_path) -> Tree:
+    return Tree(Path(shutil.copytree(scenes, tmp_path / "data")))
+
+
+def examined(root: Path, directory: Path, *overrides: str) -> Checkup:
+    layers = [("here", {"DATA": {"ROOT": str(root), "IMAGE_CROP_SIZE": 64}})]
+    config = loading.load_layers(Config, [*layers, *loading.override_layers(overrides)], "here")
+    options = Options(
+        images=10_000,
+        workers=0,
+        reading=lambda *_: nullcontext(lambda _: None),
+        observer=Observer(touched=False),
+        directory=directory,
+        retention=Retention(3),
+    )
+    checkup = Checkup()
+    examine(config, options, checkup, complete=False)
+    return checkup
+
+
+def kinds(checkup: Checkup) -> set[str]:
+    """The kinds of all findings but notes."""
+    return {each.kind for each in checkup.findings if each.severity != "note"}
+
+
+def test_a_sound_data_set_has_no_finding(tree, tmp_path):
+    assert kinds(examined(tree.root, tmp_path)) == set()
+
+
+@pytest.mark.parametrize("name", PLANTS)
+def test_a_planted_defect_is_the_only_finding(tree, tmp_path, name):
+    kind, plant = PLANTS[name]
+    plant(tree)
+    tree.save()
+    assert kinds(examined(tree.root, tmp_path)) == {kind}
+
+
+def test_all_defects_are_found_at_once(tree, tmp_path):
+    for _, plant in PLANTS.values():
+        plant(tree)
+    tree.save()
+    assert kinds(examined(tree.root, tmp_path)) >= {kind for kind, _ in PLANTS.values()}
+
+
+@pytest.fixture(scope="session")
+def configuration(scenes, tmp_path_factory) -> Path:
+    """The configuration of a run on the scenes, with a vocabulary."""
+    directory = tmp_path_factory.mktemp("configuration")
+    vocabulary = directory / "v.model"
+    words = ["--output", str(vocabulary), "--vocab-size", "100"]
+    assert cli.main(["tokenizer", str(scenes), *words]) == 0
+    path = directory / "run.yaml"
+    path.write_text(
+        f"DATA: {{ROOT: {scenes}, TOKENIZER_MODEL: {vocabulary}, IMAGE_CROP_SIZE: 64}}\n"
+        "MODEL: {NAME: bicaptioning, VISUAL: {NAME: 'torchvision::resnet18'},"
+        " TEXTUAL: {NAME: 'transdec_postnorm::L1_H64_A2_F128'}}\n"
+        "OPTIM: {BATCH_SIZE: 8, NUM_ITERATIONS: 4, WARMUP_STEPS: 1}\n"
+    )
+    return path
+
+
+def doctor(*words: object) -> int:
+    return cli.main(["doctor", *map(str, words)])
+
+
+def test_a_sound_run_has_no_problem(configuration, tmp_path, capsys):
+    assert doctor(configuration, "--workers", 1, "--serialization-dir", tmp_path) == 0
+    assert "0 problems, 0 warnings" in capsys.readouterr().out
+
+
+def test_files_for_other_programs(tree, configuration, tmp_path, capsys):
+    for name in ("truncated", "duplicate", "leak"):
+        PLANTS[name][1](tree)
+    tree.save()
+    json_file, manifest = tmp_path / "findings.json", tmp_path / "subset.json"
+    words = ["--json", json_file, "--write-manifest", manifest, "--workers", 1]
+    override = ["--config-override", "DATA.ROOT", tree.root]
+    assert doctor(configuration, *words, *override) == 1
+    content = json.loads(json_file.read_text())
+    assert content["format"] == 1
+    found = {each["kind"]: each for each in content["findings"]}
+    assert found["unreadable-images"]["count"] == 1
+    assert found["unreadable-images"]["total"] == TRAINING
+    assert found["leaked-images"]["severity"] == "problem"
+    assert str(tree.root) in found["duplicate-images"]["examples"][0]
+    listed = subset.read(manifest)  # as a run with DATA.SUBSET_MANIFEST reads it
+    unfit = {tree.content["images"][number]["id"] for number in (0, 2, 3)}
+    assert set(listed.ids) == {each["id"] for each in tree.content["images"]} - unfit
+    assert "37 of 40 training images" in capsys.readouterr().out
+
+
+def test_data_are_only_read(tree, tmp_path):
+    def state() -> dict[str, tuple[int, int, str]]:
+        return {
+            str(path): (path.stat().st_mtime_ns, path.stat().st_mode, _digest(path))
+            for path in [tree.root, *tree.root.rglob("*")]
+        }
+
+    before = state()
+    examined(tree.root, tmp_path)
+    assert state() == before
+
+
+def _digest(path: Path) -> str:
+    return sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+
+
+@pytest.mark.parametrize(
+    ("override", "kind"),
+    [
+        (("OPTIM.BATCH_SIZE", "64"), "length"),
+        (("DATA.TOKENIZER_MODEL", "missing.model"), "no-vocabulary"),
+        (("DATA.VOCAB_SIZE", "101"), "vocabulary-settings"),
+        (("DATA.TEXT_NORMALIZATION", "nfc"), "vocabulary-settings"),
+        (("DATA.ROOT", "missing"), "cannot-open"),
+        (("MODEL.NAME", "token_classification"), "configuration"),
+        (("OPTIM.NUM_ITERATIONZ", "4"), "configuration"),
+        (("DATA.MAX_CAPTION_LENGTH", "5", "MODEL.DECODER.MAX_DECODING_STEPS", "5"), "cut-captions"),
+    ],
+)
+def test_settings_that_do_not_fit_are_found(configuration, tmp_path, override, kind):
+    json_file = tmp_path / "findings.json"
+    words = ["--no-images", "--json", json_file]
+    doctor(configuration, *words, "--config-override", *override)
+    findings = json.loads(json_file.read_text())["findings"]
+    assert kind in {each["kind"] for each in findings if each["severity"] != "note"}
+
+
+def test_no_images_opens_none(tree, tmp_path, configuration):
+    for path in tree.root.rglob("*.jpg"):
+        path.write_bytes(b"not an image")
+    override = ["--config-override", "DATA.ROOT", tree.root]
+    assert doctor(configuration, "--no-images", *override) == 0
+    assert doctor(configuration, "--workers", 1, *override) == 1
