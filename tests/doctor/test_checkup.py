@@ -157,7 +157,7 @@ def test_settings_that_do_not_fit_are_found(configuration, tmp_path, override, k
     assert kind in {each["kind"] for each in findings if each["severity"] != "note"}
 
 
-def test_no_images_opens_none(tree, tmp_path, configuration):
+def test_no_images_opens_none(tree, configuration):
     for path in tree.root.rglob("*.jpg"):
         path.write_bytes(b"not an image")
     override = ["--config-override", "DATA.ROOT", tree.root]

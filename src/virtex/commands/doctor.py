@@ -15,9 +15,9 @@ from virtex.commands.progress import Progress
 from virtex.errors import UserError
 
 if TYPE_CHECKING:
-    from virtex.config.messages import Layer
     from virtex.config.schema import Config
     from virtex.doctor.checkup import Checkup
+    from virtex.doctor.detected import DetectedData
     from virtex.doctor.findings import Finding
 
 _IMAGES = 20_000
@@ -115,12 +115,14 @@ def _config(arguments: argparse.Namespace) -> "tuple[Config | None, bool, list[F
     target = Path(arguments.target)
     overrides = arguments.config_override
     if find(target).suffix not in (".yaml", ".yml"):
+        from virtex.doctor.detected import nested
         from virtex.doctor.layout import detect_data
 
         overridden = list(loading.override_layers(overrides))
-        detected = detect_data(arguments.target, _data_settings(overridden))
-        found = [Finding("layout", "note", line) for line in detected.lines]
-        layers = [("the data", {"DATA": detected.settings}), *overridden]
+        given = {key: value for _, layer in overridden for key, value in loading.leaves(layer)}
+        detected = detect_data(arguments.target, given)
+        found = [Finding("layout", "note", line) for line in _layout_lines(detected)]
+        layers = [("found in the data", nested(detected.settings)), *overridden]
         return loading.load_layers(Config, layers, arguments.target), False, found
     try:
         return load_config(target, overrides), True, []
@@ -132,13 +134,11 @@ def _config(arguments: argparse.Namespace) -> "tuple[Config | None, bool, list[F
         return None, True, found
 
 
-def _data_settings(layers: "Sequence[Layer]") -> dict[str, object]:
-    """The settings of `DATA` in some layers, by their names in upper case."""
-    given: dict[str, object] = {}
-    for _, layer in layers:
-        section = layer.get("DATA")
-        given |= section if isinstance(section, dict) else {}
-    return given
+def _layout_lines(detected: "DetectedData") -> Iterator[str]:
+    """What was found out about the layout."""
+    for key, value in detected.settings.items():
+        yield f"{key}: {value} ({detected.reasons[key]})"
+    yield from detected.notes
 
 
 def _reading(quiet: bool) -> Any:

@@ -1,1 +1,1 @@
-"""Findings on data, captions, vocabulary and machine, before a run needs them."""
+"""What is found in a user's data and machine, and what follows from it for a run."""

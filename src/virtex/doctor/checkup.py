@@ -115,10 +115,8 @@ def examine(config: Config, options: Options, checkup: Checkup, *, complete: boo
 
 
 def _disk(config: Config, options: Options) -> Iterator[Finding]:
-    try:
+    if config.data.vocab_size is not None:
         yield from disk_findings(config, options.directory, options.retention)
-    except UserError as error:  # the sizes that only data or vocabulary tell
-        yield Finding("disk", "note", f"the size of a checkpoint is not known: {error}")
 
 
 def _tokenizer(config: Config, checkup: Checkup) -> Tokenizer | None:
@@ -139,10 +137,9 @@ def _resolved(config: Config, tokenizer: Tokenizer, checkup: Checkup) -> Config:
         return resolve_sizes(config, tokenizer, source)
     except UserError as error:
         checkup.findings.append(Finding("vocabulary-settings", "problem", str(error)))
-    ids = ("vocab_size", "unk_index", "sos_index", "eos_index", "mask_index")
-    changes = {**dict.fromkeys(ids), "text_normalization": tokenizer.normalization}
-    data = config.data.model_copy(update=changes)
-    return resolve_sizes(config.model_copy(update={"data": data}), tokenizer, source)
+    names = ("vocab_size", "unk_index", "sos_index", "eos_index", "mask_index")
+    changes = {name: getattr(tokenizer, name) for name in names}
+    return config.model_copy(update={"data": config.data.model_copy(update=changes)})
 
 
 def _open(
