@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import tarfile
 from contextlib import nullcontext
 from hashlib import sha256
 from pathlib import Path
@@ -118,6 +119,77 @@ def test_files_for_other_programs(tree, configuration, tmp_path, capsys):
     unfit = {tree.content["images"][number]["id"] for number in (0, 2, 3)}
     assert set(listed.ids) == {each["id"] for each in tree.content["images"]} - unfit
     assert "37 of 40 training images" in capsys.readouterr().out
+
+
+def _by_image(tree: Tree, split: str) -> dict[str, list[str]]:
+    path = tree.root / "annotations" / f"captions_{split}2017.json"
+    content = json.loads(path.read_text())
+    names = {each["id"]: each["file_name"] for each in content["images"]}
+    captions: dict[str, list[str]] = {name: [] for name in names.values()}
+    for each in content["annotations"]:
+        captions[names[each["image_id"]]].append(each["caption"])
+    return captions
+
+
+def as_table(tree: Tree) -> Path:
+    """Both splits in one table with the columns of a German export."""
+    rows = ["Datei;Befund;split"]
+    for split in ("train", "val"):
+        for name, captions in _by_image(tree, split).items():
+            rows += [f"{split}2017/{name};{caption};{split}" for caption in captions]
+    (tree.root / "export.csv").write_text("\n".join(rows))
+    shutil.rmtree(tree.root / "annotations")
+    return tree.root
+
+
+def as_folder(tree: Tree) -> Path:
+    """Texts beside the images."""
+    for split in ("train", "val"):
+        for name, captions in _by_image(tree, split).items():
+            path = tree.root / f"{split}2017" / name
+            path.with_suffix(".txt").write_text("\n".join(captions))
+        (tree.root / f"{split}2017").rename(tree.root / split)
+    shutil.rmtree(tree.root / "annotations")
+    return tree.root
+
+
+def as_shards(tree: Tree) -> Path:
+    """Tar files without an index, as others write them."""
+    for split in ("train", "val"):
+        directory = tree.root / "shards" / split
+        directory.mkdir(parents=True)
+        with tarfile.open(directory / "0.tar", "w") as tar:
+            for name, captions in _by_image(tree, split).items():
+                path = tree.root / f"{split}2017" / name
+                text = path.with_suffix(".txt")
+                text.write_text("\n".join(captions))
+                tar.add(path, path.name)
+                tar.add(text, text.name)
+    return tree.root / "shards"
+
+
+@pytest.mark.parametrize("convert", [as_table, as_folder, as_shards])
+def test_every_format_is_checked_without_a_configuration(tree, tmp_path, convert):
+    root = convert(tree)
+    before = sorted(root.rglob("*"))
+    json_file = tmp_path / "findings.json"
+    assert doctor(root, "--workers", 1, "--json", json_file) == 0
+    assert sorted(root.rglob("*")) == before  # not even indexes of shards
+    found = json.loads(json_file.read_text())["findings"]
+    assert {each["kind"] for each in found if each["severity"] == "warning"} == set()
+
+
+@pytest.mark.parametrize("convert", [as_table, as_folder, as_shards])
+def test_defects_are_found_in_every_format(tree, tmp_path, convert):
+    names = ("truncated", "placeholder", "leak", "markup")
+    for name in names:
+        PLANTS[name][1](tree)
+    tree.save()
+    json_file = tmp_path / "findings.json"
+    assert doctor(convert(tree), "--workers", 1, "--json", json_file) == 1
+    found = json.loads(json_file.read_text())["findings"]
+    kinds = {each["kind"] for each in found if each["severity"] != "note"}
+    assert kinds == {PLANTS[name][0] for name in names}
 
 
 def test_data_are_only_read(tree, tmp_path):

@@ -93,7 +93,7 @@ def run(arguments: argparse.Namespace) -> int:
     checkup = Checkup([*found, *environment_findings()])
     if config is not None:
         examine(config, options, checkup, complete=complete)
-    _print(checkup.findings)
+    _print(checkup.findings, "" if config is None or config.data.sources else config.data.root)
     if arguments.json is not None:
         _write_json(arguments.json, arguments.target, checkup.findings)
     if arguments.write_manifest is not None:
@@ -154,13 +154,16 @@ def _notify(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def _print(findings: "Sequence[Finding]") -> None:
+def _print(findings: "Sequence[Finding]", root: str) -> None:
+    """Print findings, the worst first; paths are shown relative to `root`."""
     from virtex.doctor.findings import SEVERITIES
+
+    directory = root and str(root if Path(root).is_dir() else Path(root).parent).rstrip("/") + "/"
 
     for severity in SEVERITIES:
         for finding in findings:
             if finding.severity == severity:
-                print("\n".join(finding.lines()))
+                print("\n".join(finding.lines(directory)))
     counts = [sum(each.severity == severity for each in findings) for severity in SEVERITIES]
     named = [
         f"{count} {severity}{'' if count == 1 else 's'}"

@@ -107,7 +107,8 @@ def examine(config: Config, options: Options, checkup: Checkup, *, complete: boo
         if tokenizer is not None:
             lengths = caption_tokens(tokenizer, task_settings(config), True)
             checkup.findings += vocabulary_findings(name, captions, tokenizer, lengths)
-        facts[split] = _images(data, name, records, split, options, checkup)
+        crop = data.image_crop_size if complete else None
+        facts[split] = _images(data, crop, records, split, options, checkup)
     checkup.training = opened.get("train")
     if tokenizer is not None and checkup.training is not None:
         checkup.findings += _laterality(data, checkup.training, tokenizer)
@@ -261,8 +262,14 @@ def _captions(name: str, records: Records, checkup: Checkup) -> list[Caption]:
 
 
 def _images(
-    data: Data, name: str, records: Records, split: str, options: Options, checkup: Checkup
+    data: Data,
+    crop: int | None,
+    records: Records,
+    split: str,
+    options: Options,
+    checkup: Checkup,
 ) -> list[ImageFacts]:
+    name = _SPLITS[split]
     if not options.images:
         return []
     positions = evenly_spaced(len(records), options.images)
@@ -287,7 +294,7 @@ def _images(
         return []
     known = {str(path) for path in records.missing(positions)}  # a finding of their own
     checkup.findings += image_findings(
-        name, [fact for fact in facts if fact.name not in known], data.image_crop_size
+        name, [fact for fact in facts if fact.name not in known], crop
     )
     if split == "train":
         checkup.unfit |= {fact.position for fact in facts if fact.problem is not None}

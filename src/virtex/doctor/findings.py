@@ -45,15 +45,18 @@ class Finding:
         examples = tuple(printable(item) for item in items[:_KEPT])
         return cls(kind, severity, text, advice, examples, len(items), total)
 
-    def lines(self) -> Iterator[str]:
-        """The finding as text; with a few examples and advice unless it is a note."""
+    def lines(self, root: str = "") -> Iterator[str]:
+        """The finding as text; with a few examples and advice unless it is a note.
+
+        Paths below the directory `root` are shortened.
+        """
         number = "" if self.count is None else f": {self.count:,}"
         of = "" if self.total is None else f" of {self.total:,}"
         yield f"{self.severity:8} {self.text}{number}{of} [{self.kind}]"
         if self.severity == "note":
             return
         for example in self.examples[:_SHOWN]:
-            yield f"           {example}"
+            yield f"           {example.replace(root, '') if root else example}"
         more = (self.count or 0) - _SHOWN
         if self.examples and more > 0:
             yield f"           … and {more:,} more"

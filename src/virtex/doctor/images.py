@@ -18,8 +18,8 @@ _NEAR_CORRELATION = 0.98
 _BLOCK = 1024
 
 
-def image_findings(split: str, facts: Sequence[ImageFacts], crop: int) -> Iterator[Finding]:
-    """What is wrong with single images, or remarkable, for crops of `crop` pixels."""
+def image_findings(split: str, facts: Sequence[ImageFacts], crop: int | None) -> Iterator[Finding]:
+    """What is wrong with single images, or remarkable, for crops of `crop` pixels if known."""
     bad = [fact for fact in facts if fact.problem is not None]
     good = [fact for fact in facts if fact.problem is None]
     total = len(facts)
@@ -42,17 +42,7 @@ def image_findings(split: str, facts: Sequence[ImageFacts], crop: int) -> Iterat
             total=total,
             advice="look at them: black or empty exports, or a wrong DATA.PIXEL_RANGE?",
         )
-    small = [fact for fact in good if 2 * min(fact.height, fact.width) < crop]
-    if small:
-        yield Finding.of_items(
-            "small-images",
-            "warning",
-            f"{split} images with a side of less than half the crop of {crop} pixels, to which"
-            " they are enlarged",
-            [f"{fact.name}: {fact.width} x {fact.height}" for fact in small],
-            total=total,
-            advice="replace or remove thumbnails, or set a smaller DATA.IMAGE_CROP_SIZE",
-        )
+    yield from _small(split, good, crop)
     long = [fact for fact in good if _elongation(fact) > _MOST_ELONGATED]
     if long:
         yield Finding.of_items(
@@ -69,6 +59,25 @@ def image_findings(split: str, facts: Sequence[ImageFacts], crop: int) -> Iterat
         text = f"{split} images that are turned upright by their Exif orientation"
         yield Finding.of_items("turned-images", "note", text, turned, total=total)
     yield from _repeated(split, good)
+
+
+def _small(split: str, facts: Sequence[ImageFacts], crop: int | None) -> Iterator[Finding]:
+    sides = [min(fact.height, fact.width) for fact in facts]
+    if not sides:
+        return
+    least = crop / 2 if crop is not None else float(np.median(sides)) / 4
+    small = [fact for fact, side in zip(facts, sides, strict=True) if side < least]
+    than = f"half the crop of {crop} pixels" if crop is not None else "a quarter of the median"
+    if small:
+        yield Finding.of_items(
+            "small-images",
+            "warning",
+            f"{split} images with a side of less than {than}, {least:.0f} pixels",
+            [f"{fact.name}: {fact.width} x {fact.height}" for fact in small],
+            total=len(facts),
+            advice="replace or remove thumbnails"
+            + (", or set a smaller DATA.IMAGE_CROP_SIZE" if crop is not None else ""),
+        )
 
 
 def _elongation(fact: ImageFacts) -> float:
