@@ -8,12 +8,15 @@ from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
+import torch
+
 from virtex.build.data import training_batches
 from virtex.checkpoints.background import BackgroundSaver
 from virtex.checkpoints.lock import locked
 from virtex.checkpoints.run_directory import ResumePoint
 from virtex.data.loader import translate_worker_errors
 from virtex.data.remote.prefetcher import Prefetcher
+from virtex.distributed.cpu_threads import available_cores, busy_cores_advice, machine_load
 from virtex.distributed.data_parallel import data_parallel
 from virtex.distributed.debugging import debugger
 from virtex.distributed.environment import read_environment
@@ -177,6 +180,10 @@ def _introduce(run: Run, start: ResumePoint, reports: Sequence[str]) -> None:
     parameters = sum(p.numel() for p in state.objective.parameters())
     logger.info(f"run directory: {options.directory}")
     logger.info(f"device: {world.device}, {world.size} process(es), precision: {state.precision}")
+    if world.device.type == "cpu":
+        advice = busy_cores_advice(torch.get_num_threads(), available_cores(), machine_load())
+        if advice is not None:
+            logger.warning(advice)
     logger.info(f"checkpoints: {describe(run.retention)}")
     logger.info(f"model: {options.config.model.name}, {parameters / 1e6:.1f} M parameters")
     visual, findings = state.objective.visual, run.data.findings
