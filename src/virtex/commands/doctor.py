@@ -60,6 +60,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_int(
         parser, "--workers", "number of processes that read images", default=os.cpu_count() or 1
     )
+    parser.add_argument(
+        "--measure",
+        action="store_true",
+        help="measure memory and speed of training steps and of the loader, which takes about a "
+        "minute; needs a configuration",
+    )
     output = parser.add_argument_group("output")
     output.add_argument(
         "--json", type=local_path, metavar="FILE", help="file for all findings as JSON"
@@ -82,6 +88,8 @@ def run(arguments: argparse.Namespace) -> int:
     from virtex.doctor.environment import environment_findings
 
     config, complete, found = _config(arguments)
+    if arguments.measure and not complete:
+        raise UserError("--measure needs the configuration of a run; `virtex init` writes one")
     options = Options(
         images=0 if arguments.no_images else arguments.images,
         workers=arguments.workers,
@@ -89,6 +97,7 @@ def run(arguments: argparse.Namespace) -> int:
         observer=Observer(notify=_notify, touched=False),
         directory=arguments.serialization_dir,
         retention=Retention(3),
+        measure=arguments.measure,
     )
     checkup = Checkup([*found, *environment_findings()])
     if config is not None:

@@ -37,6 +37,7 @@ from virtex.doctor.environment import disk_findings
 from virtex.doctor.findings import Finding
 from virtex.doctor.image_facts import ImageFacts, image_facts
 from virtex.doctor.images import by_digest, image_findings, leak_findings, leaks
+from virtex.doctor.measured import measured_findings
 from virtex.doctor.vocabulary import vocabulary_findings
 from virtex.errors import UserError
 from virtex.tasks import find_task
@@ -56,7 +57,8 @@ class Options:
     """How a checkup is made.
 
     `images` is how many images of each split are read at most, evenly spaced; 0 for none. `reading`
-    shows the progress. `directory` is where the run would write.
+    shows the progress. `directory` is where the run would write. `measure` is whether training
+    steps and the loader are measured.
     """
 
     images: int
@@ -65,6 +67,7 @@ class Options:
     observer: Observer
     directory: Path
     retention: Retention
+    measure: bool = False
 
 
 @dataclass
@@ -113,6 +116,8 @@ def examine(config: Config, options: Options, checkup: Checkup, *, complete: boo
     if tokenizer is not None and checkup.training is not None:
         checkup.findings += _laterality(data, checkup.training, tokenizer)
     _leaks(facts, checkup)
+    if options.measure and complete:
+        checkup.findings += measured_findings(config, options.observer)
 
 
 def _disk(config: Config, options: Options) -> Iterator[Finding]:
