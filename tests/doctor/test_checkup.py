@@ -8,6 +8,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
+from tests.doctor.conftest import TRAINING
 from tests.doctor.planting import PLANTS, Tree
 
 from virtex import cli
@@ -17,16 +18,6 @@ from virtex.config import loading
 from virtex.config.schema import Config
 from virtex.data import subset
 from virtex.doctor.checkup import Checkup, Options, examine
-
-TRAINING, VALIDATION = 40, 12
-
-
-@pytest.fixture(scope="session")
-def scenes(tmp_path_factory) -> Path:
-    root = tmp_path_factory.mktemp("doctor") / "scenes"
-    words = ["--train", str(TRAINING), "--val", str(VALIDATION), "--size", "64", "--only", "coco"]
-    assert cli.main(["synthesize", str(root), *words]) == 0
-    return root
 
 
 @pytest.fixture
@@ -72,23 +63,6 @@ def test_all_defects_are_found_at_once(tree, tmp_path):
         plant(tree)
     tree.save()
     assert kinds(examined(tree.root, tmp_path)) >= {kind for kind, _ in PLANTS.values()}
-
-
-@pytest.fixture(scope="session")
-def configuration(scenes, tmp_path_factory) -> Path:
-    """The configuration of a run on the scenes, with a vocabulary."""
-    directory = tmp_path_factory.mktemp("configuration")
-    vocabulary = directory / "v.model"
-    words = ["--output", str(vocabulary), "--vocab-size", "100"]
-    assert cli.main(["tokenizer", str(scenes), *words]) == 0
-    path = directory / "run.yaml"
-    path.write_text(
-        f"DATA: {{ROOT: {scenes}, TOKENIZER_MODEL: {vocabulary}, IMAGE_CROP_SIZE: 64}}\n"
-        "MODEL: {NAME: bicaptioning, VISUAL: {NAME: 'torchvision::resnet18'},"
-        " TEXTUAL: {NAME: 'transdec_postnorm::L1_H64_A2_F128'}}\n"
-        "OPTIM: {BATCH_SIZE: 8, NUM_ITERATIONS: 4, WARMUP_STEPS: 1}\n"
-    )
-    return path
 
 
 def doctor(*words: object) -> int:

@@ -12,6 +12,7 @@ import torch
 
 from virtex._version import __version__
 from virtex.build.model import build_objective
+from virtex.build.optimizer import estimate_checkpoint_bytes
 from virtex.checkpoints.file import Retention
 from virtex.config.schema import Config
 from virtex.distributed.shared_memory import free_shared_memory
@@ -101,10 +102,7 @@ def disk_findings(config: Config, directory: Path, retention: Retention) -> Iter
     """Whether the checkpoints that a run keeps fit on the disk of its directory."""
     with torch.device("meta"):
         objective = build_objective(config, weights_follow=True)
-    weights = sum(tensor.nbytes for tensor in objective.state_dict().values())
-    trained = sum(each.nbytes for each in objective.parameters() if each.requires_grad)
-    slots = (2 if config.optim.optimizer_name == "adamw" else 1) + config.optim.lookahead.use
-    size = weights + slots * trained
+    size = estimate_checkpoint_bytes(config, objective)
     count = 1 + (retention.recent or 1)
     existing = next(path for path in (directory, *directory.absolute().parents) if path.exists())
     free = shutil.disk_usage(existing).free

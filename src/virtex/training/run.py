@@ -27,6 +27,7 @@ from virtex.distributed.world import World, connect
 from virtex.errors import RunError, UserError
 from virtex.tasks.base import Batch
 from virtex.training.evaluation import evaluate_and_log, log_best, restore_evaluations
+from virtex.training.forecast import Forecast
 from virtex.training.logger import RunLogger
 from virtex.training.loop import optimize
 from virtex.training.out_of_memory import translate_memory_errors
@@ -45,7 +46,7 @@ from virtex.training.setup import (
     samples_seen,
     shared_memory_needed,
 )
-from virtex.training.step_log import log_step
+from virtex.training.step_log import log_forecast, log_step
 from virtex.training.validation import samples_logged, validate_and_log
 
 
@@ -210,7 +211,7 @@ def _train(run: Run, start: ResumePoint) -> int:
         breakpoint()  # of the process that was asked for; the others pass
     traffic = Traffic()
     traffic.watch(run.state.parallel)
-    meter = Meter(run.world.size, traffic)
+    meter, forecast = Meter(run.world.size, traffic), Forecast(last, run.options.checkpoint_every)
     validated = start.iteration
     first = start.iteration + 1
     # Closed, or else an error would hold on to the loader's workers.
@@ -230,6 +231,7 @@ def _train(run: Run, start: ResumePoint) -> int:
             iteration = step.iteration
             meter.add(step)
             log_step(run, meter, step)
+            log_forecast(run, forecast, step)
             log_saved(run)
             due = iteration == last or _is_due(run.options.checkpoint_every, validated, iteration)
             run.watchdog.report(f"iteration {iteration}, asking whether to stop")
