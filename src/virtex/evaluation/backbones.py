@@ -16,6 +16,7 @@ from virtex.checkpoints.state import Checkpoint, read
 from virtex.config import loading as settings
 from virtex.config.schema import Config
 from virtex.errors import UserError
+from virtex.models.backbone import Backbone
 from virtex.models.first_convolution import fit_first_convolution
 from virtex.models.networks import (
     Network,
@@ -41,7 +42,7 @@ class EvaluatedBackbone:
 
     name: str
     network: str
-    module: nn.Module
+    module: Backbone
     image_size: int
     sha256: str
     config: Config
