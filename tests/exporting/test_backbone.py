@@ -8,7 +8,7 @@ import torch
 
 from virtex import cli
 from virtex.checkpoints.exported import MANIFEST, WEIGHTS, load_tensors, save_tensors
-from virtex.evaluation.backbones import open_backbones
+from virtex.evaluation.backbones import module_hash, open_backbones
 from virtex.exporting.backbone import ExportedBackbone, export_backbone
 from virtex.exporting.verification import verify
 
@@ -153,3 +153,23 @@ def test_an_interrupted_export_is_no_export(tmp_path):
     export_backbone("torchvision", backbone("resnet18"), directory)
     (directory / MANIFEST).unlink()
     assert cli.main(["verify", str(directory)]) == 2
+
+
+@pytest.mark.parametrize(
+    ("target", "network"),
+    [
+        ("timm", "resnet18"),
+        ("timm", "convnext_tiny"),
+        ("torchvision", "resnet18"),
+        ("detectron2", "resnet18"),
+    ],
+)
+def test_an_exported_backbone_is_evaluated_as_its_checkpoint(tmp_path, target, network):
+    original = backbone(network, pixel_range=(0.0, 4095.0))
+    export_backbone(target, original, tmp_path / "export")
+    (opened,) = open_backbones([str(tmp_path / "export")])
+    assert opened.sha256 == module_hash(original.module)
+    assert opened.image_size == SIZE
+    assert opened.iteration == 20
+    assert opened.config.data.pixel_range == (0.0, 4095.0)
+    assert opened.config.data.transforms_val[1:] == original.config.data.transforms_val[1:]

@@ -22,7 +22,8 @@ _MISSING = "reading it requires safetensors: pip install 'virtex-pretraining[exp
 class Manifest(JsonFile):
     """What an exported backbone is, and how it takes images.
 
-    `network` is torchvision's name. Images of `bands` bands are resized bilinearly, with
+    `network` is torchvision's name. Images of `bands` bands, the numbers `band_numbers` of the
+    files, or RGB if that is None, are resized bilinearly, with
     antialiasing, so that the shorter side has `resize` pixels, cropped to `image_size`, and
     normalised by `mean` and `std` of values in [0, 1]. `pixel_range` is what became 0 ... 255 in
     images of more than 8 bits, None if that does not apply.
@@ -37,6 +38,7 @@ class Manifest(JsonFile):
     image_size: int = Field(gt=0)
     resize: int = Field(gt=0)
     bands: int = Field(gt=0)
+    band_numbers: list[int] | None = None
     mean: list[float]
     std: list[float]
     pixel_range: object = None

@@ -127,6 +127,7 @@ def _manifest(target: Target, backbone: ExportedBackbone) -> Manifest:
         image_size=data.image_crop_size,
         resize=resize,
         bands=data.band_count,
+        band_numbers=None if data.bands is None else list(data.bands),
         mean=list(statistics[0]),
         std=list(statistics[1]),
         pixel_range=None if data.pixel_range == "auto" else _plain(data.pixel_range),
