@@ -6,8 +6,10 @@ import shutil
 import pytest
 import torch
 
+import virtex
 from virtex import cli
 from virtex.checkpoints.exported import MANIFEST, WEIGHTS, load_tensors, save_tensors
+from virtex.errors import UserError
 from virtex.evaluation.backbones import module_hash, open_backbones
 from virtex.exporting.backbone import ExportedBackbone, export_backbone
 from virtex.exporting.verification import verify
@@ -173,3 +175,14 @@ def test_an_exported_backbone_is_evaluated_as_its_checkpoint(tmp_path, target, n
     assert opened.iteration == 20
     assert opened.config.data.pixel_range == (0.0, 4095.0)
     assert opened.config.data.transforms_val[1:] == original.config.data.transforms_val[1:]
+
+
+def test_python_exports_as_the_command(tmp_path):
+    weights = tmp_path / "resnet18.pth"
+    torch.save(backbone("resnet18").module.cnn.state_dict(), weights)
+    (found,) = virtex.export(
+        weights, "torchvision", tmp_path / "export", network="torchvision::resnet18"
+    )
+    assert found.problem is None
+    with pytest.raises(UserError, match="expected one of timm"):
+        virtex.export(weights, "caffe", tmp_path / "other")  # type: ignore[arg-type]

@@ -40,28 +40,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Write the directory, load it back, and print how to use it; returns 1 if that fails."""
-    from virtex.evaluation.backbones import open_backbones
-    from virtex.evaluation.results import RESULTS, read_results
-    from virtex.exporting.backbone import ExportedBackbone, export_backbone
+    from virtex.checkpoints.exported import read_manifest
     from virtex.exporting.card import usage
-    from virtex.exporting.verification import describe, verify
+    from virtex.exporting.interface import export
 
-    (opened,) = open_backbones(
-        [arguments.checkpoint], config=arguments.config, network_name=arguments.network
+    output: Path = arguments.output
+    found = export(
+        arguments.checkpoint,
+        arguments.target,
+        output,
+        config=arguments.config,
+        network=arguments.network,
     )
-    recorded = Path(opened.name).parent / RESULTS if opened.path is not None else None
-    results = () if recorded is None or not recorded.exists() else read_results(recorded)
-    exported = ExportedBackbone(
-        opened.module,
-        opened.config,
-        opened.name,
-        opened.iteration,
-        tuple(one.model_dump() for one in results if one.checkpoint == opened.sha256),
-    )
-    manifest = export_backbone(arguments.target, exported, arguments.output)
-    size = sum(path.stat().st_size for path in arguments.output.iterdir())
-    print(f"written {arguments.output}, {size / 1e6:.1f} MB")
-    found = verify(arguments.output)
-    print("\n".join(describe(found)))
-    print(*usage(manifest), sep="\n")
+    size = sum(path.stat().st_size for path in output.iterdir())
+    print(f"written {output}, {size / 1e6:.1f} MB")
+    print(*(one.line for one in found), sep="\n")
+    print("\n".join(usage(read_manifest(output))).replace("DIR", str(output)))
     return int(any(one.problem is not None for one in found))

@@ -48,6 +48,8 @@ class EvaluatedBackbone:
     sha256: str
     config: Config
     iteration: int | None = None
+    contents: Mapping[str, Any] | None = None
+    """The numbers of images and captions that its run was trained on, if a file has them."""
 
     @property
     def note(self) -> str | None:
@@ -193,6 +195,7 @@ def _open(name: str, file: Checkpoint | None, config: Config) -> EvaluatedBackbo
         sha256=module_hash(module),
         config=config,
         iteration=iteration,
+        contents=None if file is None else file.state.get("data"),
     )
 
 

@@ -23,8 +23,9 @@ from virtex.checkpoints.exported import (
 from virtex.config.schema import Config
 from virtex.data.transforms import CenterCrop, SmallestResize, apply_transforms
 from virtex.errors import UserError
+from virtex.evaluation.results import Result
 from virtex.exporting import fingerprint
-from virtex.exporting.card import write_card
+from virtex.exporting.card import CARD, Card
 from virtex.exporting.onnx_file import write_onnx
 from virtex.files import write_whole
 from virtex.models.backbone import Backbone
@@ -39,15 +40,16 @@ _LIKE_RESNET = ("resnet", "resnext", "wide_resnet")
 class ExportedBackbone:
     """A backbone to export: its module in evaluation mode on the CPU, and its origin.
 
-    `source` names its checkpoint, and `iteration` is that of the run; `results` are the records of
-    its evaluations, as in results.json.
+    `source` names its checkpoint, `iteration` and `contents` are those of the run: how far it was,
+    and the numbers of images and captions. `results` are those of its evaluations.
     """
 
     module: Backbone
     config: Config
     source: str
     iteration: int | None = None
-    results: tuple[Mapping[str, Any], ...] = ()
+    contents: Mapping[str, Any] | None = None
+    results: tuple[Result, ...] = ()
 
     @property
     def network(self) -> str:
@@ -83,7 +85,8 @@ def export_backbone(target: Target, backbone: ExportedBackbone, directory: Path)
     if manifest.bands == 3:
         prints[fingerprint.IMAGE] = backbone.features(_crop_of_image(manifest))
     save_tensors(directory / fingerprint.FILE, prints, {"formula": fingerprint.FORMULA})
-    write_card(directory, manifest, backbone.config, backbone.source, backbone.results)
+    card = Card(manifest, backbone.config, backbone.source, backbone.contents, backbone.results)
+    write_whole(directory / CARD, card.text().encode())
     # Last, so that a directory with a manifest is complete.
     _write_json(directory / MANIFEST, manifest.model_dump())
     return manifest

@@ -1,7 +1,7 @@
 """Loading an exported backbone back by the library that it is for, and its fingerprints there."""
 
 import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -22,7 +22,7 @@ from virtex.exporting import fingerprint, onnx_file
 from virtex.models.networks import network
 from virtex.models.state_dict import state_dict_mismatches
 
-_EXTRAS = {"onnxruntime": "onnx"}
+_EXTRAS = {"onnxruntime": "onnx", "timm": "export", "transformers": "export"}
 
 
 @dataclass(frozen=True)
@@ -134,8 +134,6 @@ def _imported(library: str) -> ModuleType:
         extra = _EXTRAS.get(library, library)
         raise UserError(
             f"verifying the export requires {library}: pip install 'virtex-pretraining[{extra}]'"
-            if extra != "transformers"
-            else "verifying the export requires transformers; install it, or use --library timm"
         ) from error
 
 
@@ -151,6 +149,8 @@ def _timm(directory: Path, _: Manifest) -> _Loaded:
 def _transformers(directory: Path, _: Manifest) -> _Loaded:
     import transformers
 
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
     model = transformers.AutoModel.from_pretrained(str(directory)).eval()
     processor = transformers.AutoImageProcessor.from_pretrained(str(directory))
 
@@ -210,9 +210,3 @@ _LOADERS: dict[str, dict[str, Callable[[Path, Manifest], _Loaded]]] = {
     "onnx": {"onnxruntime": _onnxruntime},
     "detectron2": {},
 }
-
-
-def describe(verifications: list[Verification]) -> Iterator[str]:
-    """A line for each library."""
-    for each in verifications:
-        yield each.line
