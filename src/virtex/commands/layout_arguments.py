@@ -75,6 +75,15 @@ def given_flags(arguments: argparse.Namespace, flags: Sequence[str]) -> list[str
     return [flag for flag in flags if getattr(arguments, _attribute(flag)) is not None]
 
 
+def given_settings(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The settings of the flags of `add_layout_arguments` that are given, by key."""
+    return {
+        key: value
+        for flag, key in _KEYS.items()
+        if (value := getattr(arguments, _attribute(flag), None)) is not None
+    }
+
+
 def data_of(arguments: argparse.Namespace, **settings: Any) -> "Data":
     """The `DATA` settings of the flags of `add_layout_arguments`, with other `settings`.
 
@@ -86,9 +95,7 @@ def data_of(arguments: argparse.Namespace, **settings: Any) -> "Data":
     from virtex.config.sources import Columns
 
     given = {
-        key.removeprefix("DATA.").lower(): value
-        for flag, key in _KEYS.items()
-        if (value := getattr(arguments, _attribute(flag), None)) is not None
+        key.removeprefix("DATA.").lower(): value for key, value in given_settings(arguments).items()
     }
     columns = {key.removeprefix("columns."): given.pop(key) for key in list(given) if "." in key}
     try:

@@ -8,7 +8,7 @@ from virtex.data.plain_text import UTF_8
 from virtex.data.sources.table_file import find_table, split_tables
 from virtex.data.sources.table_layout import TableLayout
 from virtex.data.sources.table_rows import KINDS
-from virtex.doctor.detected import ABSOLUTE, DetectedData, Finding, counted, quoted
+from virtex.doctor.detected import ABSOLUTE, DetectedData, Finding, quoted
 from virtex.doctor.table_columns import (
     find_caption_column,
     find_group_column,
@@ -117,7 +117,7 @@ def _table_data(root: Path, path: Path, given: _Given, *, has_validation: bool) 
     ]
     if not has_validation and split is None:
         findings.append(_share(sample, images.name, group))
-    notes += _notes(images.checked - images.found, others, warning)
+    notes += _notes(others, warning)
     return DetectedData(tuple(findings), tuple(notes))
 
 
@@ -149,13 +149,11 @@ def _share(sample: TableSample, images: str, group: Finding | None) -> Finding:
     return share_finding(count, groups)
 
 
-def _notes(missing: int, others: Sequence[str], warning: str) -> list[str]:
-    notes = []
-    if missing:
-        notes.append(f"Of the rows that were looked at, {counted(missing, 'image')} do not exist.")
+def _notes(others: Sequence[str], warning: str) -> list[str]:
+    notes = [warning] if warning else []
     if others:
         notes.append(
             f"Other columns hold texts too: {quoted(others)}; --caption-column names the one to"
             " use."
         )
-    return [*notes, warning] if warning else notes
+    return notes

@@ -1,0 +1,210 @@
+"""The settings of a first run on a data set, each with the reason, from what the data are like."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from virtex.build.resolve import iterations_of
+from virtex.build.sources import OpenedSplits, open_splits
+from virtex.config.loading import file_layers, load_layers
+from virtex.config.schema import Config
+from virtex.data.sources.drawn_split import EmptySideError
+from virtex.doctor.caption_survey import (
+    CaptionSurvey,
+    choose_normalization,
+    length_findings,
+    mirror_findings,
+    survey_captions,
+    train_vocabulary,
+)
+from virtex.doctor.detected import DetectedData, Finding, counted, nested
+from virtex.doctor.image_survey import ImageSurvey, survey_images
+from virtex.doctor.scale import (
+    Machine,
+    choose_batch,
+    choose_crop,
+    choose_epochs,
+    choose_network,
+    choose_warmup,
+    scaled_rates,
+)
+from virtex.errors import UserError
+
+PRESET = "recipes/small"
+FittingBatch = Callable[[Config], int | None]
+"""The largest batch of a run that fits the memory of the device; None if it is not known."""
+
+_SEEDS = 20
+_CROP = "random_resized_crop::{'scale': (0.5, 1.0)}"
+_JITTER = "color_jitter::{'brightness': 0.2, 'contrast': 0.2, 'saturation': 0.2, 'hue': 0.02}"
+_JITTER_OF_BANDS = "color_jitter::{'brightness': 0.2, 'contrast': 0.2, 'saturation': 0, 'hue': 0}"
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """The findings that make a run, in the order in which they are written, and the vocabulary.
+
+    `notes` are whole sentences for the user. `training`, `validation` and `iterations` are numbers
+    of images and of iterations.
+    """
+
+    findings: tuple[Finding, ...]
+    notes: tuple[str, ...]
+    vocabulary: bytes
+    training: int
+    validation: int
+    iterations: int
+
+
+def propose(
+    detected: DetectedData,
+    vocabulary: Path,
+    machine: Machine,
+    fitting_batch: FittingBatch | None = None,
+) -> Proposal:
+    """Look at images and captions, and choose the settings of a run; nothing is written.
+
+    `vocabulary` is the file that will hold the vocabulary. Raises UserError if the data cannot be
+    read.
+    """
+    detected, splits, problems = _open(detected)
+    images = survey_images(detected.data(), (splits.training, splits.validation))
+    captions = survey_captions(splits.training, medical_images=images.has_dicom)
+    normalization, reason = choose_normalization(captions.captions)
+    tokenizer, size = train_vocabulary(captions.captions, normalization)
+    problems += _problems(images, captions)
+    count = len(splits.training)
+    findings = [
+        *detected.findings,
+        _on_bad_image(problems, images),
+        Finding("DATA.TOKENIZER_MODEL", str(vocabulary), size),
+        Finding("DATA.TEXT_NORMALIZATION", normalization, reason),
+        *length_findings(captions.captions, tokenizer),
+        *_image_findings(images, captions, machine),
+        *_model_findings(count, machine),
+    ]
+    fitting = None if fitting_batch is None else fitting_batch(_config(findings))
+    batch, reason = choose_batch(count, machine, fitting)
+    epochs, epochs_reason = choose_epochs(count)
+    iterations = iterations_of(epochs, count, batch)
+    rates, rates_reason = scaled_rates(batch)
+    warmup, warmup_reason = choose_warmup(iterations)
+    findings += [
+        Finding("OPTIM.BATCH_SIZE", batch, reason),
+        *(Finding(key, rate, rates_reason) for key, rate in rates.items()),
+        Finding("OPTIM.NUM_EPOCHS", epochs, epochs_reason),
+        Finding("OPTIM.WARMUP_STEPS", warmup, warmup_reason),
+    ]
+    notes = (*problems, *detected.notes, *_notes(images, captions, count))
+    return Proposal(
+        tuple(findings), notes, tokenizer.model_bytes, count, len(splits.validation), iterations
+    )
+
+
+def _open(detected: DetectedData) -> tuple[DetectedData, OpenedSplits, list[str]]:
+    """The data with both splits, and a line on what is left out of them."""
+    try:
+        return *_drawn(detected), []
+    except EmptySideError:
+        raise
+    except UserError as error:
+        skipping = Finding("DATA.ON_BAD_IMAGE", "skip", "")
+        try:
+            found, splits = _drawn(replace(detected, findings=(*detected.findings, skipping)))
+        except UserError:
+            raise error from None
+        left_out = str(error).partition(". Correct")[0]
+        return replace(found, findings=found.findings[:-1]), splits, [f"Not used: {left_out}."]
+
+
+def _drawn(detected: DetectedData) -> tuple[DetectedData, OpenedSplits]:
+    """Open the splits, with the first seed that draws an image for each if they are drawn."""
+    for seed in range(_SEEDS):
+        if seed:
+            reason = "with the default, 0, one side of so few images would be empty"
+            findings = (*detected.findings, Finding("DATA.VAL_SEED", seed, reason))
+        else:
+            findings = detected.findings
+        found = replace(detected, findings=findings)
+        try:
+            return found, open_splits(found.data(), "captions")
+        except EmptySideError:
+            if seed == _SEEDS - 1 or "DATA.VAL_SHARE" not in detected.settings:
+                raise
+    raise AssertionError
+
+
+def _config(findings: list[Finding]) -> Config:
+    """The preset with the findings; raises UserError."""
+    values = nested({each.key: each.value for each in findings})
+    layers = [*file_layers(Path(PRESET)), ("of the proposal", values)]
+    return load_layers(Config, layers, "the proposal")
+
+
+def _problems(images: ImageSurvey, captions: CaptionSurvey) -> list[str]:
+    problems = []
+    if images.missing:
+        problems.append(f"Missing or empty: {counted(images.missing, 'image file')}.")
+    if images.unreadable:
+        problems.append(
+            f"Of {counted(images.checked, 'image')} that were looked at, {len(images.unreadable)}"
+            f" cannot be read: {'; '.join(images.unreadable[:3])}"
+            f"{'; …' if len(images.unreadable) > 3 else '.'}"
+        )
+    if captions.unreadable:
+        problems.append(
+            f"The captions of {counted(len(captions.unreadable), 'image')} cannot be read:"
+            f" {captions.unreadable[0]}."
+        )
+    return problems
+
+
+def _on_bad_image(problems: list[str], images: ImageSurvey) -> Finding:
+    if problems:
+        return Finding("DATA.ON_BAD_IMAGE", "skip", " ".join(problems))
+    reason = f"all of {counted(images.checked, 'image')} that were looked at can be read"
+    return Finding("DATA.ON_BAD_IMAGE", "error", reason)
+
+
+def _image_findings(
+    images: ImageSurvey, captions: CaptionSurvey, machine: Machine
+) -> Iterator[Finding]:
+    crop, reason = choose_crop(images.short_side, machine)
+    yield Finding("DATA.IMAGE_CROP_SIZE", crop, reason)
+    transforms = [_CROP, _JITTER, "normalize"]
+    if images.bands is not None:
+        bands = list(range(1, images.bands + 1))
+        yield Finding("DATA.BANDS", bands, "all bands; name those of red, green and blue first")
+        if images.bands != 3:
+            transforms = [_CROP, _JITTER_OF_BANDS, "normalize"]
+            if captions.mirrors:
+                reason = "as in recipes/small, with a jitter that does not need colours"
+                transforms.insert(1, "horizontal_flip")
+                yield Finding("DATA.IMAGE_TRANSFORM_TRAIN", transforms, reason)
+    yield from mirror_findings(captions, transforms)
+
+
+def _model_findings(images: int, machine: Machine) -> Iterator[Finding]:
+    network, reason = choose_network(images, machine)
+    yield Finding("MODEL.VISUAL.NAME", f"torchvision::{network}", reason)
+    yield Finding(
+        "MODEL.VISUAL.PRETRAINED",
+        False,
+        "true is better for so few images: it starts from weights for ImageNet, which torchvision"
+        " downloads once; then set OPTIM.CNN_LR to a tenth as well",
+    )
+
+
+def _notes(images: ImageSurvey, captions: CaptionSurvey, count: int) -> Iterator[str]:
+    yield (
+        f"The captions are in {captions.language.capitalize()}."
+        if captions.mirrors
+        else (f"The captions are in {captions.language}; images are not mirrored in training.")
+    )
+    if images.values is not None:
+        yield f"{images.values[0].upper()}{images.values[1:]}."
+    if count < 1000:
+        yield (
+            f"{counted(count, 'image')} are few: expect captions that repeat the training set, and"
+            " begin with trained weights if you may (MODEL.VISUAL.PRETRAINED)."
+        )
