@@ -221,3 +221,28 @@ def test_a_directory_in_two_formats_needs_the_format(tmp_path):
     for form in ("table", "folder"):
         assert detect_data(str(tmp_path), {"DATA.FORMAT": form}).settings["DATA.FORMAT"] == form
     assert "no tar shards" in refusal(tmp_path, FORMAT="shards")
+
+
+def test_images_are_found_in_other_directories_than_that_of_the_table(tmp_path):
+    names = write_images(tmp_path / "data" / "files" / "röntgen", 12)
+    table = tmp_path / "data" / "t.csv"
+    for prefix, directory in (
+        ("", "files/röntgen"),
+        ("röntgen/", "files"),
+        (f"{tmp_path}/data/files/röntgen/", None),
+    ):
+        write_table(table, [("image", "caption"), *((prefix + n, "a cat sits") for n in names)])
+        detected = detect_data(str(tmp_path / "data"), {"DATA.VAL_SHARE": 0.5})
+        assert detected.settings.get("DATA.IMAGE_DIRECTORY") == directory
+        splits = open_splits(detected.data(), "captions")
+        assert splits.training.missing(range(len(splits.training))) == []
+
+
+def test_absolute_paths_elsewhere_are_read_from_there(tmp_path):
+    names = write_images(tmp_path / "images", 12)
+    rows = [(f"{tmp_path}/images/{name}", "a cat sits") for name in names]
+    write_table(tmp_path / "tables" / "t.csv", [("image", "caption"), *rows])
+    detected = detect_data(str(tmp_path / "tables"), {"DATA.VAL_SHARE": 0.5})
+    assert detected.settings["DATA.IMAGE_DIRECTORY"] == str(tmp_path / "images")
+    splits = open_splits(detected.data(), "captions")
+    assert splits.training.missing(range(len(splits.training))) == []

@@ -30,7 +30,7 @@ def test_warm_up_and_intervals_lie_within_the_run(images):
     iterations = -(-epochs * images // batch)
     warmup, _ = scale.choose_warmup(iterations)
     assert 0 < warmup < iterations
-    assert 0 < scale.choose_interval(iterations)
+    assert scale.choose_interval(iterations) > 0
 
 
 def test_fewer_images_get_more_epochs_and_fewer_iterations():

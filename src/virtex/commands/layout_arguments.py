@@ -19,6 +19,7 @@ _KEYS = {
     "--group-column": "DATA.GROUP_COLUMN",
     "--separator": "DATA.SEPARATOR",
     "--image-separator": "DATA.IMAGE_SEPARATOR",
+    "--image-directory": "DATA.IMAGE_DIRECTORY",
     "--encoding": "DATA.ENCODING",
     "--val-share": "DATA.VAL_SHARE",
 }
@@ -35,6 +36,8 @@ _HELP = {
     "--separator": "character between the values of tables, such as ';', or tab (default: by the "
     "extension)",
     "--image-separator": "character between the paths of several images of one caption",
+    "--image-directory": "directory that the paths in a table are relative to (default: that of "
+    "the table)",
     "--encoding": "encoding of tables and of text files, such as cp1252 (default: utf-8)",
     "--val-share": "share of the training images to draw for validation, such as 0.02, for data "
     "without a validation split",
@@ -142,7 +145,7 @@ def _checked(flag: str) -> Any:
 
 def _name(text: str) -> str:
     if not text:
-        raise argparse.ArgumentTypeError("the name of a column is empty")
+        raise argparse.ArgumentTypeError("the name is empty")
     return text
 
 
@@ -172,6 +175,8 @@ def _metavar(flag: str) -> str:
             return "CHARACTER"
         case "--val-share":
             return "SHARE"
+        case "--image-directory":
+            return "DIR"
         case _:
             return "NAME"
 

@@ -58,7 +58,10 @@ def survey_images(data: Data, splits: Sequence[Records]) -> ImageSurvey:
     sources = [source for source in _sampled(splits) if source not in absent]
     if not sources:
         raise UserError(f"{data.root}: no image file exists; the first is {missing[0]}")
-    pixels, bands = _pixel_settings(sources, limits)
+    try:
+        pixels, bands = _pixel_settings(sources, limits)
+    except BadImage as error:
+        raise UserError(f"{data.root}: no image can be read: {error}") from error
     sides, unreadable = list[int](), list[str]()
     for source in sources:
         try:

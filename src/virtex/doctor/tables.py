@@ -9,11 +9,11 @@ from virtex.data.sources.table_file import find_table, split_tables
 from virtex.data.sources.table_layout import TableLayout
 from virtex.data.sources.table_rows import KINDS
 from virtex.doctor.detected import ABSOLUTE, DetectedData, Finding, quoted
+from virtex.doctor.image_column import find_image_column
 from virtex.doctor.table_columns import (
     find_caption_column,
     find_group_column,
     find_id_column,
-    find_image_column,
     find_split_column,
 )
 from virtex.doctor.table_sample import ROWS, TableSample, read_sample
@@ -93,7 +93,12 @@ def _table_data(root: Path, path: Path, given: _Given, *, has_validation: bool) 
     """As `table_data`, of a table `path` that is read by `DATA.ROOT` `root`."""
     sample = read_sample(path, encoding=given.text("ENCODING"), separator=given.text("SEPARATOR"))
     notes: list[str] = []
-    images = find_image_column(sample, given.text("COLUMNS.IMAGE"), given.text("IMAGE_SEPARATOR"))
+    images = find_image_column(
+        sample,
+        given.text("COLUMNS.IMAGE"),
+        separator=given.text("IMAGE_SEPARATOR"),
+        directory=given.text("IMAGE_DIRECTORY"),
+    )
     captions, others = find_caption_column(sample, images.name, given.text("COLUMNS.CAPTION"))
     split, warning = None, ""
     if not has_validation and "DATA.VAL_SHARE" not in given.settings:
