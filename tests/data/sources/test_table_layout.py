@@ -223,5 +223,5 @@ def test_paths_are_relative_to_the_directory_of_images(tmp_path):
         records = TableCaptions(str(table), None, "error", layout)
         paths = {records.path(index).resolve() for index in range(2)}
         assert paths == {tmp_path / "images" / "a" / "1.png", tmp_path / "images" / "2.png"}
-    with pytest.raises(UserError, match="is not a file below .*--image-directory"):
+    with pytest.raises(UserError, match=r"is not a file below .*--image-directory"):
         TableCaptions(str(table), None, "error", TableLayout(image_directory="a"))
