@@ -10,7 +10,7 @@ from virtex.data.images import BadImage
 from virtex.data.records import Records
 from virtex.data.subset import Subset
 from virtex.doctor.detected import Finding
-from virtex.doctor.languages import UNKNOWN, find_language, has_case, is_medical
+from virtex.doctor.languages import UNKNOWN, has_case, is_medical, main_language
 from virtex.errors import UserError
 from virtex.text.mirror_words import LANGUAGES
 from virtex.text.normalize import Normalization, find_changes
@@ -40,14 +40,9 @@ class CaptionSurvey:
     medical: bool
 
     @property
-    def language_name(self) -> str:
-        """The language as it is written in sentences."""
-        return self.language.capitalize() if self.language in LANGUAGES else self.language
-
-    @property
     def mirrors(self) -> bool:
         """Whether training images may be mirrored."""
-        return self.language in LANGUAGES and not self.medical
+        return self.language.lower() in LANGUAGES and not self.medical
 
 
 def survey_captions(records: Records, *, medical_images: bool) -> CaptionSurvey:
@@ -63,7 +58,7 @@ def survey_captions(records: Records, *, medical_images: bool) -> CaptionSurvey:
     return CaptionSurvey(
         captions,
         tuple(map(str, unreadable)),
-        find_language(captions),
+        main_language(captions),
         medical_images or is_medical(captions),
     )
 
@@ -122,10 +117,10 @@ def mirror_findings(survey: CaptionSurvey, transforms: Sequence[str]) -> list[Fi
     `transforms` are those of training images without mirroring.
     """
     if survey.mirrors:
-        if survey.language == "english":
+        if survey.language == "English":
             return []
-        reason = f"the captions are in {survey.language_name}"
-        return [Finding("DATA.MIRROR_WORDS", [survey.language], reason)]
+        reason = f"the captions are in {survey.language}"
+        return [Finding("DATA.MIRROR_WORDS", [survey.language.lower()], reason)]
     if survey.medical:
         reason = "without horizontal_flip, as a mirrored body has its organs on the other side"
     elif survey.language == UNKNOWN:

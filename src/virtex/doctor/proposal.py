@@ -196,11 +196,8 @@ def _model_findings(images: int, machine: Machine) -> Iterator[Finding]:
 
 
 def _notes(images: ImageSurvey, captions: CaptionSurvey, count: int) -> Iterator[str]:
-    yield (
-        f"The captions are in {captions.language.capitalize()}."
-        if captions.mirrors
-        else (f"The captions are in {captions.language}; images are not mirrored in training.")
-    )
+    mirrored = "" if captions.mirrors else "; images are not mirrored in training"
+    yield f"The captions are in {captions.language}{mirrored}."
     if images.values is not None:
         yield f"{images.values[0].upper()}{images.values[1:]}."
     if count < 1000:

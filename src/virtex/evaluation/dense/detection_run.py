@@ -11,8 +11,9 @@ from pathlib import Path
 import torch
 
 from virtex.checkpoints.lock import locked
+from virtex.distributed.cpu_threads import share_cores
 from virtex.distributed.environment import read_environment
-from virtex.distributed.launch import launch, on_this_machine, share_cores
+from virtex.distributed.launch import launch, on_this_machine
 from virtex.distributed.signals import STOPPED, Stopped, StopRequest, stop_requests
 from virtex.distributed.world import Timeouts, World, connect
 from virtex.errors import RunError, UserError
