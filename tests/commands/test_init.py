@@ -11,6 +11,7 @@ from tests.doctor.data_sets import files_of, write_images, write_reports, write_
 from virtex.build.model import load_config
 from virtex.cli import main
 
+FAST = "--no-measure"
 SMALL = (
     *("DATA.IMAGE_CROP_SIZE", "32", "OPTIM.NUM_EPOCHS", "0.1", "OPTIM.WARMUP_STEPS", "0"),
     *("MODEL.VISUAL.NAME", f"torchvision::{tiny_network.NAME}", "MODEL.DECODER.BEAM_SIZE", "1"),
@@ -25,7 +26,7 @@ def test_the_commands_that_it_prints_train(tmp_path, monkeypatch, capsys, langua
     before = files_of(data)
     (work / "settings").mkdir(parents=True)
     monkeypatch.chdir(work)
-    assert main(["init", "../Röntgen 画像", "--output", "settings/mein lauf.yaml"]) == 0
+    assert main(["init", "../Röntgen 画像", "--output", "settings/mein lauf.yaml", FAST]) == 0
     output = capsys.readouterr().out
     (line,) = (each for each in output.splitlines() if "virtex pretrain" in each)
     elsewhere = tmp_path / "elsewhere"
@@ -48,7 +49,7 @@ def test_flags_of_the_layout_come_first(tmp_path, monkeypatch, capsys):
     write_table(tmp_path / "data" / "t.csv", rows)
     monkeypatch.chdir(tmp_path)
     flags = ["--caption-column", "Notiz", "--val-share", "0.5", "--format", "table"]
-    assert main(["init", "data", *flags]) == 0
+    assert main(["init", "data", FAST, *flags]) == 0
     data = load_config(tmp_path / "run.yaml").data
     assert (data.columns.caption, data.val_share, data.format) == ("Notiz", 0.5, "table")
     assert main(["init", "data", "--caption-column", "Notes", "--force"]) == 2
@@ -62,16 +63,16 @@ def test_files_are_neither_overwritten_nor_written_into_the_data(tmp_path, monke
     assert main(["init", "."]) == 2
     assert "nothing is written into data" in capsys.readouterr().err
     monkeypatch.chdir(tmp_path)
-    assert main(["init", "data", "--dry-run"]) == 0
+    assert main(["init", "data", FAST, "--dry-run"]) == 0
     assert "_BASE_: recipes/small" in capsys.readouterr().out
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data"]
-    assert main(["init", "data"]) == 0
+    assert main(["init", "data", FAST]) == 0
     written = files_of(tmp_path)
     assert main(["init", "data"]) == 2
     assert "run.yaml and" in (error := capsys.readouterr().err)
     assert "--force" in error
     assert files_of(tmp_path) == written
-    assert main(["init", "data", "--force"]) == 0
+    assert main(["init", "data", FAST, "--force"]) == 0
     assert {path: content for path, (content, _) in files_of(tmp_path).items()} == {
         path: content for path, (content, _) in written.items()
     }
@@ -91,3 +92,12 @@ def test_mistakes_are_one_message(tmp_path, monkeypatch, capsys, arguments, said
     monkeypatch.chdir(tmp_path)
     assert main(["init", *arguments]) == 2
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_memory_is_measured(tmp_path, monkeypatch, capsys):
+    names = write_images(tmp_path / "data", 20)
+    write_table(tmp_path / "data" / "t.csv", [("image", "caption"), *((n, "a dog") for n in names)])
+    monkeypatch.chdir(tmp_path)
+    assert main(["init", "data", "--dry-run"]) == 0
+    assert "BATCH_SIZE: 8" in capsys.readouterr().out

@@ -10,19 +10,21 @@ from tests.doctor.data_sets import files_of, write_images, write_reports, write_
 from virtex.build.model import load_config
 from virtex.doctor.detected import nested
 from virtex.doctor.layout import detect_data
+from virtex.doctor.measure import MemoryFit
 from virtex.doctor.proposal import PRESET, propose
 from virtex.doctor.run_file import run_file
 from virtex.doctor.scale import Machine
+from virtex.doctor.step_trial import StepCost
 from virtex.errors import UserError
 from virtex.text.tokenizer import Tokenizer
 
 CPU = Machine(0, 2)
 
 
-def proposed(root, machine=CPU, fitting=None, **given):
+def proposed(root, machine=CPU, measure=None, **given):
     given = {f"DATA.{key}": value for key, value in given.items()}
     found = detect_data(str(root), given)
-    return propose(found, Path("/nowhere/v.model"), machine, fitting)
+    return propose(found, Path("/nowhere/v.model"), machine, measure)
 
 
 def settings(proposal):
@@ -145,13 +147,20 @@ def test_the_batch_fits_the_memory(tmp_path):
     write_captions(tmp_path, ["a dog runs on the grass"] * 200)
     asked = []
 
-    def fitting(config):
+    def measure(config):
         asked.append(config)
-        return 5
+        costs = (StepCost(4, 0.1, 10**9), StepCost(16, 0.2, 4 * 10**9))
+        return MemoryFit("cpu", costs, free=2 * 10**9, largest=5)
 
-    found = settings(proposed(tmp_path, fitting=fitting))
+    proposal = proposed(tmp_path, measure=measure)
+    found = settings(proposal)
     assert found["OPTIM.BATCH_SIZE"] == 4
+    assert proposal.seconds == pytest.approx(proposal.iterations * 4 / 80)
     assert asked[0].data.image_crop_size == found["DATA.IMAGE_CROP_SIZE"]
+    assert asked[0].data.vocab_size == Tokenizer.from_bytes(proposal.vocabulary).vocab_size
+    assert settings(proposed(tmp_path, Machine(2, 8), measure))["OPTIM.BATCH_SIZE"] == 8
+    with pytest.raises(UserError, match="fit the memory"):
+        proposed(tmp_path, measure=lambda _: None)
 
 
 def test_the_file_loads_as_the_settings_and_is_the_same_each_time(tmp_path):

@@ -3,6 +3,7 @@
 import argparse
 import os
 import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,8 @@ from virtex.commands.layout_arguments import add_layout_arguments, given_setting
 from virtex.errors import UserError
 
 if TYPE_CHECKING:
+    from virtex.config.schema import Config
+    from virtex.doctor.measure import MemoryFit
     from virtex.doctor.proposal import Proposal
     from virtex.doctor.scale import Machine
 
@@ -37,6 +40,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--dry-run", action="store_true", help="print the settings, and write nothing"
+    )
+    parser.add_argument(
+        "--no-measure",
+        action="store_true",
+        help="do not measure the memory and the speed of training steps, which takes about 20 "
+        "seconds; the batch then follows from the number of images alone",
     )
     layout = parser.add_argument_group("layout of DATA, where it is not what is found")
     layout.add_argument(
@@ -65,7 +74,8 @@ def run(arguments: argparse.Namespace) -> int:
         given["DATA.FORMAT"] = arguments.format
     detected = detect_data(arguments.data, given)
     machine = _machine()
-    proposal = propose(detected, vocabulary, machine)
+    measure = None if arguments.no_measure else _measure
+    proposal = propose(detected, vocabulary, machine, measure)
     heading = (
         f"A first run on {root.name}, as `virtex init` proposes it. Each setting has its reason;"
         " change what you know better. What is not here is as in the configuration of the package"
@@ -110,13 +120,20 @@ def _machine() -> "Machine":
     return Machine(gpus, len(os.sched_getaffinity(0)))
 
 
+def _measure(config: "Config") -> "MemoryFit | None":
+    from virtex.doctor.measure import default_device, measure_memory
+
+    print("measuring the memory of training steps", file=sys.stderr, flush=True)
+    return measure_memory(config, default_device())
+
+
 def _report(proposal: "Proposal", output: Path, vocabulary: Path, machine: "Machine") -> None:
     from virtex.doctor.scale import choose_interval
 
     print(f"images      {proposal.training:,} for training, {proposal.validation:,} for validation")
     print(f"settings    {output}, each with its reason")
     print(f"vocabulary  {vocabulary}")
-    print(f"run         {proposal.iterations:,} iterations")
+    print(f"run         {proposal.iterations:,} iterations{_duration(proposal.seconds)}")
     print("\nPlease check:")
     for note in proposal.notes:
         print(f"- {note}")
@@ -126,3 +143,12 @@ def _report(proposal: "Proposal", output: Path, vocabulary: Path, machine: "Mach
         workers = max(1, min(_MOST_WORKERS, machine.cores // machine.gpus))
         flags += f" --num-gpus-per-machine {machine.gpus} --cpu-workers {workers}"
     print(f"\nNext:\n  virtex doctor {name}\n  virtex pretrain --config {name} {flags}")
+
+
+def _duration(seconds: float | None) -> str:
+    """The estimated time of a run; nothing if it was not measured."""
+    if seconds is None:
+        return ""
+    minutes = seconds / 60
+    shown = f"{minutes:.0f} minutes" if minutes < 120 else f"{minutes / 60:.0f} hours"
+    return f", about {shown} of training on this machine"

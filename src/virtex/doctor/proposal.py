@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from virtex.build.resolve import iterations_of
-from virtex.build.sources import OpenedSplits, open_splits
+from virtex.build.resolve import iterations_of, resolve_sizes
+from virtex.build.sources import Observer, OpenedSplits, open_splits
 from virtex.config.loading import file_layers, load_layers
 from virtex.config.schema import Config
 from virtex.data.sources.drawn_split import EmptySideError
@@ -19,6 +19,7 @@ from virtex.doctor.caption_survey import (
 )
 from virtex.doctor.detected import DetectedData, Finding, counted, nested
 from virtex.doctor.image_survey import ImageSurvey, survey_images
+from virtex.doctor.measure import MemoryFit
 from virtex.doctor.scale import (
     Machine,
     choose_batch,
@@ -31,10 +32,11 @@ from virtex.doctor.scale import (
 from virtex.errors import UserError
 
 PRESET = "recipes/small"
-FittingBatch = Callable[[Config], int | None]
-"""The largest batch of a run that fits the memory of the device; None if it is not known."""
+Measure = Callable[[Config], MemoryFit | None]
+"""Measures the training steps of a run; None if not even the smallest batch fits."""
 
 _SEEDS = 20
+_READING = Observer(touched=False)
 _CROP = "random_resized_crop::{'scale': (0.5, 1.0)}"
 _JITTER = "color_jitter::{'brightness': 0.2, 'contrast': 0.2, 'saturation': 0.2, 'hue': 0.02}"
 _JITTER_OF_BANDS = "color_jitter::{'brightness': 0.2, 'contrast': 0.2, 'saturation': 0, 'hue': 0}"
@@ -45,7 +47,7 @@ class Proposal:
     """The findings that make a run, in the order in which they are written, and the vocabulary.
 
     `notes` are whole sentences for the user. `training`, `validation` and `iterations` are numbers
-    of images and of iterations.
+    of images and of iterations, which take about so many `seconds`, if that was measured.
     """
 
     findings: tuple[Finding, ...]
@@ -54,13 +56,14 @@ class Proposal:
     training: int
     validation: int
     iterations: int
+    seconds: float | None
 
 
 def propose(
     detected: DetectedData,
     vocabulary: Path,
     machine: Machine,
-    fitting_batch: FittingBatch | None = None,
+    measure: Measure | None = None,
 ) -> Proposal:
     """Look at images and captions, and choose the settings of a run; nothing is written.
 
@@ -83,7 +86,9 @@ def propose(
         *_image_findings(images, captions, machine),
         *_model_findings(count, machine),
     ]
-    fitting = None if fitting_batch is None else fitting_batch(_config(findings))
+    config = resolve_sizes(_config(findings), tokenizer, str(vocabulary))
+    fit = None if measure is None else _measured(config, measure)
+    fitting = None if fit is None else fit.largest * max(machine.gpus, 1)
     batch, reason = choose_batch(count, machine, fitting)
     epochs, epochs_reason = choose_epochs(count)
     iterations = iterations_of(epochs, count, batch)
@@ -97,8 +102,30 @@ def propose(
     ]
     notes = (*problems, *detected.notes, *_notes(images, captions, count))
     return Proposal(
-        tuple(findings), notes, tokenizer.model_bytes, count, len(splits.validation), iterations
+        findings=tuple(findings),
+        notes=notes,
+        vocabulary=tokenizer.model_bytes,
+        training=count,
+        validation=len(splits.validation),
+        iterations=iterations,
+        seconds=None if fit is None else iterations * _step_seconds(fit, batch, machine),
     )
+
+
+def _step_seconds(fit: MemoryFit, batch: int, machine: Machine) -> float:
+    """The time of a step at the greatest speed that was measured."""
+    fastest = max(cost.images_per_second for cost in fit.costs)
+    return batch / fastest / max(machine.gpus, 1)
+
+
+def _measured(config: Config, measure: Measure) -> MemoryFit:
+    fit = measure(config)
+    if fit is None:
+        raise UserError(
+            f"not even a few images of {config.data.image_crop_size} pixels fit the memory for"
+            f" training {config.model.visual.network}; free some, or use another machine"
+        )
+    return fit
 
 
 def _open(detected: DetectedData) -> tuple[DetectedData, OpenedSplits, list[str]]:
@@ -127,7 +154,7 @@ def _drawn(detected: DetectedData) -> tuple[DetectedData, OpenedSplits]:
             findings = detected.findings
         found = replace(detected, findings=findings)
         try:
-            return found, open_splits(found.data(), "captions")
+            return found, open_splits(found.data(), "captions", _READING)
         except EmptySideError:
             if seed == _SEEDS - 1 or "DATA.VAL_SHARE" not in detected.settings:
                 raise
