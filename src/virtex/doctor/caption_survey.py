@@ -88,7 +88,7 @@ def train_vocabulary(
         return tokenizer, f"{size}, as many as published; more captions would support more"
     return tokenizer, (
         f"{size}: the largest vocabulary of which each piece of several characters occurs at least"
-        f" {OCCURRENCES} times in {len(captions):,} captions"
+        f" {OCCURRENCES} times in {len(captions):,} captions, alone or within a longer piece"
     )
 
 

@@ -3,6 +3,7 @@
 Only names and the beginnings of files are looked at, and nothing is written.
 """
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -37,7 +38,7 @@ def detect_data(path: str, given: Mapping[str, object]) -> DetectedData:
     or several data sets to choose from.
     """
     check_local(path)
-    root = Path(path).expanduser().absolute()
+    root = Path(os.path.normpath(Path(path).expanduser().absolute()))
     if not root.exists():
         raise UserError(
             f"{path} does not exist; name a directory or a table with images and captions"

@@ -27,6 +27,7 @@ from virtex.doctor.scale import (
     choose_epochs,
     choose_network,
     choose_warmup,
+    pretrained_advice,
     scaled_rates,
 )
 from virtex.errors import UserError
@@ -214,12 +215,7 @@ def _image_findings(
 def _model_findings(images: int, machine: Machine) -> Iterator[Finding]:
     network, reason = choose_network(images, machine)
     yield Finding("MODEL.VISUAL.NAME", f"torchvision::{network}", reason)
-    yield Finding(
-        "MODEL.VISUAL.PRETRAINED",
-        False,
-        "true is better for so few images: it starts from weights for ImageNet, which torchvision"
-        " downloads once; then set OPTIM.CNN_LR to a tenth as well",
-    )
+    yield Finding("MODEL.VISUAL.PRETRAINED", False, pretrained_advice(images))
 
 
 def _notes(images: ImageSurvey, captions: CaptionSurvey, count: int) -> Iterator[str]:

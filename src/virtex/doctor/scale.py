@@ -13,6 +13,8 @@ _EPOCHS = ((1_000, 60), (5_000, 50), (20_000, 40), (100_000, 30), (500_000, 20))
 _MOST_EPOCHS = 10
 _FEW = 10_000
 """Images below which the smaller network is enough."""
+_MANY = 100_000
+"""Images from which on trained weights matter less."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,15 @@ def choose_network(images: int, machine: Machine) -> tuple[str, str]:
     if images < _FEW:
         return "resnet18", f"{images:,} images are few for a larger network, such as resnet50"
     return "resnet50", f"{images:,} images, trained {machine.name}"
+
+
+def pretrained_advice(images: int) -> str:
+    """The comment on weights to start from."""
+    better = "is better for so few images: it" if images < _MANY else "often learns faster: it"
+    return (
+        f"true {better} starts from weights for ImageNet, which torchvision downloads once; then"
+        " set OPTIM.CNN_LR to a tenth as well"
+    )
 
 
 def choose_crop(short_side: int, machine: Machine) -> tuple[int, str]:
@@ -71,10 +82,10 @@ def scaled_rates(batch: int) -> tuple[dict[str, float], str]:
     """The learning rates by key, and the reason."""
     factor = math.sqrt(batch / PRESET_BATCH)
     rates = {key: float(f"{rate * factor:.2g}") for key, rate in _PRESET_RATES.items()}
-    return rates, (
-        f"that of recipes/small, for {PRESET_BATCH} images per batch, times the square root of"
-        f" {batch}/{PRESET_BATCH}, as AdamW needs it"
-    )
+    reason = f"that of recipes/small, for {PRESET_BATCH} images per batch"
+    if batch != PRESET_BATCH:
+        reason += f", times the square root of {batch}/{PRESET_BATCH}, as AdamW needs it"
+    return rates, reason
 
 
 def choose_epochs(images: int) -> tuple[int, str]:
