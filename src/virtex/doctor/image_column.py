@@ -172,6 +172,13 @@ def _check_header(sample: TableSample) -> None:
 def _no_images(sample: TableSample, tried: list[str], directory: str | None) -> str:
     """The message for a table of which no value is a file."""
     base = sample.path.parent / (directory or ".")
+    for name in tried or sample.values:
+        cells = [value for value in sample.values[name][:_CHECKED] if isinstance(value, str)]
+        if stem := next((cell for cell in cells if _has_image_of(base, cell)), None):
+            return (
+                f"{sample.path}: the values of the column {name!r}, such as {stem!r}, are names of"
+                " images without their extensions; write them with these"
+            )
     if not tried:
         return (
             f"{sample.path} has no column whose values are paths of images, only"
@@ -179,13 +186,19 @@ def _no_images(sample: TableSample, tried: list[str], directory: str | None) -> 
         )
     name = max(tried, key=lambda each: plain_name(each) in IMAGE_NAMES)
     example = next((str(value) for value in sample.values[name] if value), "")
-    hint = ""
-    if "\\" in example:
-        hint = ", and with / between directories"
-    elif not has_image_extension(example):
-        hint = ", and with its extension"
+    if "://" in example:
+        return (
+            f"{sample.path}: the values of the column {name!r}, such as {example!r:.120}, are"
+            " addresses; download the images first, and write their paths"
+        )
+    hint = ", and with / between directories" if "\\" in example else ""
     return (
         f"{sample.path}: no value of the column {name!r}, such as {example!r:.120}, is a file below"
         f" {base}; write the path of each image relative to that directory{hint}, or name the"
         " directory of the images as --image-directory"
     )
+
+
+def _has_image_of(directory: Path, stem: str) -> bool:
+    """Whether there is an image whose name without its extension is `stem`."""
+    return any(_is_file(directory / f"{stem}.{extension}") for extension in IMAGE_EXTENSIONS)

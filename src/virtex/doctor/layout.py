@@ -4,7 +4,8 @@ Only names and the beginnings of files are looked at, and nothing is written.
 """
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from virtex.data.plain_text import UTF_8
@@ -23,6 +24,7 @@ _READ = (
     "a table of images and captions (.csv, .tsv, .jsonl or .parquet), images with a text file of"
     " the same name beside each, COCO's annotations/, or tar shards"
 )
+_LIKE_VALIDATION = ("valid", "validation", "dev")
 _TEXTS = 200
 """The most text files that are read to find their encoding."""
 
@@ -46,7 +48,9 @@ def detect_data(path: str, given: Mapping[str, object]) -> DetectedData:
     if root.is_file():
         return table_data(root, given).with_given(given)
     directory = DataDirectory(root)
-    return _detect_format(directory, given).with_given(given)
+    detected = _detect_format(directory, given)
+    notes = (*detected.notes, *_unused_validation(directory, detected))
+    return replace(detected, notes=notes).with_given(given)
 
 
 def _detect_format(directory: DataDirectory, given: Mapping[str, object]) -> DetectedData:
@@ -64,6 +68,18 @@ def _detect_format(directory: DataDirectory, given: Mapping[str, object]) -> Det
             " with the one to use"
         )
     return next(iter(found.values()))(directory, given)
+
+
+def _unused_validation(directory: DataDirectory, detected: DetectedData) -> Iterator[str]:
+    """A note on what looks like a validation split and does not have its name."""
+    if "DATA.VAL_SHARE" not in detected.settings:
+        return
+    for path in directory.entries:
+        if path.stem.lower() in _LIKE_VALIDATION:
+            yield (
+                f"{path.name} looks like a validation split, and is not used: a part of the"
+                f" training images is drawn. To use it, call it val{path.suffix}."
+            )
 
 
 def _has_coco(directory: DataDirectory) -> bool:
@@ -198,6 +214,9 @@ def _nothing(directory: DataDirectory) -> str:
     kinds = {path.suffix.lower() for path in directory.files}
     if kinds & {".xlsx", ".xls", ".ods"}:
         message += " Save the spreadsheet as CSV."
+    texts = [path.name for path in directory.entries if path.suffix.lower() == ".txt"]
+    if texts:
+        message += f" If {texts[0]} is a table, give it the extension .csv."
     if (directory.path / "annotations").is_dir():
         message += " COCO's annotations must be called captions_train2017.json."
     if ".json" in kinds:

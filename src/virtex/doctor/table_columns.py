@@ -5,7 +5,7 @@ from typing import Any
 
 from virtex.data.sources.table_layout import CAPTIONS, IMAGE_ID
 from virtex.doctor.column_names import CAPTION_NAMES, GROUP_NAMES, plain_name
-from virtex.doctor.detected import Finding, quoted
+from virtex.doctor.detected import GIVEN, Finding, quoted
 from virtex.doctor.image_column import has_image_extension
 from virtex.doctor.table_sample import TableSample, named_columns
 from virtex.errors import UserError
@@ -29,6 +29,8 @@ def find_caption_column(
         for column in named_columns(sample, name, "--caption-column")
         if column != images and (length := text_length(sample.values[column]))
     }
+    if name is not None and name != images:
+        return Finding("DATA.COLUMNS.CAPTION", name, GIVEN), ()
     if not lengths:
         left = [column for column in sample.values if column != images]
         raise UserError(

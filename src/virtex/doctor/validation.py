@@ -11,12 +11,12 @@ def share_finding(images: int | None, groups: int | None = None) -> Finding:
     """`DATA.VAL_SHARE` for so many images, or for an unknown number, in so many groups if any."""
     if images is None:
         return Finding("DATA.VAL_SHARE", _SMALL, "there is no validation split")
-    share = validation_share(images)
-    reason = f"there is no validation split; of {counted(images, 'image')}, about"
-    reason += f" {max(1, round(share * images)):,} are drawn"
+    share, remark = validation_share(images), ""
     if groups is not None and groups * share < 3:
         share = min(0.3, round(3 / groups, 2))
-        reason += f", as whole groups, of which there are only {groups:,}"
+        remark = f", as whole groups, of which there are only {groups:,}"
+    reason = f"there is no validation split; of {counted(images, 'image')}, about"
+    reason += f" {max(1, round(share * images)):,} are drawn{remark}"
     return Finding("DATA.VAL_SHARE", share, reason)
 
 
