@@ -38,7 +38,7 @@ def environment_findings() -> Iterator[Finding]:
             "problem",
             "packages that are missing or of versions that are not supported",
             unfit,
-            advice=f"pip install --upgrade {DISTRIBUTION}",
+            advice="pip install --upgrade virtex-pretraining",
         )
     yield Finding("devices", "note", _devices())
     if importlib.util.find_spec("simplejpeg") is None:
@@ -46,7 +46,7 @@ def environment_findings() -> Iterator[Finding]:
             "slow-jpeg",
             "warning",
             "simplejpeg is not installed, so that Pillow decodes JPEG files, more slowly",
-            "pip install simplejpeg",
+            "install simplejpeg",
         )
     free = free_shared_memory()
     if free is not None and free < _LITTLE_SHARED_MEMORY:
