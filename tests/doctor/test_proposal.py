@@ -28,7 +28,7 @@ def proposed(root, machine=CPU, measure=None, **given):
 
 
 def settings(proposal):
-    return {finding.key: finding.value for finding in proposal.findings}
+    return {choice.key: choice.value for choice in proposal.choices}
 
 
 def write_captions(root, captions, names=None):
@@ -48,7 +48,7 @@ def test_what_cannot_be_used_is_skipped_and_said_loudly(tmp_path):
     assert bad[2] in notes
     assert "captions are blank" in notes
     assert "more than 8 bits" in notes
-    reason = next(each.reason for each in proposal.findings if each.key == "DATA.ON_BAD_IMAGE")
+    reason = next(each.reason for each in proposal.choices if each.key == "DATA.ON_BAD_IMAGE")
     assert bad[2] in reason
 
 
@@ -168,13 +168,13 @@ def test_the_file_loads_as_the_settings_and_is_the_same_each_time(tmp_path):
     files = set()
     for machine in (CPU, CPU, Machine(2, 8)):
         proposal = proposed(tmp_path, machine)
-        text = run_file(proposal.findings, PRESET, "Odd: # heading\twith\nlines")
+        text = run_file(proposal.choices, PRESET, "Odd: # heading\twith\nlines")
         path = tmp_path / "run.yaml"
         path.write_text(text, encoding="utf-8")
         data = load_config(path).model_dump(mode="json", by_alias=True)
         assert_within(nested(settings(proposal)), data)
         assert all(line.isprintable() and len(line) < 160 for line in text.splitlines())
-        assert all(finding.reason for finding in proposal.findings)
+        assert all(choice.reason for choice in proposal.choices)
         files.add((text, proposal.vocabulary))
     assert len(files) == 2
 

@@ -4,7 +4,7 @@ import pytest
 
 from virtex.doctor import scale
 from virtex.doctor.scale import Machine
-from virtex.doctor.validation import share_finding, validation_share
+from virtex.doctor.validation import share_choice, validation_share
 
 CPU, GPU = Machine(0, 4), Machine(1, 16)
 NUMBERS = [1, 2, 7, 30, 267, 999, 5000, 8000, 20_000, 118_000, 3_000_000]
@@ -70,6 +70,6 @@ def test_validation_has_200_images_where_that_is_at_most_a_tenth():
 
 
 def test_few_groups_get_a_share_that_draws_some():
-    finding = share_finding(1000, groups=10)
-    assert finding.value == 0.3
-    assert "only 10" in finding.reason
+    choice = share_choice(1000, groups=10)
+    assert choice.value == 0.3
+    assert "only 10" in choice.reason

@@ -81,7 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
         " change what you know better. What is not here is as in the configuration of the package"
         f" that _BASE_ names: `virtex config {PRESET}` prints it."
     )
-    text = run_file(proposal.findings, PRESET, heading)
+    text = run_file(proposal.choices, PRESET, heading)
     if arguments.dry_run:
         print(text, end="")
         return 0

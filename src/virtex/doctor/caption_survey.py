@@ -9,7 +9,7 @@ from virtex.build.captions import captions_of
 from virtex.data.images import BadImage
 from virtex.data.records import Records
 from virtex.data.subset import Subset
-from virtex.doctor.detected import Finding
+from virtex.doctor.detected import Choice
 from virtex.doctor.languages import UNKNOWN, has_case, is_medical, main_language
 from virtex.errors import UserError
 from virtex.text.mirror_words import LANGUAGES
@@ -92,7 +92,7 @@ def train_vocabulary(
     )
 
 
-def length_findings(captions: Sequence[str], tokenizer: Tokenizer) -> list[Finding]:
+def length_choices(captions: Sequence[str], tokenizer: Tokenizer) -> list[Choice]:
     """`DATA.MAX_CAPTION_LENGTH` and what depends on it, from the 99th percentile."""
     lengths = np.array(
         [len(tokenizer.encode(tokenizer.normalize(text))) for text in captions], np.int64
@@ -103,15 +103,15 @@ def length_findings(captions: Sequence[str], tokenizer: Tokenizer) -> list[Findi
     reason = f"99 % of the captions have at most {most} tokens, with [SOS] and [EOS]"
     if limit < most:
         reason += f"; more than {limit} would cost memory and time"
-    findings = [Finding("DATA.MAX_CAPTION_LENGTH", limit, reason)]
+    choices = [Choice("DATA.MAX_CAPTION_LENGTH", limit, reason)]
     if cut > _MANY_CUT and any(len(split_sentences(text)) > 1 for text in captions):
         reason = f"{cut:.0%} of the captions are longer; each step draws some of their sentences"
-        findings.append(Finding("DATA.LONG_CAPTIONS", "sentences", reason))
+        choices.append(Choice("DATA.LONG_CAPTIONS", "sentences", reason))
     decoding = "no more tokens than a caption in training has"
-    return [*findings, Finding("MODEL.DECODER.MAX_DECODING_STEPS", limit, decoding)]
+    return [*choices, Choice("MODEL.DECODER.MAX_DECODING_STEPS", limit, decoding)]
 
 
-def mirror_findings(survey: CaptionSurvey, transforms: Sequence[str]) -> list[Finding]:
+def mirror_choices(survey: CaptionSurvey, transforms: Sequence[str]) -> list[Choice]:
     """Whether training images are mirrored, and the words that are exchanged then.
 
     `transforms` are those of training images without mirroring.
@@ -120,7 +120,7 @@ def mirror_findings(survey: CaptionSurvey, transforms: Sequence[str]) -> list[Fi
         if survey.language == "English":
             return []
         reason = f"the captions are in {survey.language}"
-        return [Finding("DATA.MIRROR_WORDS", [survey.language.lower()], reason)]
+        return [Choice("DATA.MIRROR_WORDS", [survey.language.lower()], reason)]
     if survey.medical:
         reason = "without horizontal_flip, as a mirrored body has its organs on the other side"
     elif survey.language == UNKNOWN:
@@ -133,4 +133,4 @@ def mirror_findings(survey: CaptionSurvey, transforms: Sequence[str]) -> list[Fi
             f"without horizontal_flip, as there is no list of words for left and right in"
             f" {survey.language}; to mirror images, write such pairs in DATA.MIRROR_WORDS"
         )
-    return [Finding("DATA.IMAGE_TRANSFORM_TRAIN", list(transforms), reason)]
+    return [Choice("DATA.IMAGE_TRANSFORM_TRAIN", list(transforms), reason)]

@@ -9,7 +9,7 @@ from typing import Any
 
 from virtex.data.images import IMAGE_EXTENSIONS
 from virtex.doctor.column_names import IMAGE_NAMES, plain_name
-from virtex.doctor.detected import Finding, quoted
+from virtex.doctor.detected import Choice, quoted
 from virtex.doctor.table_sample import TableSample, named_columns
 from virtex.errors import UserError
 
@@ -36,17 +36,17 @@ class ImageColumn:
     checked: int
 
     @property
-    def findings(self) -> Iterator[Finding]:
+    def choices(self) -> Iterator[Choice]:
         """The settings that describe it."""
         all_found = self.found == self.checked
         what = "its" if all_found else f"{self.found:,} of {self.checked:,}"
-        yield Finding("DATA.COLUMNS.IMAGE", self.name, f"{what} values are image files")
+        yield Choice("DATA.COLUMNS.IMAGE", self.name, f"{what} values are image files")
         if self.directory is not None:
             reason = "where the images are; their paths are not relative to the table"
-            yield Finding("DATA.IMAGE_DIRECTORY", self.directory, reason)
+            yield Choice("DATA.IMAGE_DIRECTORY", self.directory, reason)
         if self.separator is not None:
             reason = "a value has the paths of several images; one is drawn in each step"
-            yield Finding("DATA.IMAGE_SEPARATOR", self.separator, reason)
+            yield Choice("DATA.IMAGE_SEPARATOR", self.separator, reason)
 
 
 def find_image_column(

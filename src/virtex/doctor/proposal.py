@@ -12,12 +12,12 @@ from virtex.data.sources.drawn_split import EmptySideError
 from virtex.doctor.caption_survey import (
     CaptionSurvey,
     choose_normalization,
-    length_findings,
-    mirror_findings,
+    length_choices,
+    mirror_choices,
     survey_captions,
     train_vocabulary,
 )
-from virtex.doctor.detected import DetectedData, Finding, counted, nested
+from virtex.doctor.detected import Choice, DetectedData, counted, nested
 from virtex.doctor.image_survey import ImageSurvey, survey_images
 from virtex.doctor.measure import MemoryFit
 from virtex.doctor.scale import (
@@ -45,13 +45,13 @@ _JITTER_OF_BANDS = "color_jitter::{'brightness': 0.2, 'contrast': 0.2, 'saturati
 
 @dataclass(frozen=True)
 class Proposal:
-    """The findings that make a run, in the order in which they are written, and the vocabulary.
+    """The choices that make a run, in the order in which they are written, and the vocabulary.
 
     `notes` are whole sentences for the user. `training`, `validation` and `iterations` are numbers
     of images and of iterations, which take about so many `seconds`, if that was measured.
     """
 
-    findings: tuple[Finding, ...]
+    choices: tuple[Choice, ...]
     notes: tuple[str, ...]
     vocabulary: bytes
     training: int
@@ -78,16 +78,16 @@ def propose(
     tokenizer, size = train_vocabulary(captions.captions, normalization)
     problems += _problems(images, captions)
     count = len(splits.training)
-    findings = [
-        *detected.findings,
+    choices = [
+        *detected.choices,
         _on_bad_image(problems, images),
-        Finding("DATA.TOKENIZER_MODEL", str(vocabulary), size),
-        Finding("DATA.TEXT_NORMALIZATION", normalization, reason),
-        *length_findings(captions.captions, tokenizer),
-        *_image_findings(images, captions, machine),
-        *_model_findings(count, machine),
+        Choice("DATA.TOKENIZER_MODEL", str(vocabulary), size),
+        Choice("DATA.TEXT_NORMALIZATION", normalization, reason),
+        *length_choices(captions.captions, tokenizer),
+        *_image_choices(images, captions, machine),
+        *_model_choices(count, machine),
     ]
-    config = resolve_sizes(_config(findings), tokenizer, str(vocabulary))
+    config = resolve_sizes(_config(choices), tokenizer, str(vocabulary))
     fit = None if measure is None else _measured(config, measure)
     fitting = None if fit is None else fit.largest * max(machine.gpus, 1)
     batch, reason = choose_batch(count, machine, fitting)
@@ -95,15 +95,15 @@ def propose(
     iterations = iterations_of(epochs, count, batch)
     rates, rates_reason = scaled_rates(batch)
     warmup, warmup_reason = choose_warmup(iterations)
-    findings += [
-        Finding("OPTIM.BATCH_SIZE", batch, reason),
-        *(Finding(key, rate, rates_reason) for key, rate in rates.items()),
-        Finding("OPTIM.NUM_EPOCHS", epochs, epochs_reason),
-        Finding("OPTIM.WARMUP_STEPS", warmup, warmup_reason),
+    choices += [
+        Choice("OPTIM.BATCH_SIZE", batch, reason),
+        *(Choice(key, rate, rates_reason) for key, rate in rates.items()),
+        Choice("OPTIM.NUM_EPOCHS", epochs, epochs_reason),
+        Choice("OPTIM.WARMUP_STEPS", warmup, warmup_reason),
     ]
     notes = (*problems, *detected.notes, *_notes(images, captions, count))
     return Proposal(
-        findings=tuple(findings),
+        choices=tuple(choices),
         notes=notes,
         vocabulary=tokenizer.model_bytes,
         training=count,
@@ -136,13 +136,13 @@ def _open(detected: DetectedData) -> tuple[DetectedData, OpenedSplits, list[str]
     except EmptySideError:
         raise
     except UserError as error:
-        skipping = Finding("DATA.ON_BAD_IMAGE", "skip", "")
+        skipping = Choice("DATA.ON_BAD_IMAGE", "skip", "")
         try:
-            found, splits = _drawn(replace(detected, findings=(*detected.findings, skipping)))
+            found, splits = _drawn(replace(detected, choices=(*detected.choices, skipping)))
         except UserError:
             raise error from None
         left_out = str(error).partition(". Correct")[0]
-        return replace(found, findings=found.findings[:-1]), splits, [f"Not used: {left_out}."]
+        return replace(found, choices=found.choices[:-1]), splits, [f"Not used: {left_out}."]
 
 
 def _drawn(detected: DetectedData) -> tuple[DetectedData, OpenedSplits]:
@@ -150,10 +150,10 @@ def _drawn(detected: DetectedData) -> tuple[DetectedData, OpenedSplits]:
     for seed in range(_SEEDS):
         if seed:
             reason = "with the default, 0, one side of so few images would be empty"
-            findings = (*detected.findings, Finding("DATA.VAL_SEED", seed, reason))
+            choices = (*detected.choices, Choice("DATA.VAL_SEED", seed, reason))
         else:
-            findings = detected.findings
-        found = replace(detected, findings=findings)
+            choices = detected.choices
+        found = replace(detected, choices=choices)
         try:
             return found, open_splits(found.data(), "captions", _READING)
         except EmptySideError:
@@ -162,9 +162,9 @@ def _drawn(detected: DetectedData) -> tuple[DetectedData, OpenedSplits]:
     raise AssertionError
 
 
-def _config(findings: list[Finding]) -> Config:
-    """The preset with the findings; raises UserError."""
-    values = nested({each.key: each.value for each in findings})
+def _config(choices: list[Choice]) -> Config:
+    """The preset with the choices; raises UserError."""
+    values = nested({each.key: each.value for each in choices})
     layers = [*file_layers(Path(PRESET)), ("of the proposal", values)]
     return load_layers(Config, layers, "the proposal")
 
@@ -187,35 +187,35 @@ def _problems(images: ImageSurvey, captions: CaptionSurvey) -> list[str]:
     return problems
 
 
-def _on_bad_image(problems: list[str], images: ImageSurvey) -> Finding:
+def _on_bad_image(problems: list[str], images: ImageSurvey) -> Choice:
     if problems:
-        return Finding("DATA.ON_BAD_IMAGE", "skip", " ".join(problems))
+        return Choice("DATA.ON_BAD_IMAGE", "skip", " ".join(problems))
     reason = f"all of {counted(images.checked, 'image')} that were looked at can be read"
-    return Finding("DATA.ON_BAD_IMAGE", "error", reason)
+    return Choice("DATA.ON_BAD_IMAGE", "error", reason)
 
 
-def _image_findings(
+def _image_choices(
     images: ImageSurvey, captions: CaptionSurvey, machine: Machine
-) -> Iterator[Finding]:
+) -> Iterator[Choice]:
     crop, reason = choose_crop(images.short_side, machine)
-    yield Finding("DATA.IMAGE_CROP_SIZE", crop, reason)
+    yield Choice("DATA.IMAGE_CROP_SIZE", crop, reason)
     transforms = [_CROP, _JITTER, "normalize"]
     if images.bands is not None:
         bands = list(range(1, images.bands + 1))
-        yield Finding("DATA.BANDS", bands, "all bands; name those of red, green and blue first")
+        yield Choice("DATA.BANDS", bands, "all bands; name those of red, green and blue first")
         if images.bands != 3:
             transforms = [_CROP, _JITTER_OF_BANDS, "normalize"]
             if captions.mirrors:
                 reason = "as in recipes/small, with a jitter that does not need colours"
                 transforms.insert(1, "horizontal_flip")
-                yield Finding("DATA.IMAGE_TRANSFORM_TRAIN", transforms, reason)
-    yield from mirror_findings(captions, transforms)
+                yield Choice("DATA.IMAGE_TRANSFORM_TRAIN", transforms, reason)
+    yield from mirror_choices(captions, transforms)
 
 
-def _model_findings(images: int, machine: Machine) -> Iterator[Finding]:
+def _model_choices(images: int, machine: Machine) -> Iterator[Choice]:
     network, reason = choose_network(images, machine)
-    yield Finding("MODEL.VISUAL.NAME", f"torchvision::{network}", reason)
-    yield Finding("MODEL.VISUAL.PRETRAINED", False, pretrained_advice(images))
+    yield Choice("MODEL.VISUAL.NAME", f"torchvision::{network}", reason)
+    yield Choice("MODEL.VISUAL.PRETRAINED", False, pretrained_advice(images))
 
 
 def _notes(images: ImageSurvey, captions: CaptionSurvey, count: int) -> Iterator[str]:

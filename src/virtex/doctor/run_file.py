@@ -5,30 +5,30 @@ from collections.abc import Iterator, Sequence
 
 from virtex.config import yaml12
 from virtex.config.messages import BASE_KEY
-from virtex.doctor.detected import Finding
+from virtex.doctor.detected import Choice
 
 _WIDTH = 100
 _INDENT = "  "
 
 
-def run_file(findings: Sequence[Finding], base: str, heading: str) -> str:
+def run_file(choices: Sequence[Choice], base: str, heading: str) -> str:
     """YAML that extends the configuration `base`; settings stay in order within their section."""
     lines = [*_comment(heading, ""), f"{BASE_KEY}: {base}"]
-    settings = [(finding.key.split("."), finding) for finding in findings]
+    settings = [(choice.key.split("."), choice) for choice in choices]
     return "\n".join([*lines, *_lines(settings, "")]) + "\n"
 
 
-def _lines(settings: Sequence[tuple[list[str], Finding]], indent: str) -> Iterator[str]:
+def _lines(settings: Sequence[tuple[list[str], Choice]], indent: str) -> Iterator[str]:
     """The lines of settings, each with what remains of its key."""
     for name in dict.fromkeys(path[0] for path, _ in settings):
-        inside = [(path[1:], finding) for path, finding in settings if path[0] == name]
+        inside = [(path[1:], choice) for path, choice in settings if path[0] == name]
         if inside[0][0]:
             yield f"{indent}{name}:"
             yield from _lines(inside, indent + _INDENT)
             continue
-        _, finding = inside[0]
-        yield from _comment(finding.reason, indent)
-        written = yaml12.write({name: finding.value}).rstrip("\n")
+        _, choice = inside[0]
+        yield from _comment(choice.reason, indent)
+        written = yaml12.write({name: choice.value}).rstrip("\n")
         yield from (f"{indent}{line}" for line in written.split("\n"))
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from virtex.data.sources.table_layout import CAPTIONS, IMAGE_ID
 from virtex.doctor.column_names import CAPTION_NAMES, GROUP_NAMES, plain_name
-from virtex.doctor.detected import GIVEN, Finding, quoted
+from virtex.doctor.detected import GIVEN, Choice, quoted
 from virtex.doctor.image_column import has_image_extension
 from virtex.doctor.table_sample import TableSample, named_columns
 from virtex.errors import UserError
@@ -18,7 +18,7 @@ _SPLITS = _TRAINING | _VALIDATION | {"test", "testing", "eval"}
 
 def find_caption_column(
     sample: TableSample, images: str, name: str | None = None
-) -> tuple[Finding, tuple[str, ...]]:
+) -> tuple[Choice, tuple[str, ...]]:
     """The column of captions, and the names of others that hold texts too.
 
     It is the one that is called so, or else that with the longest text. `images` is the name of
@@ -30,7 +30,7 @@ def find_caption_column(
         if column != images and (length := text_length(sample.values[column]))
     }
     if name is not None and name != images:
-        return Finding("DATA.COLUMNS.CAPTION", name, GIVEN), ()
+        return Choice("DATA.COLUMNS.CAPTION", name, GIVEN), ()
     if not lengths:
         left = [column for column in sample.values if column != images]
         raise UserError(
@@ -45,7 +45,7 @@ def find_caption_column(
     if name is None and best not in known:
         reason += ", the longest of all columns; its name is not known"
     others = tuple(column for column in lengths if column != best)
-    return Finding("DATA.COLUMNS.CAPTION", best, reason), others
+    return Choice("DATA.COLUMNS.CAPTION", best, reason), others
 
 
 def text_length(values: Sequence[Any]) -> float:
@@ -71,7 +71,7 @@ def is_sentence(text: str) -> bool:
     return len(words) > 1 or sum(map(is_unspaced, text)) > 3
 
 
-def find_split_column(sample: TableSample, name: str | None = None) -> tuple[Finding | None, str]:
+def find_split_column(sample: TableSample, name: str | None = None) -> tuple[Choice | None, str]:
     """The column that names the split of a row, if there is one, and what to check of it.
 
     A column of which no value is that of validation cannot be used, and is only spoken of.
@@ -86,7 +86,7 @@ def find_split_column(sample: TableSample, name: str | None = None) -> tuple[Fin
             reason = f"its values are {shown}" + (
                 unused if values - _TRAINING - _VALIDATION else ""
             )
-            return Finding("DATA.COLUMNS.SPLIT", column, reason), ""
+            return Choice("DATA.COLUMNS.SPLIT", column, reason), ""
         if values - _TRAINING:
             return None, (
                 f"The column {column!r} has rows of {quoted(sorted(values))}, and none is called"
@@ -98,7 +98,7 @@ def find_split_column(sample: TableSample, name: str | None = None) -> tuple[Fin
 
 def find_group_column(
     sample: TableSample, images: str, taken: Sequence[str], name: str | None = None
-) -> Finding | None:
+) -> Choice | None:
     """The column that names what an image is of, such as the patient, if its values repeat.
 
     Columns whose value differs between rows of one image are not groups.
@@ -120,14 +120,14 @@ def find_group_column(
             f"{len(groups):,} values for {len(members):,} images: all images of one stay on one"
             " side of the validation split"
         )
-        return Finding("DATA.GROUP_COLUMN", column, reason)
+        return Choice("DATA.GROUP_COLUMN", column, reason)
     return None
 
 
-def find_id_column(sample: TableSample, name: str | None, images: str) -> Finding | None:
+def find_id_column(sample: TableSample, name: str | None, images: str) -> Choice | None:
     """The column of ids if the user names it; raises UserError for one that cannot be used."""
     if name is not None:
-        return Finding("DATA.COLUMNS.ID", named_columns(sample, name, "--id-column")[0], "as given")
+        return Choice("DATA.COLUMNS.ID", named_columns(sample, name, "--id-column")[0], "as given")
     ids = sample.values.get(IMAGE_ID, [])
     wrong = next((value for value in ids if not _is_whole(value)), None)
     if wrong is not None and images != IMAGE_ID:

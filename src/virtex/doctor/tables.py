@@ -8,7 +8,7 @@ from virtex.data.plain_text import UTF_8
 from virtex.data.sources.table_file import find_table, split_tables
 from virtex.data.sources.table_layout import TableLayout
 from virtex.data.sources.table_rows import KINDS
-from virtex.doctor.detected import ABSOLUTE, DetectedData, Finding, quoted
+from virtex.doctor.detected import ABSOLUTE, Choice, DetectedData, quoted
 from virtex.doctor.image_column import find_image_column
 from virtex.doctor.table_columns import (
     find_caption_column,
@@ -17,7 +17,7 @@ from virtex.doctor.table_columns import (
     find_split_column,
 )
 from virtex.doctor.table_sample import ROWS, TableSample, read_sample
-from virtex.doctor.validation import share_finding
+from virtex.doctor.validation import share_choice
 from virtex.errors import UserError, first_few
 
 _NAMES = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
@@ -107,10 +107,10 @@ def _table_data(root: Path, path: Path, given: _Given, *, has_validation: bool) 
     group = find_group_column(
         sample, images.name, (images.name, caption_column), given.text("GROUP_COLUMN")
     )
-    findings = [
-        Finding("DATA.FORMAT", "table", f"{path.name} has images and captions in its rows"),
-        Finding("DATA.ROOT", str(root), ABSOLUTE),
-        *images.findings,
+    choices = [
+        Choice("DATA.FORMAT", "table", f"{path.name} has images and captions in its rows"),
+        Choice("DATA.ROOT", str(root), ABSOLUTE),
+        *images.choices,
         captions,
         *_as_read(sample, notes),
         *(
@@ -121,18 +121,18 @@ def _table_data(root: Path, path: Path, given: _Given, *, has_validation: bool) 
         *(each for each in (split, group) if each is not None),
     ]
     if not has_validation and split is None:
-        findings.append(_share(sample, images.name, group))
+        choices.append(_share(sample, images.name, group))
     notes += _notes(others, warning)
-    return DetectedData(tuple(findings), tuple(notes))
+    return DetectedData(tuple(choices), tuple(notes))
 
 
-def _as_read(sample: TableSample, notes: list[str]) -> list[Finding]:
+def _as_read(sample: TableSample, notes: list[str]) -> list[Choice]:
     """Separator and encoding, where they are not the usual ones."""
-    findings = []
+    choices = []
     if sample.separator is not None and not sample.is_named:
         name = _NAMES.get(sample.separator, repr(sample.separator))
         reason = f"the values of {sample.path.name} are separated by {name}"
-        findings.append(Finding("DATA.SEPARATOR", sample.separator, reason))
+        choices.append(Choice("DATA.SEPARATOR", sample.separator, reason))
     encoding = sample.encoding
     if encoding is not None and encoding.name != UTF_8:
         reason = "by its zero bytes and marks"
@@ -142,16 +142,16 @@ def _as_read(sample: TableSample, notes: list[str]) -> list[Finding]:
                 f"{sample.path.name} is not UTF-8. It is read as {encoding.name}, which is a guess:"
                 f" check that {encoding.example!r} is right, or give --encoding."
             )
-        findings.append(Finding("DATA.ENCODING", encoding.name, reason))
-    return findings
+        choices.append(Choice("DATA.ENCODING", encoding.name, reason))
+    return choices
 
 
-def _share(sample: TableSample, images: str, group: Finding | None) -> Finding:
+def _share(sample: TableSample, images: str, group: Choice | None) -> Choice:
     """The share of validation; of a sample that is not the whole table, the count is unknown."""
     values = sample.values[images]
     count = None if len(values) >= ROWS else len(set(map(str, values)))
     groups = None if group is None else len(set(map(str, sample.values[str(group.value)])))
-    return share_finding(count, groups)
+    return share_choice(count, groups)
 
 
 def _notes(others: Sequence[str], warning: str) -> list[str]:
