@@ -50,10 +50,10 @@ class DetectedData:
         others = [Choice(key, given[key], GIVEN) for key in given.keys() - self.settings.keys()]
         return DetectedData((*found, *sorted(others)), self.notes)
 
-    def data(self, settings: Mapping[str, object] | None = None) -> Data:
-        """The `DATA` section with these choices and other `settings`; raises UserError."""
-        values = nested({**self.settings, **(settings or {})})
-        return load_layers(Config, [("found in the data", values)], "the data").data
+    def data(self) -> Data:
+        """The section `DATA` with these choices; raises UserError."""
+        layers = [("found in the data", nested(self.settings))]
+        return load_layers(Config, layers, "the data").data
 
 
 def nested(settings: Mapping[str, object]) -> dict[str, Any]:

@@ -36,7 +36,8 @@ PRESET = "recipes/small"
 Measure = Callable[[Config], MemoryFit | None]
 """Measures the training steps of a run; None if not even the smallest batch fits."""
 
-_SEEDS = 20
+_MOST_SEED = 20
+_FEW, _MANY = 1000, 200_000  # images
 _READING = Observer(touched=False)
 _CROP = "random_resized_crop::{'scale': (0.5, 1.0)}"
 _JITTER = "color_jitter::{'brightness': 0.2, 'contrast': 0.2, 'saturation': 0.2, 'hue': 0.02}"
@@ -69,7 +70,7 @@ def propose(
     """Look at images and captions, and choose the settings of a run; nothing is written.
 
     `vocabulary` is the file that will hold the vocabulary. Raises UserError if the data cannot be
-    read.
+    read, or the smallest batch does not fit the memory.
     """
     detected, splits, problems = _open(detected)
     images = survey_images(detected.data(), (splits.training, splits.validation))
@@ -89,28 +90,32 @@ def propose(
     ]
     config = resolve_sizes(_config(choices), tokenizer, str(vocabulary))
     fit = None if measure is None else _measured(config, measure)
-    fitting = None if fit is None else fit.largest * max(machine.gpus, 1)
-    batch, reason = choose_batch(count, machine, fitting)
-    epochs, epochs_reason = choose_epochs(count)
-    iterations = iterations_of(epochs, count, batch)
-    rates, rates_reason = scaled_rates(batch)
-    warmup, warmup_reason = choose_warmup(iterations)
-    choices += [
-        Choice("OPTIM.BATCH_SIZE", batch, reason),
-        *(Choice(key, rate, rates_reason) for key, rate in rates.items()),
-        Choice("OPTIM.NUM_EPOCHS", epochs, epochs_reason),
-        Choice("OPTIM.WARMUP_STEPS", warmup, warmup_reason),
-    ]
-    notes = (*problems, *detected.notes, *_notes(images, captions, count))
+    batch, reason = choose_batch(count, machine, None if fit is None else fit.largest)
+    optimization, iterations = _optimization(count, batch)
+    choices += [Choice("OPTIM.BATCH_SIZE", batch, reason), *optimization]
     return Proposal(
         choices=tuple(choices),
-        notes=notes,
+        notes=(*problems, *detected.notes, *_notes(images, captions, count)),
         vocabulary=tokenizer.model_bytes,
         training=count,
         validation=len(splits.validation),
         iterations=iterations,
         seconds=None if fit is None else iterations * _step_seconds(fit, batch, machine),
     )
+
+
+def _optimization(images: int, batch: int) -> tuple[list[Choice], int]:
+    """Rates and length of the run, and the number of its iterations."""
+    rates, rates_reason = scaled_rates(batch)
+    epochs, epochs_reason = choose_epochs(images)
+    iterations = iterations_of(epochs, images, batch)
+    warmup, warmup_reason = choose_warmup(iterations)
+    choices = [
+        *(Choice(key, rate, rates_reason) for key, rate in rates.items()),
+        Choice("OPTIM.NUM_EPOCHS", epochs, epochs_reason),
+        Choice("OPTIM.WARMUP_STEPS", warmup, warmup_reason),
+    ]
+    return choices, iterations
 
 
 def _step_seconds(fit: MemoryFit, batch: int, machine: Machine) -> float:
@@ -145,21 +150,19 @@ def _open(detected: DetectedData) -> tuple[DetectedData, OpenedSplits, list[str]
         return replace(found, choices=found.choices[:-1]), splits, [f"Not used: {left_out}."]
 
 
-def _drawn(detected: DetectedData) -> tuple[DetectedData, OpenedSplits]:
+def _drawn(detected: DetectedData, seed: int = 0) -> tuple[DetectedData, OpenedSplits]:
     """Open the splits, with the first seed that draws an image for each if they are drawn."""
-    for seed in range(_SEEDS):
-        if seed:
-            reason = "with the default, 0, one side of so few images would be empty"
-            choices = (*detected.choices, Choice("DATA.VAL_SEED", seed, reason))
-        else:
-            choices = detected.choices
-        found = replace(detected, choices=choices)
-        try:
-            return found, open_splits(found.data(), "captions", _READING)
-        except EmptySideError:
-            if seed == _SEEDS - 1 or "DATA.VAL_SHARE" not in detected.settings:
-                raise
-    raise AssertionError
+    found = detected
+    if seed:
+        reason = "with the default, 0, one side of so few images would be empty"
+        choice = Choice("DATA.VAL_SEED", seed, reason)
+        found = replace(detected, choices=(*detected.choices, choice))
+    try:
+        return found, open_splits(found.data(), "captions", _READING)
+    except EmptySideError:
+        if seed == _MOST_SEED:
+            raise
+        return _drawn(detected, seed + 1)
 
 
 def _config(choices: list[Choice]) -> Config:
@@ -223,7 +226,12 @@ def _notes(images: ImageSurvey, captions: CaptionSurvey, count: int) -> Iterator
     yield f"The captions are in {captions.language}{mirrored}."
     if images.values is not None:
         yield f"{images.values[0].upper()}{images.values[1:]}."
-    if count < 1000:
+    if count > _MANY:
+        yield (
+            f"{PRESET} is for up to about 100,000 images; for {count:,}, compare it with the"
+            " published configuration, base."
+        )
+    if count < _FEW:
         yield (
             f"{counted(count, 'image')} are few: expect captions that repeat the training set, and"
             " begin with trained weights if you may (MODEL.VISUAL.PRETRAINED)."

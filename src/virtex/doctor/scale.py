@@ -66,8 +66,10 @@ def choose_crop(short_side: int, machine: Machine) -> tuple[int, str]:
 def choose_batch(images: int, machine: Machine, fitting: int | None) -> tuple[int, str]:
     """The number of images per iteration, a power of two, and the reason.
 
-    `fitting` is the largest batch that fits the memory of the device, None if it is not known.
+    `fitting` is the largest batch that fits the memory of one device, None if it is not known.
     """
+    if fitting is not None:
+        fitting *= max(machine.gpus, 1)
     most = 256 if machine.gpus else PRESET_BATCH
     wanted = _power_of_two(max(images // 16, 1))
     batch = min(max(wanted, 8), most, _power_of_two(images))

@@ -103,27 +103,20 @@ def _table_data(root: Path, path: Path, given: _Given, *, has_validation: bool) 
     split, warning = None, ""
     if not has_validation and "DATA.VAL_SHARE" not in given.settings:
         split, warning = find_split_column(sample, given.text("COLUMNS.SPLIT"))
-    caption_column = str(captions.value)
-    group = find_group_column(
-        sample, images.name, (images.name, caption_column), given.text("GROUP_COLUMN")
-    )
+    taken = (images.name, str(captions.value))
+    group = find_group_column(sample, images.name, taken, given.text("GROUP_COLUMN"))
+    ids = find_id_column(sample, given.text("COLUMNS.ID"), images.name)
     choices = [
         Choice("DATA.FORMAT", "table", f"{path.name} has images and captions in its rows"),
         Choice("DATA.ROOT", str(root), ABSOLUTE),
         *images.choices,
         captions,
         *_as_read(sample, notes),
-        *(
-            each
-            for each in (find_id_column(sample, given.text("COLUMNS.ID"), images.name),)
-            if each
-        ),
-        *(each for each in (split, group) if each is not None),
+        *(each for each in (ids, split, group) if each is not None),
     ]
     if not has_validation and split is None:
         choices.append(_share(sample, images.name, group))
-    notes += _notes(others, warning)
-    return DetectedData(tuple(choices), tuple(notes))
+    return DetectedData(tuple(choices), (*notes, *_notes(others, warning)))
 
 
 def _as_read(sample: TableSample, notes: list[str]) -> list[Choice]:
