@@ -1,14 +1,19 @@
 """The settings of a first run, from what the data are like."""
 
+import tarfile
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 from tests.doctor.data_sets import files_of, write_images, write_reports, write_table
 
 from virtex.build.model import load_config
-from virtex.doctor.detected import nested
+from virtex.config import yaml12
+from virtex.doctor.detected import Choice, nested
 from virtex.doctor.layout import detect_data
 from virtex.doctor.measure import MemoryFit
 from virtex.doctor.proposal import PRESET, propose
@@ -143,6 +148,23 @@ def test_a_side_of_few_images_is_not_empty(tmp_path):
         assert settings(proposal)["OPTIM.BATCH_SIZE"] <= proposal.training
 
 
+def test_shards_are_only_read_and_the_share_follows_their_images(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    images, root = tmp_path / "images", tmp_path / "shards"
+    root.mkdir()
+    with tarfile.open(root / "0.tar", "w") as shard:
+        for name in write_images(images, 40):
+            text = (images / name).with_suffix(".txt")
+            text.write_text("a dog runs on the grass")
+            for member in (images / name, text):
+                shard.add(member, member.name)
+    before = files_of(root)
+    proposal = proposed(root)
+    assert files_of(root) == before
+    assert settings(proposal)["DATA.VAL_SHARE"] == 0.1
+    assert proposal.training + proposal.validation == 40
+
+
 def test_the_batch_fits_the_memory(tmp_path):
     write_captions(tmp_path, ["a dog runs on the grass"] * 200)
     asked = []
@@ -177,6 +199,23 @@ def test_the_file_loads_as_the_settings_and_is_the_same_each_time(tmp_path):
         assert all(choice.reason for choice in proposal.choices)
         files.add((text, proposal.vocabulary))
     assert len(files) == 2
+
+
+_CHARACTERS = st.characters(codec="utf-8", exclude_characters="\0")  # as settings may have
+_values = st.recursive(
+    st.text(_CHARACTERS, max_size=20) | st.integers() | st.booleans() | st.none(),
+    lambda inner: st.lists(inner, max_size=3),
+    max_leaves=4,
+)
+
+
+@given(st.lists(st.tuples(_values, st.text(min_size=1)), min_size=1, max_size=4))
+@hypothesis_settings(max_examples=60, deadline=None)
+def test_any_value_and_any_reason_can_be_written(pairs):
+    keys = [f"{'AB'[index % 2]}.C.D{index}" for index in range(len(pairs))]
+    choices = [Choice(key, value, reason) for key, (value, reason) in zip(keys, pairs, strict=True)]
+    parsed = yaml12.parse(run_file(choices, "x", "y"))
+    assert parsed == {"_BASE_": "x"} | nested({each.key: each.value for each in choices})
 
 
 def assert_within(values, whole):

@@ -1,7 +1,6 @@
 """`virtex init`: the settings of a first run on a user's data, with their reasons."""
 
 import argparse
-import os
 import shlex
 import sys
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from virtex.commands.arguments import local_path
 from virtex.commands.layout_arguments import add_layout_arguments, given_settings
-from virtex.errors import UserError
+from virtex.errors import RunError, UserError
 
 if TYPE_CHECKING:
     from virtex.config.schema import Config
@@ -77,9 +76,9 @@ def run(arguments: argparse.Namespace) -> int:
     measure = None if arguments.no_measure else _measure
     proposal = propose(detected, vocabulary, machine, measure)
     heading = (
-        f"A first run on {root.name}, as `virtex init` proposes it. Each setting has its reason;"
-        " change what you know better. What is not here is as in the configuration of the package"
-        f" that _BASE_ names: `virtex config {PRESET}` prints it."
+        f"A first run on {arguments.data}, as `virtex init` proposes it. Each setting has its"
+        " reason; change what you know better. What is not here is as in the configuration of the"
+        f" package that _BASE_ names: `virtex config {PRESET}` prints it."
     )
     text = run_file(proposal.choices, PRESET, heading)
     if arguments.dry_run:
@@ -114,17 +113,21 @@ def _check_output(
 def _machine() -> "Machine":
     import torch
 
+    from virtex.distributed.cpu_threads import available_cores
     from virtex.doctor.scale import Machine
 
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    return Machine(gpus, len(os.sched_getaffinity(0)))
+    return Machine(gpus, available_cores())
 
 
 def _measure(config: "Config") -> "MemoryFit | None":
     from virtex.doctor.measure import default_device, measure_memory
 
     print("measuring the memory of training steps", file=sys.stderr, flush=True)
-    return measure_memory(config, default_device())
+    try:
+        return measure_memory(config, default_device())
+    except RunError as error:
+        raise RunError(f"{error}; --no-measure leaves this out") from error
 
 
 def _report(proposal: "Proposal", output: Path, vocabulary: Path, machine: "Machine") -> None:
@@ -149,6 +152,6 @@ def _duration(seconds: float | None) -> str:
     """The estimated time of a run; nothing if it was not measured."""
     if seconds is None:
         return ""
-    minutes = seconds / 60
-    shown = f"{minutes:.0f} minutes" if minutes < 120 else f"{minutes / 60:.0f} hours"
+    minutes = max(seconds / 60, 1)
+    shown = f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.0f} hours"
     return f", about {shown} of training on this machine"

@@ -70,7 +70,7 @@ def survey_images(data: Data, splits: Sequence[Records]) -> ImageSurvey:
             unreadable.append(f"{Path(str(error.picture)).name}: {error.reason}")
     if not sides:
         raise UserError(f"{data.root}: no image can be read: {unreadable[0]}")
-    sample = sample_pixels(sources[:: max(1, len(sources) // 64)], pixels, limits)
+    sample = sample_pixels(_some(sources), pixels, limits)
     return ImageSurvey(
         checked=len(sources),
         missing=len(missing),
@@ -80,6 +80,11 @@ def survey_images(data: Data, splits: Sequence[Records]) -> ImageSurvey:
         values=describe_ranges(sample, pixels),
         has_dicom=any(_is_dicom(source, limits) for source in sources[:_LOOKED_AT]),
     )
+
+
+def _some(sources: Sequence[ImageSource]) -> list[ImageSource]:
+    """As many images as a run samples."""
+    return [sources[place] for place in evenly_spaced(len(sources))]
 
 
 def _is_dicom(source: ImageSource, limits: ImageLimits) -> bool:
@@ -105,10 +110,11 @@ def _pixel_settings(
     sources: Sequence[ImageSource], limits: ImageLimits
 ) -> tuple[PixelSettings, int | None]:
     """How a run reads the images by default, and the number of bands if that is not as RGB."""
-    counts = [count for source in sources if (count := _unnamed_bands(source, limits))]
-    bands = min(counts) if 2 * len(counts) > len(sources) else None
+    some = _some(sources)
+    counts = [count for source in some if (count := _unnamed_bands(source, limits))]
+    bands = min(counts) if 2 * len(counts) > len(some) else None
     pixels = PixelSettings(bands=None if bands is None else tuple(range(1, bands + 1)))
-    sample = sample_pixels(sources[:: max(1, len(sources) // 64)], pixels, limits)
+    sample = sample_pixels(some, pixels, limits)
     ranges = choose_ranges(sample, pixels.percentiles)
     return PixelSettings(ranges=ranges, bands=pixels.bands), bands
 

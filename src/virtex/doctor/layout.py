@@ -209,7 +209,7 @@ def _nothing(directory: DataDirectory) -> str:
     if len(classes) > 1 and not (set(classes) & {"train", "val"}):
         message += (
             f" The images are in directories that look like classes ({first_few(classes)});"
-            " training needs sentences, and `virtex evaluate` reads labels"
+            " training needs sentences, and `virtex evaluate` reads labels."
         )
     kinds = {path.suffix.lower() for path in directory.files}
     if kinds & {".xlsx", ".xls", ".ods"}:

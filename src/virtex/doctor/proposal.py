@@ -30,6 +30,7 @@ from virtex.doctor.scale import (
     pretrained_advice,
     scaled_rates,
 )
+from virtex.doctor.validation import NO_SPLIT, share_choice
 from virtex.errors import UserError
 
 PRESET = "recipes/small"
@@ -151,18 +152,26 @@ def _open(detected: DetectedData) -> tuple[DetectedData, OpenedSplits, list[str]
 
 
 def _drawn(detected: DetectedData, seed: int = 0) -> tuple[DetectedData, OpenedSplits]:
-    """Open the splits, with the first seed that draws an image for each if they are drawn."""
+    """Open the splits, with the first seed that draws an image for each if they are drawn.
+
+    A share of images whose number was not known becomes one that suits this number.
+    """
     found = detected
     if seed:
         reason = "with the default, 0, one side of so few images would be empty"
         choice = Choice("DATA.VAL_SEED", seed, reason)
         found = replace(detected, choices=(*detected.choices, choice))
     try:
-        return found, open_splits(found.data(), "captions", _READING)
+        splits = open_splits(found.data(), "captions", _READING)
     except EmptySideError:
         if seed == _MOST_SEED:
             raise
         return _drawn(detected, seed + 1)
+    if detected.reasons.get("DATA.VAL_SHARE") != NO_SPLIT:
+        return found, splits
+    share = share_choice(len(splits.training) + len(splits.validation))
+    choices = (share if each.key == share.key else each for each in detected.choices)
+    return _drawn(replace(detected, choices=tuple(choices)))
 
 
 def _config(choices: list[Choice]) -> Config:
