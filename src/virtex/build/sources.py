@@ -12,10 +12,10 @@ from virtex.data.mixed_order import Mixture
 from virtex.data.records import Records
 from virtex.data.remote.directory import ignore_message
 from virtex.data.remote.store import open_store
-from virtex.data.shards.indexing import OnIndexed, ignore_progress
+from virtex.data.shards.indexing import Indexing, OnIndexed, has_shards, ignore_progress
 from virtex.data.shards.reader import Shards, open_shards
 from virtex.data.shards.sample_text import TextFormat
-from virtex.data.shards.shard_names import ALL_SHARDS, ShardNames, is_shard, name_splits
+from virtex.data.shards.shard_names import ALL_SHARDS, ShardNames
 from virtex.data.shards.store import cache_directory
 from virtex.data.sources.coco import CocoCaptions
 from virtex.data.sources.coco_objects import CocoCategories
@@ -119,8 +119,12 @@ class _Opening:
                 return TableCaptions(source.root, None, bad, self.layout)
             case "folder":
                 return TextFolder(inside, bad, source.encoding)
+            case "shards" if "://" in source.root:
+                root = source.root.rstrip("/")
+                inside_root = f"{root}/train"
+                return self._shards(inside_root if self._has_shards(inside_root) else root)
             case "shards":
-                return self._shards(str(inside), ALL_SHARDS)
+                return self._shards(str(inside))
             case _:
                 assert_never(source.format)
 
@@ -133,6 +137,9 @@ class _Opening:
                 found = split_tables(root, "val")
             case "folder":
                 found = [root / "val"]
+            case "shards" if "://" in self.source.root:
+                self._check_remote_validation()
+                return
             case "shards":
                 listed = [path.name for path in root.iterdir()] if root.is_dir() else []
                 found = [root / "val", *(root / name for name in ShardNames("val").of(listed))]
@@ -140,40 +147,57 @@ class _Opening:
                 assert_never(self.source.format)
         existing = [path for path in found if path.exists()]
         if existing:
-            raise UserError(
-                f"DATA.VAL_SHARE is {self.source.val_share:g}, to draw a validation split, but"
-                f" there is one: {existing[0]}; remove VAL_SHARE (--val-share), or move the split"
-                " away"
-            )
+            raise self._validation_exists(existing[0])
+
+    def _check_remote_validation(self) -> None:
+        root = self.source.root.rstrip("/")
+        if self._has_shards(f"{root}/val"):
+            raise self._validation_exists(f"{root}/val")
+        if self._has_shards(root, ShardNames("val")):
+            raise self._validation_exists(f"shards of {root} have it in their names")
+
+    def _validation_exists(self, place: object) -> UserError:
+        return UserError(
+            f"DATA.VAL_SHARE is {self.source.val_share:g}, to draw a validation split, but there is"
+            f" one: {place}; remove VAL_SHARE (--val-share), or move the split away"
+        )
 
     def _split_shards(self, split: Split) -> Shards:
         root = self.source.root.rstrip("/")
-        if "://" in root or (self.root / split).is_dir() or not self.root.is_dir():
-            return self._shards(f"{root}/{split}", ALL_SHARDS)
-        names = [path.name for path in self.root.iterdir()]
-        shards = [name for name in names if is_shard(name)]
-        if name_splits(shards) == {"train", "val"}:
+        inside, flat = f"{root}/{split}", [ShardNames("train"), ShardNames("val")]
+        if self._has_shards(inside):
+            return self._shards(inside)
+        if all(self._has_shards(root, names) for names in flat):
             return self._shards(root, ShardNames(split))
-        if not shards:
-            return self._shards(f"{root}/{split}", ALL_SHARDS)
+        if (self.root / split).is_dir() or not self._has_shards(root):
+            return self._shards(inside)
         raise UserError(
-            f"DATA.ROOT ({root}) holds {len(shards)} shards itself, and their names do not tell"
-            " which are for training and which for validation; set DATA.VAL_SHARE, such as 0.02,"
-            " to draw the validation split, or move them into train/ and val/"
+            f"DATA.ROOT ({root}) holds shards itself, and their names do not tell which are for"
+            " training and which for validation; set DATA.VAL_SHARE, such as 0.02, to draw the"
+            " validation split, or move them into train/ and val/"
         )
 
-    def _shards(self, root: str, names: ShardNames) -> Shards:
+    def _has_shards(self, root: str, names: ShardNames = ALL_SHARDS) -> bool:
+        return has_shards(self._indexing(root, names))
+
+    def _indexing(self, root: str, names: ShardNames) -> Indexing:
         data, cache_dir = self.data, cache_directory(self.data.cache_dir)
+        store = open_store(
+            root, cache_dir=cache_dir, cache_gb=data.cache_gb, notify=self.observer.notify
+        )
+        form = TextFormat(self.source.columns.caption, self.source.encoding)
+        return Indexing(store, cache_dir, names, form)
+
+    def _shards(self, root: str, names: ShardNames = ALL_SHARDS) -> Shards:
+        data, indexing = self.data, self._indexing(root, names)
         return open_shards(
-            open_store(
-                root, cache_dir=cache_dir, cache_gb=data.cache_gb, notify=self.observer.notify
-            ),
+            indexing.store,
             self.labels,
             data.on_bad_image,
-            cache_dir=cache_dir,
+            cache_dir=indexing.cache_dir,
             window=data.shuffle_window,
             names=names,
-            form=TextFormat(self.source.columns.caption, self.source.encoding),
+            form=indexing.form,
             on_indexed=self.observer.on_indexed,
         )
 
