@@ -14,31 +14,11 @@ from virtex.data.shards.reader import Shards, open_shards
 from virtex.data.shards.sample_text import TextFormat
 from virtex.data.shards.shard_names import ALL_SHARDS, ShardNames, is_shard, name_splits
 from virtex.data.shards.store import cache_directory
-from virtex.data.sources.joined import JoinedRecords
 from virtex.data.sources.table_file import split_tables
 from virtex.data.sources.table_rows import KINDS as TABLES
 from virtex.data.sources.text_folder import TextFolder
 from virtex.errors import UserError
 from virtex.files import reading
-
-
-def training_captions(data: Data) -> ReportedRecords:
-    """The training split of the data or of all their sources; none needs a validation split.
-
-    Raises `UserError`.
-    """
-    if not data.sources:
-        return caption_records(data, "train")
-    parts = [
-        caption_records(data.model_copy(update={"sources": (source,)}), "train")
-        for source in data.sources
-    ]
-    report = [
-        f"{source.root}: {line}"
-        for source, part in zip(data.sources, parts, strict=True)
-        for line in part.report
-    ]
-    return JoinedRecords(parts, tuple(report))
 
 
 def open_captions(path: Path, describe: Callable[..., Data] = Data) -> ReportedRecords:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol, assert_never
+from typing import Literal, Protocol, TypeVar, assert_never
 
 from virtex.config.data import Data
 from virtex.config.sources import Source
@@ -26,6 +26,8 @@ from virtex.data.sources.table_file import split_tables
 from virtex.data.sources.table_layout import TableLayout
 from virtex.data.sources.text_folder import TextFolder
 from virtex.errors import RunError, UserError
+
+T = TypeVar("T")
 
 Labels = Literal["captions", "categories"]
 Split = Literal["train", "val"]
@@ -210,7 +212,7 @@ def open_splits(data: Data, labels: Labels, observer: Observer = SILENT) -> Open
     openings = [_Opening(source, data, labels, observer) for source in sources]
     if not data.sources:
         return _open(openings[0])
-    opened = _open_all(openings)
+    opened = _of_each_source(openings, _open)
     categories = opened[0].categories
     for source, splits in zip(sources, opened, strict=True):
         if splits.categories != categories:
@@ -238,7 +240,10 @@ def mixture(data: Data, whole: WholeSplit, training: Records) -> Mixture | None:
 
 
 def caption_records(data: Data, split: str) -> ReportedRecords:
-    """A split of the data with its captions; raises `UserError`."""
+    """A split of the data, or of all their sources, with its captions; raises `UserError`.
+
+    The other split need not exist.
+    """
     return _one_split(data, split, "captions")
 
 
@@ -254,22 +259,28 @@ def category_records(data: Data, split: str) -> tuple[ReportedRecords, tuple[str
 def _one_split(data: Data, split: str, labels: Labels) -> ReportedRecords:
     if data.format == "labelled":
         raise UserError(_NOT_LABELLED)
-    (source,) = data.all_sources
-    opening = _Opening(source, data, labels, SILENT)
+    openings = [_Opening(source, data, labels, SILENT) for source in data.all_sources]
+    if not data.sources:
+        return _open_one_split(openings[0], split)
+    parts = _of_each_source(openings, lambda opening: _open_one_split(opening, split))
+    return _joined(data.sources, parts, [""] * len(parts), ())
+
+
+def _open_one_split(opening: _Opening, split: str) -> ReportedRecords:
     is_training = split == "train"
-    if source.val_share is None:
+    if opening.source.val_share is None:
         return opening.split("train" if is_training else "val")
     splits = _open(opening)
     return splits.training if is_training else splits.validation
 
 
-def _open_all(openings: Sequence[_Opening]) -> list[OpenedSplits]:
-    """Open several sources; raises `UserError` with what is wrong with any of them."""
-    opened: list[OpenedSplits] = []
+def _of_each_source(openings: Sequence[_Opening], open_one: Callable[[_Opening], T]) -> list[T]:
+    """What opening each source gives; raises `UserError` with what is wrong with any of them."""
+    opened: list[T] = []
     problems: list[str] = []
     for opening in openings:
         try:
-            opened.append(_open(opening))
+            opened.append(open_one(opening))
         except RunError:
             raise
         except UserError as error:

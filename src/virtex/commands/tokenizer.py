@@ -147,10 +147,10 @@ def _checked(arguments: argparse.Namespace) -> "Data | None":
 def _read(arguments: argparse.Namespace, data: "Data | None", progress: Progress) -> Iterator[str]:
     """All captions of PATH or of a run's training split, unchanged; notes what is left out."""
     if data is not None:
-        from virtex.build.captions import training_captions
+        from virtex.build.sources import caption_records
 
         skipping = data.model_copy(update={"on_bad_image": "skip"})
-        yield from _of_records(training_captions(skipping), progress)
+        yield from _of_records(caption_records(skipping, "train"), progress)
         return
     from virtex.data.sources.caption_texts import read_captions
 
