@@ -118,7 +118,9 @@ class CaptionedImages(ImageFiles):
         ordered = [captions[place] for place in self._order.tolist()]
         ends = pairwise(self._ends.tolist())
         return content_rows(
-            self.image_ids.tolist(), ((ordered[start:end], None) for start, end in ends)
+            self.image_ids.tolist(),
+            ((ordered[start:end], None) for start, end in ends),
+            (1 + self._names[place].count(SEVERAL) for place in self._places.tolist()),
         )
 
     @property
