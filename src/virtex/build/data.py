@@ -26,6 +26,7 @@ from virtex.data.pixel_values import PixelSettings
 from virtex.data.records import Records
 from virtex.data.remote.prefetcher import Prefetcher
 from virtex.data.remote.shards import RemoteSplits, remote_splits
+from virtex.data.sources.image_list import similar_file
 from virtex.data.sources.labelled import read_labelled
 from virtex.data.sources.labelled_records import LabelledRecords
 from virtex.data.subset import SubsetManifest, training_subset
@@ -246,6 +247,8 @@ def _missing(records: Records, on_bad_image: str) -> list[str]:
     line = (
         f"{len(missing)} of {len(records)} image files are missing or empty: {first_few(missing)}"
     )
+    if (similar := similar_file(missing[0])) is not None:
+        line += f" (but there is {similar}; write the names as the files have them)"
     if on_bad_image == "error":
         raise UserError(
             f"{line}; check DATA.ROOT, or set DATA.ON_BAD_IMAGE to skip to train without them"

@@ -5,7 +5,14 @@ import json
 from dataclasses import dataclass
 from typing import Literal
 
-from virtex.data.plain_text import UTF_8, NotTextError, decoded, undecodable, without_mark
+from virtex.data.plain_text import (
+    UTF_8,
+    NotTextError,
+    decoded,
+    has_text,
+    undecodable,
+    without_mark,
+)
 from virtex.data.records import is_int64
 
 Kind = Literal["json", "txt"]
@@ -104,7 +111,7 @@ def key_id(key: str) -> int | None:
 def _captions(values: list[object] | list[str]) -> tuple[str, ...]:
     # JSON can hold half a surrogate pair, which UTF-8 cannot encode.
     texts = (value.encode(errors="replace").decode() for value in values if isinstance(value, str))
-    return tuple(text for text in texts if text.strip())
+    return tuple(text for text in texts if has_text(text))
 
 
 def _image_count(value: object) -> int:
