@@ -52,3 +52,12 @@ def build_schedule(config: Config) -> schedules.Schedule:
             return schedules.multistep(warmup, optim.lr_steps, optim.lr_gamma)
         case _:
             assert_never(optim.lr_decay_name)
+
+
+def estimate_checkpoint_bytes(config: Config, model: nn.Module) -> int:
+    """The size of a checkpoint: weights, averages of the gradients, and slow weights."""
+    weights = sum(tensor.nbytes for tensor in model.state_dict().values())
+    trained = sum(each.nbytes for each in model.parameters() if each.requires_grad)
+    averages = 2 if config.optim.optimizer_name == "adamw" else 1
+    size: int = weights + (averages + config.optim.lookahead.use) * trained
+    return size

@@ -47,10 +47,14 @@ class ReportedRecords(WholeSplit, Protocol):
 
 @dataclass(frozen=True)
 class Observer:
-    """What is called while data are opened: with the progress of indexing, and with lines."""
+    """What is called while data are opened: with the progress of indexing, and with lines.
+
+    Indexes of shards are written beside them only if these may be `touched`.
+    """
 
     on_indexed: OnIndexed = ignore_progress
     notify: Callable[[str], None] = ignore_message
+    touched: bool = True
 
 
 SILENT = Observer()
@@ -201,6 +205,7 @@ class _Opening:
             names=names,
             form=indexing.form,
             on_indexed=self.observer.on_indexed,
+            touched=self.observer.touched,
         )
 
 
@@ -239,12 +244,12 @@ def mixture(data: Data, whole: WholeSplit, training: Records) -> Mixture | None:
     )
 
 
-def caption_records(data: Data, split: str) -> ReportedRecords:
+def caption_records(data: Data, split: str, observer: Observer = SILENT) -> ReportedRecords:
     """A split of the data, or of all their sources, with its captions; raises `UserError`.
 
     The other split need not exist.
     """
-    return _one_split(data, split, "captions")
+    return _one_split(data, split, "captions", observer)
 
 
 def category_records(data: Data, split: str) -> tuple[ReportedRecords, tuple[str, ...]]:
@@ -256,10 +261,12 @@ def category_records(data: Data, split: str) -> tuple[ReportedRecords, tuple[str
     return records, _categories(records)
 
 
-def _one_split(data: Data, split: str, labels: Labels) -> ReportedRecords:
+def _one_split(
+    data: Data, split: str, labels: Labels, observer: Observer = SILENT
+) -> ReportedRecords:
     if data.format == "labelled":
         raise UserError(_NOT_LABELLED)
-    openings = [_Opening(source, data, labels, SILENT) for source in data.all_sources]
+    openings = [_Opening(source, data, labels, observer) for source in data.all_sources]
     if not data.sources:
         return _open_one_split(openings[0], split)
     parts = _of_each_source(openings, lambda opening: _open_one_split(opening, split))

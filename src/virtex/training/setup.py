@@ -16,7 +16,7 @@ from virtex.build.initial_weights import (
     take_weights,
 )
 from virtex.build.model import build_objective, check_backbone
-from virtex.build.optimizer import build_optimizer, build_schedule
+from virtex.build.optimizer import build_optimizer, build_schedule, estimate_checkpoint_bytes
 from virtex.build.pixel_choice import PixelChoice, adopt_pixels, choose_pixels
 from virtex.build.sources import Observer
 from virtex.checkpoints import file
@@ -41,7 +41,7 @@ from virtex.distributed.world import Timeouts, World, check_gpus
 from virtex.errors import RunError, UserError
 from virtex.evaluation.features import IMAGES_AT_ONCE
 from virtex.models.sync_batch_norm import synchronise_batch_norm
-from virtex.tasks.base import WEIGHT_PER_TOKEN, Objective
+from virtex.tasks.base import WEIGHT_PER_TOKEN
 from virtex.text.vocabulary import Vocabulary
 from virtex.training.best_checkpoint import BestCheckpoint
 from virtex.training.evaluation_plan import LOWER_IS_BETTER, EvaluationPlan, open_plan
@@ -309,8 +309,8 @@ def preflight(
         "validation data": data.validation.fingerprint[:12],
         "precision": str(state.precision),
     }
-    checkpoint_bytes = _checkpoint_bytes(state.objective)
-    requirements = Requirements(options.directory, checkpoint_bytes, _loader_bytes(options, world))
+    disk = estimate_checkpoint_bytes(options.config, state.objective)
+    requirements = Requirements(options.directory, disk, _loader_bytes(options, world))
     reports = world.gather(inspect_process(world, must_match, requirements))
     found = find_problems(reports)
     lines = report_lines(reports, found)
@@ -318,14 +318,6 @@ def preflight(
         text = "not all processes are ready, so nothing was started:\n" + "\n".join(lines)
         raise UserError(text if world.main else f"rank {world.rank}: see the message of rank 0")
     return lines if world.size > 1 or options.preflight_only else []
-
-
-def _checkpoint_bytes(objective: Objective) -> int:
-    """The approximate size of a checkpoint: weights, averages of the gradients, slow weights."""
-    weights = objective.state_dict().values()
-    trained = [p for p in objective.parameters() if p.requires_grad]
-    size: int = sum(t.nbytes for t in weights) + 2 * sum(p.nbytes for p in trained)
-    return size
 
 
 def shared_memory_needed(options: PretrainOptions, world: World) -> int:
