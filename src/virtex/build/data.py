@@ -12,8 +12,9 @@ from virtex.build.caption_checks import CaptionFindings, check_captions
 from virtex.build.caption_lengths import caption_lengths
 from virtex.build.images import image_limits, pixel_settings
 from virtex.build.model import task_settings
+from virtex.build.observer import SILENT, Observer
 from virtex.build.resolve import resolve_length, resolve_sizes
-from virtex.build.sources import SILENT, Observer, ReportedRecords, mixture, open_splits
+from virtex.build.sources import ReportedRecords, mixture, open_splits
 from virtex.build.transforms import transform_steps
 from virtex.config.schema import Config
 from virtex.config.specs import TransformSpec

@@ -3,20 +3,16 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol, TypeVar, assert_never
+from typing import Protocol, TypeVar, assert_never
 
+from virtex.build.observer import SILENT, Observer
+from virtex.build.shard_source import Labels, ShardSource, Split
 from virtex.config.data import Data
 from virtex.config.sources import Source
 from virtex.data.contents import WholeSplit
 from virtex.data.mixed_order import Mixture
 from virtex.data.records import Records
-from virtex.data.remote.directory import ignore_message
-from virtex.data.remote.store import open_store
-from virtex.data.shards.indexing import Indexing, OnIndexed, has_shards, ignore_progress
-from virtex.data.shards.reader import Shards, open_shards
-from virtex.data.shards.sample_text import TextFormat
-from virtex.data.shards.shard_names import ALL_SHARDS, ShardNames
-from virtex.data.shards.store import cache_directory
+from virtex.data.shards.reader import Shards
 from virtex.data.sources.coco import CocoCaptions
 from virtex.data.sources.coco_objects import CocoCategories
 from virtex.data.sources.drawn_split import Draw, DrawnSplit, Groups, check_apart
@@ -29,8 +25,6 @@ from virtex.errors import RunError, UserError
 
 T = TypeVar("T")
 
-Labels = Literal["captions", "categories"]
-Split = Literal["train", "val"]
 
 _NOT_LABELLED = (
     "DATA.FORMAT is labelled, which has neither captions nor categories; it is for MODEL.NAME "
@@ -43,21 +37,6 @@ class ReportedRecords(WholeSplit, Protocol):
 
     @property
     def report(self) -> tuple[str, ...]: ...
-
-
-@dataclass(frozen=True)
-class Observer:
-    """What is called while data are opened: with the progress of indexing, and with lines.
-
-    Indexes of shards are written beside them only if these may be `touched`.
-    """
-
-    on_indexed: OnIndexed = ignore_progress
-    notify: Callable[[str], None] = ignore_message
-    touched: bool = True
-
-
-SILENT = Observer()
 
 
 @dataclass(frozen=True)
@@ -108,7 +87,7 @@ class _Opening:
             case "folder":
                 return TextFolder(_directory(self.root, split), bad, source.encoding)
             case "shards":
-                return self._split_shards(split)
+                return self._shards.split(split)
             case _:
                 assert_never(source.format)
 
@@ -125,17 +104,18 @@ class _Opening:
                 return TableCaptions(source.root, None, bad, self.layout)
             case "folder":
                 return TextFolder(inside, bad, source.encoding)
-            case "shards" if "://" in source.root:
-                root = source.root.rstrip("/")
-                inside_root = f"{root}/train"
-                return self._shards(inside_root if self._has_shards(inside_root) else root)
             case "shards":
-                return self._shards(str(inside))
+                return self._shards.whole()
             case _:
                 assert_never(source.format)
 
+    @property
+    def _shards(self) -> ShardSource:
+        return ShardSource(self.source, self.data, self.labels, self.observer)
+
     def _check_without_validation(self) -> None:
         root = self.root
+        found: Sequence[Path | str]
         match self.source.format:
             case "coco":
                 found = sorted(root.glob("annotations/*_val2017.json"))
@@ -143,70 +123,17 @@ class _Opening:
                 found = split_tables(root, "val")
             case "folder":
                 found = [root / "val"]
-            case "shards" if "://" in self.source.root:
-                self._check_remote_validation()
-                return
             case "shards":
-                listed = [path.name for path in root.iterdir()] if root.is_dir() else []
-                found = [root / "val", *(root / name for name in ShardNames("val").of(listed))]
+                found = self._shards.validation()
             case _:
                 assert_never(self.source.format)
-        existing = [path for path in found if path.exists()]
+        existing = [place for place in found if not isinstance(place, Path) or place.exists()]
         if existing:
-            raise self._validation_exists(existing[0])
-
-    def _check_remote_validation(self) -> None:
-        root = self.source.root.rstrip("/")
-        if self._has_shards(f"{root}/val"):
-            raise self._validation_exists(f"{root}/val")
-        if self._has_shards(root, ShardNames("val")):
-            raise self._validation_exists(f"shards of {root} have it in their names")
-
-    def _validation_exists(self, place: object) -> UserError:
-        return UserError(
-            f"DATA.VAL_SHARE is {self.source.val_share:g}, to draw a validation split, but there is"
-            f" one: {place}; remove VAL_SHARE (--val-share), or move the split away"
-        )
-
-    def _split_shards(self, split: Split) -> Shards:
-        root = self.source.root.rstrip("/")
-        inside, flat = f"{root}/{split}", [ShardNames("train"), ShardNames("val")]
-        if self._has_shards(inside):
-            return self._shards(inside)
-        if all(self._has_shards(root, names) for names in flat):
-            return self._shards(root, ShardNames(split))
-        if (self.root / split).is_dir() or not self._has_shards(root):
-            return self._shards(inside)
-        raise UserError(
-            f"DATA.ROOT ({root}) holds shards itself, and their names do not tell which are for"
-            " training and which for validation; set DATA.VAL_SHARE, such as 0.02, to draw the"
-            " validation split, or move them into train/ and val/"
-        )
-
-    def _has_shards(self, root: str, names: ShardNames = ALL_SHARDS) -> bool:
-        return has_shards(self._indexing(root, names))
-
-    def _indexing(self, root: str, names: ShardNames) -> Indexing:
-        data, cache_dir = self.data, cache_directory(self.data.cache_dir)
-        store = open_store(
-            root, cache_dir=cache_dir, cache_gb=data.cache_gb, notify=self.observer.notify
-        )
-        form = TextFormat(self.source.columns.caption, self.source.encoding)
-        return Indexing(store, cache_dir, names, form)
-
-    def _shards(self, root: str, names: ShardNames = ALL_SHARDS) -> Shards:
-        data, indexing = self.data, self._indexing(root, names)
-        return open_shards(
-            indexing.store,
-            self.labels,
-            data.on_bad_image,
-            cache_dir=indexing.cache_dir,
-            window=data.shuffle_window,
-            names=names,
-            form=indexing.form,
-            on_indexed=self.observer.on_indexed,
-            touched=self.observer.touched,
-        )
+            raise UserError(
+                f"DATA.VAL_SHARE is {self.source.val_share:g}, to draw a validation split, but"
+                f" there is one: {existing[0]}; remove VAL_SHARE (--val-share), or move the split"
+                " away"
+            )
 
 
 def open_splits(data: Data, labels: Labels, observer: Observer = SILENT) -> OpenedSplits:
