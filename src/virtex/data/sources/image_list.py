@@ -120,10 +120,11 @@ class CaptionedImages(ImageFiles):
         captions = list(self._captions)
         ordered = [captions[place] for place in self._order.tolist()]
         ends = pairwise(self._ends.tolist())
+        images = None
+        if (self._names.tensors[0] == ord(SEVERAL)).any():
+            images = (1 + self._names[place].count(SEVERAL) for place in self._places.tolist())
         return content_rows(
-            self.image_ids.tolist(),
-            ((ordered[start:end], None) for start, end in ends),
-            (1 + self._names[place].count(SEVERAL) for place in self._places.tolist()),
+            self.image_ids.tolist(), ((ordered[start:end], None) for start, end in ends), images
         )
 
     @property
