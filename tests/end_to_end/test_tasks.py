@@ -61,3 +61,40 @@ def test_scenes_objects_are_what_their_drawings_hold(scenes):
     records = CocoCategories(scenes.root / "scenes", "train")
     assert len(records) == 64
     assert all(1 <= len(record.categories) <= 3 for record in records)
+
+
+LEARN_MORE = (*SHORT, "MODEL.AUXILIARY.TOKENS.WEIGHT", "0.5")
+
+
+def test_a_second_target_is_logged_validated_saved_and_resumed_bit_for_bit(scenes, run, capsys):
+    flags = ("--checkpoint-every", 2, "--cpu-workers", 1)
+    assert scenes.pretrain(run, *flags, override=LEARN_MORE) == 0
+    assert "weights of tokens: counted in 64 of 64 training images" in capsys.readouterr().out
+    steps = scalars(run, "train/")
+    for line in steps:
+        parts = ("captioning_forward", "captioning_backward")
+        total = sum(line[f"train/{name}"] for name in parts) + 0.5 * line["train/tokens"]
+        assert line["train/loss"] == pytest.approx(total)
+    assert all(line["val/tokens"] > 0 for line in scalars(run, "val/loss"))
+    whole = checkpoint.load(run / "checkpoint_4.pth")
+    counts = {name: value for name, value in whole["model"].items() if ".label_counts." in name}
+    images, images_with = counts.values()
+    assert int(images) == 64
+    assert 0 < int(images_with.max()) <= 64
+    (run / "checkpoint_4.pth").unlink()
+    assert scenes.pretrain(run, "--resume-from", "latest", *flags, override=LEARN_MORE) == 0
+    assert "weights of tokens" not in capsys.readouterr().out
+    assert scalars(run, "train/") == steps
+    assert_same(checkpoint.load(run / "checkpoint_4.pth")["model"], whole["model"])
+
+    model = load(run / "checkpoint_4.pth")
+    images = sorted((scenes.root / "scenes" / "val2017").iterdir())[:2]
+    assert len(model.caption(images)) == 2
+    without = run / "without"
+    initial = ("--init-from", run / "checkpoint_4.pth", "--checkpoint-every", 2)
+    assert scenes.pretrain(without, *initial, override=SHORT) == 0
+    begun = checkpoint.load(without / "checkpoint_0.pth")["model"]
+    assert_same(begun, {name: whole["model"][name] for name in begun})
+    assert {name for name in whole["model"] if name not in begun} == {
+        name for name in whole["model"] if name.startswith("auxiliaries.tokens.")
+    }

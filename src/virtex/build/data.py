@@ -11,7 +11,7 @@ import torch
 from virtex.build.caption_checks import CaptionFindings, check_captions
 from virtex.build.caption_lengths import caption_lengths
 from virtex.build.images import image_limits, pixel_settings
-from virtex.build.model import task_settings
+from virtex.build.model import configured_task, task_settings
 from virtex.build.resolve import resolve_length, resolve_sizes
 from virtex.build.sources import SILENT, Observer, ReportedRecords, mixture, open_splits
 from virtex.build.transforms import transform_steps
@@ -31,7 +31,6 @@ from virtex.data.sources.labelled_records import LabelledRecords
 from virtex.data.subset import SubsetManifest, training_subset
 from virtex.distributed.world import World
 from virtex.errors import UserError, first_few
-from virtex.tasks import find_task
 from virtex.tasks.base import Encoder, Task
 from virtex.tasks.caption_tokens import caption_tokens
 from virtex.text.tokenizer import Tokenizer
@@ -86,7 +85,7 @@ def open_data(config: Config, observer: Observer = SILENT) -> PretrainingData:
     for remote data, and for sizes or a length that do not fit other settings.
     """
     settings = config.data
-    task = find_task(config.model.name)
+    task = configured_task(config)
     num_epochs = config.optim.num_epochs
     config, vocabulary, whole, validation = _open_splits(config, task, observer)
     training, chosen = training_subset(

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, assert_never
 
@@ -22,7 +23,15 @@ from virtex.models.modes import SizesAlone
 from virtex.models.networks import Network, feature_size, fetch_weights, load_pretrained, network
 from virtex.models.state_dict import current_names, model_weights
 from virtex.tasks import find_task
-from virtex.tasks.base import WEIGHT_PER_TOKEN, Masking, Objective, SamplePredictor, TaskSettings
+from virtex.tasks.auxiliary_tokens import auxiliary_tokens
+from virtex.tasks.base import (
+    WEIGHT_PER_TOKEN,
+    Masking,
+    Objective,
+    SamplePredictor,
+    Task,
+    TaskSettings,
+)
 from virtex.text.tokenizer import Tokenizer
 from virtex.text.vocabulary import Categories, Classes, Vocabulary
 
@@ -75,6 +84,17 @@ def check_settings(config: Config) -> Iterator[Conflict]:
             ("MODEL.NAME", "EVALUATE.PROTOCOLS"),
             "expected captioning only for a task that trains a head that can caption, such as "
             "bicaptioning; remove it from PROTOCOLS",
+        )
+    if model.auxiliary.tokens.weight and (task.labels, task.head) != ("captions", "decoder"):
+        yield (
+            ("MODEL.NAME", "MODEL.AUXILIARY.TOKENS.WEIGHT"),
+            "expected a second target only for a task that predicts captions, such as "
+            "bicaptioning; set WEIGHT to 0",
+        )
+    if model.token_weighting != "uniform" and model.name != "token_classification":
+        yield (
+            ("MODEL.NAME", "MODEL.TOKEN_WEIGHTING"),
+            "expected a weighting only for token_classification; set TOKEN_WEIGHTING to uniform",
         )
     if (task.labels == "classes") != (data.format == "labelled"):
         yield (
@@ -194,8 +214,14 @@ def _read_weights(path: Path) -> Mapping[str, Any]:
 def build_objective(config: Config, *, weights_follow: bool = False) -> Objective:
     """The model with its losses, on the CPU, freshly initialised from torch's random state."""
     backbone = build_backbone(config, weights_follow=weights_follow)
-    objective: Objective = find_task(config.model.name).objective(backbone, task_settings(config))
+    objective: Objective = configured_task(config).objective(backbone, task_settings(config))
     return objective
+
+
+def configured_task(config: Config) -> Task[Any, Any]:
+    """The task of a configuration, with its auxiliary losses."""
+    task, weight = find_task(config.model.name), config.model.auxiliary.tokens.weight
+    return replace(task, auxiliaries=(auxiliary_tokens(weight),)) if weight else task
 
 
 def _feature_size(config: Config) -> int:
@@ -237,6 +263,7 @@ def task_settings(config: Config) -> TaskSettings:
         max_caption_length=data.max_caption_length,
         single_caption=data.use_single_caption,
         whole_sentences=data.long_captions == "sentences",
+        weighted_tokens=config.model.token_weighting == "idf",
         mirror_pairs=mirror_pairs(data),
         masking=Masking(**data.masked_lm.model_dump()),
         decoder=decoder,

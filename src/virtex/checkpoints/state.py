@@ -23,6 +23,7 @@ from virtex.models.state_dict import (
     model_weights,
     state_dict_mismatches,
     tied_conflicts,
+    without_unused,
 )
 from virtex.optim.lookahead import AnyOptimizer, Lookahead
 from virtex.text.tokenizer import Tokenizer
@@ -125,7 +126,7 @@ def load_weights(module: nn.Module, saved: Checkpoint, per_token: str) -> None:
     another shape, for another vocabulary, or with different values for tied weights.
     """
     own = module.state_dict()
-    weights = fill_tied_keys(module, saved.weights)
+    weights = fill_tied_keys(module, without_unused(saved.weights, own))
     lines = [
         *_other_vocabulary(own, weights, per_token),
         *tied_conflicts(module, weights),

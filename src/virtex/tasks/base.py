@@ -242,9 +242,10 @@ class Masking:
 class TaskSettings:
     """The part of the configuration that tasks see.
 
+    `weighted_tokens` weighs tokens by how rare they are, in a task whose labels they are.
     `mirror_pairs` are words that are exchanged in the captions of mirrored images. `decoder` is
-    None for a task whose head is a classifier. A decoded caption has at most
-    `max_tokens` tokens after [SOS].
+    None for a task whose head is a classifier. A decoded caption has at most `max_tokens` tokens
+    after [SOS].
     """
 
     feature_size: int
@@ -256,6 +257,7 @@ class TaskSettings:
     max_caption_length: int
     single_caption: bool
     whole_sentences: bool
+    weighted_tokens: bool
     mirror_pairs: tuple[Pair, ...]
     masking: Masking
     decoder: DecoderSettings | None

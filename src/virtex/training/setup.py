@@ -19,6 +19,7 @@ from virtex.build.model import build_objective, check_backbone
 from virtex.build.optimizer import build_optimizer, build_schedule
 from virtex.build.pixel_choice import PixelChoice, adopt_pixels, choose_pixels
 from virtex.build.sources import Observer
+from virtex.build.token_counts import check_countable
 from virtex.checkpoints import file
 from virtex.checkpoints import run_directory as directory
 from virtex.checkpoints.background import BackgroundSaver
@@ -42,13 +43,12 @@ from virtex.errors import RunError, UserError
 from virtex.evaluation.features import IMAGES_AT_ONCE
 from virtex.models.sync_batch_norm import synchronise_batch_norm
 from virtex.tasks.base import WEIGHT_PER_TOKEN, Objective
-from virtex.text.vocabulary import Vocabulary
 from virtex.training.best_checkpoint import BestCheckpoint
 from virtex.training.evaluation_plan import LOWER_IS_BETTER, EvaluationPlan, open_plan
 from virtex.training.logger import RunLogger
 from virtex.training.loop import TrainState
 from virtex.training.precision import choose_precision
-from virtex.training.progress import IndexingProgress, print_notice
+from virtex.training.progress import PreparationProgress, print_notice
 from virtex.training.samples import SamplesSeen
 
 DEFAULT_RECENT = 3
@@ -152,8 +152,8 @@ def open_with_progress(
 ) -> PretrainingData:
     """As `open_data`; reading annotations and indexing shards is reported to the watchdog."""
     watchdog.report("reading the annotations")
-    progress = IndexingProgress(watchdog, main=world.main)
-    return open_data(options.config, Observer(progress, print_notice))
+    progress = PreparationProgress(watchdog, main=world.main)
+    return open_data(options.config, Observer(progress.indexed, print_notice))
 
 
 def find_start(options: PretrainOptions, data: PretrainingData, attempt: int) -> ResumePoint:
@@ -222,11 +222,14 @@ def _start_or_refusal(
     options: PretrainOptions, data: PretrainingData, attempt: int
 ) -> ResumePoint | UserError:
     try:
-        return find_start(options, data, attempt)
+        start = find_start(options, data, attempt)
+        if start.state is None:
+            check_countable(options.config, data)
     except RunError:
         raise
     except UserError as error:
         return error
+    return start
 
 
 def _pixels_or_refusal(
@@ -265,7 +268,7 @@ def evaluations(options: PretrainOptions, plan: EvaluationPlan | None) -> Evalua
 
 
 def begin(
-    options: PretrainOptions, world: World, start: ResumePoint, vocabulary: Vocabulary
+    options: PretrainOptions, world: World, start: ResumePoint, data: PretrainingData
 ) -> tuple[TrainState, Taken]:
     """The objects that the run trains, in their state at `start`, not yet parallel.
 
@@ -281,7 +284,7 @@ def begin(
     if start.state is not None:
         load_weights(objective, Checkpoint("--resume-from", start.state), WEIGHT_PER_TOKEN)
     elif initial is not None:
-        taken = take_weights(objective, initial, config, vocabulary)
+        taken = take_weights(objective, initial, config, data.vocabulary)
     objective.to(world.device)
     if config.sync_bn and world.size > 1:
         objective.visual.cnn = synchronise_batch_norm(objective.visual.cnn, world.device)
