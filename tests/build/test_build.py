@@ -90,9 +90,13 @@ def test_a_second_target_changes_nothing_of_the_task_and_none_has_no_trace():
     [
         ((*TOKENS, "1", "MODEL.NAME", "token_classification"), "only for a task that predicts"),
         (("MODEL.TOKEN_WEIGHTING", "idf"), "expected a weighting only for token_classification"),
+        (
+            ("DATA.CAPTIONS_PER_IMAGE", "2", "MODEL.NAME", "multilabel_classification"),
+            "expected several captions only for a task that reads captions",
+        ),
     ],
 )
-def test_weights_of_tokens_are_refused_where_no_loss_takes_them(overrides, message):
+def test_settings_of_captions_are_refused_where_no_loss_takes_them(overrides, message):
     conflicts = conflict_text(check_settings(config_of(*overrides)))
     assert message in conflicts
 

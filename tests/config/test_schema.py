@@ -251,6 +251,8 @@ def test_normalize_written_out_equals_its_default(load) -> None:
         ("DATA.USE_PERCENTAGE", "0", "a number greater than 0"),
         ("DATA.USE_PERCENTAGE", "100.1", "a number less than or equal to 100"),
         ("DATA.SUBSET_MANIFEST", "10", "a string or null (put it in quotes)"),
+        ("DATA.CAPTIONS_PER_IMAGE", "0", "a number greater than or equal to 1 or 'all'"),
+        ("DATA.CAPTIONS_PER_IMAGE", "half", "an integer or 'all'"),
         ("DATA.MAX_PIXELS", "0", "a number greater than or equal to 1"),
         ("DATA.MAX_IMAGE_MB", "0", "a number greater than or equal to 1"),
         ("DATA.ON_BAD_IMAGE", "ignore", "'error' or 'skip'"),
@@ -263,6 +265,7 @@ def test_normalize_written_out_equals_its_default(load) -> None:
         ),
         ("DATA.MASKED_LM.MASK_PROPORTION", "0", "a number greater than 0"),
         ("DATA.MASKED_LM.MASK_PROBABILITY", "1.1", "a number less than or equal to 1"),
+        ("MODEL.AUXILIARY.TOKENS.WEIGHT", "-1", "a number greater than or equal to 0"),
         ("MODEL.VISUAL.FEATURE_SIZE", "0", "a number greater than or equal to 1 or null"),
         ("MODEL.VISUAL.PRETRAINED", "1", "true or false or a string (put it in quotes)"),
         ("MODEL.TEXTUAL.DROPOUT", "1.0", "a number less than 1"),
@@ -489,6 +492,11 @@ MULTILABEL = ("MODEL.NAME", "multilabel_classification", "MODEL.TEXTUAL.NAME", "
             ("DATA.SUBSET_MANIFEST", "subset.json", "DATA.USE_PERCENTAGE", "50"),
             "set SUBSET_MANIFEST to null, or USE_PERCENTAGE to 100",
             [("DATA.SUBSET_MANIFEST", "null"), ("DATA.USE_PERCENTAGE", "100")],
+        ),
+        (
+            ("DATA.USE_SINGLE_CAPTION", "true", "DATA.CAPTIONS_PER_IMAGE", "all"),
+            "set USE_SINGLE_CAPTION to false, or CAPTIONS_PER_IMAGE to 1",
+            [("DATA.USE_SINGLE_CAPTION", "false"), ("DATA.CAPTIONS_PER_IMAGE", "1")],
         ),
     ],
 )

@@ -63,10 +63,13 @@ def test_scenes_objects_are_what_their_drawings_hold(scenes):
     assert all(1 <= len(record.categories) <= 3 for record in records)
 
 
-LEARN_MORE = (*SHORT, "MODEL.AUXILIARY.TOKENS.WEIGHT", "0.5")
+MORE = ("MODEL.AUXILIARY.TOKENS.WEIGHT", "0.5", "DATA.CAPTIONS_PER_IMAGE", "3")
+LEARN_MORE = (*SHORT, *MORE, "OPTIM.ACCUMULATE", "2")
 
 
-def test_a_second_target_is_logged_validated_saved_and_resumed_bit_for_bit(scenes, run, capsys):
+def test_several_captions_and_a_second_target_are_logged_and_resumed_bit_for_bit(
+    scenes, run, capsys
+):
     flags = ("--checkpoint-every", 2, "--cpu-workers", 1)
     assert scenes.pretrain(run, *flags, override=LEARN_MORE) == 0
     assert "weights of tokens: counted in 64 of 64 training images" in capsys.readouterr().out

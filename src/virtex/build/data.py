@@ -9,7 +9,7 @@ from typing import Any, Self, assert_never
 import torch
 
 from virtex.build.caption_checks import CaptionFindings, check_captions
-from virtex.build.caption_lengths import caption_lengths
+from virtex.build.caption_lengths import describe_captions
 from virtex.build.images import image_limits, pixel_settings
 from virtex.build.model import configured_task, task_settings
 from virtex.build.resolve import resolve_length, resolve_sizes
@@ -103,13 +103,14 @@ def open_data(config: Config, observer: Observer = SILENT) -> PretrainingData:
     remote = remote_splits(whole, training, validation)
     if remote is not None:
         remote.check_space(settings.shuffle_window, settings.cache_gb)
-    lengths = None
+    described: list[str] = []
     if task.labels == "captions" and remote is None and isinstance(vocabulary, Tokenizer):
-        lengths = caption_lengths(training, caption_tokens(vocabulary, task_settings(config), True))
+        drawn = caption_tokens(vocabulary, task_settings(config), True)
+        described = describe_captions(training, drawn)
     report = (
         f"training: {len(training)} of {len(whole)} images",
         *(f"training: {line}" for line in whole.report),
-        *([] if lengths is None else [f"training: {lengths}"]),
+        *(f"training: {line}" for line in described),
         f"validation: {len(validation)} images",
         *(f"validation: {line}" for line in validation.report),
         *_missing(training, settings.on_bad_image),

@@ -12,7 +12,7 @@ from virtex.build.mirror_words import mirror_pairs
 from virtex.checkpoints import file as checkpoint
 from virtex.config import loading
 from virtex.config.data import Data
-from virtex.config.model import Visual
+from virtex.config.model import Model, Visual
 from virtex.config.schema import Config
 from virtex.config.section import Conflict
 from virtex.decoding.captioner import BeamSearch, Captioner, NucleusSampling, Strategy
@@ -85,17 +85,7 @@ def check_settings(config: Config) -> Iterator[Conflict]:
             "expected captioning only for a task that trains a head that can caption, such as "
             "bicaptioning; remove it from PROTOCOLS",
         )
-    if model.auxiliary.tokens.weight and (task.labels, task.head) != ("captions", "decoder"):
-        yield (
-            ("MODEL.NAME", "MODEL.AUXILIARY.TOKENS.WEIGHT"),
-            "expected a second target only for a task that predicts captions, such as "
-            "bicaptioning; set WEIGHT to 0",
-        )
-    if model.token_weighting != "uniform" and model.name != "token_classification":
-        yield (
-            ("MODEL.NAME", "MODEL.TOKEN_WEIGHTING"),
-            "expected a weighting only for token_classification; set TOKEN_WEIGHTING to uniform",
-        )
+    yield from _unused_captions(model, data, task)
     if (task.labels == "classes") != (data.format == "labelled"):
         yield (
             ("MODEL.NAME", "DATA.FORMAT"),
@@ -107,6 +97,27 @@ def check_settings(config: Config) -> Iterator[Conflict]:
             yield from _token_conflicts(data)
         case "categories":
             yield from _category_conflicts(data)
+
+
+def _unused_captions(model: Model, data: Data, task: Task[Any, Any]) -> Iterator[Conflict]:
+    """The conflicts of settings for captions that the task does not use."""
+    if model.auxiliary.tokens.weight and (task.labels, task.head) != ("captions", "decoder"):
+        yield (
+            ("MODEL.NAME", "MODEL.AUXILIARY.TOKENS.WEIGHT"),
+            "expected a second target only for a task that predicts captions, such as "
+            "bicaptioning; set WEIGHT to 0",
+        )
+    if model.token_weighting != "uniform" and model.name != "token_classification":
+        yield (
+            ("MODEL.NAME", "MODEL.TOKEN_WEIGHTING"),
+            "expected a weighting only for token_classification; set TOKEN_WEIGHTING to uniform",
+        )
+    if task.labels != "captions" and data.captions_per_image != 1:
+        yield (
+            ("MODEL.NAME", "DATA.CAPTIONS_PER_IMAGE"),
+            "expected several captions only for a task that reads captions; set "
+            "CAPTIONS_PER_IMAGE to 1",
+        )
 
 
 def _interval_conflicts(every: int, checkpoint_every: int) -> Iterator[Conflict]:
@@ -262,6 +273,7 @@ def task_settings(config: Config) -> TaskSettings:
         mask_index=data.mask_index,
         max_caption_length=data.max_caption_length,
         single_caption=data.use_single_caption,
+        captions_per_image=None if data.captions_per_image == "all" else data.captions_per_image,
         whole_sentences=data.long_captions == "sentences",
         weighted_tokens=config.model.token_weighting == "idf",
         mirror_pairs=mirror_pairs(data),

@@ -199,6 +199,12 @@ class Data(Section):
         default=False,
         description="Use only the first caption of a training image instead of a random one.",
     )
+    captions_per_image: Annotated[int, Field(ge=1)] | Literal["all"] = Field(
+        default=1,
+        description="Number of captions that are drawn of a training image at a time, none twice, "
+        "or all. An image with fewer captions gives all that it has. The backbone computes the "
+        "image once for all of them. Validation draws one caption.",
+    )
     masked_lm: MaskedLM = MaskedLM()
     image_transform_train: Transforms = Field(
         default=("random_resized_crop", "horizontal_flip", "color_jitter", "normalize"),
@@ -295,6 +301,12 @@ class Data(Section):
     def _conflicts(self) -> Iterator[Conflict]:
         if len(set(self.special_ids.values())) < len(self.special_ids):
             yield tuple(self.special_ids), "expected different ids, those of the tokenizer"
+        if self.use_single_caption and self.captions_per_image != 1:
+            yield (
+                ("DATA.USE_SINGLE_CAPTION", "DATA.CAPTIONS_PER_IMAGE"),
+                "expected only one of them; set USE_SINGLE_CAPTION to false, or CAPTIONS_PER_IMAGE "
+                "to 1",
+            )
         yield from self._source_conflicts()
         if self.format != "shards" and "://" in self.root:
             yield (

@@ -47,14 +47,6 @@ def select_images(batch: Batch, start: int, stop: int) -> Batch:
     }
 
 
-def repeat_for_captions(features: Tensor, batch: Batch) -> Tensor:
-    """Repeat the features of each image, (B, …), for each of its captions, (N, …)."""
-    counts = batch.get("captions_per_image")
-    if counts is None:
-        return features
-    return features.repeat_interleave(counts, dim=0, output_size=len(batch["dropout_key"]))
-
-
 class Loss(NamedTuple):
     """A sum of losses and the number of items in it, both scalar tensors.
 
@@ -242,6 +234,7 @@ class Masking:
 class TaskSettings:
     """The part of the configuration that tasks see.
 
+    At most `captions_per_image` captions of an image are drawn for training, None draws all.
     `weighted_tokens` weighs tokens by how rare they are, in a task whose labels they are.
     `mirror_pairs` are words that are exchanged in the captions of mirrored images. `decoder` is
     None for a task whose head is a classifier. A decoded caption has at most `max_tokens` tokens
@@ -256,6 +249,7 @@ class TaskSettings:
     mask_index: int
     max_caption_length: int
     single_caption: bool
+    captions_per_image: int | None
     whole_sentences: bool
     weighted_tokens: bool
     mirror_pairs: tuple[Pair, ...]

@@ -93,12 +93,16 @@ class CaptionTokens:
 
 
 def caption_tokens(tokenizer: Tokenizer, settings: TaskSettings, training: bool) -> CaptionTokens:
-    """The captions of a split; only training is ever restricted to the first of each image."""
+    """The captions of a split; only training takes the first or several of each image.
+
+    Validation draws one, so that its losses can be compared.
+    """
     single = settings.single_caption and training
     return CaptionTokens(
         tokenizer,
         settings.max_caption_length,
         single,
+        per_image=settings.captions_per_image if training else 1,
         whole_sentences=settings.whole_sentences,
         mirror_words=MirrorWords.normalized(settings.mirror_pairs, tokenizer.normalization),
     )

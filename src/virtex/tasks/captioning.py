@@ -16,7 +16,6 @@ from virtex.data.transforms import Augmented
 from virtex.decoding.captioner import Captioner
 from virtex.models.backbone import Backbone
 from virtex.models.decoder import TransformerDecoder, causal_mask, decoder_pair
-from virtex.models.dropout import draw_dropout
 from virtex.tasks.base import (
     Batch,
     Objective,
@@ -24,9 +23,9 @@ from virtex.tasks.base import (
     SamplePredictor,
     Task,
     TaskSettings,
-    repeat_for_captions,
     token_cross_entropy,
 )
+from virtex.tasks.caption_losses import GridMemory, sum_over_captions
 from virtex.tasks.caption_tokens import (
     CaptionTokens,
     caption_batch,
@@ -90,12 +89,15 @@ class Captioning(Objective):
 
     def main_totals(self, grid: Tensor, batch: Batch) -> dict[str, Tensor]:
         """`captioning_forward` and `captioning_backward`, summed over the tokens to predict."""
-        draw_dropout(self, batch["dropout_key"])
-        projected = repeat_for_captions(self.textual.project(grid), batch)
+        projected = self.textual.project(grid)
+        memories = [head.keys_values(projected) for _, head, _ in self._directions(batch)]
+        return sum_over_captions(self, memories, batch, self._losses)
+
+    def _losses(self, memories: Sequence[GridMemory], batch: Batch) -> dict[str, Tensor]:
         lengths = batch["caption_lengths"]
         return {
-            name: next_token_loss(head, projected, tokens, lengths)
-            for name, head, tokens in self._directions(batch)
+            name: next_token_loss(head, memory, tokens, lengths)
+            for memory, (name, head, tokens) in zip(memories, self._directions(batch), strict=True)
         }
 
     def _directions(self, batch: Batch) -> Iterator[tuple[str, TransformerDecoder, Tensor]]:
@@ -106,12 +108,12 @@ class Captioning(Objective):
 
 
 def next_token_loss(
-    textual: TransformerDecoder, projected: Tensor, tokens: Tensor, lengths: Tensor
+    textual: TransformerDecoder, memory: GridMemory, tokens: Tensor, lengths: Tensor
 ) -> Tensor:
     """The cross-entropy of each token given those before it, summed over tokens (N, T) int64."""
     # The last token has no successor to predict.
     mask = causal_mask(lengths - 1, tokens.shape[1] - 1)
-    logits = textual(projected, tokens[:, :-1], mask)
+    logits = textual.logits(memory, tokens[:, :-1], mask)
     return token_cross_entropy(logits, tokens[:, 1:], textual.embedding.padding_index)
 
 
