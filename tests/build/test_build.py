@@ -94,6 +94,10 @@ def test_a_second_target_changes_nothing_of_the_task_and_none_has_no_trace():
             ("DATA.CAPTIONS_PER_IMAGE", "2", "MODEL.NAME", "multilabel_classification"),
             "expected several captions only for a task that reads captions",
         ),
+        (
+            ("MODEL.TEXTUAL.LABEL_SMOOTHING", "0.1", "MODEL.NAME", "token_classification"),
+            "expected smoothing only for a task that predicts captions",
+        ),
     ],
 )
 def test_settings_of_captions_are_refused_where_no_loss_takes_them(overrides, message):

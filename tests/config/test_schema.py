@@ -269,6 +269,7 @@ def test_normalize_written_out_equals_its_default(load) -> None:
         ("MODEL.VISUAL.FEATURE_SIZE", "0", "a number greater than or equal to 1 or null"),
         ("MODEL.VISUAL.PRETRAINED", "1", "true or false or a string (put it in quotes)"),
         ("MODEL.TEXTUAL.DROPOUT", "1.0", "a number less than 1"),
+        ("MODEL.TEXTUAL.LABEL_SMOOTHING", "1", "a number less than 1"),
         ("MODEL.DECODER.NAME", "greedy", "'beam_search' or 'nucleus_sampling'"),
         ("MODEL.DECODER.BEAM_SIZE", "0", "a number greater than or equal to 1"),
         ("MODEL.DECODER.NUCLEUS_SIZE", "0", "a number greater than 0"),

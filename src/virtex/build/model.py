@@ -107,6 +107,11 @@ def _unused_captions(model: Model, data: Data, task: Task[Any, Any]) -> Iterator
             "expected a second target only for a task that predicts captions, such as "
             "bicaptioning; set WEIGHT to 0",
         )
+    if model.textual.label_smoothing and task.head != "decoder":
+        yield (
+            ("MODEL.NAME", "MODEL.TEXTUAL.LABEL_SMOOTHING"),
+            "expected smoothing only for a task that predicts captions; set LABEL_SMOOTHING to 0",
+        )
     if model.token_weighting != "uniform" and model.name != "token_classification":
         yield (
             ("MODEL.NAME", "MODEL.TOKEN_WEIGHTING"),
@@ -280,6 +285,7 @@ def task_settings(config: Config) -> TaskSettings:
         masking=Masking(**data.masked_lm.model_dump()),
         decoder=decoder,
         initial_std=textual.initial_std,
+        label_smoothing=textual.label_smoothing,
         strategy=_strategy(config),
         max_tokens=config.model.decoder.max_decoding_steps - 1,
     )

@@ -56,6 +56,13 @@ class Textual(Section):
         ),
     )
     dropout: float = Field(default=0.1, ge=0, lt=1, description="Dropout probability.")
+    label_smoothing: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="Share of each target token in training that is divided equally among all "
+        "tokens of the vocabulary. The losses of validation are without it.",
+    )
     initial_std: float = Field(
         default=0.02,
         gt=0,

@@ -89,9 +89,12 @@ class MaskedLanguageModel(Objective):
 
     main_losses = ("masked_lm",)
 
-    def __init__(self, visual: Backbone, textual: TransformerDecoder) -> None:
+    def __init__(
+        self, visual: Backbone, textual: TransformerDecoder, label_smoothing: float = 0.0
+    ) -> None:
         super().__init__(visual)
         self.textual = textual
+        self.label_smoothing = label_smoothing
 
     def main_targets(self, batch: Batch) -> dict[str, Tensor]:
         """The tokens to predict."""
@@ -116,7 +119,9 @@ class MaskedLanguageModel(Objective):
     def _losses(self, memories: Sequence[GridMemory], batch: Batch) -> dict[str, Tensor]:
         padding = self.textual.embedding.padding_index
         logits = self._caption_logits(memories[0], batch)
-        return {"masked_lm": token_cross_entropy(logits, batch["masked_labels"], padding)}
+        smoothing = self.label_smoothing if self.training else 0.0
+        total = token_cross_entropy(logits, batch["masked_labels"], padding, smoothing)
+        return {"masked_lm": total}
 
 
 def predict_masked(
@@ -143,7 +148,7 @@ MASKED_LM: Task[MaskedLanguageModel, Tokenizer] = Task(
         caption_tokens(tokenizer, settings, training), settings.masking
     ),
     main_objective=lambda visual, settings: MaskedLanguageModel(
-        visual, decoder_pair(settings.decoder_settings)[0]
+        visual, decoder_pair(settings.decoder_settings)[0], settings.label_smoothing
     ),
     sample_predictor=lambda objective, tokenizer, _: (
         lambda batch: predict_masked(objective, tokenizer, batch)

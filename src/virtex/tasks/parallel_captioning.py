@@ -63,10 +63,17 @@ class ParallelCaptioning(Objective):
 
     main_losses = ("parallel_captioning",)
 
-    def __init__(self, visual: Backbone, textual: TransformerDecoder, mask_index: int) -> None:
+    def __init__(
+        self,
+        visual: Backbone,
+        textual: TransformerDecoder,
+        mask_index: int,
+        label_smoothing: float = 0.0,
+    ) -> None:
         super().__init__(visual)
         self.textual = textual
         self.mask_index = mask_index
+        self.label_smoothing = label_smoothing
 
     def main_targets(self, batch: Batch) -> dict[str, Tensor]:
         """The tokens to predict, all but the first of each row."""
@@ -88,7 +95,9 @@ class ParallelCaptioning(Objective):
         logits = self.textual.logits(
             memories[0], tokens[:, :-1].masked_fill(masked, self.mask_index), visible
         )
-        total = token_cross_entropy(logits, tokens[:, 1:], self.textual.embedding.padding_index)
+        padding = self.textual.embedding.padding_index
+        smoothing = self.label_smoothing if self.training else 0.0
+        total = token_cross_entropy(logits, tokens[:, 1:], padding, smoothing)
         return {"parallel_captioning": total}
 
 
@@ -99,7 +108,10 @@ PARALLEL_CAPTIONING: Task[ParallelCaptioning, Tokenizer] = Task(
         caption_tokens(tokenizer, settings, training)
     ),
     main_objective=lambda visual, settings: ParallelCaptioning(
-        visual, decoder_pair(settings.decoder_settings)[0], settings.mask_index
+        visual,
+        decoder_pair(settings.decoder_settings)[0],
+        settings.mask_index,
+        settings.label_smoothing,
     ),
     sample_predictor=lambda objective, tokenizer, settings: caption_predictor(
         objective.visual, objective.textual, tokenizer, settings
