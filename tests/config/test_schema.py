@@ -281,6 +281,7 @@ def test_normalize_written_out_equals_its_default(load) -> None:
         ("OPTIM.LOOKAHEAD.ALPHA", "0", "a number greater than 0"),
         ("OPTIM.LOOKAHEAD.ALPHA", "1.1", "a number less than or equal to 1"),
         ("OPTIM.LOOKAHEAD.STEPS", "0", "a number greater than or equal to 1"),
+        ("OPTIM.EMA.DECAY", "1", "a number less than 1"),
         ("OPTIM.BATCH_SIZE", "0", "a number greater than or equal to 1"),
         ("OPTIM.CNN_LR", "-0.1", "a number greater than or equal to 0"),
         ("OPTIM.LR", "-1e-3", "a number greater than or equal to 0"),

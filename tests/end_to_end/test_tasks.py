@@ -6,6 +6,8 @@ from tests.small import assert_same
 
 from virtex.checkpoints import file as checkpoint
 from virtex.data.sources.coco_objects import CocoCategories
+from virtex.errors import UserError
+from virtex.evaluation.backbones import open_backbones
 from virtex.inference.pretrained import load
 from virtex.synthetic.words import SHAPES
 from virtex.text.vocabulary import Categories
@@ -64,7 +66,7 @@ def test_scenes_objects_are_what_their_drawings_hold(scenes):
 
 
 MORE = ("MODEL.AUXILIARY.TOKENS.WEIGHT", "0.5", "DATA.CAPTIONS_PER_IMAGE", "3")
-LEARN_MORE = (*SHORT, *MORE, "OPTIM.ACCUMULATE", "2")
+LEARN_MORE = (*SHORT, *MORE, "OPTIM.ACCUMULATE", "2", "OPTIM.EMA.DECAY", "0.5")
 
 
 def test_several_captions_and_a_second_target_are_logged_and_resumed_bit_for_bit(
@@ -90,6 +92,20 @@ def test_several_captions_and_a_second_target_are_logged_and_resumed_bit_for_bit
     assert scalars(run, "train/") == steps
     assert_same(checkpoint.load(run / "checkpoint_4.pth")["model"], whole["model"])
 
+    saved = checkpoint.load(run / "checkpoint_4.pth")["average"]
+    assert_same(saved["model"], whole["average"]["model"])
+    assert saved["updates"] == 4
+    losses = scalars(run, "val/average/")
+    assert losses[-1]["val/average/loss"] != scalars(run, "val/loss")[-1]["val/loss"]
+
+    averaged = load(run / "checkpoint_4.pth", average=True)
+    held = averaged.objective.state_dict()
+    assert_same({name: held[name] for name in saved["model"]}, saved["model"])
+    hashes = {
+        open_backbones([str(run / "checkpoint_4.pth")], average=average)[0].sha256
+        for average in (False, True)
+    }
+    assert len(hashes) == 2
     model = load(run / "checkpoint_4.pth")
     images = sorted((scenes.root / "scenes" / "val2017").iterdir())[:2]
     assert len(model.caption(images)) == 2
@@ -98,6 +114,8 @@ def test_several_captions_and_a_second_target_are_logged_and_resumed_bit_for_bit
     assert scenes.pretrain(without, *initial, override=SHORT) == 0
     begun = checkpoint.load(without / "checkpoint_0.pth")["model"]
     assert_same(begun, {name: whole["model"][name] for name in begun})
+    with pytest.raises(UserError, match=r"checkpoint_0\.pth holds no average of the weights"):
+        load(without / "checkpoint_0.pth", average=True)
     assert {name for name in whole["model"] if name not in begun} == {
         name for name in whole["model"] if name.startswith("auxiliaries.tokens.")
     }

@@ -65,6 +65,7 @@ def open_backbones(
     network_name: str | None = None,
     image_size: int | None = None,
     pixels: Mapping[str, Any] | None = None,
+    average: bool = False,
 ) -> list[EvaluatedBackbone]:
     """The backbones of checkpoints, or `random` and `torchvision`, in the order of `names`.
 
@@ -73,12 +74,16 @@ def open_backbones(
     `torchvision` take the network of these or else of the first checkpoint of a run. `random` has
     the weights with which a run of that configuration begins. `image_size` replaces the
     configuration's `DATA.IMAGE_CROP_SIZE`, and `pixels` settings of `DATA` by their names in lower
-    case.
+    case. `average` takes the average of the weights of the checkpoints.
 
     Raises `UserError` for a name given twice and for what cannot be read or does not fit.
     """
     check_distinct(names)
-    files = {name: read(Path(name)) for name in names if name not in (RANDOM, TORCHVISION)}
+    files = {
+        name: read(Path(name), average=average)
+        for name in names
+        if name not in (RANDOM, TORCHVISION)
+    }
     given = _given_config(config, network_name, image_size)
     first = next((file.config for file in files.values() if file.is_own), None)
     opened = []

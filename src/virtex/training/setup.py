@@ -42,7 +42,8 @@ from virtex.distributed.world import Timeouts, World, check_gpus
 from virtex.errors import RunError, UserError
 from virtex.evaluation.features import IMAGES_AT_ONCE
 from virtex.models.sync_batch_norm import synchronise_batch_norm
-from virtex.tasks.base import WEIGHT_PER_TOKEN, Objective
+from virtex.optim.averaging import WeightAverage
+from virtex.tasks.base import WEIGHT_PER_TOKEN
 from virtex.training.best_checkpoint import BestCheckpoint
 from virtex.training.evaluation_plan import LOWER_IS_BETTER, EvaluationPlan, open_plan
 from virtex.training.logger import RunLogger
@@ -295,8 +296,12 @@ def begin(
         # The earlier precision may have had no loss scale, and this one may need none.
         if start.state["scaler"] and scaler.is_enabled():
             scaler.load_state_dict(start.state["scaler"])
-    schedule = build_schedule(config)
-    return TrainState(objective, objective, optimizer, schedule, scaler, precision), taken
+    schedule, average = build_schedule(config), None
+    if config.optim.ema.decay:
+        average = WeightAverage(objective, config.optim.ema.decay)
+        if start.state is not None and start.state.get("average") is not None:
+            average.load_state_dict(start.state["average"])
+    return TrainState(objective, objective, optimizer, schedule, scaler, precision, average), taken
 
 
 def preflight(
@@ -312,7 +317,7 @@ def preflight(
         "validation data": data.validation.fingerprint[:12],
         "precision": str(state.precision),
     }
-    checkpoint_bytes = _checkpoint_bytes(state.objective)
+    checkpoint_bytes = _checkpoint_bytes(state)
     requirements = Requirements(options.directory, checkpoint_bytes, _loader_bytes(options, world))
     reports = world.gather(inspect_process(world, must_match, requirements))
     found = find_problems(reports)
@@ -323,10 +328,13 @@ def preflight(
     return lines if world.size > 1 or options.preflight_only else []
 
 
-def _checkpoint_bytes(objective: Objective) -> int:
-    """The approximate size of a checkpoint: weights, averages of the gradients, slow weights."""
-    weights = objective.state_dict().values()
-    trained = [p for p in objective.parameters() if p.requires_grad]
+def _checkpoint_bytes(state: TrainState) -> int:
+    """The approximate size of a checkpoint: weights, their average, averages of the gradients, slow
+    weights."""
+    weights = list(state.objective.state_dict().values())
+    if state.average is not None:
+        weights += state.average.weights.values()
+    trained = [p for p in state.objective.parameters() if p.requires_grad]
     size: int = sum(t.nbytes for t in weights) + 2 * sum(p.nbytes for p in trained)
     return size
 
