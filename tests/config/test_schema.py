@@ -496,6 +496,26 @@ MULTILABEL = ("MODEL.NAME", "multilabel_classification", "MODEL.TEXTUAL.NAME", "
             [("DATA.SUBSET_MANIFEST", "null"), ("DATA.USE_PERCENTAGE", "100")],
         ),
         (
+            ("DATA.IMAGE_SIZES", "[[0.5, 70]]"),
+            "expected multiples of 32 pixels, the stride of the backbone; set 70 to 64",
+            [("DATA.IMAGE_SIZES", "[[0.5, 64]]")],
+        ),
+        (
+            ("DATA.IMAGE_SIZES", "[[0.5, 64], [0.5, 96]]"),
+            "expected shares in increasing order, each once",
+            [("DATA.IMAGE_SIZES", "[[0.5, 64], [0.6, 96]]")],
+        ),
+        (
+            ("DATA.IMAGE_SIZES", "[[0.5, 256]]"),
+            "set IMAGE_CROP_SIZE to at least 256",
+            [("DATA.IMAGE_CROP_SIZE", "256")],
+        ),
+        (
+            ("DATA.IMAGE_SIZES", "[[0.5, 64]]", "MODEL.VISUAL.NAME", "torchvision::vit_b_16"),
+            "expected one size for a ViT",
+            [("DATA.IMAGE_SIZES", "[]")],
+        ),
+        (
             ("DATA.USE_SINGLE_CAPTION", "true", "DATA.CAPTIONS_PER_IMAGE", "all"),
             "set USE_SINGLE_CAPTION to false, or CAPTIONS_PER_IMAGE to 1",
             [("DATA.USE_SINGLE_CAPTION", "false"), ("DATA.CAPTIONS_PER_IMAGE", "1")],

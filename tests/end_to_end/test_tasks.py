@@ -66,15 +66,16 @@ def test_scenes_objects_are_what_their_drawings_hold(scenes):
 
 
 MORE = ("MODEL.AUXILIARY.TOKENS.WEIGHT", "0.5", "DATA.CAPTIONS_PER_IMAGE", "3")
-LEARN_MORE = (*SHORT, *MORE, "OPTIM.ACCUMULATE", "2", "OPTIM.EMA.DECAY", "0.5")
+SIZES = ("DATA.IMAGE_SIZES", "[[0.75, 32]]")
+LEARN_MORE = (*SHORT, *MORE, *SIZES, "OPTIM.ACCUMULATE", "2", "OPTIM.EMA.DECAY", "0.5")
 
 
-def test_several_captions_and_a_second_target_are_logged_and_resumed_bit_for_bit(
-    scenes, run, capsys
-):
+def test_what_learns_more_is_logged_and_resumed_bit_for_bit(scenes, run, capsys):
     flags = ("--checkpoint-every", 2, "--cpu-workers", 1)
     assert scenes.pretrain(run, *flags, override=LEARN_MORE) == 0
-    assert "weights of tokens: counted in 64 of 64 training images" in capsys.readouterr().out
+    log = capsys.readouterr().out
+    assert "weights of tokens: counted in 64 of 64 training images" in log
+    assert "training: images of 32 pixels up to iteration 3\n" in log
     steps = scalars(run, "train/")
     for line in steps:
         parts = ("captioning_forward", "captioning_backward")

@@ -12,7 +12,7 @@ from virtex.build.caption_checks import CaptionFindings, check_captions
 from virtex.build.caption_lengths import describe_captions
 from virtex.build.images import image_limits, pixel_settings
 from virtex.build.model import configured_task, task_settings
-from virtex.build.resolve import resolve_length, resolve_sizes
+from virtex.build.resolve import image_stages, resolve_length, resolve_sizes
 from virtex.build.sources import SILENT, Observer, ReportedRecords, mixture, open_splits
 from virtex.build.transforms import transform_steps
 from virtex.config.schema import Config
@@ -44,6 +44,7 @@ class PretrainingData:
     `config` is the configuration with the sizes and the number of iterations that the data tell;
     `num_epochs` is what the latter follows from, and None if it was given itself.
     `records` are those of the whole training split, those trained on and those of validation.
+    `earlier` are the training examples up to some iterations, where images are smaller.
     `subset` lists the images to train on; it is None for all of them. `remote` is None for local
     data, `mixture` without several sources.
     """
@@ -55,6 +56,7 @@ class PretrainingData:
     shuffle_window: int
     subset: SubsetManifest | None
     training: ExampleDataset
+    earlier: tuple[tuple[int, ExampleDataset], ...]
     validation: ExampleDataset
     collate: loader.Collate
     report: tuple[str, ...]
@@ -74,7 +76,8 @@ class PretrainingData:
         training, validation = (
             replace(split, pixels=pixels) for split in (self.training, self.validation)
         )
-        return replace(self, training=training, validation=validation)
+        earlier = tuple((last, replace(stage, pixels=pixels)) for last, stage in self.earlier)
+        return replace(self, training=training, earlier=earlier, validation=validation)
 
 
 def open_data(config: Config, observer: Observer = SILENT) -> PretrainingData:
@@ -111,6 +114,10 @@ def open_data(config: Config, observer: Observer = SILENT) -> PretrainingData:
         f"training: {len(training)} of {len(whole)} images",
         *(f"training: {line}" for line in whole.report),
         *(f"training: {line}" for line in described),
+        *(
+            f"training: images of {size} pixels up to iteration {last:,}"
+            for last, size in image_stages(config)
+        ),
         f"validation: {len(validation)} images",
         *(f"validation: {line}" for line in validation.report),
         *_missing(training, settings.on_bad_image),
@@ -118,9 +125,9 @@ def open_data(config: Config, observer: Observer = SILENT) -> PretrainingData:
     )
 
     def examples(
-        records: Records, specs: Sequence[TransformSpec], encoder: Encoder
+        records: Records, specs: Sequence[TransformSpec], encoder: Encoder, size: int
     ) -> ExampleDataset:
-        steps = transform_steps(specs, settings.image_crop_size)
+        steps = transform_steps(specs, size)
         return ExampleDataset(
             records,
             steps,
@@ -132,6 +139,11 @@ def open_data(config: Config, observer: Observer = SILENT) -> PretrainingData:
         )
 
     encoder = task.encoder(vocabulary, task_settings(config), True)
+
+    def training_examples(size: int) -> ExampleDataset:
+        return examples(training, settings.transforms_train, encoder, size)
+
+    stages = image_stages(config)
     return PretrainingData(
         config=config,
         num_epochs=num_epochs,
@@ -139,11 +151,13 @@ def open_data(config: Config, observer: Observer = SILENT) -> PretrainingData:
         records=(whole, training, validation),
         shuffle_window=settings.shuffle_window,
         subset=chosen,
-        training=examples(training, settings.transforms_train, encoder),
+        training=training_examples(settings.image_crop_size),
+        earlier=tuple((last, training_examples(size)) for last, size in stages),
         validation=examples(
             validation,
             settings.transforms_val,
             task.encoder(vocabulary, task_settings(config), False),
+            settings.image_crop_size,
         ),
         collate=encoder.collate,
         report=report,
@@ -179,6 +193,7 @@ def training_batches(
         pin_memory=world.device.type == "cuda",
         prefetcher=prefetcher,
         mixture=data.mixture,
+        earlier=data.earlier,
     )
     return _on_device(batches, world.device)
 
