@@ -20,6 +20,7 @@ COMMANDS = {
     "slurm": "submit pretraining to a SLURM cluster, with automatic requeueing",
     "sweep": "pretrain on several percentages of the images, with several random seeds",
     "compare": "compare runs by the mean and standard deviation of their metrics over seeds",
+    "doctor": "report everything that is wrong with data, configuration and machine",
     "tokenizer": "train a SentencePiece vocabulary on captions",
     "config": "print a resolved configuration, or its JSON schema",
     "pack": "pack images and captions into tar shards, for DATA.FORMAT shards",

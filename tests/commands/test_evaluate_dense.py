@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -253,6 +254,21 @@ def test_detection_without_pycocotools_names_the_package(evaluate, monkeypatch):
     status, _, err = evaluate("detection", "voc", *RANDOM)
     assert status == 2
     assert "pip install 'virtex-pretraining[detection]'" in err
+
+
+def test_an_image_that_needs_a_package_is_one_line_before_processes_start(
+    evaluate, trees, tmp_path, monkeypatch
+):
+    tifffile = pytest.importorskip("tifffile")
+    voc = shutil.copytree(trees / "voc", tmp_path / "voc")
+    image = sorted(voc.rglob("JPEGImages/*.jpg"))[0]
+    tifffile.imwrite(image, np.zeros((64, 64, 3), np.uint16))
+    monkeypatch.setitem(sys.modules, "tifffile", None)
+    words = (*RANDOM, *SMALL, "--iterations", 2, "--processes", 2, "--quiet")
+    status, _, err = evaluate("detection", voc, *words)
+    assert status == 2
+    assert "pip install 'virtex-pretraining[bands]'" in err
+    assert err.count("\n") == 1
 
 
 @pytest.mark.slow

@@ -1,9 +1,12 @@
 """What must not matter: the number of workers, how often one validates, how many processes."""
 
+import json
 import shutil
 import subprocess
 import sys
 
+import cv2
+import numpy as np
 import pytest
 from tests.end_to_end.conftest import by_torchrun, scalars
 
@@ -101,3 +104,35 @@ for words in (["--help"], ["--version"], *([name, "--help"] for name in COMMANDS
     assert ended.returncode == 0, ended.stderr
     assert "--resume-from" in ended.stdout
     assert "synthesize" in ended.stdout
+
+
+def write_table(root):
+    """A table of grey images with 12 bits in 16, of which the first is broken."""
+    rng = np.random.default_rng(0)
+    root.mkdir()
+    for split, count in (("train", 24), ("val", 6)):
+        lines = ["image,caption"]
+        for number in range(count):
+            name = f"{split}_{number}.png"
+            cv2.imwrite(str(root / name), rng.integers(0, 4096, (64, 64)).astype(np.uint16))
+            lines.append(f"{name},a grey image of noise to the left of number {number}")
+        (root / f"{split}.csv").write_text("\n".join(lines))
+    (root / "train_0.png").write_bytes(b"not an image")
+
+
+def test_two_processes_train_as_one_on_a_mixture_with_a_range_that_is_chosen(scenes, run, tmp_path):
+    write_table(tmp_path / "table")
+    coco, table = scenes.root / "scenes", tmp_path / "table"
+    sources = [
+        {"FORMAT": "coco", "ROOT": str(coco), "WEIGHT": 3.0},
+        {"FORMAT": "table", "ROOT": str(table)},
+    ]
+    override = ("DATA.ROOT", "datasets/coco", "DATA.SOURCES", json.dumps(sources))
+    override = (*override, "DATA.ON_BAD_IMAGE", "skip", "SYNC_BN", "true", *SHORT)
+    assert scenes.pretrain(tmp_path / "alone", override=override) == 0
+    by_torchrun(scenes, run, 2, override=override)
+    assert_same_curve(scalars(run), scalars(tmp_path / "alone"), 1e-4)
+    for directory in (run, tmp_path / "alone"):
+        saved = checkpoint.load(directory / "checkpoint_9.pth")
+        assert saved["config"]["DATA"]["PIXEL_RANGE"] == [0.0, 4095.0]
+        assert "train_0.png" in (directory / "log_rank0.txt").read_text(encoding="utf-8")

@@ -9,6 +9,7 @@ import numpy as np
 from virtex.build.data import PretrainingData
 from virtex.build.images import image_limits, pixel_settings
 from virtex.checkpoints.state import Checkpoint
+from virtex.config.data import Data
 from virtex.config.schema import Config
 from virtex.data.images import BadImage, ImageSource
 from virtex.data.order import EpochOrder
@@ -69,7 +70,7 @@ def choose_pixels(config: Config, data: PretrainingData, saved: Config | None) -
         return PixelChoice(config)  # training reports them
     notes = []
     if config.data.pixel_range == "auto" and saved is None:
-        config = _with_ranges(config, sample)
+        config = _with_data(config, chosen_range(config.data, sample))
     pixels = pixel_settings(config.data)
     if (line := describe_ranges(sample, pixels)) is not None:
         notes.append(f"{line} (DATA.PIXEL_RANGE)")
@@ -106,11 +107,12 @@ def _sources(config: Config, data: PretrainingData) -> Iterator[ImageSource]:
     return sampled_images(records, range(int(ends[shard] - sizes[shard]), int(ends[shard])))
 
 
-def _with_ranges(config: Config, sample: PixelSample) -> Config:
-    ranges = choose_ranges(sample, config.data.pixel_percentiles)
+def chosen_range(data: Data, sample: PixelSample) -> dict[str, Any]:
+    """The settings of `DATA` that a sample of its images chooses; `UserError` if it cannot."""
+    ranges = choose_ranges(sample, data.pixel_percentiles)
     if ranges is None:
-        return config
-    return _with_data(config, {"pixel_range": ranges[0] if len(ranges) == 1 else ranges})
+        return {}
+    return {"pixel_range": ranges[0] if len(ranges) == 1 else ranges}
 
 
 def _arguments(mean: tuple[float, ...], std: tuple[float, ...]) -> str:

@@ -45,10 +45,14 @@ class ReportedRecords(WholeSplit, Protocol):
 
 @dataclass(frozen=True)
 class Observer:
-    """What is called while data are opened: with the progress of indexing, and with lines."""
+    """What is called while data are opened: with the progress of indexing, and with lines.
+
+    Indexes of shards are written beside them only if these may be `touched`.
+    """
 
     on_indexed: OnIndexed = ignore_progress
     notify: Callable[[str], None] = ignore_message
+    touched: bool = True
 
 
 SILENT = Observer()
@@ -175,6 +179,7 @@ class _Opening:
             names=names,
             form=TextFormat(self.source.columns.caption, self.source.encoding),
             on_indexed=self.observer.on_indexed,
+            touched=self.observer.touched,
         )
 
 
@@ -213,9 +218,9 @@ def mixture(data: Data, whole: WholeSplit, training: Records) -> Mixture | None:
     )
 
 
-def caption_records(data: Data, split: str) -> ReportedRecords:
+def caption_records(data: Data, split: str, observer: Observer = SILENT) -> ReportedRecords:
     """A split of the data with its captions; raises `UserError`."""
-    return _one_split(data, split, "captions")
+    return _one_split(data, split, "captions", observer)
 
 
 def category_records(data: Data, split: str) -> tuple[ReportedRecords, tuple[str, ...]]:
@@ -227,11 +232,13 @@ def category_records(data: Data, split: str) -> tuple[ReportedRecords, tuple[str
     return records, _categories(records)
 
 
-def _one_split(data: Data, split: str, labels: Labels) -> ReportedRecords:
+def _one_split(
+    data: Data, split: str, labels: Labels, observer: Observer = SILENT
+) -> ReportedRecords:
     if data.format == "labelled":
         raise UserError(_NOT_LABELLED)
     (source,) = data.all_sources
-    opening = _Opening(source, data, labels, SILENT)
+    opening = _Opening(source, data, labels, observer)
     is_training = split == "train"
     if source.val_share is None:
         return opening.split("train" if is_training else "val")

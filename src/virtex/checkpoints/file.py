@@ -7,7 +7,7 @@ import struct
 import warnings
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -172,13 +172,19 @@ class Retention:
             return True
         return iteration // self.milestone > (iteration - self.interval) // self.milestone
 
+    def select(self, saved: Sequence[int]) -> set[int]:
+        """Those of the checkpoints of these iterations, in order, that are kept."""
+        if self.recent is None:
+            return set(saved)
+        earlier = (iteration for iteration in saved[: -self.recent] if self.keeps(iteration))
+        return {*earlier, *saved[-self.recent :]}
+
 
 def remove_old(directory: Path, retention: Retention) -> None:
     """Delete the checkpoints that `retention` does not keep."""
-    if retention.recent is not None:
-        for iteration, path in _numbered(directory)[: -retention.recent]:
-            if not retention.keeps(iteration):
-                path.unlink()
+    saved = dict(_numbered(directory))
+    for iteration in saved.keys() - retention.select(list(saved)):
+        saved[iteration].unlink()
 
 
 def _check_memory(path: Path, needed: int) -> None:

@@ -201,7 +201,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         )
     gpus = _uses_gpus(arguments, process.size, process.local_rank)
 
-    from virtex.distributed.launch import share_cores
+    from virtex.distributed.cpu_threads import share_cores
     from virtex.distributed.signals import SIGNALS
     from virtex.distributed.world import SharedError, Timeouts, connect
 

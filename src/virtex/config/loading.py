@@ -8,7 +8,7 @@ value, what was expected and the remedy; all are reported together.
 import json
 import os.path
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -83,7 +83,7 @@ def dump(settings: BaseModel) -> str:
 
 def flat(settings: BaseModel) -> dict[str, object]:
     """All settings by dotted key, such as `OPTIM.LR`, in the schema's order; values as in JSON."""
-    return dict(_leaves(settings.model_dump(mode="json", by_alias=True), ""))
+    return dict(leaves(settings.model_dump(mode="json", by_alias=True)))
 
 
 def json_schema(schema: type[BaseModel]) -> dict[str, object]:
@@ -94,10 +94,11 @@ def json_schema(schema: type[BaseModel]) -> dict[str, object]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | described
 
 
-def _leaves(values: dict[str, object], prefix: str) -> Iterator[tuple[str, object]]:
+def leaves(values: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
+    """The values of nested settings by dotted key."""
     for key, value in values.items():
         if isinstance(value, dict):
-            yield from _leaves(value, f"{prefix}{key}.")
+            yield from leaves(value, f"{prefix}{key}.")
         else:
             yield prefix + key, value
 

@@ -69,17 +69,6 @@ def on_this_machine(processes: int, remedy: str) -> LaunchConfig:
     return LaunchConfig(processes, url=f"tcp://127.0.0.1:{port}", remedy=remedy)
 
 
-def share_cores(processes: int) -> None:
-    """Give torch in this process, one of several on the CPU, its share of the cores.
-
-    OMP_NUM_THREADS has priority.
-    """
-    import torch
-
-    if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max((os.cpu_count() or 1) // processes, 1))
-
-
 def launch(function: Callable[[A], int], argument: A, machines: LaunchConfig) -> int:
     """Call `function` in each of this machine's processes; returns the largest of their results.
 

@@ -8,6 +8,8 @@ from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
+import torch
+
 from virtex.build.data import training_batches
 from virtex.build.token_counts import count_for
 from virtex.checkpoints.background import BackgroundSaver
@@ -15,6 +17,7 @@ from virtex.checkpoints.lock import locked
 from virtex.checkpoints.run_directory import ResumePoint
 from virtex.data.loader import translate_worker_errors
 from virtex.data.remote.prefetcher import Prefetcher
+from virtex.distributed.cpu_threads import available_cores, busy_cores_advice, machine_load
 from virtex.distributed.data_parallel import data_parallel
 from virtex.distributed.debugging import debugger
 from virtex.distributed.environment import read_environment
@@ -25,6 +28,7 @@ from virtex.distributed.world import World, connect
 from virtex.errors import RunError, UserError
 from virtex.tasks.base import Batch
 from virtex.training.evaluation import evaluate_and_log, log_best, restore_evaluations
+from virtex.training.forecast import Forecast
 from virtex.training.logger import RunLogger
 from virtex.training.loop import optimize
 from virtex.training.out_of_memory import translate_memory_errors
@@ -43,7 +47,7 @@ from virtex.training.setup import (
     samples_seen,
     shared_memory_needed,
 )
-from virtex.training.step_log import log_step
+from virtex.training.step_log import log_forecast, log_step
 from virtex.training.validation import samples_logged, validate_and_log
 
 
@@ -182,6 +186,10 @@ def _introduce(run: Run, start: ResumePoint, reports: Sequence[str]) -> None:
     parameters = sum(p.numel() for p in state.objective.parameters())
     logger.info(f"run directory: {options.directory}")
     logger.info(f"device: {world.device}, {world.size} process(es), precision: {state.precision}")
+    if world.device.type == "cpu":
+        advice = busy_cores_advice(torch.get_num_threads(), available_cores(), machine_load())
+        if advice is not None:
+            logger.warning(advice)
     logger.info(f"checkpoints: {describe(run.retention)}")
     logger.info(f"model: {options.config.model.name}, {parameters / 1e6:.1f} M parameters")
     visual, findings = state.objective.visual, run.data.findings
@@ -208,7 +216,7 @@ def _train(run: Run, start: ResumePoint) -> int:
         breakpoint()  # of the process that was asked for; the others pass
     traffic = Traffic()
     traffic.watch(run.state.parallel)
-    meter = Meter(run.world.size, traffic)
+    meter, forecast = Meter(run.world.size, traffic), Forecast(last, run.options.checkpoint_every)
     validated = start.iteration
     first = start.iteration + 1
     # Closed, or else an error would hold on to the loader's workers.
@@ -228,6 +236,7 @@ def _train(run: Run, start: ResumePoint) -> int:
             iteration = step.iteration
             meter.add(step)
             log_step(run, meter, step)
+            log_forecast(run, forecast, step)
             log_saved(run)
             due = iteration == last or _is_due(run.options.checkpoint_every, validated, iteration)
             run.watchdog.report(f"iteration {iteration}, asking whether to stop")

@@ -16,7 +16,12 @@ from virtex.build.initial_weights import (
     take_weights,
 )
 from virtex.build.model import build_objective, check_backbone
-from virtex.build.optimizer import build_optimizer, build_schedule
+from virtex.build.optimizer import (
+    build_average,
+    build_optimizer,
+    build_schedule,
+    estimate_checkpoint_bytes,
+)
 from virtex.build.pixel_choice import PixelChoice, adopt_pixels, choose_pixels
 from virtex.build.sources import Observer
 from virtex.build.token_counts import check_countable
@@ -42,7 +47,6 @@ from virtex.distributed.world import Timeouts, World, check_gpus
 from virtex.errors import RunError, UserError
 from virtex.evaluation.features import IMAGES_AT_ONCE
 from virtex.models.sync_batch_norm import synchronise_batch_norm
-from virtex.optim.averaging import WeightAverage
 from virtex.tasks.base import WEIGHT_PER_TOKEN
 from virtex.training.best_checkpoint import BestCheckpoint
 from virtex.training.evaluation_plan import LOWER_IS_BETTER, EvaluationPlan, open_plan
@@ -296,11 +300,9 @@ def begin(
         # The earlier precision may have had no loss scale, and this one may need none.
         if start.state["scaler"] and scaler.is_enabled():
             scaler.load_state_dict(start.state["scaler"])
-    schedule, average = build_schedule(config), None
-    if config.optim.ema.decay:
-        average = WeightAverage(objective, config.optim.ema.decay)
-        if start.state is not None and start.state.get("average") is not None:
-            average.load_state_dict(start.state["average"])
+    schedule, average = build_schedule(config), build_average(config, objective)
+    if average is not None and start.state is not None and "average" in start.state:
+        average.load_state_dict(start.state["average"])
     return TrainState(objective, objective, optimizer, schedule, scaler, precision, average), taken
 
 
@@ -317,8 +319,8 @@ def preflight(
         "validation data": data.validation.fingerprint[:12],
         "precision": str(state.precision),
     }
-    checkpoint_bytes = _checkpoint_bytes(state)
-    requirements = Requirements(options.directory, checkpoint_bytes, _loader_bytes(options, world))
+    disk = estimate_checkpoint_bytes(options.config, state.objective)
+    requirements = Requirements(options.directory, disk, _loader_bytes(options, world))
     reports = world.gather(inspect_process(world, must_match, requirements))
     found = find_problems(reports)
     lines = report_lines(reports, found)
@@ -326,17 +328,6 @@ def preflight(
         text = "not all processes are ready, so nothing was started:\n" + "\n".join(lines)
         raise UserError(text if world.main else f"rank {world.rank}: see the message of rank 0")
     return lines if world.size > 1 or options.preflight_only else []
-
-
-def _checkpoint_bytes(state: TrainState) -> int:
-    """The approximate size of a checkpoint: weights, their average, averages of the gradients, slow
-    weights."""
-    weights = list(state.objective.state_dict().values())
-    if state.average is not None:
-        weights += state.average.weights.values()
-    trained = [p for p in state.objective.parameters() if p.requires_grad]
-    size: int = sum(t.nbytes for t in weights) + 2 * sum(p.nbytes for p in trained)
-    return size
 
 
 def shared_memory_needed(options: PretrainOptions, world: World) -> int:

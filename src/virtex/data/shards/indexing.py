@@ -37,13 +37,14 @@ def ignore_progress(name: str, done: int, total: int) -> None:
 class Indexing:
     """The shards of a directory that belong together, and how they are read.
 
-    `cache_dir` takes their indexes if the directory is read-only.
+    `cache_dir` takes their indexes if the directory is read-only, or not to be `touched`.
     """
 
     store: Store
     cache_dir: Path
     names: ShardNames = ALL_SHARDS
     form: TextFormat = DEFAULT_FORMAT
+    touched: bool = True
 
     @property
     def cache(self) -> LocalStore:
@@ -196,7 +197,7 @@ class IndexingWork:
         self._done = 0
         self.count(name)
         memory = MemoryStore(f"(indexes of {indexing.store.root})")
-        homes = (indexing.store, indexing.cache, memory)
+        homes = (*([indexing.store] if indexing.touched else []), indexing.cache, memory)
         return next(home for home in homes if home.write(indexing.index_name(name), content))
 
 

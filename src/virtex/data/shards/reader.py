@@ -221,15 +221,16 @@ def open_shards(
     names: ShardNames = ALL_SHARDS,
     form: TextFormat = DEFAULT_FORMAT,
     on_indexed: OnIndexed = ignore_progress,
+    touched: bool = True,
 ) -> Shards:
     """The records of the shards `names` in `store`, with captions or with categories.
 
     `window` is the number of samples that are shuffled together; `on_indexed` is called while
-    shards without an index are read. Raises UserError if shards are
-    missing, of another size or malformed, if they hold other labels, and under `on_bad_image`
-    "error" if some of their samples cannot be used.
+    shards without an index are read, whose indexes are written beside them if they may be
+    `touched`. Raises UserError if shards are missing, of another size or malformed, if they hold
+    other labels, and under `on_bad_image` "error" if some of their samples cannot be used.
     """
-    indexing = Indexing(store, cache_dir, names, form)
+    indexing = Indexing(store, cache_dir, names, form, touched)
     manifest, home = manifest_and_home(indexing, on_indexed)
     check_shards(store, manifest, names)
     if manifest.labels != labels or (labels == "categories" and manifest.categories is None):

@@ -85,7 +85,9 @@ def find_columns(
         "image": IMAGE_COLUMNS,
         "caption": (*CAPTION_COLUMNS, CAPTIONS) if lists else CAPTION_COLUMNS,
     }
-    found: dict[str, str | None] = {"image_id": IMAGE_ID if IMAGE_ID in given else None}
+    found: dict[str, str | None] = {
+        "image_id": IMAGE_ID if IMAGE_ID in given and layout.image != IMAGE_ID else None
+    }
     for column in _SETTINGS:
         name = getattr(layout, column)
         try:

@@ -76,9 +76,11 @@ def read_rows(
     if kind in DELIMITERS:
         rows = _separated(path, layout)
     elif kind == ".jsonl":
-        rows = _json_lines(path, layout)
+        rows = json_rows(path, layout.encoding)
     else:
-        rows = _parquet(path, layout)
+        rows = parquet_rows(
+            path, lambda types: _columns(path, [name for name, _ in types], layout)[0].all
+        )
     names: ColumnNames | None = None
     with reading(path):
         for number, values in rows:
@@ -209,8 +211,9 @@ def _separated(path: Path, layout: TableLayout) -> Iterator[tuple[int, dict[str,
         yield number, dict(zip(names, values, strict=True))
 
 
-def _json_lines(path: Path, layout: TableLayout) -> Iterator[tuple[int, dict[str, Any]]]:
-    for number, line in text_lines(path, layout.encoding, ENCODING_REMEDY):
+def json_rows(path: Path, encoding: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The objects of a .jsonl file, each with the number of its line; raises UserError."""
+    for number, line in text_lines(path, encoding, ENCODING_REMEDY):
         if not line.strip():
             continue
         try:
@@ -222,7 +225,13 @@ def _json_lines(path: Path, layout: TableLayout) -> Iterator[tuple[int, dict[str
         yield number, values
 
 
-def _parquet(path: Path, layout: TableLayout) -> Iterator[tuple[int, dict[str, Any]]]:
+def parquet_rows(
+    path: Path, choose: Callable[[list[tuple[str, str]]], list[str]]
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The rows of a Parquet file with their numbers, of the columns that `choose` names.
+
+    It gets the names of all columns with their types in Arrow. Raises UserError.
+    """
     try:
         import pyarrow
         from pyarrow import parquet
@@ -232,8 +241,8 @@ def _parquet(path: Path, layout: TableLayout) -> Iterator[tuple[int, dict[str, A
         ) from error
     try:
         with parquet.ParquetFile(path) as file:
-            names, _ = _columns(path, file.schema_arrow.names, layout)
-            batches: Iterable[Any] = file.iter_batches(_BATCH, columns=names.all, use_threads=False)
+            names = choose([(field.name, str(field.type)) for field in file.schema_arrow])
+            batches: Iterable[Any] = file.iter_batches(_BATCH, columns=names, use_threads=False)
             number = 1
             for batch in batches:
                 yield from enumerate(_batch_rows(path, batch, number), number)

@@ -17,7 +17,6 @@ from torch import Tensor
 
 from virtex.data.images import BadImage
 from virtex.data.loader import training_batches, validation_batches
-from virtex.data.pixel_sample import pixel_lines
 from virtex.errors import RunError, first_few
 from virtex.evaluation.dense.coco_figures import coco_figures, encode_mask
 from virtex.evaluation.dense.detection_job import DetectionJob
@@ -64,9 +63,6 @@ def train_detector(job: DetectionJob, around: Surroundings) -> Detector:
         parameter_groups(detector, _WEIGHT_DECAY), lr=plan.learning_rate, momentum=_MOMENTUM
     )
     make = DetectionExample(job.data.train, job.sizes(), True, given.seed, given.limits, job.pixels)
-    if world.main:
-        for line in pixel_lines(job.data.train.paths, job.pixels, given.limits):
-            around.progress.note(line)
     examples = Examples(len(job.data.train), make, training=True, on_bad_image=given.on_bad_image)
 
     def batches(first: int) -> Iterator[Mapping[str, Tensor]]:

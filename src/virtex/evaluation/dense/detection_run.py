@@ -11,8 +11,10 @@ from pathlib import Path
 import torch
 
 from virtex.checkpoints.lock import locked
+from virtex.data.pixel_sample import pixel_lines
+from virtex.distributed.cpu_threads import share_cores
 from virtex.distributed.environment import read_environment
-from virtex.distributed.launch import launch, on_this_machine, share_cores
+from virtex.distributed.launch import launch, on_this_machine
 from virtex.distributed.signals import STOPPED, Stopped, StopRequest, stop_requests
 from virtex.distributed.world import Timeouts, World, connect
 from virtex.errors import RunError, UserError
@@ -164,6 +166,7 @@ def _report(job: DetectionJob) -> Iterator[str]:
         f"{len(data.test.labels)} objects ({data.kind}, {job.detector})"
     )
     yield from data.report
+    yield from pixel_lines(data.train.paths, job.pixels, job.settings.limits)
     resolved = job.resolved()
     processes = "all processes" if job.processes > 1 else "the one process"
     norm = f"over the images of a batch on {processes}"
