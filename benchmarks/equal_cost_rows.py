@@ -30,9 +30,17 @@ def tuned(name: str, row: Row) -> dict[str, Row]:
     return {f"{name}{key}": Row(row.config, row.settings | more) for key, more in TUNING.items()}
 
 
+TOKENS = {"MODEL.AUXILIARY.TOKENS.WEIGHT": 1.0}
+ALL_CAPTIONS = {"DATA.CAPTIONS_PER_IMAGE": "all"}
+IDF = {"MODEL.TOKEN_WEIGHTING": "idf"}
+
 ROWS: dict[str, Row] = {
     **tuned("bicaptioning", Row()),
     **tuned("token classification", Row("rsicd/token_classification")),
     "captioning": Row(settings=ONE_DIRECTION),
     "parallel captioning": Row(settings=PARALLEL),
+    **tuned("bicaptioning, tokens", Row(settings=TOKENS)),
+    "bicaptioning, all captions": Row(settings=ALL_CAPTIONS),
+    "bicaptioning, tokens, all captions": Row(settings=TOKENS | ALL_CAPTIONS | HIGH),
+    "parallel captioning, tokens": Row(settings=PARALLEL | TOKENS | HIGH),
 }
