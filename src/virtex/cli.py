@@ -31,6 +31,9 @@ COMMANDS = {
     "caption": "generate captions for images",
     "score": "score captions against reference captions with BLEU, ROUGE-L and CIDEr-D",
     "attention": "visualize the attention of a model for each word of a caption",
+    "embed": "compute the features of images by a trained backbone",
+    "export": "export a backbone to timm, transformers, torchvision, ONNX or detectron2",
+    "verify": "check that an exported backbone gives the features that it should",
     "evaluate": "evaluate backbones on other data, by k-NN, linear classifiers and more",
 }
 NESTED = {

@@ -42,14 +42,6 @@ _HELP = {
     "--val-share": "share of the training images to draw for validation, such as 0.02, for data "
     "without a validation split",
 }
-CAPTION_FLAGS = (
-    "--image-column",
-    "--caption-column",
-    "--split-column",
-    "--separator",
-    "--encoding",
-)
-"""The flags for data of which only the captions are read."""
 SHARD_FLAGS = ("--caption-column", "--encoding")
 """The flags that apply to shards."""
 
@@ -67,15 +59,18 @@ def add_layout_overrides(group: Arguments) -> None:
         )
 
 
-def add_layout_arguments(group: Arguments, flags: Sequence[str] = tuple(_KEYS)) -> None:
+ALL_FLAGS = tuple(_KEYS)
+
+
+def add_layout_arguments(group: Arguments, flags: Sequence[str] = ALL_FLAGS) -> None:
     """Add flags to a command without settings."""
     for flag in flags:
         group.add_argument(flag, type=_checked(flag), metavar=_metavar(flag), help=_HELP[flag])
 
 
-def given_flags(arguments: argparse.Namespace, flags: Sequence[str]) -> list[str]:
-    """Those of the flags of `add_layout_arguments` that are given."""
-    return [flag for flag in flags if getattr(arguments, _attribute(flag)) is not None]
+def given_flags(arguments: argparse.Namespace) -> list[str]:
+    """Those of all flags of `add_layout_arguments` that are given."""
+    return [flag for flag in ALL_FLAGS if getattr(arguments, _attribute(flag)) is not None]
 
 
 def given_settings(arguments: argparse.Namespace) -> dict[str, Any]:

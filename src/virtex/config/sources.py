@@ -144,7 +144,7 @@ class Source(Section):
 
     format: CaptionFormat = Field(description="Format of the data in ROOT, as in DATA.FORMAT.")
     root: Annotated[str, Field(min_length=1)] = Field(
-        description="Root directory of the data, as in DATA.ROOT."
+        description="Root directory of the data, or address of shards, as in DATA.ROOT."
     )
     weight: float = Field(
         default=1.0,
@@ -164,10 +164,11 @@ class Source(Section):
     def _conflicts(self) -> Iterator[Conflict]:
         for keys, reason in layout_conflicts(self):
             yield ("DATA.SOURCES",), f"the source {self.root}: {', '.join(keys)}: {reason}"
-        if "://" in self.root:
+        if self.format != "shards" and "://" in self.root:
             yield (
                 ("DATA.SOURCES",),
-                f"expected directories on a local or mounted disk, not {self.root}; copy it",
+                f"the source {self.root}: expected a directory on a local or mounted disk, as only "
+                "shards are read from an address; copy it, or set its FORMAT to shards",
             )
 
 
@@ -198,8 +199,6 @@ def layout_conflicts(data: Layout) -> Iterator[Conflict]:
             ("VAL_SHARE", "COLUMNS.SPLIT"),
             "expected only one of them, as either determines the validation split; remove one",
         )
-    if data.val_share is not None and "://" in data.root:
-        yield ("VAL_SHARE", "ROOT"), "expected a directory on a local or mounted disk; copy it"
 
 
 def columns_of(columns: Columns) -> dict[str, Any]:

@@ -4,8 +4,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from virtex.build.observer import Observer
 from virtex.build.resolve import iterations_of, resolve_sizes
-from virtex.build.sources import Observer, OpenedSplits, open_splits
+from virtex.build.sources import OpenedSplits, open_splits
 from virtex.config.loading import file_layers, load_layers
 from virtex.config.schema import Config
 from virtex.data.sources.drawn_split import EmptySideError

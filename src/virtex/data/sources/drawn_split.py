@@ -64,34 +64,34 @@ class DrawnSplit:
     ) -> None:
         """`positions` (n,) ascend; `categories` are the names of those of objects."""
         self._records, self._positions = records, shared(positions)
-        self._subset = Subset(records, positions)
+        self.subset = Subset(records, positions)
         self.report = report
         self.categories = categories
 
     def __len__(self) -> int:
-        return len(self._subset)
+        return len(self.subset)
 
     def __getitem__(self, index: int) -> Record:
-        return self._subset[index]
+        return self.subset[index]
 
     def missing(self, positions: Iterable[int]) -> list[Path]:
         """The image files at `positions` (0 … n-1) that do not exist or are empty."""
-        return self._subset.missing(positions)
+        return self.subset.missing(positions)
 
     @property
     def image_ids(self) -> npt.NDArray[np.int64]:
         """The id of each record, (n,)."""
-        return self._subset.image_ids
+        return self.subset.image_ids
 
     @property
     def shard_sizes(self) -> npt.NDArray[np.int64]:
         """The number of records in each shard that has any."""
-        return self._subset.shard_sizes
+        return self.subset.shard_sizes
 
     @property
     def fingerprint(self) -> str:
         """A hash of the records and the positions."""
-        return self._subset.fingerprint
+        return self.subset.fingerprint
 
     @property
     def content_rows(self) -> npt.NDArray[np.void]:
