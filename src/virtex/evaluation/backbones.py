@@ -69,6 +69,7 @@ def open_backbones(
     network_name: str | None = None,
     image_size: int | None = None,
     pixels: Mapping[str, Any] | None = None,
+    average: bool = False,
 ) -> list[EvaluatedBackbone]:
     """The backbones of checkpoints, or `random` and `torchvision`, in the order of `names`.
 
@@ -77,12 +78,16 @@ def open_backbones(
     `torchvision` take the network of these or else of the first checkpoint of a run. `random` has
     the weights with which a run of that configuration begins. `image_size` replaces the
     configuration's `DATA.IMAGE_CROP_SIZE`, and `pixels` settings of `DATA` by their names in lower
-    case.
+    case. `average` takes the average of the weights of the checkpoints.
 
     Raises `UserError` for a name given twice and for what cannot be read or does not fit.
     """
     check_distinct(names)
-    files = {name: _read(Path(name)) for name in names if name not in (RANDOM, TORCHVISION)}
+    files = {
+        name: _read(Path(name), average=average)
+        for name in names
+        if name not in (RANDOM, TORCHVISION)
+    }
     given = _given_config(config, network_name, image_size)
     first = next((file.config for file in files.values() if file.is_own), None)
     opened = []
@@ -101,10 +106,12 @@ def open_backbones(
     return opened
 
 
-def _read(path: Path) -> Checkpoint:
+def _read(path: Path, *, average: bool) -> Checkpoint:
     """The checkpoint in a file, or one with what a directory of `virtex export` tells."""
     if not path.is_dir():
-        return read(path)
+        return read(path, average=average)
+    if average:
+        raise UserError(f"{path} is an export, which has one set of weights; leave out --average")
     manifest = read_manifest(path)
     normalize = f"normalize::{ {'mean': tuple(manifest.mean), 'std': tuple(manifest.std)} }"
     resize = f"smallest_resize::{ {'size': manifest.resize} }"

@@ -204,6 +204,7 @@ def load(
     max_pixels: int | None = None,
     max_image_mb: int | None = None,
     pixel_range: tuple[float, float] | Literal["percentiles"] | None = None,
+    average: bool = False,
 ) -> Pretrained:
     """Load the model of a checkpoint onto the CPU.
 
@@ -212,13 +213,14 @@ def load(
     `Config`; their vocabulary is `tokenizer`, by default `DATA.TOKENIZER_MODEL`. With a
     self-contained checkpoint, both replace its own. `max_pixels` and `max_image_mb` (2^20 bytes)
     limit the image files that the model reads. `pixel_range` replaces `DATA.PIXEL_RANGE`: the
-    values that become 0 and 255 in images of more than 8 bits.
+    values that become 0 and 255 in images of more than 8 bits. `average` takes the average of the
+    weights that a run with `OPTIM.EMA.DECAY` keeps.
 
     Raises `UserError` if the file cannot be read, for missing or unexpected keys and size
     mismatches, and if the vocabulary does not fit the weights.
     """
     path = Path(path)
-    checkpoint = read(path)
+    checkpoint = read(path, average=average)
     described = with_pixel_options(_config(checkpoint, config), {"pixel_range": pixel_range})
     vocabulary, source = _vocabulary(checkpoint, described, tokenizer)
     resolved = resolve_sizes(described, vocabulary, source)

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from virtex.build.data import training_batches
+from virtex.build.token_counts import count_for
 from virtex.checkpoints.background import BackgroundSaver
 from virtex.checkpoints.lock import locked
 from virtex.checkpoints.run_directory import ResumePoint
@@ -31,7 +32,7 @@ from virtex.training.forecast import Forecast
 from virtex.training.logger import RunLogger
 from virtex.training.loop import optimize
 from virtex.training.out_of_memory import translate_memory_errors
-from virtex.training.progress import Meter
+from virtex.training.progress import Meter, PreparationProgress
 from virtex.training.saving import describe, log_saved, prepare_directory, save
 from virtex.training.setup import (
     PretrainOptions,
@@ -88,7 +89,7 @@ def pretrain(options: PretrainOptions) -> int:
             return _refused(refusal, world, options.command)
         watchdog.report("building the model")
         with translate_memory_errors(options.config, world):
-            state, taken = begin(options, world, start, data.vocabulary)
+            state, taken = begin(options, world, start, data)
         seen, fresh = samples_seen(options.config, data, start), start.state is None
         # Without the state, which is as large as model and optimizer.
         notes, cautions = (*start.notes, *taken.notes), (*start.cautions, *taken.cautions)
@@ -99,6 +100,10 @@ def pretrain(options: PretrainOptions) -> int:
             if world.main:
                 print("\n".join(reports))
             return 0
+        if fresh:
+            progress = PreparationProgress(watchdog, main=world.main)
+            counted = count_for(state.objective, data, world, progress.report)
+            start = replace(start, notes=(*start.notes, *counted))
         with translate_memory_errors(options.config, world):
             state = replace(state, parallel=data_parallel(state.objective, world))
         # Without a shared file system every machine needs a place for its log.
