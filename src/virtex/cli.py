@@ -16,6 +16,7 @@ from virtex._version import __version__
 from virtex.errors import UserError
 
 COMMANDS = {
+    "init": "look at your data, and write a vocabulary and the settings of a first run",
     "pretrain": "pretrain a visual backbone on image captions",
     "slurm": "submit pretraining to a SLURM cluster, with automatic requeueing",
     "sweep": "pretrain on several percentages of the images, with several random seeds",

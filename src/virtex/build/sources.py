@@ -72,6 +72,7 @@ class _Opening:
             group=source.group_column,
             separator=source.separator,
             image_separator=source.image_separator,
+            image_directory=source.image_directory or ".",
             encoding=source.encoding,
         )
 

@@ -59,6 +59,14 @@ Encoding = Annotated[
         "and shards, such as cp1252."
     ),
 ]
+ImageDirectory = Annotated[
+    str | None,
+    Field(
+        min_length=1,
+        description="Directory that the paths of images in a table are relative to, itself "
+        "relative to the table; null selects the directory of the table.",
+    ),
+]
 GroupColumn = Annotated[
     str | None,
     Field(
@@ -88,8 +96,8 @@ class Columns(Section):
 
     image: _ColumnName = Field(
         default=None,
-        description="Column of the image's path, relative to the table; null selects image, or "
-        "filepath, path or file_name.",
+        description="Column of the image's path, relative to IMAGE_DIRECTORY; null selects image, "
+        "or filepath, path or file_name.",
     )
     caption: _ColumnName = Field(
         default=None,
@@ -122,6 +130,8 @@ class Layout(Protocol):
     @property
     def image_separator(self) -> str | None: ...
     @property
+    def image_directory(self) -> str | None: ...
+    @property
     def encoding(self) -> str: ...
     @property
     def group_column(self) -> str | None: ...
@@ -145,6 +155,7 @@ class Source(Section):
     columns: Columns = Columns()
     separator: Separator = None
     image_separator: ImageSeparator = None
+    image_directory: ImageDirectory = None
     encoding: Encoding = _UTF_8
     group_column: GroupColumn = None
     val_share: ValShare = None
@@ -172,6 +183,7 @@ def layout_conflicts(data: Layout) -> Iterator[Conflict]:
         "COLUMNS.CAPTION": (data.columns.caption, ("table", "shards")),
         "SEPARATOR": (data.separator, ("table",)),
         "IMAGE_SEPARATOR": (data.image_separator, ("table",)),
+        "IMAGE_DIRECTORY": (data.image_directory, ("table",)),
         "ENCODING": (None if data.encoding == _UTF_8 else 1, ("table", "folder", "shards")),
         "GROUP_COLUMN": (data.group_column, ("table",)),
         "VAL_SHARE": (data.val_share, ("coco", "table", "folder", "shards")),

@@ -48,6 +48,10 @@ def check_apart(root: str, training: Groups, validation: Groups) -> None:
         )
 
 
+class EmptySideError(UserError):
+    """A draw that leaves no image on one side."""
+
+
 class DrawnSplit:
     """One side of a data set that was split by drawing, in the order of the whole."""
 
@@ -118,12 +122,12 @@ class Draw:
     ) -> tuple[DrawnSplit, DrawnSplit]:
         """The training and the validation side; the `report` of the whole goes to the first.
 
-        Raises UserError if a side has no image.
+        Raises EmptySideError if a side has no image.
         """
         drawn, note = self._drawn(records.image_ids, groups)
         if drawn.all() or not drawn.any():
             side = "training" if drawn.all() else "validation"
-            raise UserError(
+            raise EmptySideError(
                 f"{root}: {self._setting} leaves no image for {side} of {len(drawn)}"
                 f"{'' if groups is None else f' in {len(groups.present())} groups'}; set another"
                 " DATA.VAL_SHARE or DATA.VAL_SEED"
