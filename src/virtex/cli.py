@@ -16,6 +16,7 @@ from virtex._version import __version__
 from virtex.errors import UserError
 
 COMMANDS = {
+    "init": "look at your data, and write a vocabulary and the settings of a first run",
     "pretrain": "pretrain a visual backbone on image captions",
     "slurm": "submit pretraining to a SLURM cluster, with automatic requeueing",
     "sweep": "pretrain on several percentages of the images, with several random seeds",
@@ -30,6 +31,9 @@ COMMANDS = {
     "caption": "generate captions for images",
     "score": "score captions against reference captions with BLEU, ROUGE-L and CIDEr-D",
     "attention": "visualize the attention of a model for each word of a caption",
+    "embed": "compute the features of images by a trained backbone",
+    "export": "export a backbone to timm, transformers, torchvision, ONNX or detectron2",
+    "verify": "check that an exported backbone gives the features that it should",
     "evaluate": "evaluate backbones on other data, by k-NN, linear classifiers and more",
 }
 NESTED = {

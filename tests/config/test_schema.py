@@ -388,8 +388,8 @@ def test_no_decay_is_a_regular_expression(load) -> None:
             "'DATA.SOURCES[0].ROOT'?",
         ),
         (
-            ["DATA.SOURCES", "[{FORMAT: shards, ROOT: 's3://bucket/a'}]"],
-            "expected directories on a local or mounted disk, not s3://bucket/a",
+            ["DATA.SOURCES", "[{FORMAT: coco, ROOT: 's3://bucket/a'}]"],
+            "the source s3://bucket/a: expected a directory on a local or mounted disk",
         ),
         (
             ["DATA.FORMAT", "folder", "DATA.COLUMNS.IMAGE", "file"],

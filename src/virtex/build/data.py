@@ -12,8 +12,9 @@ from virtex.build.caption_checks import CaptionFindings, check_captions
 from virtex.build.caption_lengths import describe_captions
 from virtex.build.images import image_limits, pixel_settings
 from virtex.build.model import configured_task, task_settings
+from virtex.build.observer import SILENT, Observer
 from virtex.build.resolve import image_stages, resolve_length, resolve_sizes
-from virtex.build.sources import SILENT, Observer, ReportedRecords, mixture, open_splits
+from virtex.build.sources import ReportedRecords, mixture, open_splits
 from virtex.build.transforms import transform_steps
 from virtex.config.schema import Config
 from virtex.config.specs import TransformSpec
@@ -26,6 +27,7 @@ from virtex.data.pixel_values import PixelSettings
 from virtex.data.records import Records
 from virtex.data.remote.prefetcher import Prefetcher
 from virtex.data.remote.shards import RemoteSplits, remote_splits
+from virtex.data.sources.image_list import similar_file
 from virtex.data.sources.labelled import read_labelled
 from virtex.data.sources.labelled_records import LabelledRecords
 from virtex.data.subset import SubsetManifest, training_subset
@@ -261,6 +263,8 @@ def _missing(records: Records, on_bad_image: str) -> list[str]:
     line = (
         f"{len(missing)} of {len(records)} image files are missing or empty: {first_few(missing)}"
     )
+    if (similar := similar_file(missing[0])) is not None:
+        line += f" (but there is {similar}; write the names as the files have them)"
     if on_bad_image == "error":
         raise UserError(
             f"{line}; check DATA.ROOT, or set DATA.ON_BAD_IMAGE to skip to train without them"

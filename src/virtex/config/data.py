@@ -21,6 +21,7 @@ from virtex.config.sources import (
     Columns,
     Encoding,
     GroupColumn,
+    ImageDirectory,
     ImageSeparator,
     Separator,
     Source,
@@ -34,7 +35,10 @@ from virtex.config.specs import (
     parse_transforms,
 )
 
-_LAYOUT = ("columns", "separator", "image_separator", "encoding", "group_column", "val_share")
+_LAYOUT = (
+    *("columns", "separator", "image_separator", "image_directory", "encoding", "group_column"),
+    "val_share",
+)
 """The fields that `Source` has too."""
 
 STRIDE = 32
@@ -101,6 +105,7 @@ class Data(Section):
     columns: Columns = Columns()
     separator: Separator = None
     image_separator: ImageSeparator = None
+    image_directory: ImageDirectory = None
     encoding: Encoding = "utf-8"
     group_column: GroupColumn = None
     val_share: ValShare = None

@@ -21,10 +21,12 @@ def find(path: Path) -> Path:
 
     A name may have `configs/` before it and `.yaml` after it, as the path in a clone once had.
     """
-    if path.exists():
-        return path
-    name = path.as_posix().removeprefix("configs/").removesuffix(".yaml")
-    return configurations().get(name, path)
+    return path if path.exists() else named(path.as_posix()) or path
+
+
+def named(name: str) -> Path | None:
+    """The configuration of the package with this name, if there is one."""
+    return configurations().get(name.removeprefix("configs/").removesuffix(".yaml"))
 
 
 def shown(path: Path) -> str:

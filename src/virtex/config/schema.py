@@ -90,11 +90,12 @@ class Config(Section):
                 "expected one size for a ViT, whose positions are embedded; set IMAGE_SIZES to []",
             )
         captioned = [name for name in self.evaluate.protocols if name not in LABELLED]
-        files = data.format in ("coco", "table", "folder")
-        if self.evaluate.every and captioned and (data.sources or not files):
+        formats: list[str] = [source.format for source in data.sources] or [data.format]
+        files = any(form in ("coco", "table", "folder") for form in formats)
+        if self.evaluate.every and captioned and not files:
             yield (
                 ("EVALUATE.PROTOCOLS", "DATA.SOURCES" if data.sources else "DATA.FORMAT"),
-                "expected one data set in the format coco, table or folder for "
+                "expected data in the format coco, table or folder for "
                 f"{' and '.join(captioned)}; set PROTOCOLS to knn or linear, with labelled images "
                 "in EVALUATE.DATA, or EVALUATE.EVERY to 0",
             )

@@ -9,7 +9,6 @@ is due.
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -22,7 +21,12 @@ from virtex.data.images import BadImage
 from virtex.data.loader_workers import WorkerTimeout, started_workers, worker_start, workers_of
 from virtex.data.mixed_order import Mixture, mixed_keys
 from virtex.data.order import DEFAULT_WINDOW, training_keys
-from virtex.data.prefetch_plan import Prefetching, training_windows, with_prefetch
+from virtex.data.prefetch_plan import (
+    Prefetching,
+    mixed_windows,
+    training_windows,
+    with_prefetch,
+)
 from virtex.errors import RunError, UserError
 
 _POLL_SECONDS = 5.0
@@ -91,25 +95,23 @@ def training_batches(
     """
     part = _part(batch_size, world_size)
     check_batch_size(batch_size, len(dataset))
-    order = (
-        partial(training_keys, dataset.shard_sizes)
+    place: dict[str, int] = {
+        "window": window,
+        "batch_size": batch_size,
+        "seed": seed,
+        "first_iteration": first_iteration,
+    }
+    own = slice(rank * part, (rank + 1) * part)
+    keys: Iterable[list[Key]] = (
+        training_keys(dataset.shard_sizes, part=own, **place)
         if mixture is None
-        else partial(mixed_keys, mixture)
-    )
-    keys: Iterable[list[Key]] = order(
-        window=window,
-        batch_size=batch_size,
-        part=slice(rank * part, (rank + 1) * part),
-        seed=seed,
-        first_iteration=first_iteration,
+        else mixed_keys(mixture, part=own, **place)
     )
     if prefetcher is not None:
-        windows = training_windows(
-            dataset.shard_sizes,
-            window=window,
-            batch_size=batch_size,
-            seed=seed,
-            first_iteration=first_iteration,
+        windows = (
+            training_windows(dataset.shard_sizes, **place)
+            if mixture is None
+            else mixed_windows(mixture, sources=prefetcher.sources, **place)
         )
         lag = workers * _BATCHES_PER_WORKER
         keys = with_prefetch(keys, windows, prefetcher, first_iteration=first_iteration, lag=lag)

@@ -8,7 +8,7 @@ from typing import Literal, Self
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from virtex.build.images import pixel_settings, with_pixel_options
 from virtex.build.model import (
@@ -166,8 +166,23 @@ class Pretrained:
         """The captioner of batches of pixels; `strategy` and errors as for `caption`."""
         return build_captioner(self.config, self.objective, self.vocabulary, strategy)
 
-    def features(self, pictures: Sequence[ImageInput], *, batch_size: int = 32) -> Tensor:
-        """(N, C) float32 on the CPU: the mean of each image's grid of features."""
+    @property
+    def backbone(self) -> nn.Module:
+        """The backbone as a module: uint8 or normalised images (B, 3, H, W) to a grid (B, C, h, w).
+
+        `backbone.cnn` is torchvision's network without its classifier.
+        """
+        return self.objective.visual
+
+    def features(
+        self, pictures: ImageInput | Sequence[ImageInput], *, batch_size: int = 32
+    ) -> Tensor:
+        """(N, C) float32 on the CPU: the mean of each image's grid of features.
+
+        One image gives (1, C). Raises the errors of `pixels`.
+        """
+        if isinstance(pictures, str | Path | Image.Image | np.ndarray):
+            pictures = [pictures]
         with evaluating(self.objective):
             pooled = [
                 self.objective.visual(self.pixels(pictures[first : first + batch_size]))

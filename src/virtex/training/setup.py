@@ -16,6 +16,7 @@ from virtex.build.initial_weights import (
     take_weights,
 )
 from virtex.build.model import build_objective, check_backbone
+from virtex.build.observer import Observer
 from virtex.build.optimizer import (
     build_average,
     build_optimizer,
@@ -23,7 +24,6 @@ from virtex.build.optimizer import (
     estimate_checkpoint_bytes,
 )
 from virtex.build.pixel_choice import PixelChoice, adopt_pixels, choose_pixels
-from virtex.build.sources import Observer
 from virtex.build.token_counts import check_countable
 from virtex.checkpoints import file
 from virtex.checkpoints import run_directory as directory
