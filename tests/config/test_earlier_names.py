@@ -1,4 +1,4 @@
-"""YAML files of the published releases: those of 1.0 to 1.4 load, those of 0.9 name what changed."""
+"""YAML files of published releases: those from 1.0 on load, those of 0.9 name what changed."""
 
 from pathlib import Path
 
