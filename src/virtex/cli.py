@@ -31,6 +31,7 @@ COMMANDS = {
     "score": "score captions against reference captions with BLEU, ROUGE-L and CIDEr-D",
     "attention": "visualize the attention of a model for each word of a caption",
     "evaluate": "evaluate backbones on other data, by k-NN, linear classifiers and more",
+    "completion": "print a script that completes commands and options in bash, zsh or tcsh",
 }
 NESTED = {
     ("evaluate", "finetune"): "fine-tune a backbone, or a linear layer on it, on labelled images",
