@@ -25,7 +25,11 @@ if _SOURCE not in sys.path:
     sys.path.insert(0, _SOURCE)
 
 
-def resnet50(checkpoint: str | pathlib.Path | None = None) -> nn.Module:
+def resnet50(
+    checkpoint: str | pathlib.Path | None = None,
+    *,
+    pretrained: str | pathlib.Path | bool = False,
+) -> nn.Module:
     """Torchvision's ResNet-50 without its classifier, in evaluation mode.
 
     It takes (B, 3, H, W) float RGB, normalised as torchvision's models expect it (pixels in [0, 1]
@@ -33,19 +37,29 @@ def resnet50(checkpoint: str | pathlib.Path | None = None) -> nn.Module:
     (B, 2048) features: the mean of the last grid. Models for other bands need `virtex`.
 
     `checkpoint` is a checkpoint of virtex, a published one or a state dict; None leaves the weights
-    untrained. Raises `virtex.errors.UserError` that names missing and unexpected keys.
+    untrained. `pretrained` is the same under its published name, where False stands for None.
+    Raises `virtex.errors.UserError` that names missing and unexpected keys, and for True, as no
+    address serves the published weights reliably.
     """
-    return _backbone("resnet50", checkpoint)
+    return _backbone("resnet50", checkpoint, pretrained)
 
 
-def resnet101(checkpoint: str | pathlib.Path | None = None) -> nn.Module:
+def resnet101(
+    checkpoint: str | pathlib.Path | None = None,
+    *,
+    pretrained: str | pathlib.Path | bool = False,
+) -> nn.Module:
     """Torchvision's ResNet-101 without its classifier; otherwise as `resnet50`."""
-    return _backbone("resnet101", checkpoint)
+    return _backbone("resnet101", checkpoint, pretrained)
 
 
-def wide_resnet50_2(checkpoint: str | pathlib.Path | None = None) -> nn.Module:
+def wide_resnet50_2(
+    checkpoint: str | pathlib.Path | None = None,
+    *,
+    pretrained: str | pathlib.Path | bool = False,
+) -> nn.Module:
     """Torchvision's wide ResNet-50-2 without its classifier; otherwise as `resnet50`."""
-    return _backbone("wide_resnet50_2", checkpoint)
+    return _backbone("wide_resnet50_2", checkpoint, pretrained)
 
 
 def virtex(
@@ -69,13 +83,22 @@ def virtex(
     )
 
 
-def _backbone(name: str, path: str | pathlib.Path | None) -> nn.Module:
+def _backbone(
+    name: str, checkpoint: str | pathlib.Path | None, pretrained: str | pathlib.Path | bool
+) -> nn.Module:
     # Imported here, so that `torch.hub.list` is fast.
     from virtex.checkpoints.file import load
+    from virtex.errors import UserError
     from virtex.exporting.torchvision import load_backbone
     from virtex.models.networks import network
 
+    path = pretrained if checkpoint is None else checkpoint
+    if path is True:  # the published calls are resnet50(True) and resnet50(pretrained=True)
+        raise UserError(
+            f"{name}(pretrained=True) downloads nothing; give the file of the weights, such as "
+            f"checkpoint='bicaptioning_R_50_L1_H2048.pth'"
+        )
     built = network(name, feature_size=2048, image_size=224)
-    if path is not None:
+    if path is not None and path is not False:
         load_backbone(built, load(pathlib.Path(path)), str(path))
     return built.cnn.eval()

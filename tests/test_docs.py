@@ -1,7 +1,9 @@
 """What the pages say that the code, the tests or the recorded figures say too."""
 
+import argparse
 import ast
 import json
+import pkgutil
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +11,9 @@ from pathlib import Path
 import pytest
 from tools.pages import model_costs, scaling
 
+from virtex.commands import pretrain
 from virtex.config import loading as settings
+from virtex.config.earlier_names import KEYS
 from virtex.config.schema import Config
 
 REPOSITORY = Path(__file__).parent.parent
@@ -19,6 +23,8 @@ MODELS = (REPOSITORY / "docs" / "models.md").read_text(encoding="utf-8")
 SCALING = scaling.PAGE.read_text(encoding="utf-8")
 FAILURES = (REPOSITORY / "docs" / "failures.md").read_text(encoding="utf-8")
 ARCHITECTURE = (REPOSITORY / "docs" / "architecture.md").read_text(encoding="utf-8")
+
+COMING = (REPOSITORY / "docs" / "coming-from-1.4.md").read_text(encoding="utf-8")
 
 
 def rows(page):
@@ -156,3 +162,39 @@ def test_what_a_step_waits_for_is_named():
     starved = scaling.step(1, 256, known, replace(assumed, cores_per_gpu=2))
     assert starved.limit == "loader"
     assert starved.images_per_second == pytest.approx(200)
+
+
+def renamed(page):
+    """The rows of the page about the published system: names, and what they are now."""
+    return [
+        (re.findall(r"`([^`]+)`", cells[0]), cells[1]) for cells in rows(page) if len(cells) >= 2
+    ]
+
+
+def test_settings_that_the_page_calls_the_same_exist_and_the_others_do_not():
+    known = settings.flat(Config())
+    keys = {
+        key: now
+        for names, now in renamed(COMING)
+        for key in names
+        if re.fullmatch(r"[A-Z]\w*(\.[A-Z_0-9]+)+|AMP|RANDOM_SEED|CUDNN_\w+|FP16_OPT", key)
+    }
+    assert {key for key, now in keys.items() if now == "same"} == keys.keys() & known.keys()
+    assert set(KEYS) == keys.keys() - known.keys()
+
+
+def test_published_flags_that_the_page_calls_the_same_exist():
+    parser = argparse.ArgumentParser()
+    pretrain.add_arguments(parser)
+    table = COMING[COMING.index("| `pretrain_virtex.py`") : COMING.index("| `build_vocabulary.py`")]
+    flags = {flag for names, _ in renamed(table) for flag in names if flag.startswith("--")}
+    assert len(flags) == 11
+    assert flags <= parser._option_string_actions.keys()
+
+
+def test_functions_that_the_page_names_exist():
+    cells = [cells[1] for cells in rows(COMING[COMING.index("## Functions") :])]
+    named = re.findall(r"`(virtex\.[\w.]+)", "\n".join(cells))
+    assert len(named) >= 15
+    for name in named:
+        pkgutil.resolve_name(name)

@@ -22,6 +22,7 @@ from virtex.checkpoints.state import vocabulary_state
 from virtex.config import loading as settings
 from virtex.config.schema import Config
 from virtex.data.images import read_image
+from virtex.errors import UserError
 from virtex.text.tokenizer import Tokenizer, train
 
 ROOT = Path(__file__).parent.parent
@@ -120,6 +121,7 @@ images = torch.load("images.pth")
 for name in ("own", "bare", "torchvision"):
     with torch.inference_mode():
         torch.save(load("resnet50", checkpoint=f"{name}.pth")(images), f"features_{name}.pth")
+    torch.save(load("resnet50", pretrained="own.pth")(images), "features_pretrained.pth")
 whole = load("virtex", checkpoint="own.pth")
 torch.save(whole.features(["picture.png"]), "features_whole.pth")
 import virtex
@@ -131,7 +133,7 @@ print(virtex.__file__)
     assert expected.shape == (1, 2048)
     # Another memory layout of the same convolutions.
     close = {"rtol": 1e-4, "atol": 1e-4 * float(expected.abs().max())}
-    for name in ("own", "bare", "torchvision", "whole"):
+    for name in ("own", "bare", "torchvision", "pretrained", "whole"):
         found = torch.load(tmp_path / f"features_{name}.pth")
         torch.testing.assert_close(found, expected, **close)
 
@@ -173,3 +175,10 @@ def test_the_entries_are_the_callables_of_the_file():
     entries = {name for name, value in found.items() if callable(value) and name[0] != "_"}
     assert entries == {*BACKBONES, "virtex"}
     assert all("checkpoint" in inspect.signature(found[name]).parameters for name in entries)
+
+
+@pytest.mark.parametrize("call", [{"checkpoint": True}, {"pretrained": True}])
+def test_the_published_call_that_downloads_names_the_file_to_give(call):
+    entry = runpy.run_path(str(ROOT / "hubconf.py"))["resnet50"]
+    with pytest.raises(UserError, match=r"checkpoint='bicaptioning_R_50_L1_H2048\.pth'"):
+        entry(**call)

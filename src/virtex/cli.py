@@ -35,6 +35,7 @@ COMMANDS = {
     "export": "export a backbone to timm, transformers, torchvision, ONNX or detectron2",
     "verify": "check that an exported backbone gives the features that it should",
     "evaluate": "evaluate backbones on other data, by k-NN, linear classifiers and more",
+    "completion": "print a script that completes commands and options in bash, zsh or tcsh",
 }
 NESTED = {
     ("evaluate", "finetune"): "fine-tune a backbone, or a linear layer on it, on labelled images",

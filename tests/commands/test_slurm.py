@@ -22,7 +22,7 @@ def slurm(tmp_path, monkeypatch):
     Path("a.yaml").write_text("OPTIM: {BATCH_SIZE: 64}")
 
     def slurm(*arguments, run=RUN):
-        return main(["slurm", "--time", "60", *arguments, "--", *run])
+        return main(["slurm", "--time", "60", "--no-data-check", *arguments, "--", *run])
 
     return slurm
 
@@ -54,17 +54,50 @@ def test_the_script_asks_for_a_process_for_each_gpu(slurm, capsys):
     assert subprocess.run(["bash", "-n"], check=False, input=script, text=True).returncode == 0
 
 
-def test_what_is_submitted_is_what_a_dry_run_shows(slurm, capsys):
-    flags = ("--gpus-per-node", "4", "--folder", "logs", "--comment", "a 'b'")
+def test_what_is_submitted_asks_for_what_a_dry_run_shows(slurm, capsys):
+    flags = ["--gpus-per-node", "4", "--folder", "logs", "--comment", "a 'b'"]
+    flags += ["--setup", "module load cuda", "--setup", "umask 2", "--exclude", "node[1-3]"]
+    flags += ["--reservation", "mine", "--mail-type", "END,FAIL", "--mail-user", "me@there"]
     assert slurm("--dry-run", *flags) == 0
     shown = capsys.readouterr().out
     assert slurm(*flags) == 0
-    assert Path("logs/4321_submission.sh").read_text() == shown
+    submitted = Path("logs/4321_submission.sh").read_text()
+
+    def requests(script):
+        lines = [line for line in script.splitlines() if line.startswith("#SBATCH")]
+        here = ("--output", "--error", "--chdir")
+        return [line for line in lines if not line.split()[1].startswith(here)]
+
+    assert requests(shown) == requests(submitted)
+    for line in (
+        *("#SBATCH --exclude='node[1-3]'", "#SBATCH --reservation=mine"),
+        *("#SBATCH --mail-type=END,FAIL", "#SBATCH --mail-user=me@there"),
+        "module load cuda\numask 2\n",
+    ):
+        assert line in submitted
+    assert "module load cuda\numask 2\nmkdir -p " in shown
+    commands = [script.splitlines()[-1] for script in (shown, submitted)]
+    assert commands[0] == commands[1]
     printed = capsys.readouterr().out
     assert "job 4321 is queued; nodes: 1, processes per node: 4" in printed
     assert "run directory: runs/a\n" in printed
     assert f"tail -F {Path('logs').absolute()}/4321_0_log.out" in printed
     assert "scancel 4321" in printed
+
+
+def test_gpus_by_type_replace_those_by_number(slurm, capsys):
+    assert slurm("--dry-run", "--gpus-per-node", "4", "--gres", "gpu:a100:4") == 0
+    script = capsys.readouterr().out
+    assert "#SBATCH --gres=gpu:a100:4\n" in script
+    assert "gpus-per-node" not in script
+    assert "#SBATCH --ntasks-per-node=4\n" in script
+
+
+def test_the_vocabulary_is_opened_before_anything_is_queued(slurm, capsys):
+    missing = ("--config-override", "DATA.TOKENIZER_MODEL", "none.model")
+    assert main(["slurm", "--time", "60", "--dry-run", "--", *RUN, *missing]) == 2
+    assert "none.model" in capsys.readouterr().err
+    assert slurm("--dry-run", run=(*RUN, *missing)) == 0
 
 
 def test_a_turn_after_the_first_goes_on_from_the_latest_checkpoint(slurm):

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -56,7 +57,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_quiet_argument(parser)
     parser.epilog = (
         "Files that cannot be read are reported on stderr and skipped, and the exit status is 1. "
-        "JSON and tables contain an error for each of them instead of captions. The score of a "
+        "JSON and tables contain an error for each of them instead of captions, except for the "
+        "format coco. The score of a "
         "caption is the sum of the log-probabilities of its tokens; higher is more likely."
     )
 
@@ -90,11 +92,12 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("output")
     group.add_argument(
         "--format",
-        choices=tuple(dict.fromkeys(_FORMATS.values())),
+        choices=tuple(dict.fromkeys([*_FORMATS.values(), "coco"])),
         help="output format: text for reading (console), one JSON object per image with its path "
-        "and captions (jsonl), a list of these objects (json), or one row per caption with the "
-        "columns path, caption, score and error (csv, tsv); default: chosen by the suffix of "
-        "--output, otherwise console",
+        "and captions (jsonl), a list of these objects (json), COCO's results, a JSON list of "
+        "objects with image_id and caption (coco), or one row per caption with the columns path, "
+        "caption, score and error (csv, tsv); default: chosen by the suffix of --output, otherwise "
+        "console",
     )
     group.add_argument(
         "--output",
@@ -124,6 +127,8 @@ def run(arguments: argparse.Namespace) -> int:
     output: Path | None = arguments.output
     form = arguments.format or _format(output)
     _check_output(output, form, resume=arguments.resume)
+    if form == "coco":
+        _check_ids([path_of(image) for image in images], arguments.top)
     if output is not None and arguments.resume:
         wanted = {str(path_of(image)) for image in images}
         done = load_finished(output, wanted)
@@ -190,6 +195,22 @@ def _format(output: Path | None) -> "Format":
             f"{suffixes}, or set --format"
         )
     return _FORMATS[suffix]
+
+
+def _check_ids(paths: Sequence[Path], top: int) -> None:
+    """Raise `UserError` unless COCO's results can have one caption for each image."""
+    from virtex.inference.results import image_id
+
+    if top > 1:
+        raise UserError(f"--top {top}: --format coco has one caption per image; use jsonl or csv")
+    seen: dict[int | str, Path] = {}
+    for path in paths:
+        other = seen.setdefault(image_id(path), path)
+        if other is not path:
+            raise UserError(
+                f"{other} and {path} have the same image_id in --format coco, {image_id(path)!r}, "
+                "which is the name of the file; caption them separately, or use jsonl or csv"
+            )
 
 
 def _check_output(output: Path | None, form: "Format", *, resume: bool) -> None:

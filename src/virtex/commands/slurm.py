@@ -6,9 +6,11 @@ queued again.
 """
 
 import argparse
+import json
 import shlex
 import shutil
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,8 +38,14 @@ _SBATCH = {
     "constraint": ("FEATURES", "required features of the nodes"),
     "comment": ("TEXT", "comment on the job"),
     "mem": ("SIZE", "memory per node, such as 64G"),
+    "exclude": ("NODES", "nodes that must not be used"),
+    "gres": ("LIST", "generic resources per node, such as gpu:a100:4, to request GPUs by type"),
+    "reservation": ("NAME", "reservation to use"),
+    "mail-type": ("EVENTS", "events that send mail, such as END,FAIL"),
+    "mail-user": ("ADDRESS", "recipient of the mail"),
 }
 """Optional flags that are passed on to sbatch: metavar and help."""
+_UNKNOWN_TO_SUBMITIT = ("reservation", "mail-type", "mail-user")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -81,7 +89,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="name of the job (default: %(default)s)",
     )
+    job.add_argument(
+        "--setup",
+        type=_one_line,
+        action="append",
+        default=[],
+        metavar="LINE",
+        help="line of shell that the job runs first, such as 'module load cuda'; may be repeated",
+    )
     where = parser.add_argument_group("submission")
+    where.add_argument(
+        "--no-data-check",
+        action="store_true",
+        help="queue the job without opening data and vocabulary, which only its nodes can read",
+    )
     where.add_argument(
         "--folder",
         type=local_path,
@@ -91,7 +112,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     target = where.add_mutually_exclusive_group()
     target.add_argument(
-        "--dry-run", action="store_true", help="print the script for sbatch without submitting it"
+        "--dry-run", action="store_true", help="print a script for sbatch without submitting it"
     )
     target.add_argument(
         "--cluster",
@@ -117,7 +138,11 @@ def run(arguments: argparse.Namespace) -> int:
         _SET_BY_SLURM,
         ", as SLURM starts the processes; use --nodes and --gpus-per-node before --",
     )
-    directory = _checked_directory(run_arguments, processes=arguments.nodes * tasks)
+    directory = _checked_directory(
+        run_arguments,
+        processes=arguments.nodes * tasks,
+        open_data=not arguments.no_data_check,
+    )
     folder = (arguments.folder or directory / "slurm").absolute()
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--folder {folder} is a file; give a directory")
@@ -133,7 +158,7 @@ def run(arguments: argparse.Namespace) -> int:
     parameters = _parameters(arguments, tasks, cores)
     try:
         if arguments.dry_run:
-            print(_script(folder, parameters), end="")
+            print(_script(task, folder, parameters, arguments.turns), end="")
             return 0
         if arguments.cluster == "slurm":
             return _submit(task, folder, parameters, directory, arguments.turns)
@@ -167,11 +192,16 @@ def _tasks_per_node(arguments: argparse.Namespace) -> int:
     return count
 
 
-def _checked_directory(run_arguments: argparse.Namespace, processes: int) -> Path:
+def _checked_directory(
+    run_arguments: argparse.Namespace, processes: int, *, open_data: bool
+) -> Path:
     """Return the run directory, after the checks of `virtex pretrain`.
 
-    On the node they would come after a long wait in the queue.
+    On the node they would come after a long wait in the queue. `open_data` reads the vocabulary and
+    the lists of images and captions as well.
     """
+    from virtex.build import data
+    from virtex.build.observer import Observer
     from virtex.checkpoints.run_directory import LATEST, holds_run
 
     # The GPUs of the nodes cannot be seen from here.
@@ -181,6 +211,8 @@ def _checked_directory(run_arguments: argparse.Namespace, processes: int) -> Pat
             f"--resume-from latest: {options.directory} contains no run; check "
             "--serialization-dir, or omit --resume-from to start a new run"
         )
+    if open_data:
+        data.open_data(options.config, Observer(touched=False))
     return options.directory
 
 
@@ -204,8 +236,11 @@ def _task(words: list[str], run_directory: Path, gpus: int) -> "PretrainTask":
 
 def _parameters(arguments: argparse.Namespace, tasks: int, cores: int) -> dict[str, Any]:
     """The parameters of the sbatch script, as submitit names them."""
-    optional = {name: getattr(arguments, name) for name in _SBATCH}
-    optional["gpus_per_node"] = arguments.gpus_per_node or None
+    given = {name: getattr(arguments, name.replace("-", "_")) for name in _SBATCH}
+    given = {name: value for name, value in given.items() if value is not None}
+    others = {name: given.pop(name) for name in _UNKNOWN_TO_SUBMITIT if name in given}
+    if arguments.gpus_per_node and "gpu" not in given.get("gres", ""):
+        given["gpus_per_node"] = arguments.gpus_per_node
     return {
         "job_name": arguments.job_name,
         "time": arguments.time,
@@ -213,21 +248,40 @@ def _parameters(arguments: argparse.Namespace, tasks: int, cores: int) -> dict[s
         "ntasks_per_node": tasks,
         "cpus_per_task": cores,
         "signal_delay_s": arguments.notice,
-        **{name: value for name, value in optional.items() if value is not None},
-        "additional_parameters": {"requeue": True},
+        **given,
+        "setup": arguments.setup or None,
+        "additional_parameters": {"requeue": True, **others},
         # Since 22.05 srun does not take the cores of a task from sbatch. A process that fails ends
         # the others, which would wait for it.
         "srun_args": [f"--cpus-per-task={cores}", "--kill-on-bad-exit=1"],
     }
 
 
-def _script(folder: Path, parameters: dict[str, Any]) -> str:
-    """The script that `_submit` would submit, built without SLURM's programs."""
+def _script(task: "PretrainTask", folder: Path, parameters: dict[str, Any], turns: int) -> str:
+    """A script for sbatch, built without SLURM's programs, that does what `_submit` does.
+
+    It needs nothing that is not yet there: it makes the folder, and the file of the task that
+    submitit would have written, unless the job has been requeued. Until the folder exists, SLURM
+    logs to the directory of the submission, in which the job runs.
+    """
     from submitit.slurm import slurm
 
     python = shlex.quote(sys.executable)
-    command = f"{python} -u -m submitit.core._submit {shlex.quote(str(folder))}"
-    return slurm._make_sbatch_string(command=command, folder=folder, **parameters)
+    quoted = shlex.quote(str(folder))
+    described = shlex.quote(json.dumps(asdict(task)))
+    task_file = f'{quoted}/"$SLURM_JOB_ID"_submitted.pkl'
+    prepare = [
+        f"mkdir -p {quoted}",
+        f"[ -e {task_file} ] || {python} -m virtex.experiments.write_slurm_task {task_file} "
+        f"{parameters['time']} {turns} {described} || exit",
+    ]
+    log = {"chdir": str(Path.cwd()), "output": "%x-%j.out", "error": "%x-%j.err"}
+    changed = {
+        "setup": [*(parameters["setup"] or []), *prepare],
+        "additional_parameters": parameters["additional_parameters"] | log,
+    }
+    command = f"{python} -u -m submitit.core._submit {quoted}"
+    return slurm._make_sbatch_string(command=command, folder=folder, **parameters | changed)
 
 
 def _submit(

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, to_jsonable_python
 
+from virtex.config.earlier_names import KEYS
 from virtex.config.section import Conflict
 
 Path = tuple[str | int, ...]
@@ -113,7 +114,8 @@ class Messages:
         while isinstance(value, dict) and len(value) == 1:
             [(key, value)] = value.items()
             path = (*path, key)
-        return f"unknown setting {_dotted(path)!r} {origin}", self._remedy(path, section)
+        remedy = KEYS.get(_dotted(path)) or self._remedy(path, section)
+        return f"unknown setting {_dotted(path)!r} {origin}", remedy
 
     def _remedy(self, path: Path, section: Path) -> str:
         """The setting of that name elsewhere, else the nearest in the section, else all of these.

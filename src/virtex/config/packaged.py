@@ -19,9 +19,15 @@ def configurations() -> dict[str, Path]:
 def find(path: Path) -> Path:
     """`path` if it exists, or else the configuration of the package that it names, if it does.
 
-    A name may have `configs/` before it and `.yaml` after it, as the path in a clone once had.
+    A name may have `configs/` before it and `.yaml` after it, as the path in a clone once had. The
+    name that the published code gave to the settings in a run directory, `pretrain_config.yaml` or
+    `.yml`, stands for `config.yaml`.
     """
-    return path if path.exists() else named(path.as_posix()) or path
+    if path.exists():
+        return path
+    if path.stem == "pretrain_config" and (resolved := path.with_name("config.yaml")).exists():
+        return resolved
+    return named(path.as_posix()) or path
 
 
 def named(name: str) -> Path | None:

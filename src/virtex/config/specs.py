@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from virtex.config.earlier_names import earlier_architecture
+
 
 @dataclass(frozen=True)
 class TextualArchitecture:
@@ -126,6 +128,9 @@ def parse_architecture(text: str) -> TextualArchitecture | None:
     form = r"transdec_(post|pre)norm::L([0-9]{1,3})_H([0-9]{1,6})_A([0-9]{1,6})_F([0-9]{1,6})"
     match = re.fullmatch(form, text)
     if match is None:
+        today = earlier_architecture(text)
+        if today != text:
+            raise ValueError(f"expected its name since release 1.0, {today!r}")
         raise ValueError(
             "expected transdec_postnorm or transdec_prenorm with layers, width, heads and "
             "feed-forward width, such as 'transdec_postnorm::L1_H1024_A16_F4096', or 'none'"
@@ -156,6 +161,11 @@ def parse_transform(text: str) -> TransformSpec:
     """Name and arguments from `NAME` or `NAME::{'argument': value}`."""
     name, separator, written = text.partition("::")
     known = _TRANSFORMS.get(name)
+    if name == "global_resize":
+        raise ValueError(
+            f"{name!r}, which ignores the aspect ratio, was a transform of release 0.9; expected "
+            "smallest_resize and center_crop, as in later releases"
+        )
     if known is None:
         raise ValueError(
             f"{name!r} is an unknown transform; expected one of {', '.join(_TRANSFORMS)}"

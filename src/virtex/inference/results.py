@@ -17,7 +17,7 @@ from virtex.decoding.captioner import Caption
 from virtex.errors import UserError, printable
 from virtex.files import reading, write_whole
 
-Format = Literal["console", "jsonl", "json", "csv", "tsv"]
+Format = Literal["console", "jsonl", "json", "coco", "csv", "tsv"]
 
 _DECIMALS = 4  # of scores in JSON; further digits are rounding errors
 _COLUMNS = ("path", "caption", "score", "error")
@@ -42,7 +42,8 @@ def result_writer(
 ) -> Iterator[Callable[[Result], None]]:
     """A function that writes a result to `stream`; the end of the document follows on exit.
 
-    `path_width` is that of the longest path, for the console, which omits `BadImage`.
+    `path_width` is that of the longest path, for the console. The console and COCO's results have
+    no entry for a `BadImage`.
     """
     match form:
         case "console":
@@ -50,13 +51,15 @@ def result_writer(
             yield lambda result: _put(stream, _console_text(result, width))
         case "jsonl":
             yield lambda result: _put(stream, f"{_json_text(result, stream)}\n")
-        case "json":
+        case "json" | "coco":
+            text = _json_text if form == "json" else _coco_text
             written = 0
 
             def write(result: Result) -> None:
                 nonlocal written
-                _put(stream, f"{',' if written else '['}\n{_json_text(result, stream)}")
-                written += 1
+                if entry := text(result, stream):
+                    _put(stream, f"{',' if written else '['}\n{entry}")
+                    written += 1
 
             try:
                 yield write
@@ -108,6 +111,24 @@ def _json_text(result: Result, stream: TextIO) -> str:
             {"text": caption.text, "score": round(caption.score, _DECIMALS)}
             for caption in result.captions
         ]
+    return _dumped(record, stream)
+
+
+def _coco_text(result: Result, stream: TextIO) -> str:
+    """The best caption as one entry of COCO's results; empty for a `BadImage`."""
+    if isinstance(result, BadImage):
+        return ""
+    entry = {"image_id": image_id(result.path), "caption": result.captions[0].text}
+    return _dumped(entry, stream)
+
+
+def image_id(path: Path) -> int | str:
+    """The id of an image in COCO's results: the name of its file, as a number if it is one."""
+    name = path.stem
+    return int(name) if name.isascii() and name.isdecimal() else name
+
+
+def _dumped(record: Mapping[str, object], stream: TextIO) -> str:
     is_utf8 = (stream.encoding or "utf-8").lower().replace("-", "") == "utf8"
     return json.dumps(record, ensure_ascii=not is_utf8)
 
