@@ -17,11 +17,11 @@ from virtex.errors import UserError
 
 COMMANDS = {
     "init": "look at your data, and write a vocabulary and the settings of a first run",
+    "doctor": "report everything that is wrong with data, configuration and machine",
     "pretrain": "pretrain a visual backbone on image captions",
     "slurm": "submit pretraining to a SLURM cluster, with automatic requeueing",
     "sweep": "pretrain on several percentages of the images, with several random seeds",
     "compare": "compare runs by the mean and standard deviation of their metrics over seeds",
-    "doctor": "report everything that is wrong with data, configuration and machine",
     "tokenizer": "train a SentencePiece vocabulary on captions",
     "config": "print a resolved configuration, or its JSON schema",
     "pack": "pack images and captions into tar shards, for DATA.FORMAT shards",

@@ -31,13 +31,13 @@ _ANY_BANDS = PixelSettings(bands=(1,))
 class ImageSurvey:
     """A sample of the images of a data set.
 
-    `missing` images of all have no file or an empty one; `unreadable` has a line for each of the
-    `checked` ones that cannot be read. `short_sides` are in pixels. `bands` is None for images
-    that are read as RGB; `values` is a line on values of more than 8 bits, if there are any.
+    `missing` are all image files that do not exist or are empty; `unreadable` has a line for each
+    of the `checked` ones that cannot be read. `short_sides` are in pixels. `bands` is None for
+    images that are read as RGB; `values` is a line on values of more than 8 bits, if there are any.
     """
 
     checked: int
-    missing: int
+    missing: tuple[Path, ...]
     unreadable: tuple[str, ...]
     short_sides: tuple[int, ...]
     bands: int | None
@@ -73,7 +73,7 @@ def survey_images(data: Data, splits: Sequence[Records]) -> ImageSurvey:
     sample = sample_pixels(_some(sources), pixels, limits)
     return ImageSurvey(
         checked=len(sources),
-        missing=len(missing),
+        missing=tuple(missing),
         unreadable=tuple(unreadable),
         short_sides=tuple(sides),
         bands=bands,

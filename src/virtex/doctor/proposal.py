@@ -32,7 +32,7 @@ from virtex.doctor.scale import (
     scaled_rates,
 )
 from virtex.doctor.validation import NO_SPLIT, share_choice
-from virtex.errors import UserError
+from virtex.errors import UserError, first_few
 
 PRESET = "recipes/small"
 Measure = Callable[[Config], MemoryFit | None]
@@ -185,7 +185,10 @@ def _config(choices: list[Choice]) -> Config:
 def _problems(images: ImageSurvey, captions: CaptionSurvey) -> list[str]:
     problems = []
     if images.missing:
-        problems.append(f"Missing or empty: {counted(images.missing, 'image file')}.")
+        names = first_few([path.name for path in images.missing], 3)
+        problems.append(
+            f"Missing or empty: {counted(len(images.missing), 'image file')} ({names})."
+        )
     if images.unreadable:
         problems.append(
             f"Of {counted(images.checked, 'image')} that were looked at, {len(images.unreadable)}"
