@@ -7,9 +7,12 @@ from torch import Tensor, nn
 
 from virtex.models.backbone import Backbone
 from virtex.models.decoder import TokenEmbedding, Transformer, TransformerDecoder, tied_output
+from virtex.models.heads import LabelHead
 from virtex.models.networks import residual_grid
+from virtex.tasks.auxiliary_tokens import TokensHead
 from virtex.tasks.base import AuxiliaryHead, Batch
 from virtex.tasks.captioning import Captioning
+from virtex.tasks.label_targets import LabelCounts, LabelTargets
 
 VOCABULARY = 11
 CHANNELS = 6
@@ -100,6 +103,14 @@ class LengthHead(AuxiliaryHead):
         lengths = batch["caption_lengths"]
         errors = self.output(grid.mean(dim=(2, 3))).squeeze(1) - lengths
         return (errors.square() * (lengths > 5)).sum()
+
+
+def tokens_head() -> TokensHead:
+    """Predicts the tokens of an image, of which 0 to 3 are ignored."""
+    classifier, counts = LabelHead(CHANNELS, VOCABULARY), LabelCounts(VOCABULARY)
+    spread(classifier, seed=8)
+    counts.put(VOCABULARY, torch.arange(VOCABULARY))
+    return TokensHead(classifier, LabelTargets((0, 1, 2, 3), counts))
 
 
 def batch(rows: int, seed: int = 0) -> dict[str, Tensor]:

@@ -13,8 +13,8 @@ import torch
 
 import virtex
 from virtex.checkpoints.file import checkpoint_iteration, checkpoints
-from virtex.experiments.reference import read_curves, run_settings
-from virtex.training.scalars import SCALARS
+from virtex.experiments.reference import run_settings
+from virtex.training.scalars import SCALARS, read_curves
 
 _SHOWN = ("train/loss", "val/", "evaluate/")
 _METRICS = ("top1_k20",)

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from virtex._version import __version__
 
 if TYPE_CHECKING:
+    from virtex.checkpoints.exported import Target
     from virtex.config.schema import Config
     from virtex.evaluation.results import Result
+    from virtex.exporting.verification import Verification
     from virtex.inference.pretrained import Pretrained
 
-__all__ = ["__version__", "evaluate", "load"]
+__all__ = ["__version__", "evaluate", "export", "load"]
 
 
 def load(
@@ -47,3 +49,17 @@ def evaluate(
     from virtex.evaluation import interface
 
     return interface.evaluate(protocol, data, checkpoints, **options)
+
+
+def export(
+    checkpoint: str | Path,
+    target: "Target",
+    directory: str | Path,
+    *,
+    config: str | Path | None = None,
+    network: str | None = None,
+) -> "list[Verification]":
+    """Export the backbone of a checkpoint; see `virtex.exporting.interface.export`."""
+    from virtex.exporting import interface
+
+    return interface.export(checkpoint, target, directory, config=config, network=network)

@@ -16,11 +16,12 @@ from virtex._version import __version__
 from virtex.errors import UserError
 
 COMMANDS = {
+    "init": "look at your data, and write a vocabulary and the settings of a first run",
+    "doctor": "report everything that is wrong with data, configuration and machine",
     "pretrain": "pretrain a visual backbone on image captions",
     "slurm": "submit pretraining to a SLURM cluster, with automatic requeueing",
     "sweep": "pretrain on several percentages of the images, with several random seeds",
     "compare": "compare runs by the mean and standard deviation of their metrics over seeds",
-    "doctor": "report everything that is wrong with data, configuration and machine",
     "tokenizer": "train a SentencePiece vocabulary on captions",
     "config": "print a resolved configuration, or its JSON schema",
     "pack": "pack images and captions into tar shards, for DATA.FORMAT shards",
@@ -30,6 +31,9 @@ COMMANDS = {
     "caption": "generate captions for images",
     "score": "score captions against reference captions with BLEU, ROUGE-L and CIDEr-D",
     "attention": "visualize the attention of a model for each word of a caption",
+    "embed": "compute the features of images by a trained backbone",
+    "export": "export a backbone to timm, transformers, torchvision, ONNX or detectron2",
+    "verify": "check that an exported backbone gives the features that it should",
     "evaluate": "evaluate backbones on other data, by k-NN, linear classifiers and more",
     "completion": "print a script that completes commands and options in bash, zsh or tcsh",
 }

@@ -7,11 +7,18 @@ import torch
 import torchvision
 from tests import small
 
-from virtex.build.model import build_backbone, build_captioner, build_objective, check_backbone
+from virtex.build.model import (
+    build_backbone,
+    build_captioner,
+    build_objective,
+    check_backbone,
+    check_settings,
+)
 from virtex.build.optimizer import build_optimizer, build_schedule
 from virtex.build.transforms import transform_steps
 from virtex.config import loading as settings
 from virtex.config.schema import Config
+from virtex.config.section import conflict_text
 from virtex.data import transforms
 from virtex.decoding.captioner import BeamSearch, NucleusSampling
 from virtex.errors import UserError
@@ -54,6 +61,48 @@ def test_captioning_has_no_backward_parameters():
     assert model.backward_textual is None
     assert not any("backward" in name for name, _ in model.named_parameters())
     assert model.textual.output.weight is model.textual.embedding.words.weight
+
+
+TOKENS = ("MODEL.AUXILIARY.TOKENS.WEIGHT",)
+
+
+def test_a_second_target_changes_nothing_of_the_task_and_none_has_no_trace():
+    states, orders = [], []
+    for weight in (None, "0", "0.5"):
+        torch.manual_seed(3)
+        model = build_objective(config_of(*(() if weight is None else (*TOKENS, weight))))
+        states.append(model.state_dict())
+        orders.append(model.loss_names)
+    small.assert_same(states[0], states[1])
+    added = [name for name in states[2] if name not in states[0]]
+    assert {name.rpartition(".")[0] for name in added} == {
+        "auxiliaries.tokens.classifier.output",
+        "auxiliaries.tokens.targets.label_counts",
+    }
+    small.assert_same(states[0], {name: states[2][name] for name in states[0]})
+    main = ("captioning_forward", "captioning_backward")
+    assert orders == [main, main, (*main, "tokens")]
+    assert model.weighted({"tokens": 3.0}) == {"tokens": 1.5}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ((*TOKENS, "1", "MODEL.NAME", "token_classification"), "only for a task that predicts"),
+        (("MODEL.TOKEN_WEIGHTING", "idf"), "expected a weighting only for token_classification"),
+        (
+            ("DATA.CAPTIONS_PER_IMAGE", "2", "MODEL.NAME", "multilabel_classification"),
+            "expected several captions only for a task that reads captions",
+        ),
+        (
+            ("MODEL.TEXTUAL.LABEL_SMOOTHING", "0.1", "MODEL.NAME", "token_classification"),
+            "expected smoothing only for a task that predicts captions",
+        ),
+    ],
+)
+def test_settings_of_captions_are_refused_where_no_loss_takes_them(overrides, message):
+    conflicts = conflict_text(check_settings(config_of(*overrides)))
+    assert message in conflicts
 
 
 def test_virtex_is_another_name_of_bicaptioning():

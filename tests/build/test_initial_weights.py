@@ -25,8 +25,13 @@ PER_ENTRY = ("embedding.words.weight", "output.weight", "output.bias")
 
 
 def model(name, vocabulary, seed=0):
-    """A new model, and its configuration."""
+    """A new model, and its configuration; "+" adds weighted tokens to the task."""
+    name, weighted = name.removesuffix("+"), name.endswith("+")
     head = LABELS if name.endswith("classification") else CAPTIONING
+    if weighted and head is LABELS:
+        head = {**LABELS, "token_weighting": "idf"}
+    elif weighted:
+        head = {**CAPTIONING, "auxiliary": {"tokens": {"weight": 0.5}}}
     visual = {"name": f"torchvision::{tiny_network.NAME}"}
     config = resolve_sizes(Config(model={"name": name, "visual": visual, **head}), vocabulary, "v")
     torch.manual_seed(seed)
@@ -34,6 +39,9 @@ def model(name, vocabulary, seed=0):
     with torch.no_grad():  # biases too
         for parameter in objective.parameters():
             parameter.add_(torch.randn(parameter.shape) / 100)
+        for buffer in objective.buffers():
+            if buffer.dtype == torch.int64:
+                buffer.add_(seed)
     return objective, config
 
 
@@ -87,6 +95,33 @@ def test_rows_of_equal_pieces_are_kept(name, tmp_path):
     assert f"vocabulary: {shared} of 40 pieces are also among the 40 of" in lines.notes[1]
     assert f"those of the other {40 - shared} are as in a new model" in lines.notes[1]
     assert not lines.cautions
+
+
+COUNTS = ".label_counts."
+
+
+@pytest.mark.parametrize("name", ["bicaptioning", "token_classification"])
+@pytest.mark.parametrize("vocabulary", [OLD, NEW], ids=["same", "other"])
+def test_a_second_target_comes_and_goes_between_runs(name, vocabulary, tmp_path):
+    """Counts are those of the new run's data; its new layers are as in a new model."""
+    plain, weighted = tmp_path / "plain.pth", tmp_path / "weighted.pth"
+    states = {"": saved(plain, name, OLD), "+": saved(weighted, f"{name}+", OLD)}
+    for path, before_has in ((plain, ""), (weighted, "+")):
+        for after_has in ("", "+"):
+            parts = None if vocabulary is OLD else "all"
+            before, after, lines = taken(path, f"{name}{after_has}", vocabulary, parts)
+            given = {
+                key: states[before_has][key] if key in states[before_has] else before[key]
+                for key in after
+            }
+            own = [key for key in after if COUNTS in key or key not in states[before_has]]
+            for key in own:
+                assert torch.equal(after[key], before[key]), key
+            for key in own:
+                for state in (given, before, after):
+                    del state[key]
+            check_rows(given, before, after, pieces(OLD), pieces(vocabulary))
+            assert (f"({len(own)} others are new in this run)" in lines.notes[0]) == bool(own)
 
 
 def test_published_weights_need_their_vocabulary(tmp_path):

@@ -8,7 +8,12 @@ import sentencepiece
 from hypothesis import given
 from hypothesis import strategies as st
 
-from virtex.build.resolve import iterations_of, resolve_length, resolve_sizes
+from virtex.build.resolve import (
+    image_stages,
+    iterations_of,
+    resolve_length,
+    resolve_sizes,
+)
 from virtex.config import loading as settings
 from virtex.config.data import Data
 from virtex.config.model import Model, Visual
@@ -98,6 +103,18 @@ def test_the_length_is_resolved_and_loads_back(tmp_path):
     path.write_text(settings.dump(resolved))
     assert settings.load(Config, path) == resolved
     assert resolve_length(resolved, 1000) is resolved
+
+
+@pytest.mark.parametrize(
+    ("iterations", "stages"),
+    [(10, [(3, 64), (7, 96)]), (1000, [(300, 64), (700, 96)]), (2, [(1, 96)]), (1, [])],
+)
+def test_sizes_of_images_change_after_their_shares_of_the_run(iterations, stages):
+    config = Config(
+        data={"image_sizes": [[0.3, 64], [0.7, 96]]},
+        optim={"num_iterations": iterations, "warmup_steps": 0},
+    )
+    assert image_stages(config) == stages
 
 
 def test_what_lies_outside_of_the_run_is_refused_with_all_numbers():

@@ -3,12 +3,16 @@
 import json
 import shutil
 
+import fsspec
 import numpy as np
 import pytest
+from tests.data.faulty_server import serve
 from tests.data.tars import tar
 
 from virtex.build.sources import caption_records, mixture, open_splits
+from virtex.cli import main
 from virtex.config.data import Data
+from virtex.data.remote.shards import remote_splits
 from virtex.data.subset import subset
 from virtex.errors import UserError
 
@@ -41,6 +45,7 @@ def write_folder(root):
 def write_shards(root, names=("0.tar", "1.tar"), key="caption"):
     root.mkdir()
     for number, name in enumerate(names):
+        (root / name).parent.mkdir(exist_ok=True)
         members = {}
         for n in range(number * COUNT // len(names), (number + 1) * COUNT // len(names)):
             members |= {f"{n}.jpg": b"-", f"{n}.json": json.dumps({key: f"caption {n}"}).encode()}
@@ -153,8 +158,82 @@ def test_flat_shards_are_split_by_their_names(tmp_path):
 
 def test_flat_shards_without_splits_in_their_names_are_refused_with_a_remedy(tmp_path):
     write_shards(tmp_path / "a")
-    with pytest.raises(UserError, match=r"holds 2 shards itself.*DATA\.VAL_SHARE"):
+    with pytest.raises(UserError, match=r"holds shards itself.*DATA\.VAL_SHARE"):
         open_splits(Data(format="shards", root=str(tmp_path / "a")), "captions")
+
+
+@pytest.fixture
+def addresses(tmp_path):
+    """Publishes a directory at two addresses: one that can be listed, and one that cannot."""
+    filesystem = fsspec.filesystem("memory")
+    with serve() as server:
+
+        def publish(directory):
+            for path in directory.rglob("*"):
+                if path.is_file():
+                    name = f"{directory.name}/{path.relative_to(directory)}"
+                    filesystem.pipe_file(f"/{tmp_path.name}/{name}", path.read_bytes())
+                    server.files[f"/{name}"] = path.read_bytes()
+            listed = f"memory://{tmp_path.name}/{directory.name}"
+            return listed, f"{server.url}/{directory.name}"
+
+        yield publish
+    filesystem.rm(f"/{tmp_path.name}", recursive=True)
+
+
+FLAT = ("cc-train-0.tar", "cc-train-1.tar", "cc-validation-0.tar")
+LAYOUTS = {
+    "flat, named": (FLAT, {}),
+    "flat, drawn": (("0.tar", "1.tar"), {"VAL_SHARE": 0.3}),
+    "train and val": (("train/0.tar", "train/1.tar", "val/0.tar"), {}),
+    "train, drawn": (("train/0.tar", "train/1.tar"), {"VAL_SHARE": 0.3}),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_shards_at_an_address_are_split_as_those_on_a_disk(
+    tmp_path, addresses, layout, monkeypatch
+):
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    names, values = LAYOUTS[layout]
+    write_shards(tmp_path / "a", names)
+    local = {"FORMAT": "shards", "ROOT": str(tmp_path / "a"), "CACHE_DIR": str(tmp_path / "cache")}
+    expected = both(Data.model_validate(local | values))
+    assert main(["index", str(tmp_path / "a"), "--quiet", "--workers", "1"]) == 0
+    for address in addresses(tmp_path / "a"):
+        data = Data.model_validate(local | values | {"ROOT": address})
+        splits = open_splits(data, "captions")
+        assert (numbers(splits.training), numbers(splits.validation)) == expected, address
+        remote = remote_splits(splits.training, splits.training, splits.validation)
+        (source,) = remote.sources
+        samples = source.training.samples.sum(), source.validation.samples.sum()
+        assert samples == (len(splits.training), len(splits.validation))
+        whole = sum((tmp_path / "a" / name).stat().st_size for name in names)
+        assert whole / 2 < remote.sources[0].most_bytes(1000) < 2 * whole + 10_000
+
+
+def test_an_index_is_made_at_an_address_as_on_a_disk(tmp_path, addresses, capsys):
+    write_shards(tmp_path / "flat", FLAT)
+    write_shards(tmp_path / "inside", ("train/0.tar", "val/0.tar"))
+    cache = ("--cache-dir", str(tmp_path / "cache"), "--quiet", "--workers", "1")
+    for name, parts in {"flat": ("", ""), "inside": ("/train", "/val")}.items():
+        listed, _ = addresses(tmp_path / name)
+        assert main(["index", listed, *cache]) == 0
+        printed = capsys.readouterr().out
+        for part in parts:
+            assert f"{listed}{part}: " in printed
+        assert f"{40 if name == 'flat' else 30} samples" in printed
+
+
+def test_a_validation_split_at_an_address_is_not_drawn_beside_an_existing_one(tmp_path, addresses):
+    write_shards(tmp_path / "a", FLAT)
+    write_shards(tmp_path / "b", ("train/0.tar", "val/0.tar"))
+    for name in "ab":
+        listed, _ = addresses(tmp_path / name)
+        values = {"FORMAT": "shards", "ROOT": listed, "VAL_SHARE": 0.2}
+        data = Data.model_validate(values | {"CACHE_DIR": str(tmp_path / "cache")})
+        with pytest.raises(UserError, match=r"there is one: .*memory.*; remove VAL_SHARE"):
+            open_splits(data, "captions")
 
 
 def test_the_key_of_captions_in_shards_is_a_setting(tmp_path):
@@ -273,5 +352,5 @@ def test_data_of_captions_have_no_categories(tmp_path, kind):
 def test_flat_shards_of_validation_are_not_drawn_from(tmp_path):
     write_shards(tmp_path / "a", ("x-train-0.tar", "x-val-0.tar"))
     data = Data(format="shards", root=str(tmp_path / "a"), val_share=0.25)
-    with pytest.raises(UserError, match=r"there is one: .*x-val-0\.tar; remove VAL_SHARE"):
+    with pytest.raises(UserError, match=r"shards of .* with 'val' in their names; remove"):
         open_splits(data, "captions")

@@ -12,9 +12,12 @@ import pytest
 from PIL import Image
 
 from virtex.cli import main
+from virtex.data.dataset import ExampleDataset
 from virtex.data.images import read_image
 from virtex.data.shards.reader import open_shards
 from virtex.data.shards.store import LocalStore
+from virtex.data.sources.table import TableCaptions
+from virtex.data.sources.table_layout import TableLayout
 
 pytestmark = [
     # Python 3.12 and later say that torch's threads and forked workers may not go together.
@@ -210,13 +213,38 @@ def test_a_table_and_a_folder_are_packed(coco, tmp_path, capsys):
             assert record.image.content() == (pictures / f"{number}.jpg").read_bytes()
 
 
-def test_several_images_of_one_text_are_refused(tmp_path, capsys):
-    for name in "ab":
-        Image.new("RGB", (8, 8)).save(tmp_path / f"{name}.png")
-    (tmp_path / "train.csv").write_text("image,caption\na.png|b.png,two views\n")
-    words = ("--split", "train", "--image-separator", "|", "--workers", "1")
-    assert main(["pack", "--from", "table", str(tmp_path), str(tmp_path / "out"), *words]) == 2
-    assert "1 more are images of one text" in capsys.readouterr().err
+def test_several_images_of_one_text_are_packed_as_they_are_trained_on(tmp_path):
+    rows = ["image,caption"]
+    for number in range(5):
+        names = [f"{number}{letter}.png" for letter in "abc"[: 1 + number % 3]]
+        for place, name in enumerate(names):
+            Image.new("RGB", (8, 8), (40 * number, 80 * place, 0)).save(tmp_path / name)
+        rows.append(f"{'|'.join(names)},views of {number}")
+    (tmp_path / "train.csv").write_text("\n".join(rows))
+    words = ("--split", "train", "--image-separator", "|", "--workers", "1", "--quiet")
+    shards = ("--samples-per-shard", "2")
+    out = tmp_path / "out"
+    assert main(["pack", "--from", "table", str(tmp_path), str(out), *words, *shards]) == 0
+    table = TableCaptions(str(tmp_path), "train", layout=TableLayout(image_separator="|"))
+    packed = opened(out)
+    assert np.array_equal(packed.content_rows, table.content_rows)
+
+    def encode(record, augmented, _):
+        return {"captions": record.captions, "pixels": augmented.image.tobytes()}
+
+    def drawn(records):
+        data = ExampleDataset(records, (), encode, seed=0)
+        return [data[epoch, place] for epoch in range(20) for place in range(5)]
+
+    assert drawn(packed) == drawn(table)
+    assert len({example["pixels"] for example in drawn(packed)}) == 9
+    # The indexes are made again from the tar files alone.
+    indexes = {path.name: path.read_bytes() for path in (out / "train").glob("*.index")}
+    for path in out.glob("train/*.index"):
+        path.unlink()
+    (out / "train" / "shards.json").unlink()
+    assert drawn(opened(out)) == drawn(table)
+    assert {path.name: path.read_bytes() for path in (out / "train").glob("*.index")} == indexes
 
 
 def test_a_mistake_in_any_split_is_found_before_the_first_is_packed(coco, tmp_path, capsys):

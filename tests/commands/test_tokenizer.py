@@ -8,7 +8,9 @@ import pytest
 from pyarrow import parquet
 from tests.data.tars import tar
 
+from virtex.build.sources import open_splits
 from virtex.cli import main
+from virtex.config.data import Data
 from virtex.text.tokenizer import Tokenizer
 
 CAPTIONS = [f"A {c} Café {n}" for c in ("red", "green", "blue") for n in ("left", "right", "here")]
@@ -172,6 +174,65 @@ def test_all_sources_of_a_configuration_are_read(tmp_path, captions, capsys):
     flags = ("--encoding", "cp1252", "--column", "a")
     assert tokenizer("--config", config, *flags) == 2
     assert "--caption-column, --encoding cannot be given with" in capsys.readouterr().err
+
+
+def drawn(root):
+    """The settings of each data set of `write_data_sets`, with a drawn validation split."""
+    kinds = ("coco", "table", "folder", "shards")
+    sources = [{"FORMAT": kind, "ROOT": str(root / kind), "VAL_SHARE": 0.5} for kind in kinds]
+    table = {"COLUMNS": {"IMAGE": "image"}, "GROUP_COLUMN": "image"}
+    sources[1] |= table
+    return sources
+
+
+def captions_in_training(data):
+    training = open_splits(Data.model_validate(data), "captions").training
+    return [text for record in training for text in record.captions]
+
+
+def vocabulary(tmp_path, texts):
+    (tmp_path / "expected.txt").write_text("\n".join(texts))
+    options = ["--output", tmp_path / "expected.model", "--vocab-size", 40, "--overwrite"]
+    assert tokenizer(tmp_path / "expected.txt", *options) == 0
+    return (tmp_path / "expected.model").read_bytes()
+
+
+def test_a_vocabulary_is_of_the_captions_that_a_drawn_split_leaves_for_training(tmp_path):
+    write_data_sets(tmp_path)
+    output = tmp_path / "vocab.model"
+    places = {"table": [tmp_path / "table", tmp_path / "table/train.jsonl"]}
+    for source in drawn(tmp_path):
+        texts = captions_in_training(source)
+        assert 0 < len(texts) < len(CAPTIONS)
+        expected = vocabulary(tmp_path, texts)
+        flags = ["--val-share", 0.5, "--output", output, "--vocab-size", 40, "--overwrite"]
+        if source["FORMAT"] == "table":
+            flags += ["--image-column", "image", "--group-column", "image"]
+        for place in places.get(source["FORMAT"], [source["ROOT"]]):
+            assert tokenizer(place, *flags) == 0
+            assert output.read_bytes() == expected, place
+        config = tmp_path / "run.yaml"
+        settings = {"TOKENIZER_MODEL": str(output), "VOCAB_SIZE": 40}
+        config.write_text(json.dumps({"DATA": source | settings}))
+        assert tokenizer("--config", config, "--overwrite") == 0
+        assert output.read_bytes() == expected, source
+
+
+def test_a_vocabulary_of_sources_is_of_what_their_drawn_splits_leave(tmp_path):
+    write_data_sets(tmp_path)
+    sources, output = drawn(tmp_path), tmp_path / "vocab.model"
+    texts = captions_in_training({"SOURCES": sources})
+    assert 0 < len(texts) < 4 * len(CAPTIONS)
+    settings = {"SOURCES": sources, "TOKENIZER_MODEL": str(output), "VOCAB_SIZE": 40}
+    (tmp_path / "run.yaml").write_text(json.dumps({"DATA": settings}))
+    assert tokenizer("--config", tmp_path / "run.yaml") == 0
+    assert output.read_bytes() == vocabulary(tmp_path, texts)
+
+
+def test_of_a_file_of_captions_no_split_can_be_drawn(tmp_path, captions, capsys):
+    flags = ("--output", tmp_path / "vocab.model", "--val-share", "0.5")
+    assert tokenizer(captions, *flags) == 2
+    assert "captions.txt is neither a data set nor a table" in capsys.readouterr().err
 
 
 def write_described(root):

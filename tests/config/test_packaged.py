@@ -68,3 +68,13 @@ def test_the_wheel_holds_them(tmp_path):
     held = {name.removeprefix("virtex/configs/") for name in names if "virtex/configs/" in name}
     inside = packaged.DIRECTORY.rglob("*.*")
     assert held == {path.relative_to(packaged.DIRECTORY).as_posix() for path in inside}
+
+
+def test_a_base_may_be_a_name_unless_a_file_beside_is_called_so(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text("_BASE_: recipes/small\nRANDOM_SEED: 7\n", encoding="utf-8")
+    small = load_config(Path("recipes/small"))
+    assert load_config(path) == small.model_copy(update={"random_seed": 7})
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "recipes" / "small").write_text("AMP: false\n", encoding="utf-8")
+    assert load_config(path).amp is False

@@ -10,6 +10,7 @@ import threading
 import time
 import traceback
 from contextlib import suppress
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -98,6 +99,24 @@ def test_images_are_channels_last_views(dataset):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_starting_later_equals_going_on(dataset, workers):
     assert equal(training(dataset, 4, workers, first_iteration=5), training(dataset, 9)[5:])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("first", [0, 2, 3, 6])
+def test_the_examples_of_the_first_iterations_can_be_others(dataset, first, workers):
+    """Of the same keys and draws, but the size of the images."""
+    stages = [
+        (last, replace(dataset, transforms=(RandomResizedCrop(size), *TRAIN[1:])))
+        for last, size in ((3, 8), (5, 12))
+    ]
+    batches = training(dataset, 8 - first, workers, first_iteration=first, earlier=stages)
+    sizes = [batch["image"].shape[-1] for batch in batches]
+    assert sizes == [8, 8, 8, 12, 12, 16, 16, 16][first:]
+    plain = training(dataset, 8)[first:]
+    assert ids(batches) == ids(plain)
+    for batch, other in zip(batches, plain, strict=True):
+        assert torch.equal(batch["draw"], other["draw"])
+        assert batch["image"].shape != (4, 3, 16, 16) or torch.equal(batch["image"], other["image"])
 
 
 def test_an_epoch_is_a_permutation_and_each_differs(dataset):

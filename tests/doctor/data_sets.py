@@ -79,3 +79,24 @@ def files_of(root):
         for path in root.rglob("*")
         if path.is_file()
     }
+
+
+def write_reports(root, language="german", number=60):
+    """A table of reports in cp1252 or cp932, with 12 bits in 16, RGBA, and files that are missing,
+    empty and broken; returns the names of the bad files."""
+    images, captions, text = TEXTS[language]
+    encoding = "cp932" if language == "japanese" else "cp1252"
+    names = write_images(root, number)
+    values = np.random.default_rng(1).integers(0, 4096, (40, 48, 4))
+    cv2.imwrite(str(root / names[0]), values[:, :, 0].astype(np.uint16))
+    cv2.imwrite(str(root / names[1]), (values // 16).astype(np.uint8))
+    bad = names[2:5]
+    (root / bad[0]).unlink()
+    (root / bad[1]).write_bytes(b"")
+    (root / bad[2]).write_bytes((root / bad[2]).read_bytes()[:200])
+    rows = [(images, captions), (names[5], "")]
+    rows += [
+        (name, f"{text} {'links' if index % 2 else 'rechts'}") for index, name in enumerate(names)
+    ]
+    write_table(root / "liste.csv", rows, ";", encoding)
+    return bad

@@ -12,7 +12,7 @@ from tests.doctor.conftest import TRAINING
 from tests.doctor.planting import PLANTS, Tree
 
 from virtex import cli
-from virtex.build.sources import Observer
+from virtex.build.observer import Observer
 from virtex.checkpoints.file import Retention
 from virtex.config import loading
 from virtex.config.schema import Config

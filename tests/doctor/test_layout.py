@@ -2,8 +2,11 @@
 
 import json
 import tarfile
+from contextlib import suppress
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tests.doctor.data_sets import (
     ENCODINGS,
     TEXTS,
@@ -117,6 +120,15 @@ def test_tables_of_splits_are_read_together(tmp_path):
     assert len(opened(detected)) == 12
 
 
+def test_a_validation_split_with_another_name_is_spoken_of(tmp_path):
+    for split in ("train", "validation"):
+        for name in write_images(tmp_path / split):
+            (tmp_path / split / name).with_suffix(".txt").write_text("a dog runs")
+    detected = detect_data(str(tmp_path), {})
+    assert "DATA.VAL_SHARE" in detected.settings
+    assert any("validation looks like" in note for note in detected.notes)
+
+
 def test_of_several_tables_the_one_with_images_and_captions_is_used(tmp_path):
     rows = [("image", "caption"), *((name, "a cat sits") for name in write_images(tmp_path))]
     write_table(tmp_path / "b.csv", rows)
@@ -139,6 +151,10 @@ def test_given_settings_come_first(tmp_path):
     detected = detect_data(str(tmp_path), given)
     assert detected.settings.items() >= given.items()
     assert "no column 'nota'" in refusal(tmp_path, **{"COLUMNS.CAPTION": "nota"})
+    labels = [("image", "label"), *((name, "cat") for name in write_images(tmp_path))]
+    write_table(tmp_path / "t.csv", labels)
+    given = {"DATA.COLUMNS.CAPTION": "label"}
+    assert detect_data(str(tmp_path), given).settings["DATA.COLUMNS.CAPTION"] == "label"
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "cp1252", "cp932"])
@@ -202,7 +218,9 @@ def test_tables_that_cannot_be_used_are_refused_with_the_reason(tmp_path):
     write_table(path, [("image", "caption"), ("elsewhere/1.png", "a cat sits")])
     assert "'elsewhere/1.png'" in refusal(tmp_path)
     write_table(path, [("image", "caption"), ("0", "a cat sits")])
-    assert "with its extension" in refusal(tmp_path)
+    assert "without their extensions" in refusal(tmp_path)
+    write_table(path, [("url", "caption"), ("https://a.b/0.png", "a cat sits")])
+    assert "download the images" in refusal(tmp_path)
     write_table(path, [("image", "image_id", "caption"), (names[0], "x1", "a cat sits")])
     assert "ids must be whole numbers" in refusal(tmp_path)
     path.write_bytes(b"")
@@ -221,3 +239,42 @@ def test_a_directory_in_two_formats_needs_the_format(tmp_path):
     for form in ("table", "folder"):
         assert detect_data(str(tmp_path), {"DATA.FORMAT": form}).settings["DATA.FORMAT"] == form
     assert "no tar shards" in refusal(tmp_path, FORMAT="shards")
+
+
+def test_images_are_found_in_other_directories_than_that_of_the_table(tmp_path):
+    names = write_images(tmp_path / "data" / "files" / "röntgen", 12)
+    table = tmp_path / "data" / "t.csv"
+    for prefix, directory in (
+        ("", "files/röntgen"),
+        ("röntgen/", "files"),
+        (f"{tmp_path}/data/files/röntgen/", None),
+    ):
+        write_table(table, [("image", "caption"), *((prefix + n, "a cat sits") for n in names)])
+        detected = detect_data(str(tmp_path / "data"), {"DATA.VAL_SHARE": 0.5})
+        assert detected.settings.get("DATA.IMAGE_DIRECTORY") == directory
+        splits = open_splits(detected.data(), "captions")
+        assert splits.training.missing(range(len(splits.training))) == []
+
+
+def test_absolute_paths_elsewhere_are_read_from_there(tmp_path):
+    names = write_images(tmp_path / "images", 12)
+    rows = [(f"{tmp_path}/images/{name}", "a cat sits") for name in names]
+    write_table(tmp_path / "tables" / "t.csv", [("image", "caption"), *rows])
+    detected = detect_data(str(tmp_path / "tables"), {"DATA.VAL_SHARE": 0.5})
+    assert detected.settings["DATA.IMAGE_DIRECTORY"] == str(tmp_path / "images")
+    splits = open_splits(detected.data(), "captions")
+    assert splits.training.missing(range(len(splits.training))) == []
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.tsv", "t.jsonl", "t.parquet", "0.txt", "0.tar"])
+@given(
+    start=st.sampled_from([b"", b"\xff\xfe", b"image,caption\n0.png,", b'{"image": [1], "']),
+    content=st.binary(max_size=80),
+)
+@settings(max_examples=25, deadline=None)
+def test_any_content_is_read_or_refused(tmp_path_factory, name, start, content):
+    root = tmp_path_factory.mktemp("any")
+    write_images(root, 2, (4, 4))
+    (root / name).write_bytes(start + content)
+    with suppress(UserError):
+        detect_data(str(root), {})

@@ -4,13 +4,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from tests import tiny_network
 
 from virtex.build.data import open_data
-from virtex.build.model import load_config
+from virtex.build.model import build_objective, load_config
+from virtex.config.schema import Config
 from virtex.data.dataset import ExampleDataset
 from virtex.doctor.measure import MemoryFit, free_memory, measure_loader
-from virtex.doctor.step_trial import StepCost, measure_step
+from virtex.doctor.step_trial import StepCost, measure_step, random_batch
 from virtex.errors import RunError
 
 
@@ -36,6 +39,35 @@ def test_a_step_is_measured_in_a_process_of_its_own(config):
     assert 0 < cost.seconds < 60
     assert cost.peak_bytes > 10**8
     assert cost.images_per_second == 2 / cost.seconds
+
+
+@pytest.mark.parametrize("per_image", [1, 3, "all"])
+@pytest.mark.parametrize(
+    "name",
+    ["bicaptioning", "masked_lm", "parallel_captioning", "token_classification"],
+)
+def test_the_random_batch_suits_every_task_and_setting(name, per_image):
+    labels = name.endswith("classification")
+    config = Config(
+        data={
+            **{"vocab_size": 20, "image_crop_size": 32, "captions_per_image": per_image},
+            **{"unk_index": 0, "sos_index": 1, "eos_index": 2, "mask_index": 3},
+        },
+        model={
+            "name": name,
+            "visual": {"name": f"torchvision::{tiny_network.NAME}"},
+            "textual": {"name": "none" if labels else "transdec_postnorm::L1_H16_A2_F16"},
+            "auxiliary": {"tokens": {"weight": 0.0 if labels else 1.0}},
+        },
+        optim={"batch_size": 2},
+    )
+    objective = build_objective(config)
+    losses = objective(random_batch(config, torch.device("cpu")))
+    assert losses.keys() == set(objective.loss_names)
+    captions = {1: 1, 3: 3, "all": 5}[per_image]
+    if name == "bicaptioning":
+        tokens = losses["captioning_forward"].items
+        assert int(tokens) > 2 * (captions - 0.5) * 29 * 0.8
 
 
 def test_a_step_that_fails_says_why(config):

@@ -95,6 +95,58 @@ def test_a_run_on_a_store_that_fails_at_times_is_the_run_on_files(
     assert not spawned()
 
 
+def of_sources(*roots):
+    """Settings of the shards twice, as two sources."""
+    sources = [
+        {"FORMAT": "shards", "ROOT": str(root), "WEIGHT": 2.0 - number}
+        for number, root in enumerate(roots)
+    ]
+    data = ("DATA.SOURCES", sources, "DATA.ROOT", "datasets/coco", "DATA.SHUFFLE_WINDOW", WINDOW)
+    return (*data, "OPTIM.NUM_ITERATIONS", 12)
+
+
+def test_a_mixture_with_a_store_is_the_mixture_of_files(
+    scenes, server, packed, run, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(remote_store, "Retries", lambda: Retries(first_pause=0.02))
+    short = ("OPTIM.NUM_ITERATIONS", 6)
+    local, data = tmp_path / "local", (*of_sources(packed, packed), *short)
+    assert scenes.pretrain(local, *FLAGS, override=data) == 0
+    server.faults += FAULTS
+    remote = (*of_sources("s3://bucket/scenes", packed), *short, "DATA.CACHE_DIR", tmp_path / "c")
+    assert scenes.pretrain(run, *FLAGS, "--cpu-workers", 1, override=remote) == 0
+    assert scalars(run) == scalars(local)
+    assert "s3://bucket/scenes: 64 images, weight 2 (66.7%)" in log(run)
+    assert "of the first window; training starts when they are cached" in log(run)
+    assert not server.faults
+    assert not spawned()
+
+
+@pytest.mark.slow  # `test_prefetch_plan` has the order of the shards
+def test_a_mixture_of_two_stores_resumes_on_several_processes(
+    scenes, server, packed, run, tmp_path
+):
+    local = tmp_path / "local"
+    data = (*of_sources(packed, packed), "SYNC_BN", "true")
+    flags = ("--checkpoint-every", 6, "--cpu-workers", 1)
+    assert scenes.pretrain(local, *flags, override=data) == 0
+    remote = of_sources("s3://bucket/scenes", "s3://bucket/scenes")
+    override = (*remote, "SYNC_BN", "true", "DATA.CACHE_DIR", tmp_path / "cache")
+    for resumed in ((), ("--resume-from", "latest")):
+        by_torchrun(scenes, run, 2, *flags, *resumed, override=override)
+        for one, other in zip(scalars(run, "train/"), scalars(local, "train/"), strict=True):
+            assert one == pytest.approx(other, rel=1e-4)
+        assert server.gets
+        (run / "checkpoint_12.pth").unlink()
+
+
+def test_the_problem_of_a_source_at_an_address_names_it(scenes, server, packed, run, capsys):
+    assert scenes.pretrain(run, override=of_sources("s3://bucket/none", packed)) == 2
+    error = capsys.readouterr().err
+    assert "DATA.SOURCES: the source s3://bucket/none: " in error
+    assert not server.faults
+
+
 @pytest.mark.slow  # `test_tokenizer` has the local case
 def test_a_vocabulary_of_shards_on_a_store_is_that_of_files(scenes, server, packed, tmp_path):
     outputs = [tmp_path / "remote.model", tmp_path / "local.model"]

@@ -6,6 +6,8 @@ from tests.small import assert_same
 
 from virtex.checkpoints import file as checkpoint
 from virtex.data.sources.coco_objects import CocoCategories
+from virtex.errors import UserError
+from virtex.evaluation.backbones import open_backbones
 from virtex.inference.pretrained import load
 from virtex.synthetic.words import SHAPES
 from virtex.text.vocabulary import Categories
@@ -61,3 +63,60 @@ def test_scenes_objects_are_what_their_drawings_hold(scenes):
     records = CocoCategories(scenes.root / "scenes", "train")
     assert len(records) == 64
     assert all(1 <= len(record.categories) <= 3 for record in records)
+
+
+MORE = ("MODEL.AUXILIARY.TOKENS.WEIGHT", "0.5", "DATA.CAPTIONS_PER_IMAGE", "3")
+SIZES = ("DATA.IMAGE_SIZES", "[[0.75, 32]]")
+LEARN_MORE = (*SHORT, *MORE, *SIZES, "OPTIM.ACCUMULATE", "2", "OPTIM.EMA.DECAY", "0.5")
+
+
+def test_what_learns_more_is_logged_and_resumed_bit_for_bit(scenes, run, capsys):
+    flags = ("--checkpoint-every", 2, "--cpu-workers", 1)
+    assert scenes.pretrain(run, *flags, override=LEARN_MORE) == 0
+    log = capsys.readouterr().out
+    assert "weights of tokens: counted in 64 of 64 training images" in log
+    assert "training: images of 32 pixels up to iteration 3\n" in log
+    steps = scalars(run, "train/")
+    for line in steps:
+        parts = ("captioning_forward", "captioning_backward")
+        total = sum(line[f"train/{name}"] for name in parts) + 0.5 * line["train/tokens"]
+        assert line["train/loss"] == pytest.approx(total)
+    assert all(line["val/tokens"] > 0 for line in scalars(run, "val/loss"))
+    whole = checkpoint.load(run / "checkpoint_4.pth")
+    counts = {name: value for name, value in whole["model"].items() if ".label_counts." in name}
+    images, images_with = counts.values()
+    assert int(images) == 64
+    assert 0 < int(images_with.max()) <= 64
+    (run / "checkpoint_4.pth").unlink()
+    assert scenes.pretrain(run, "--resume-from", "latest", *flags, override=LEARN_MORE) == 0
+    assert "weights of tokens" not in capsys.readouterr().out
+    assert scalars(run, "train/") == steps
+    assert_same(checkpoint.load(run / "checkpoint_4.pth")["model"], whole["model"])
+
+    saved = checkpoint.load(run / "checkpoint_4.pth")["average"]
+    assert_same(saved["model"], whole["average"]["model"])
+    assert saved["updates"] == 4
+    losses = scalars(run, "val/average/")
+    assert losses[-1]["val/average/loss"] != scalars(run, "val/loss")[-1]["val/loss"]
+
+    averaged = load(run / "checkpoint_4.pth", average=True)
+    held = averaged.objective.state_dict()
+    assert_same({name: held[name] for name in saved["model"]}, saved["model"])
+    hashes = {
+        open_backbones([str(run / "checkpoint_4.pth")], average=average)[0].sha256
+        for average in (False, True)
+    }
+    assert len(hashes) == 2
+    model = load(run / "checkpoint_4.pth")
+    images = sorted((scenes.root / "scenes" / "val2017").iterdir())[:2]
+    assert len(model.caption(images)) == 2
+    without = run / "without"
+    initial = ("--init-from", run / "checkpoint_4.pth", "--checkpoint-every", 2)
+    assert scenes.pretrain(without, *initial, override=SHORT) == 0
+    begun = checkpoint.load(without / "checkpoint_0.pth")["model"]
+    assert_same(begun, {name: whole["model"][name] for name in begun})
+    with pytest.raises(UserError, match=r"checkpoint_0\.pth holds no average of the weights"):
+        load(without / "checkpoint_0.pth", average=True)
+    assert {name for name in whole["model"] if name not in begun} == {
+        name for name in whole["model"] if name.startswith("auxiliaries.tokens.")
+    }

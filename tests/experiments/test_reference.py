@@ -13,9 +13,9 @@ from virtex.experiments.reference import (
     find_reference,
     interpolate,
     judge,
-    read_curves,
     read_references,
 )
+from virtex.training.scalars import read_curves
 
 LOSSES = {100: 5.0, 200: 4.0, 300: 3.5, 400: 3.4}
 

@@ -165,6 +165,8 @@ def test_captions_and_features_are_those_of_the_picture(files):
     together = loaded.caption(pictures, batch_size=2)
     assert [len(captions) for captions in together] == [5, 5, 5]
     features = loaded.features(pictures, batch_size=2)
+    torch.testing.assert_close(loaded.features(pictures[0]), features[:1], rtol=1e-4, atol=1e-5)
+    assert loaded.backbone is loaded.objective.visual
     assert features.shape == (3, 512)
     # Convolutions round differently in batches of other sizes.
     torch.testing.assert_close(features[2:], loaded.features(pictures[2:]), rtol=1e-4, atol=1e-5)

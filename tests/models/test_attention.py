@@ -125,7 +125,7 @@ def test_layer_equals_torchs_with_the_same_state_dict(norm_first, dropout):
     x, grid = normal(2, 5, 12), normal(2, 4, 12, seed=1)
     earlier = torch.ones(5, 5, dtype=torch.bool).tril()
     draw_dropout(layer, torch.tensor([7, 8]))
-    got = layer(x, grid, earlier)
+    got = layer(x, layer.multihead_attn.keys_values(grid), earlier)
     draw_dropout(layer, torch.tensor([7, 8]))
     expected = theirs(x, grid, tgt_mask=~earlier)
     torch.testing.assert_close(got, expected, **CLOSE)
@@ -167,9 +167,10 @@ def test_a_layer_returns_the_weights_that_torchs_uses(norm_first):
     hook = theirs.multihead_attn.register_forward_pre_hook(ask_for_weights)
     theirs(x, grid, tgt_mask=~earlier)
     weights = []
-    output = layer(x, grid, earlier, weights)
+    keys_values = layer.multihead_attn.keys_values(grid)
+    output = layer(x, keys_values, earlier, weights)
     torch.testing.assert_close(weights, asked, **CLOSE)
-    assert torch.equal(output, layer(x, grid, earlier))
+    assert torch.equal(output, layer(x, keys_values, earlier))
 
 
 @pytest.mark.parametrize("norm_first", [False, True], ids=["postnorm", "prenorm"])
@@ -177,7 +178,8 @@ def test_nothing_is_dropped_in_evaluation(norm_first):
     dropping = DecoderLayer(12, 3, 20, 0.9, norm_first).double().eval()
     keeping = DecoderLayer(12, 3, 20, 0.0, norm_first).double()
     keeping.load_state_dict(dropping.state_dict())
-    x, grid, mask = normal(2, 5, 12), normal(2, 4, 12), torch.ones(5, 5, dtype=torch.bool)
+    x, mask = normal(2, 5, 12), torch.ones(5, 5, dtype=torch.bool)
+    grid = keeping.multihead_attn.keys_values(normal(2, 4, 12))
     assert torch.equal(dropping(x, grid, mask), keeping(x, grid, mask))
 
 

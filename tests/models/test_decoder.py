@@ -166,7 +166,7 @@ def test_cross_attention_is_each_layers_on_the_way_to_the_logits(norm_first):
     x, earlier = decoder.embedding(tokens), torch.ones(5, 5, dtype=torch.bool).tril()
     for index, layer in enumerate(decoder.transformer.layers):
         of_layer = []
-        x = layer(x, projected, earlier, of_layer)
+        x = layer(x, layer.multihead_attn.keys_values(projected), earlier, of_layer)
         torch.testing.assert_close([weights[:, index]], of_layer, **CLOSE)
     logits = decoder.output(decoder.transformer.norm(x))
     torch.testing.assert_close(logits, decoder(projected, tokens, earlier), **CLOSE)

@@ -9,6 +9,7 @@ from virtex.models.decoder import TokenEmbedding, tied_output
 from virtex.models.modes import SizesAlone, materialise
 from virtex.tasks.captioning import Captioning
 from virtex.tasks.classification import LabelSetClassification
+from virtex.tasks.label_targets import LabelTargets
 
 
 def built(channels_last=True, frozen=False):
@@ -60,9 +61,9 @@ def test_what_has_memory_stays_as_it_is():
 
 def test_a_label_set_keeps_the_labels_that_it_ignores():
     with SizesAlone():
-        module = LabelSetClassification(small.backbone(), nn.Linear(4, 9), (0, 5))
+        module = LabelSetClassification(small.backbone(), nn.Linear(4, 9), LabelTargets((0, 5)))
     materialise(module)
-    assert module.ignored.tolist() == [0, 5]
+    assert module.targets.ignored.tolist() == [0, 5]
 
 
 def test_tied_weights_stay_one_parameter():

@@ -20,6 +20,7 @@ from virtex.tasks.classification import (
     TokenLabelEncoder,
     predict_labels,
 )
+from virtex.tasks.label_targets import LabelTargets
 from virtex.text.tokenizer import Tokenizer, train
 from virtex.text.vocabulary import Categories
 
@@ -30,7 +31,7 @@ LABELS = 9
 def model_of(ignored=(0, 1, 2, 3)):
     head = LabelHead(small.CHANNELS, LABELS)
     small.spread(head, seed=5)
-    return LabelSetClassification(small.backbone(), head, ignored).double().eval()
+    return LabelSetClassification(small.backbone(), head, LabelTargets(ignored)).double().eval()
 
 
 def batch_of(labels, seed=0):

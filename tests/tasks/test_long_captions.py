@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from tests.tasks.test_captioning import TOKENIZER
 
-from virtex.build.caption_lengths import caption_lengths
+from virtex.build.caption_lengths import describe_captions
 from virtex.data.records import Record
 from virtex.data.transforms import Augmented
 from virtex.tasks.caption_tokens import CaptionTokens
@@ -76,16 +76,14 @@ class Records:
 def test_lengths_and_what_is_cut_by_hand():
     # 3, 6 and 12 tokens with [SOS] and [EOS]; the last in a second caption.
     records = Records([("cat",), ("cat cat cat cat", "cat " * 10)])
-    line = caption_lengths(records, CaptionTokens(TOKENIZER, 8))
+    [line] = describe_captions(records, CaptionTokens(TOKENIZER, 8))
     assert line == (
         "3 captions in tokens: 50% have at most 6, 90% have at most 12, 99% have at most 12, the"
         " longest 12; DATA.MAX_CAPTION_LENGTH 8 cuts 33.3% of them, and 19.0% of all tokens"
     )
-    first = caption_lengths(records, CaptionTokens(TOKENIZER, 8, single_caption=True))
-    assert first is not None
+    [first] = describe_captions(records, CaptionTokens(TOKENIZER, 8, single_caption=True))
     assert first.endswith("cuts 0.0% of them, and 0.0% of all tokens")
-    whole = caption_lengths(records, CaptionTokens(TOKENIZER, 8, whole_sentences=True))
-    assert whole is not None
+    [whole] = describe_captions(records, CaptionTokens(TOKENIZER, 8, whole_sentences=True))
     assert whole.endswith("replaces 33.3% by some of their sentences")
 
 
@@ -96,7 +94,17 @@ def test_tokens_are_counted_in_the_normalization_of_the_vocabulary():
     assert captions.count_tokens(text) != captions.count_tokens(text.lower())
 
 
+@pytest.mark.parametrize(("per_image", "lines"), [(1, 1), (2, 1), (3, 2), (None, 1)])
+def test_more_captions_than_any_image_has_are_reported(per_image, lines):
+    records = Records([("cat",), ("cat", "cat cat")])
+    found = describe_captions(records, CaptionTokens(TOKENIZER, 8, per_image=per_image))
+    assert len(found) == lines
+    assert lines == 1 or found[1] == (
+        "DATA.CAPTIONS_PER_IMAGE is 3, and none of 2 images has more than 2; each gives all"
+        " captions that it has"
+    )
+
+
 def test_of_many_captions_a_part_is_measured():
-    line = caption_lengths(Records([("cat",)] * 5000), CaptionTokens(TOKENIZER, 8))
-    assert line is not None
+    [line] = describe_captions(Records([("cat",)] * 5000), CaptionTokens(TOKENIZER, 8))
     assert line.startswith("2,000 captions in tokens: 50% have at most 3")

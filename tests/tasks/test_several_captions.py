@@ -10,7 +10,7 @@ from tests import small
 
 from virtex.data.records import Record
 from virtex.data.transforms import Augmented
-from virtex.tasks.base import Masking, repeat_for_captions, select_images
+from virtex.tasks.base import Masking, select_images
 from virtex.tasks.caption_tokens import CaptionTokens
 from virtex.tasks.captioning import CaptionEncoder
 from virtex.tasks.classification import TokenLabelEncoder
@@ -86,6 +86,55 @@ def test_the_loss_is_that_of_separate_examples(kind, per_image, training):
         torch.testing.assert_close(losses[name].mean, expected[name].mean, **CLOSE)
 
 
+def gradients(model):
+    return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_gradient_is_that_of_one_pass_a_caption(kind):
+    """Passes over the first, the second, … caption of every image, with the same dropout."""
+    encoder = encoder_of(kind, None)
+    examples = [*examples_of(encoder), *examples_of(encoder, images=5)][2:]  # 3 … 5 captions
+    batch = encoder.collate(examples)
+    together, apart = (model_of(kind, dropout=0.3).train() for _ in range(2))
+    together.visual.requires_grad_(True)
+    apart.visual.requires_grad_(True)
+    sum(loss.total for loss in together(batch).values()).backward()
+    for number in range(5):
+        single = [
+            {
+                name: value[number : number + 1] if isinstance(value, list | tuple) else value
+                for name, value in example.items()
+            }
+            for example in examples
+            if len(example["caption_tokens"]) > number
+        ]
+        sum(loss.total for loss in apart(encoder.collate(single)).values()).backward()
+    ours, theirs = gradients(together), gradients(apart)
+    assert ours.keys() == theirs.keys()
+    assert any(name.startswith("visual.") for name in ours)
+    for name, gradient in ours.items():
+        # Losses are summed in float32.
+        torch.testing.assert_close(gradient, theirs[name], rtol=1e-5, atol=1e-6, msg=name)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_several_captions_keep_no_more_for_the_backward_pass_than_one(kind):
+    """Besides the keys and values of the grid, and some indices."""
+    kept = {}
+    for per_image in (1, 4):
+        encoder = encoder_of(kind, per_image)
+        batch = encoder.collate(list(examples_of(encoder, images=5))[3:] * 4)
+        model, sizes = model_of(kind, dropout=0.3).train(), {}
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda tensor, sizes=sizes: sizes.setdefault(tensor.data_ptr(), tensor), lambda t: t
+        ):
+            losses = model(batch)
+        kept[per_image] = sum(tensor.nbytes for tensor in sizes.values())
+        assert losses
+    assert kept[4] < 1.3 * kept[1]
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("parts", [2, 4])
 @torch.no_grad()
@@ -112,12 +161,10 @@ def test_selected_images_keep_their_captions():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_one_caption_an_image_needs_no_index(kind):
+def test_one_caption_an_image_needs_no_counts(kind):
     encoder = encoder_of(kind, 1)
     batch = encoder.collate(list(examples_of(encoder)))
     assert "captions_per_image" not in batch
-    features = torch.ones(4, 2)
-    assert repeat_for_captions(features, batch) is features
 
 
 def test_one_caption_is_drawn_with_the_same_numbers_as_ever():

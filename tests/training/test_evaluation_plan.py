@@ -62,7 +62,7 @@ def table(images):
         (
             {},
             ("DATA.FORMAT", "shards"),
-            "expected one data set in the format coco, table or folder for words",
+            "expected data in the format coco, table or folder for words",
         ),
         (
             {"PROTOCOLS": "[captioning]"},
@@ -138,3 +138,28 @@ def test_metrics_are_those_that_the_protocols_give(load, images, tmp_path):
         found += [f"{protocol}/{figure.metric}" for figure in figures]
     assert tuple(found) == plan.metrics
     assert json.dumps(plan.report).count("images") == 2
+
+
+def test_captions_of_all_sources_of_files_are_judged(load, images, tmp_path):
+    (tmp_path / "folder").mkdir()
+    for split in ("train", "val"):
+        (tmp_path / "folder" / split).mkdir()
+        for index in range(3):
+            path = tmp_path / "folder" / split / f"{index}.png"
+            Image.fromarray(np.full((8, 8, 3), index, np.uint8)).save(path)
+            path.with_suffix(".txt").write_text("a boat there")
+    sources = [
+        {"FORMAT": "table", "ROOT": str(images / "captioned")},
+        {"FORMAT": "shards", "ROOT": "s3://bucket/unread"},
+        {"FORMAT": "folder", "ROOT": str(tmp_path / "folder")},
+    ]
+    config = load("DATA.SOURCES", json.dumps(sources), PROTOCOLS="[words, captioning]")
+    plan = open_plan(config, tmp_path)
+    single = open_plan(load(*table(images), PROTOCOLS="[words, captioning]"), tmp_path)
+    added = {tmp_path / "folder" / "val" / f"{index}.png" for index in range(3)}
+    assert set(plan.captioning.paths) == {*single.captioning.paths, *added}
+    assert len(plan.backbones["words"].train) == 24 + 3
+    assert set(plan.backbones["words"].test) == set(plan.captioning.paths)
+    assert "evaluation: images in shards are not judged: s3://bucket/unread" in plan.report
+    with pytest.raises(UserError, match=r"'DATA\.SOURCES' is .*expected data in the format coco"):
+        load("DATA.SOURCES", json.dumps(sources[1:2]))

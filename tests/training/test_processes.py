@@ -28,7 +28,12 @@ from virtex.training.loop import TrainState, optimize, validate
 def rows_of_this_process(world, rows, seed):
     part = rows // world.size
     share = list(range(world.rank * part, (world.rank + 1) * part))
-    return small.rows_of(small.batch(rows, seed=seed), share)
+    return with_labels(small.rows_of(small.batch(rows, seed=seed), share))
+
+def with_labels(batch):
+    # An image whose tokens are all ignored has no target.
+    images = batch["image_id"].unsqueeze(1)
+    return batch | {"all_tokens": batch["caption_tokens"] * (images % 3 > 0)}
 
 class Training:
     def __init__(
@@ -37,7 +42,8 @@ class Training:
         self.world, self.accumulate = world, accumulate
         self.model = small.captioning(dropout=0.3, frozen=frozen)
         if auxiliary:
-            self.model.attach({"length": small.LengthHead()}, {"length": 0.01})
+            heads = {"length": small.LengthHead(), "tokens": small.tokens_head()}
+            self.model.attach(heads, {"length": 0.01, "tokens": 1.0})
         self.model.to(dtype)
         if sync and world.size > 1:
             synchronise_batch_norm(self.model.visual.cnn, world.device)
@@ -77,7 +83,7 @@ def agree(world, *settings):
         figures.append([*losses.tolist(), step.gradient_norm.item()])
     # Of four processes one has no batch at all.
     rows = [[0, 4, 1], [5, 2], [3]][world.rank :: world.size]
-    batches = [small.rows_of(small.batch(6, seed=99), part) for part in rows]
+    batches = [with_labels(small.rows_of(small.batch(6, seed=99), part)) for part in rows]
     means = validate(
         training.model, batches, precision=training.precision, sum_over_processes=world.sum
     )
@@ -116,7 +122,7 @@ PLAIN, ACCUMULATED, SYNCHRONISED = [1, False, False], [2, False, False], [1, Tru
 FROZEN, ACCUMULATED_FROZEN = [1, False, True], [2, False, True]
 """Of accumulated parts, synchronised batch norm, a frozen backbone."""
 AUXILIARY, ACCUMULATED_AUXILIARY = [1, False, True, True], [2, False, True, True]
-"""A frozen backbone, with an auxiliary loss that counts other items than tokens."""
+"""A frozen backbone, with auxiliary losses that count other items than the tokens to predict."""
 
 
 def run(directory, processes, agree=(), resume=()):

@@ -1,6 +1,6 @@
 """The lengths of captions in tokens, and what a limit cuts of them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -13,14 +13,26 @@ _RUNS, _RUN = 20, 100
 _QUANTILES = (50, 90, 99)
 
 
-def caption_lengths(records: Records, captions: CaptionTokens) -> str | None:
-    """A line with quantiles of the lengths, and the shares of captions and tokens that are cut.
+def describe_captions(records: Records, captions: CaptionTokens) -> list[str]:
+    """Lines with quantiles of the lengths, and the shares of captions and tokens that are cut.
 
-    Of large data sets, 2,000 records are measured. None if none of them can be read.
+    Another line if no image has as many captions as are to be drawn. Of large data sets, 2,000
+    records are measured. Empty if none of them can be read.
     """
-    texts = list(_texts(records, single=captions.single_caption))
-    if not texts:
-        return None
+    found = list(_captions(records, single=captions.single_caption))
+    if not found:
+        return []
+    lines = [_lengths([text for texts in found for text in texts], captions)]
+    wanted, most = captions.per_image, max(map(len, found))
+    if wanted is not None and wanted > max(most, 1):
+        lines.append(
+            f"DATA.CAPTIONS_PER_IMAGE is {wanted}, and none of {len(found):,} images has more than "
+            f"{most}; each gives all captions that it has"
+        )
+    return lines
+
+
+def _lengths(texts: Sequence[str], captions: CaptionTokens) -> str:
     lengths = np.array([captions.count_tokens(text) for text in texts], np.int64)
     limit = captions.max_length
     quantiles = np.percentile(lengths, _QUANTILES, method="inverted_cdf").tolist()
@@ -39,7 +51,8 @@ def caption_lengths(records: Records, captions: CaptionTokens) -> str | None:
     return f"{line} cuts {long:.1%} of them, and {cut:.1%} of all tokens"
 
 
-def _texts(records: Records, *, single: bool) -> Iterator[str]:
+def _captions(records: Records, *, single: bool) -> Iterator[Sequence[str]]:
+    """The captions of each measured image."""
     starts = range(0, len(records), _RUN)
     if len(starts) > _RUNS:
         starts = np.linspace(0, len(records) - _RUN, _RUNS).astype(int).tolist()
@@ -49,4 +62,4 @@ def _texts(records: Records, *, single: bool) -> Iterator[str]:
                 captions = records[position].captions
             except BadImage:  # training reports it, or skips it
                 continue
-            yield from captions[:1] if single else captions
+            yield captions[:1] if single else captions

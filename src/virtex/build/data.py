@@ -9,11 +9,12 @@ from typing import Any, Self, assert_never
 import torch
 
 from virtex.build.caption_checks import CaptionFindings, check_captions
-from virtex.build.caption_lengths import caption_lengths
+from virtex.build.caption_lengths import describe_captions
 from virtex.build.images import image_limits, pixel_settings
-from virtex.build.model import task_settings
-from virtex.build.resolve import resolve_length, resolve_sizes
-from virtex.build.sources import SILENT, Observer, ReportedRecords, mixture, open_splits
+from virtex.build.model import configured_task, task_settings
+from virtex.build.observer import SILENT, Observer
+from virtex.build.resolve import image_stages, resolve_length, resolve_sizes
+from virtex.build.sources import ReportedRecords, mixture, open_splits
 from virtex.build.transforms import transform_steps
 from virtex.config.schema import Config
 from virtex.config.specs import TransformSpec
@@ -26,12 +27,12 @@ from virtex.data.pixel_values import PixelSettings
 from virtex.data.records import Records
 from virtex.data.remote.prefetcher import Prefetcher
 from virtex.data.remote.shards import RemoteSplits, remote_splits
+from virtex.data.sources.image_list import similar_file
 from virtex.data.sources.labelled import read_labelled
 from virtex.data.sources.labelled_records import LabelledRecords
 from virtex.data.subset import SubsetManifest, training_subset
 from virtex.distributed.world import World
 from virtex.errors import UserError, first_few
-from virtex.tasks import find_task
 from virtex.tasks.base import Encoder, Task
 from virtex.tasks.caption_tokens import caption_tokens
 from virtex.text.tokenizer import Tokenizer
@@ -45,6 +46,7 @@ class PretrainingData:
     `config` is the configuration with the sizes and the number of iterations that the data tell;
     `num_epochs` is what the latter follows from, and None if it was given itself.
     `records` are those of the whole training split, those trained on and those of validation.
+    `earlier` are the training examples up to some iterations, where images are smaller.
     `subset` lists the images to train on; it is None for all of them. `remote` is None for local
     data, `mixture` without several sources.
     """
@@ -56,6 +58,7 @@ class PretrainingData:
     shuffle_window: int
     subset: SubsetManifest | None
     training: ExampleDataset
+    earlier: tuple[tuple[int, ExampleDataset], ...]
     validation: ExampleDataset
     collate: loader.Collate
     report: tuple[str, ...]
@@ -75,7 +78,8 @@ class PretrainingData:
         training, validation = (
             replace(split, pixels=pixels) for split in (self.training, self.validation)
         )
-        return replace(self, training=training, validation=validation)
+        earlier = tuple((last, replace(stage, pixels=pixels)) for last, stage in self.earlier)
+        return replace(self, training=training, earlier=earlier, validation=validation)
 
 
 def open_data(config: Config, observer: Observer = SILENT) -> PretrainingData:
@@ -86,7 +90,7 @@ def open_data(config: Config, observer: Observer = SILENT) -> PretrainingData:
     for remote data, and for sizes or a length that do not fit other settings.
     """
     settings = config.data
-    task = find_task(config.model.name)
+    task = configured_task(config)
     num_epochs = config.optim.num_epochs
     config, vocabulary, whole, validation = _open_splits(config, task, observer)
     training, chosen = training_subset(
@@ -104,13 +108,18 @@ def open_data(config: Config, observer: Observer = SILENT) -> PretrainingData:
     remote = remote_splits(whole, training, validation)
     if remote is not None:
         remote.check_space(settings.shuffle_window, settings.cache_gb)
-    lengths = None
+    described: list[str] = []
     if task.labels == "captions" and remote is None and isinstance(vocabulary, Tokenizer):
-        lengths = caption_lengths(training, caption_tokens(vocabulary, task_settings(config), True))
+        drawn = caption_tokens(vocabulary, task_settings(config), True)
+        described = describe_captions(training, drawn)
     report = (
         f"training: {len(training)} of {len(whole)} images",
         *(f"training: {line}" for line in whole.report),
-        *([] if lengths is None else [f"training: {lengths}"]),
+        *(f"training: {line}" for line in described),
+        *(
+            f"training: images of {size} pixels up to iteration {last:,}"
+            for last, size in image_stages(config)
+        ),
         f"validation: {len(validation)} images",
         *(f"validation: {line}" for line in validation.report),
         *_missing(training, settings.on_bad_image),
@@ -118,9 +127,9 @@ def open_data(config: Config, observer: Observer = SILENT) -> PretrainingData:
     )
 
     def examples(
-        records: Records, specs: Sequence[TransformSpec], encoder: Encoder
+        records: Records, specs: Sequence[TransformSpec], encoder: Encoder, size: int
     ) -> ExampleDataset:
-        steps = transform_steps(specs, settings.image_crop_size)
+        steps = transform_steps(specs, size)
         return ExampleDataset(
             records,
             steps,
@@ -132,6 +141,11 @@ def open_data(config: Config, observer: Observer = SILENT) -> PretrainingData:
         )
 
     encoder = task.encoder(vocabulary, task_settings(config), True)
+
+    def training_examples(size: int) -> ExampleDataset:
+        return examples(training, settings.transforms_train, encoder, size)
+
+    stages = image_stages(config)
     return PretrainingData(
         config=config,
         num_epochs=num_epochs,
@@ -139,11 +153,13 @@ def open_data(config: Config, observer: Observer = SILENT) -> PretrainingData:
         records=(whole, training, validation),
         shuffle_window=settings.shuffle_window,
         subset=chosen,
-        training=examples(training, settings.transforms_train, encoder),
+        training=training_examples(settings.image_crop_size),
+        earlier=tuple((last, training_examples(size)) for last, size in stages),
         validation=examples(
             validation,
             settings.transforms_val,
             task.encoder(vocabulary, task_settings(config), False),
+            settings.image_crop_size,
         ),
         collate=encoder.collate,
         report=report,
@@ -179,6 +195,7 @@ def training_batches(
         pin_memory=world.device.type == "cuda",
         prefetcher=prefetcher,
         mixture=data.mixture,
+        earlier=data.earlier,
     )
     return _on_device(batches, world.device)
 
@@ -246,6 +263,8 @@ def _missing(records: Records, on_bad_image: str) -> list[str]:
     line = (
         f"{len(missing)} of {len(records)} image files are missing or empty: {first_few(missing)}"
     )
+    if (similar := similar_file(missing[0])) is not None:
+        line += f" (but there is {similar}; write the names as the files have them)"
     if on_bad_image == "error":
         raise UserError(
             f"{line}; check DATA.ROOT, or set DATA.ON_BAD_IMAGE to skip to train without them"

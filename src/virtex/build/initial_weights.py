@@ -17,7 +17,14 @@ from virtex.checkpoints.state import Checkpoint, load_weights, read
 from virtex.config.schema import Config
 from virtex.errors import UserError
 from virtex.models.networks import Network, backbone_weights, find_family
-from virtex.models.state_dict import fill_tied_keys, state_dict_mismatches, tied_conflicts
+from virtex.models.state_dict import (
+    fill_tied_keys,
+    is_count,
+    only_trains,
+    state_dict_mismatches,
+    tied_conflicts,
+    without_unused,
+)
 from virtex.tasks.base import WEIGHT_PER_TOKEN, Objective
 from virtex.text.tokenizer import Tokenizer
 from virtex.text.vocabulary import Vocabulary, entries
@@ -87,6 +94,7 @@ def take_weights(
     saved = weights_for_bands(objective.visual, saved)
     if initial.parts == "backbone":
         return _take_backbone(objective, saved, config)
+    added = _new_in_run(objective, saved)
     differs = known is not None and not same_vocabulary(known, vocabulary)
     if initial.parts == "all":
         if known is None:
@@ -95,9 +103,10 @@ def take_weights(
                 "stand for; give its file with --init-tokenizer, or take --init-parts backbone"
             )
         if differs:
-            return _take_fitting(objective, saved, known, vocabulary)
-    load_weights(objective, saved, WEIGHT_PER_TOKEN)
-    notes = (f"weights: all {len(objective.state_dict())} tensors are those of {saved.source}",)
+            return _take_fitting(objective, saved, known, vocabulary, added)
+    weights = Checkpoint(saved.source, {"model": {**saved.weights, **added}})
+    load_weights(objective, weights, WEIGHT_PER_TOKEN)
+    notes = (f"{_tensors(objective.state_dict(), added)} are those of {saved.source}",)
     if not differs:
         return Taken(notes)
     return Taken(
@@ -117,6 +126,22 @@ def _vocabulary(initial: InitialWeights, saved: Checkpoint) -> Vocabulary | None
         return saved.vocabulary
     except UserError:  # published weights have none
         return None
+
+
+def _new_in_run(objective: Objective, saved: Checkpoint) -> dict[str, Tensor]:
+    """What a run does not take from a file: counts, which are of its own data, and auxiliaries that
+    the file lacks."""
+    return {
+        name: value
+        for name, value in objective.state_dict().items()
+        if is_count(name) or (only_trains(name) and name not in saved.weights)
+    }
+
+
+def _tensors(own: Mapping[str, Tensor], added: Mapping[str, Tensor]) -> str:
+    if not added:
+        return f"weights: all {len(own)} tensors"
+    return f"weights: {len(own) - len(added)} tensors ({len(added)} others are new in this run)"
 
 
 def _take_backbone(objective: Objective, saved: Checkpoint, config: Config) -> Taken:
@@ -139,19 +164,25 @@ def _take_backbone(objective: Objective, saved: Checkpoint, config: Config) -> T
 
 
 def _take_fitting(
-    objective: Objective, saved: Checkpoint, known: Vocabulary, vocabulary: Vocabulary
+    objective: Objective,
+    saved: Checkpoint,
+    known: Vocabulary,
+    vocabulary: Vocabulary,
+    added: Mapping[str, Tensor],
 ) -> Taken:
     """Load all weights, and of those for each entry the rows of entries of both vocabularies."""
     old, new = entries(known), entries(vocabulary)
     own = objective.state_dict()
-    weights = fill_tied_keys(objective, saved.weights)
+    weights = fill_tied_keys(objective, without_unused(saved.weights, own))
     lines = [] if type(known) is type(vocabulary) else ["  the vocabularies are of different kinds"]
     lines += tied_conflicts(objective, weights)
-    per_entry = [name for name in own.keys() & weights.keys() if _PER_ENTRY.fullmatch(name)]
+    held = own.keys() & weights.keys() - added.keys()
+    per_entry = [name for name in held if _PER_ENTRY.fullmatch(name)]
     lines += _other_sizes(saved.source, weights, per_entry, len(old))
     if not lines:
         shared = [(index, old[piece]) for piece, index in new.items() if piece in old]
         weights |= {name: _merged(own[name], weights[name], shared) for name in per_entry}
+        weights |= added
         lines = state_dict_mismatches(own, weights)
     if lines:
         raise UserError(
@@ -161,8 +192,8 @@ def _take_fitting(
     objective.load_state_dict(weights)
     return Taken(
         (
-            f"weights: all {len(own)} tensors are those of {saved.source}, but {len(per_entry)} of "
-            "them only in the rows of pieces that both vocabularies have",
+            f"{_tensors(own, added)} are those of {saved.source}, but {len(per_entry)} of them "
+            "only in the rows of pieces that both vocabularies have",
             f"vocabulary: {len(shared):,} of {len(new):,} pieces are also among the {len(old):,} "
             f"of {saved.source} and keep their rows; those of the other {len(new) - len(shared):,} "
             f"are as in a new model, and {len(old) - len(shared):,} rows of the file are not used",

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, assert_never
 
@@ -11,7 +12,7 @@ from virtex.build.mirror_words import mirror_pairs
 from virtex.checkpoints import file as checkpoint
 from virtex.config import loading
 from virtex.config.data import Data
-from virtex.config.model import Visual
+from virtex.config.model import Model, Visual
 from virtex.config.schema import Config
 from virtex.config.section import Conflict
 from virtex.decoding.captioner import BeamSearch, Captioner, NucleusSampling, Strategy
@@ -22,7 +23,15 @@ from virtex.models.modes import SizesAlone
 from virtex.models.networks import Network, feature_size, fetch_weights, load_pretrained, network
 from virtex.models.state_dict import current_names, model_weights
 from virtex.tasks import find_task
-from virtex.tasks.base import WEIGHT_PER_TOKEN, Masking, Objective, SamplePredictor, TaskSettings
+from virtex.tasks.auxiliary_tokens import auxiliary_tokens
+from virtex.tasks.base import (
+    WEIGHT_PER_TOKEN,
+    Masking,
+    Objective,
+    SamplePredictor,
+    Task,
+    TaskSettings,
+)
 from virtex.text.tokenizer import Tokenizer
 from virtex.text.vocabulary import Categories, Classes, Vocabulary
 
@@ -76,6 +85,7 @@ def check_settings(config: Config) -> Iterator[Conflict]:
             "expected captioning only for a task that trains a head that can caption, such as "
             "bicaptioning; remove it from PROTOCOLS",
         )
+    yield from _unused_captions(model, data, task)
     if (task.labels == "classes") != (data.format == "labelled"):
         yield (
             ("MODEL.NAME", "DATA.FORMAT"),
@@ -87,6 +97,32 @@ def check_settings(config: Config) -> Iterator[Conflict]:
             yield from _token_conflicts(data)
         case "categories":
             yield from _category_conflicts(data)
+
+
+def _unused_captions(model: Model, data: Data, task: Task[Any, Any]) -> Iterator[Conflict]:
+    """The conflicts of settings for captions that the task does not use."""
+    if model.auxiliary.tokens.weight and (task.labels, task.head) != ("captions", "decoder"):
+        yield (
+            ("MODEL.NAME", "MODEL.AUXILIARY.TOKENS.WEIGHT"),
+            "expected a second target only for a task that predicts captions, such as "
+            "bicaptioning; set WEIGHT to 0",
+        )
+    if model.textual.label_smoothing and task.head != "decoder":
+        yield (
+            ("MODEL.NAME", "MODEL.TEXTUAL.LABEL_SMOOTHING"),
+            "expected smoothing only for a task that predicts captions; set LABEL_SMOOTHING to 0",
+        )
+    if model.token_weighting != "uniform" and model.name != "token_classification":
+        yield (
+            ("MODEL.NAME", "MODEL.TOKEN_WEIGHTING"),
+            "expected a weighting only for token_classification; set TOKEN_WEIGHTING to uniform",
+        )
+    if task.labels != "captions" and data.captions_per_image != 1:
+        yield (
+            ("MODEL.NAME", "DATA.CAPTIONS_PER_IMAGE"),
+            "expected several captions only for a task that reads captions; set "
+            "CAPTIONS_PER_IMAGE to 1",
+        )
 
 
 def _interval_conflicts(every: int, checkpoint_every: int) -> Iterator[Conflict]:
@@ -194,8 +230,14 @@ def _read_weights(path: Path) -> Mapping[str, Any]:
 def build_objective(config: Config, *, weights_follow: bool = False) -> Objective:
     """The model with its losses, on the CPU, freshly initialised from torch's random state."""
     backbone = build_backbone(config, weights_follow=weights_follow)
-    objective: Objective = find_task(config.model.name).objective(backbone, task_settings(config))
+    objective: Objective = configured_task(config).objective(backbone, task_settings(config))
     return objective
+
+
+def configured_task(config: Config) -> Task[Any, Any]:
+    """The task of a configuration, with its auxiliary losses."""
+    task, weight = find_task(config.model.name), config.model.auxiliary.tokens.weight
+    return replace(task, auxiliaries=(auxiliary_tokens(weight),)) if weight else task
 
 
 def _feature_size(config: Config) -> int:
@@ -236,11 +278,14 @@ def task_settings(config: Config) -> TaskSettings:
         mask_index=data.mask_index,
         max_caption_length=data.max_caption_length,
         single_caption=data.use_single_caption,
+        captions_per_image=None if data.captions_per_image == "all" else data.captions_per_image,
         whole_sentences=data.long_captions == "sentences",
+        weighted_tokens=config.model.token_weighting == "idf",
         mirror_pairs=mirror_pairs(data),
         masking=Masking(**data.masked_lm.model_dump()),
         decoder=decoder,
         initial_std=textual.initial_std,
+        label_smoothing=textual.label_smoothing,
         strategy=_strategy(config),
         max_tokens=config.model.decoder.max_decoding_steps - 1,
     )

@@ -7,6 +7,7 @@ from torch import nn
 
 from virtex.config.schema import Config
 from virtex.optim import schedules
+from virtex.optim.averaging import WeightAverage
 from virtex.optim.groups import parameter_groups
 from virtex.optim.lookahead import AnyOptimizer, Lookahead
 
@@ -54,9 +55,16 @@ def build_schedule(config: Config) -> schedules.Schedule:
             assert_never(optim.lr_decay_name)
 
 
+def build_average(config: Config, model: nn.Module) -> WeightAverage | None:
+    """The average of the weights, if configured."""
+    decay = config.optim.ema.decay
+    return WeightAverage(model, decay) if decay else None
+
+
 def estimate_checkpoint_bytes(config: Config, model: nn.Module) -> int:
-    """The size of a checkpoint: weights, averages of the gradients, and slow weights."""
+    """The size of a checkpoint: weights, their average, those of the gradients, slow weights."""
     weights = sum(tensor.nbytes for tensor in model.state_dict().values())
+    weights *= 2 if config.optim.ema.decay else 1
     trained = sum(each.nbytes for each in model.parameters() if each.requires_grad)
     averages = 2 if config.optim.optimizer_name == "adamw" else 1
     size: int = weights + (averages + config.optim.lookahead.use) * trained

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -101,10 +102,15 @@ def _sources(config: Config, data: PretrainingData) -> Iterator[ImageSource]:
     if data.remote is None:
         return sampled_images(records)
     sizes = records.shard_sizes
-    order = EpochOrder(sizes, data.shuffle_window, config.random_seed, epoch=0)
+    if data.mixture is None:
+        order = EpochOrder(sizes, data.shuffle_window, config.random_seed, epoch=0)
+        first = [int(order[0:1][0])]
+    else:
+        first = data.mixture.first_positions(data.shuffle_window, config.random_seed)
     ends = np.cumsum(sizes)
-    shard = int(np.searchsorted(ends, order[0:1][0], side="right"))
-    return sampled_images(records, range(int(ends[shard] - sizes[shard]), int(ends[shard])))
+    shards = np.searchsorted(ends, first, side="right")
+    ranges = [range(int(ends[shard] - sizes[shard]), int(ends[shard])) for shard in shards]
+    return sampled_images(records, list(chain.from_iterable(ranges)))
 
 
 def chosen_range(data: Data, sample: PixelSample) -> dict[str, Any]:

@@ -74,6 +74,17 @@ def iterations_of(epochs: float, images: int, batch_size: int) -> int:
     return math.ceil(Fraction(repr(epochs)) * images / batch_size)
 
 
+def image_stages(config: Config) -> list[tuple[int, int]]:
+    """The last iterations of `DATA.IMAGE_SIZES`, ascending, and their sizes in pixels.
+
+    A share of less than one iteration has none.
+    """
+    stages: dict[int, int] = {}
+    for share, size in config.data.image_sizes:
+        stages.setdefault(math.floor(Fraction(repr(share)) * config.optim.iterations), size)
+    return [(last, size) for last, size in stages.items() if last > 0]
+
+
 def _outside(optim: Optim, iterations: int) -> list[str]:
     """What does not lie within a run of so many iterations, with its values."""
     problems = []

@@ -3,20 +3,16 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol, assert_never
+from typing import Protocol, TypeVar, assert_never
 
+from virtex.build.observer import SILENT, Observer
+from virtex.build.shard_source import Labels, ShardSource, Split
 from virtex.config.data import Data
 from virtex.config.sources import Source
 from virtex.data.contents import WholeSplit
 from virtex.data.mixed_order import Mixture
 from virtex.data.records import Records
-from virtex.data.remote.directory import ignore_message
-from virtex.data.remote.store import open_store
-from virtex.data.shards.indexing import OnIndexed, ignore_progress
-from virtex.data.shards.reader import Shards, open_shards
-from virtex.data.shards.sample_text import TextFormat
-from virtex.data.shards.shard_names import ALL_SHARDS, ShardNames, is_shard, name_splits
-from virtex.data.shards.store import cache_directory
+from virtex.data.shards.reader import Shards
 from virtex.data.sources.coco import CocoCaptions
 from virtex.data.sources.coco_objects import CocoCategories
 from virtex.data.sources.drawn_split import Draw, DrawnSplit, Groups, check_apart
@@ -27,8 +23,8 @@ from virtex.data.sources.table_layout import TableLayout
 from virtex.data.sources.text_folder import TextFolder
 from virtex.errors import RunError, UserError
 
-Labels = Literal["captions", "categories"]
-Split = Literal["train", "val"]
+T = TypeVar("T")
+
 
 _NOT_LABELLED = (
     "DATA.FORMAT is labelled, which has neither captions nor categories; it is for MODEL.NAME "
@@ -41,21 +37,6 @@ class ReportedRecords(WholeSplit, Protocol):
 
     @property
     def report(self) -> tuple[str, ...]: ...
-
-
-@dataclass(frozen=True)
-class Observer:
-    """What is called while data are opened: with the progress of indexing, and with lines.
-
-    Indexes of shards are written beside them only if these may be `touched`.
-    """
-
-    on_indexed: OnIndexed = ignore_progress
-    notify: Callable[[str], None] = ignore_message
-    touched: bool = True
-
-
-SILENT = Observer()
 
 
 @dataclass(frozen=True)
@@ -91,6 +72,7 @@ class _Opening:
             group=source.group_column,
             separator=source.separator,
             image_separator=source.image_separator,
+            image_directory=source.image_directory or ".",
             encoding=source.encoding,
         )
 
@@ -106,7 +88,7 @@ class _Opening:
             case "folder":
                 return TextFolder(_directory(self.root, split), bad, source.encoding)
             case "shards":
-                return self._split_shards(split)
+                return self._shards.split(split)
             case _:
                 assert_never(source.format)
 
@@ -124,12 +106,17 @@ class _Opening:
             case "folder":
                 return TextFolder(inside, bad, source.encoding)
             case "shards":
-                return self._shards(str(inside), ALL_SHARDS)
+                return self._shards.whole()
             case _:
                 assert_never(source.format)
 
+    @property
+    def _shards(self) -> ShardSource:
+        return ShardSource(self.source, self.data, self.labels, self.observer)
+
     def _check_without_validation(self) -> None:
         root = self.root
+        found: Sequence[Path | str]
         match self.source.format:
             case "coco":
                 found = sorted(root.glob("annotations/*_val2017.json"))
@@ -138,49 +125,16 @@ class _Opening:
             case "folder":
                 found = [root / "val"]
             case "shards":
-                listed = [path.name for path in root.iterdir()] if root.is_dir() else []
-                found = [root / "val", *(root / name for name in ShardNames("val").of(listed))]
+                found = self._shards.validation()
             case _:
                 assert_never(self.source.format)
-        existing = [path for path in found if path.exists()]
+        existing = [place for place in found if not isinstance(place, Path) or place.exists()]
         if existing:
             raise UserError(
                 f"DATA.VAL_SHARE is {self.source.val_share:g}, to draw a validation split, but"
                 f" there is one: {existing[0]}; remove VAL_SHARE (--val-share), or move the split"
                 " away"
             )
-
-    def _split_shards(self, split: Split) -> Shards:
-        root = self.source.root.rstrip("/")
-        if "://" in root or (self.root / split).is_dir() or not self.root.is_dir():
-            return self._shards(f"{root}/{split}", ALL_SHARDS)
-        names = [path.name for path in self.root.iterdir()]
-        shards = [name for name in names if is_shard(name)]
-        if name_splits(shards) == {"train", "val"}:
-            return self._shards(root, ShardNames(split))
-        if not shards:
-            return self._shards(f"{root}/{split}", ALL_SHARDS)
-        raise UserError(
-            f"DATA.ROOT ({root}) holds {len(shards)} shards itself, and their names do not tell"
-            " which are for training and which for validation; set DATA.VAL_SHARE, such as 0.02,"
-            " to draw the validation split, or move them into train/ and val/"
-        )
-
-    def _shards(self, root: str, names: ShardNames) -> Shards:
-        data, cache_dir = self.data, cache_directory(self.data.cache_dir)
-        return open_shards(
-            open_store(
-                root, cache_dir=cache_dir, cache_gb=data.cache_gb, notify=self.observer.notify
-            ),
-            self.labels,
-            data.on_bad_image,
-            cache_dir=cache_dir,
-            window=data.shuffle_window,
-            names=names,
-            form=TextFormat(self.source.columns.caption, self.source.encoding),
-            on_indexed=self.observer.on_indexed,
-            touched=self.observer.touched,
-        )
 
 
 def open_splits(data: Data, labels: Labels, observer: Observer = SILENT) -> OpenedSplits:
@@ -191,7 +145,7 @@ def open_splits(data: Data, labels: Labels, observer: Observer = SILENT) -> Open
     openings = [_Opening(source, data, labels, observer) for source in sources]
     if not data.sources:
         return _open(openings[0])
-    opened = _open_all(openings)
+    opened = _of_each_source(openings, _open)
     categories = opened[0].categories
     for source, splits in zip(sources, opened, strict=True):
         if splits.categories != categories:
@@ -219,7 +173,10 @@ def mixture(data: Data, whole: WholeSplit, training: Records) -> Mixture | None:
 
 
 def caption_records(data: Data, split: str, observer: Observer = SILENT) -> ReportedRecords:
-    """A split of the data with its captions; raises `UserError`."""
+    """A split of the data, or of all their sources, with its captions; raises `UserError`.
+
+    The other split need not exist.
+    """
     return _one_split(data, split, "captions", observer)
 
 
@@ -237,22 +194,28 @@ def _one_split(
 ) -> ReportedRecords:
     if data.format == "labelled":
         raise UserError(_NOT_LABELLED)
-    (source,) = data.all_sources
-    opening = _Opening(source, data, labels, observer)
+    openings = [_Opening(source, data, labels, observer) for source in data.all_sources]
+    if not data.sources:
+        return _open_one_split(openings[0], split)
+    parts = _of_each_source(openings, lambda opening: _open_one_split(opening, split))
+    return _joined(data.sources, parts, [""] * len(parts), ())
+
+
+def _open_one_split(opening: _Opening, split: str) -> ReportedRecords:
     is_training = split == "train"
-    if source.val_share is None:
+    if opening.source.val_share is None:
         return opening.split("train" if is_training else "val")
     splits = _open(opening)
     return splits.training if is_training else splits.validation
 
 
-def _open_all(openings: Sequence[_Opening]) -> list[OpenedSplits]:
-    """Open several sources; raises `UserError` with what is wrong with any of them."""
-    opened: list[OpenedSplits] = []
+def _of_each_source(openings: Sequence[_Opening], open_one: Callable[[_Opening], T]) -> list[T]:
+    """What opening each source gives; raises `UserError` with what is wrong with any of them."""
+    opened: list[T] = []
     problems: list[str] = []
     for opening in openings:
         try:
-            opened.append(_open(opening))
+            opened.append(open_one(opening))
         except RunError:
             raise
         except UserError as error:

@@ -23,6 +23,7 @@ from virtex.models.state_dict import (
     model_weights,
     state_dict_mismatches,
     tied_conflicts,
+    without_unused,
 )
 from virtex.optim.lookahead import AnyOptimizer, Lookahead
 from virtex.text.tokenizer import Tokenizer
@@ -112,9 +113,21 @@ class Checkpoint:
         return weights
 
 
-def read(path: Path) -> Checkpoint:
-    """The checkpoint in a file; raises `UserError` if it cannot be read."""
-    return Checkpoint(str(path), checkpoint.load(path))
+def read(path: Path, *, average: bool = False) -> Checkpoint:
+    """The checkpoint in a file, or the same with its `average` of the weights in their place.
+
+    Raises `UserError` if it cannot be read or has no average.
+    """
+    state = checkpoint.load(path)
+    if not average:
+        return Checkpoint(str(path), state)
+    held = state.get("average")
+    if not isinstance(held, Mapping) or "model" not in held:
+        raise UserError(
+            f"{path} holds no average of the weights; take its weights themselves, or a checkpoint "
+            "of a run with OPTIM.EMA.DECAY"
+        )
+    return Checkpoint(str(path), {**state, "model": held["model"]})
 
 
 def load_weights(module: nn.Module, saved: Checkpoint, per_token: str) -> None:
@@ -125,7 +138,7 @@ def load_weights(module: nn.Module, saved: Checkpoint, per_token: str) -> None:
     another shape, for another vocabulary, or with different values for tied weights.
     """
     own = module.state_dict()
-    weights = fill_tied_keys(module, saved.weights)
+    weights = fill_tied_keys(module, without_unused(saved.weights, own))
     lines = [
         *_other_vocabulary(own, weights, per_token),
         *tied_conflicts(module, weights),

@@ -77,7 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _compare_with_reference(arguments: argparse.Namespace) -> int:
     """Print whether each run is on track."""
     from virtex.experiments import reference
-    from virtex.training.scalars import SCALARS
+    from virtex.training.scalars import SCALARS, read_curves
 
     if arguments.metric or arguments.json:
         raise UserError("--reference compares all metrics as text; leave out --metric and --json")
@@ -85,7 +85,7 @@ def _compare_with_reference(arguments: argparse.Namespace) -> int:
     for run in arguments.runs:
         own = reference.run_settings(run)
         nearest = reference.find_reference(run, references)
-        curves = reference.read_curves(run / SCALARS)
+        curves = read_curves(run / SCALARS)
         judgements = reference.judge(curves, nearest)
         print(f"{run}\nreference: {nearest.path}: {nearest.description}")
         different = reference.different_settings(own, nearest)

@@ -82,7 +82,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print all findings; returns 1 if there are problems."""
-    from virtex.build.sources import Observer
+    from virtex.build.observer import Observer
     from virtex.checkpoints.file import Retention
     from virtex.doctor.checkup import Checkup, Options, examine
     from virtex.doctor.environment import environment_findings

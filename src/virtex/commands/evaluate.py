@@ -103,6 +103,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="network of a state dict, of `random` and of `torchvision`, such as "
         "torchvision::resnet50 (default: that of the first checkpoint of a run)",
     )
+    group.add_argument(
+        "--average",
+        action="store_true",
+        help="judge the average of the weights that a run with OPTIM.EMA.DECAY keeps",
+    )
     add_int(
         group,
         "--image-size",

@@ -4,7 +4,6 @@ import argparse
 import os
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from virtex.commands.arguments import add_quiet_argument, local_path, positive_int
@@ -73,27 +72,19 @@ def _notify(line: str) -> None:
 def _directories(arguments: argparse.Namespace) -> "list[Indexing]":
     """The directories to index: DIR, or train and val in it, or its shards of each split."""
     from virtex.data.remote.store import open_store
-    from virtex.data.shards.indexing import Indexing
+    from virtex.data.shards.indexing import Indexing, has_shards
     from virtex.data.shards.sample_text import TextFormat
-    from virtex.data.shards.shard_names import ALL_SHARDS, ShardNames, name_splits
+    from virtex.data.shards.shard_names import ALL_SHARDS, ShardNames
     from virtex.data.shards.store import cache_directory
 
     form = TextFormat(arguments.caption_column, arguments.encoding or "utf-8")
     cache_dir = cache_directory(arguments.cache_dir)
     root = arguments.directory.rstrip("/")
-    path = Path(root)
-    inside = [name for name in ("train", "val") if "://" not in root and (path / name).is_dir()]
-    files = [entry.name for entry in path.iterdir()] if path.is_dir() else []
-    splits = [ALL_SHARDS]
-    if not inside and name_splits(files) == {"train", "val"}:
-        splits = [ShardNames("train"), ShardNames("val")]
-    return [
-        Indexing(
-            open_store(place, cache_dir=cache_dir, cache_gb=50.0, notify=_notify),
-            cache_dir,
-            names,
-            form,
-        )
-        for place in ([f"{root}/{name}" for name in inside] or [root])
-        for names in splits
-    ]
+
+    def of(place: str, names: ShardNames = ALL_SHARDS) -> Indexing:
+        store = open_store(place, cache_dir=cache_dir, cache_gb=50.0, notify=_notify)
+        return Indexing(store, cache_dir, names, form)
+
+    inside = [each for each in map(of, (f"{root}/train", f"{root}/val")) if has_shards(each)]
+    by_name = [of(root, ShardNames("train")), of(root, ShardNames("val"))]
+    return inside or (by_name if all(map(has_shards, by_name)) else [of(root)])

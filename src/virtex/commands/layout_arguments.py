@@ -19,6 +19,7 @@ _KEYS = {
     "--group-column": "DATA.GROUP_COLUMN",
     "--separator": "DATA.SEPARATOR",
     "--image-separator": "DATA.IMAGE_SEPARATOR",
+    "--image-directory": "DATA.IMAGE_DIRECTORY",
     "--encoding": "DATA.ENCODING",
     "--val-share": "DATA.VAL_SHARE",
 }
@@ -35,18 +36,12 @@ _HELP = {
     "--separator": "character between the values of tables, such as ';', or tab (default: by the "
     "extension)",
     "--image-separator": "character between the paths of several images of one caption",
+    "--image-directory": "directory that the paths in a table are relative to (default: that of "
+    "the table)",
     "--encoding": "encoding of tables and of text files, such as cp1252 (default: utf-8)",
     "--val-share": "share of the training images to draw for validation, such as 0.02, for data "
     "without a validation split",
 }
-CAPTION_FLAGS = (
-    "--image-column",
-    "--caption-column",
-    "--split-column",
-    "--separator",
-    "--encoding",
-)
-"""The flags for data of which only the captions are read."""
 SHARD_FLAGS = ("--caption-column", "--encoding")
 """The flags that apply to shards."""
 
@@ -64,15 +59,27 @@ def add_layout_overrides(group: Arguments) -> None:
         )
 
 
-def add_layout_arguments(group: Arguments, flags: Sequence[str] = tuple(_KEYS)) -> None:
+ALL_FLAGS = tuple(_KEYS)
+
+
+def add_layout_arguments(group: Arguments, flags: Sequence[str] = ALL_FLAGS) -> None:
     """Add flags to a command without settings."""
     for flag in flags:
         group.add_argument(flag, type=_checked(flag), metavar=_metavar(flag), help=_HELP[flag])
 
 
-def given_flags(arguments: argparse.Namespace, flags: Sequence[str]) -> list[str]:
-    """Those of the flags of `add_layout_arguments` that are given."""
-    return [flag for flag in flags if getattr(arguments, _attribute(flag)) is not None]
+def given_flags(arguments: argparse.Namespace) -> list[str]:
+    """Those of all flags of `add_layout_arguments` that are given."""
+    return [flag for flag in ALL_FLAGS if getattr(arguments, _attribute(flag)) is not None]
+
+
+def given_settings(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The settings of the flags of `add_layout_arguments` that are given, by key."""
+    return {
+        key: value
+        for flag, key in _KEYS.items()
+        if (value := getattr(arguments, _attribute(flag), None)) is not None
+    }
 
 
 def data_of(arguments: argparse.Namespace, **settings: Any) -> "Data":
@@ -86,9 +93,7 @@ def data_of(arguments: argparse.Namespace, **settings: Any) -> "Data":
     from virtex.config.sources import Columns
 
     given = {
-        key.removeprefix("DATA.").lower(): value
-        for flag, key in _KEYS.items()
-        if (value := getattr(arguments, _attribute(flag), None)) is not None
+        key.removeprefix("DATA.").lower(): value for key, value in given_settings(arguments).items()
     }
     columns = {key.removeprefix("columns."): given.pop(key) for key in list(given) if "." in key}
     try:
@@ -135,7 +140,7 @@ def _checked(flag: str) -> Any:
 
 def _name(text: str) -> str:
     if not text:
-        raise argparse.ArgumentTypeError("the name of a column is empty")
+        raise argparse.ArgumentTypeError("the name is empty")
     return text
 
 
@@ -165,6 +170,8 @@ def _metavar(flag: str) -> str:
             return "CHARACTER"
         case "--val-share":
             return "SHARE"
+        case "--image-directory":
+            return "DIR"
         case _:
             return "NAME"
 

@@ -201,7 +201,7 @@ def _checked_directory(
     the lists of images and captions as well.
     """
     from virtex.build import data
-    from virtex.build.sources import Observer
+    from virtex.build.observer import Observer
     from virtex.checkpoints.run_directory import LATEST, holds_run
 
     # The GPUs of the nodes cannot be seen from here.

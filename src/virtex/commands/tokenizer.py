@@ -8,12 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from virtex.commands.arguments import local_path
-from virtex.commands.layout_arguments import (
-    CAPTION_FLAGS,
-    add_layout_arguments,
-    data_of,
-    given_flags,
-)
+from virtex.commands.layout_arguments import add_layout_arguments, data_of, given_flags
 from virtex.commands.progress import Progress
 from virtex.errors import UserError, first_few
 
@@ -38,7 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         help="captions: COCO annotations (.json), a table (.csv, .tsv, .jsonl, .parquet) or plain "
         "text with one caption per line (.txt); or a directory that `virtex pretrain` or `virtex "
-        "pack` reads, of which the training split is used",
+        "pack` reads, of which the training split is used; with --val-share, the side of it that "
+        "is not drawn",
     )
     configuration = parser.add_argument_group("configuration, instead of PATH")
     configuration.add_argument(
@@ -77,7 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "nfc also capitals, none everything (default: published)",
     )
     layout = parser.add_argument_group("layout of PATH")
-    add_layout_arguments(layout, CAPTION_FLAGS)
+    add_layout_arguments(layout)
     layout.add_argument("--column", dest="caption_column", help=argparse.SUPPRESS)
     parser.add_argument(
         "--overwrite", action="store_true", help="overwrite the output file if it exists"
@@ -133,7 +129,7 @@ def _checked(arguments: argparse.Namespace) -> "Data | None":
         "--normalization": arguments.normalization is not None,
     }
     given = [name for name, is_given in others.items() if is_given]
-    given += given_flags(arguments, CAPTION_FLAGS)
+    given += given_flags(arguments)
     if given:
         raise UserError(
             f"{', '.join(given)} cannot be given with --config, whose settings decide; change these"
@@ -151,19 +147,20 @@ def _checked(arguments: argparse.Namespace) -> "Data | None":
 def _read(arguments: argparse.Namespace, data: "Data | None", progress: Progress) -> Iterator[str]:
     """All captions of PATH or of a run's training split, unchanged; notes what is left out."""
     if data is not None:
-        from virtex.build.captions import training_captions
+        from virtex.build.sources import caption_records
 
         skipping = data.model_copy(update={"on_bad_image": "skip"})
-        yield from _of_records(training_captions(skipping), progress)
+        yield from _of_records(caption_records(skipping, "train"), progress)
         return
     from virtex.data.sources.caption_texts import read_captions
 
     layout, notes = _layout(arguments), list[str]()
+    describe = partial(data_of, arguments, on_bad_image="skip")
     for path in arguments.paths:
-        if path.is_dir():
-            from virtex.build.captions import open_directory
+        if path.is_dir() or arguments.val_share is not None:
+            from virtex.build.captions import open_captions
 
-            yield from _of_records(open_directory(path, partial(data_of, arguments)), progress)
+            yield from _of_records(open_captions(path, describe), progress)
         else:
             yield from read_captions(path, layout, notes)
     for note in notes:

@@ -21,6 +21,7 @@ from virtex.config.sources import (
     Columns,
     Encoding,
     GroupColumn,
+    ImageDirectory,
     ImageSeparator,
     Separator,
     Source,
@@ -34,11 +35,20 @@ from virtex.config.specs import (
     parse_transforms,
 )
 
-_LAYOUT = ("columns", "separator", "image_separator", "encoding", "group_column", "val_share")
+_LAYOUT = (
+    *("columns", "separator", "image_separator", "image_directory", "encoding", "group_column"),
+    "val_share",
+)
 """The fields that `Source` has too."""
+
+STRIDE = 32
+"""Pixels a side, at most, that a network reduces to one position."""
 
 Transforms = Annotated[tuple[str, ...], parsed_by(parse_transforms)]
 MirrorWordsText = Annotated[tuple[str, ...], parsed_by(parse_mirror_words)]
+
+
+ImageStage = tuple[Annotated[float, Field(gt=0, lt=1)], Annotated[int, Field(ge=32)]]
 
 
 class MaskedLM(Section):
@@ -95,6 +105,7 @@ class Data(Section):
     columns: Columns = Columns()
     separator: Separator = None
     image_separator: ImageSeparator = None
+    image_directory: ImageDirectory = None
     encoding: Encoding = "utf-8"
     group_column: GroupColumn = None
     val_share: ValShare = None
@@ -172,6 +183,12 @@ class Data(Section):
         description="Side length of the input images in pixels; at least 32, the stride of the "
         "backbone.",
     )
+    image_sizes: tuple[ImageStage, ...] = Field(
+        default=(),
+        description="Smaller training images at the beginning of the run: pairs of a share of the "
+        "iterations, up to which a size is used, and the size in pixels, such as [[0.5, 128], "
+        "[0.8, 192]]. Afterwards, and in validation, images have IMAGE_CROP_SIZE.",
+    )
     max_caption_length: int = Field(
         default=30,
         ge=3,
@@ -198,6 +215,12 @@ class Data(Section):
     use_single_caption: bool = Field(
         default=False,
         description="Use only the first caption of a training image instead of a random one.",
+    )
+    captions_per_image: Annotated[int, Field(ge=1)] | Literal["all"] = Field(
+        default=1,
+        description="Number of captions that are drawn of a training image at a time, none twice, "
+        "or all. An image with fewer captions gives all that it has. The backbone computes the "
+        "image once for all of them. Validation draws one caption.",
     )
     masked_lm: MaskedLM = MaskedLM()
     image_transform_train: Transforms = Field(
@@ -251,6 +274,11 @@ class Data(Section):
     )
 
     @property
+    def smallest_image_size(self) -> int:
+        """The side of the smallest images of training."""
+        return min([self.image_crop_size, *(size for _, size in self.image_sizes)])
+
+    @property
     def transforms_train(self) -> tuple[TransformSpec, ...]:
         return parse_transforms(self.image_transform_train)
 
@@ -295,6 +323,13 @@ class Data(Section):
     def _conflicts(self) -> Iterator[Conflict]:
         if len(set(self.special_ids.values())) < len(self.special_ids):
             yield tuple(self.special_ids), "expected different ids, those of the tokenizer"
+        if self.use_single_caption and self.captions_per_image != 1:
+            yield (
+                ("DATA.USE_SINGLE_CAPTION", "DATA.CAPTIONS_PER_IMAGE"),
+                "expected only one of them; set USE_SINGLE_CAPTION to false, or CAPTIONS_PER_IMAGE "
+                "to 1",
+            )
+        yield from self._stage_conflicts()
         yield from self._source_conflicts()
         if self.format != "shards" and "://" in self.root:
             yield (
@@ -325,6 +360,24 @@ class Data(Section):
             yield (
                 ("DATA.IMAGE_TRANSFORM_TRAIN", "DATA.IMAGE_TRANSFORM_VAL"),
                 "expected normalize with the same mean and std in both",
+            )
+
+    def _stage_conflicts(self) -> Iterator[Conflict]:
+        shares = [share for share, _ in self.image_sizes]
+        if shares != sorted(set(shares)):
+            yield ("DATA.IMAGE_SIZES",), "expected shares in increasing order, each once"
+        rest = [size for _, size in self.image_sizes if size % STRIDE]
+        if rest:
+            yield (
+                ("DATA.IMAGE_SIZES",),
+                f"expected multiples of {STRIDE} pixels, the stride of the backbone; set "
+                f"{rest[0]} to {round(rest[0] / STRIDE) * STRIDE}",
+            )
+        if any(size > self.image_crop_size for _, size in self.image_sizes):
+            yield (
+                ("DATA.IMAGE_SIZES", "DATA.IMAGE_CROP_SIZE"),
+                "expected no size above the crop size, with which the run ends; set "
+                f"IMAGE_CROP_SIZE to at least {max(size for _, size in self.image_sizes)}",
             )
 
     def _source_conflicts(self) -> Iterator[Conflict]:

@@ -34,7 +34,7 @@ class Evaluate(Section):
         default=("words",),
         description="Protocols of `virtex evaluate`. knn and linear judge the features of the "
         "labelled images in DATA; words judges the features, and captioning the generated "
-        "captions, of the images in DATA.ROOT.",
+        "captions, of the images in DATA.ROOT, or in all of DATA.SOURCES that are not shards.",
     )
     data: LocalPath | None = Field(
         default=None,

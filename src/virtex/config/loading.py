@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 
 from virtex.config import yaml12
 from virtex.config.messages import BASE_KEY, Layer, Messages, joined
-from virtex.config.packaged import find, shown
+from virtex.config.packaged import find, named, shown
 from virtex.config.section import Conflict
 from virtex.errors import UserError
 from virtex.files import read_at_most
@@ -89,7 +89,11 @@ def flat(settings: BaseModel) -> dict[str, object]:
 def json_schema(schema: type[BaseModel]) -> dict[str, object]:
     """JSON schema (draft 2020-12) of a settings file, for editors; allows `_BASE_`."""
     described = schema.model_json_schema(by_alias=True)
-    base = {"type": "string", "description": "YAML file that this one extends, relative to it."}
+    base = {
+        "type": "string",
+        "description": "YAML file that this one extends: its path, relative to this one, or the "
+        "name of a configuration of the package.",
+    }
     described["properties"] = {BASE_KEY: base} | described["properties"]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | described
 
@@ -135,8 +139,14 @@ def file_layers(path: Path, above: tuple[Path, ...] = ()) -> Iterator[Layer]:
             raise UserError(
                 f"{BASE_KEY!r} is {base!r} in {shown(path)}; expected the path of one YAML file"
             )
-        yield from file_layers(path.parent / base, chain)
+        yield from file_layers(_base(path, base), chain)
     yield f"in {shown(path)}", values
+
+
+def _base(path: Path, base: str) -> Path:
+    """The file that `path` extends: one beside it, or else the package's of this name."""
+    beside = path.parent / base
+    return beside if beside.exists() else named(base) or beside
 
 
 def _read(path: Path, above: tuple[Path, ...]) -> dict[str, object]:

@@ -56,6 +56,13 @@ class Textual(Section):
         ),
     )
     dropout: float = Field(default=0.1, ge=0, lt=1, description="Dropout probability.")
+    label_smoothing: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="Share of each target token in training that is divided equally among all "
+        "tokens of the vocabulary. The losses of validation are without it.",
+    )
     initial_std: float = Field(
         default=0.02,
         gt=0,
@@ -90,6 +97,25 @@ class Decoder(Section):
     )
 
 
+class AuxiliaryTokens(Section):
+    """The tokens of all captions of an image as a second target."""
+
+    weight: float = Field(
+        default=0.0,
+        ge=0,
+        description="Weight of the loss; 0 trains without it. A linear layer on the mean of the "
+        "grid predicts the distinct tokens of all captions of the image, each with a share of the "
+        "target in proportion to log(N / n), where n of the N training images have it. Any task "
+        "that predicts captions takes it; 1 is a good value.",
+    )
+
+
+class Auxiliary(Section):
+    """Losses beside those of the task."""
+
+    tokens: AuxiliaryTokens = AuxiliaryTokens()
+
+
 TaskName = Literal[
     "virtex",
     "bicaptioning",
@@ -110,6 +136,13 @@ class Model(Section):
         description="The pretraining task; virtex is bicaptioning. image_classification fine-tunes "
         "a backbone on labelled images.",
     )
+    token_weighting: Literal["uniform", "idf"] = Field(
+        default="uniform",
+        description="Shares of the tokens of an image in the target of token_classification: "
+        "equal, as published (uniform), or in proportion to log(N / n), where n of the N training "
+        "images have the token in a caption (idf).",
+    )
+    auxiliary: Auxiliary = Auxiliary()
     visual: Visual = Visual()
     textual: Textual = Textual()
     decoder: Decoder = Decoder()

@@ -27,6 +27,19 @@ class Lookahead(Section):
     )
 
 
+class Ema(Section):
+    """The exponential moving average of the weights."""
+
+    decay: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="Decay of an average of the weights, such as 0.999, beside the weights "
+        "themselves; 0 keeps none. It is validated too and saved in the checkpoints, and training "
+        "does not depend on it.",
+    )
+
+
 class Optim(Section):
     """The optimizer and its schedule."""
 
@@ -47,6 +60,7 @@ class Optim(Section):
         "clipping.",
     )
     lookahead: Lookahead = Lookahead()
+    ema: Ema = Ema()
     batch_size: int = Field(
         default=256, ge=1, description="Number of images per iteration, over all processes."
     )

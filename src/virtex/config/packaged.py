@@ -27,8 +27,12 @@ def find(path: Path) -> Path:
         return path
     if path.stem == "pretrain_config" and (resolved := path.with_name("config.yaml")).exists():
         return resolved
-    name = path.as_posix().removeprefix("configs/").removesuffix(".yaml")
-    return configurations().get(name, path)
+    return named(path.as_posix()) or path
+
+
+def named(name: str) -> Path | None:
+    """The configuration of the package with this name, if there is one."""
+    return configurations().get(name.removeprefix("configs/").removesuffix(".yaml"))
 
 
 def shown(path: Path) -> str:

@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from virtex.config.data import Data
+from virtex.config.data import STRIDE, Data
 from virtex.config.evaluate import LABELLED, Evaluate
 from virtex.config.model import Model, TaskName
 from virtex.config.optim import Optim, multiples_around
@@ -19,9 +19,6 @@ from virtex.config.specs import patch_side
 from virtex.errors import UserError
 
 __all__ = ["Config", "TaskName", "check_processes"]
-
-_STRIDE = 32
-"""Pixels a side, at most, that a network reduces to one position."""
 
 _WITH_BATCH_NORM = ("resnet", "resnext", "wide_resnet", "regnet")
 
@@ -87,12 +84,18 @@ class Config(Section):
                 f"expected a crop size that is divisible by the patch size of the network, {patch}"
                 f" pixels; set IMAGE_CROP_SIZE to {data.image_crop_size + patch - rest}",
             )
+        if patch > 1 and data.image_sizes:
+            yield (
+                ("DATA.IMAGE_SIZES", "MODEL.VISUAL.NAME"),
+                "expected one size for a ViT, whose positions are embedded; set IMAGE_SIZES to []",
+            )
         captioned = [name for name in self.evaluate.protocols if name not in LABELLED]
-        files = data.format in ("coco", "table", "folder")
-        if self.evaluate.every and captioned and (data.sources or not files):
+        formats: list[str] = [source.format for source in data.sources] or [data.format]
+        files = any(form in ("coco", "table", "folder") for form in formats)
+        if self.evaluate.every and captioned and not files:
             yield (
                 ("EVALUATE.PROTOCOLS", "DATA.SOURCES" if data.sources else "DATA.FORMAT"),
-                "expected one data set in the format coco, table or folder for "
+                "expected data in the format coco, table or folder for "
                 f"{' and '.join(captioned)}; set PROTOCOLS to knn or linear, with labelled images "
                 "in EVALUATE.DATA, or EVALUATE.EVERY to 0",
             )
@@ -112,11 +115,13 @@ def check_processes(config: Config, processes: int) -> None:
             f"{processes} processes{times}; choose {multiples_around(batch_size, parts)}"
         )
     if batch_size == parts and _one_value_per_channel(config, processes):
+        size = config.data.smallest_image_size
+        key = "IMAGE_CROP_SIZE" if size == config.data.image_crop_size else "IMAGE_SIZES"
         raise UserError(
             f"'OPTIM.BATCH_SIZE' is {batch_size} over all processes, so that each computes one "
-            f"image at a time, and 'DATA.IMAGE_CROP_SIZE' is {config.data.image_crop_size}, which "
-            "leaves one position of the grid: batch norm needs more than one value; set "
-            f"OPTIM.BATCH_SIZE to {2 * parts}, or DATA.IMAGE_CROP_SIZE to 64"
+            f"image at a time, and 'DATA.{key}' is {size}, which leaves one position of the grid: "
+            f"batch norm needs more than one value; set OPTIM.BATCH_SIZE to {2 * parts}, or "
+            f"DATA.{key} to 64"
         )
 
 
@@ -125,4 +130,4 @@ def _one_value_per_channel(config: Config, processes: int) -> bool:
     visual = config.model.visual
     trains_batch_norm = not visual.frozen and visual.network.startswith(_WITH_BATCH_NORM)
     synchronized = config.sync_bn and processes > 1
-    return trains_batch_norm and not synchronized and config.data.image_crop_size <= _STRIDE
+    return trains_batch_norm and not synchronized and config.data.smallest_image_size <= STRIDE

@@ -59,6 +59,14 @@ Encoding = Annotated[
         "and shards, such as cp1252."
     ),
 ]
+ImageDirectory = Annotated[
+    str | None,
+    Field(
+        min_length=1,
+        description="Directory that the paths of images in a table are relative to, itself "
+        "relative to the table; null selects the directory of the table.",
+    ),
+]
 GroupColumn = Annotated[
     str | None,
     Field(
@@ -88,8 +96,8 @@ class Columns(Section):
 
     image: _ColumnName = Field(
         default=None,
-        description="Column of the image's path, relative to the table; null selects image, or "
-        "filepath, path or file_name.",
+        description="Column of the image's path, relative to IMAGE_DIRECTORY; null selects image, "
+        "or filepath, path or file_name.",
     )
     caption: _ColumnName = Field(
         default=None,
@@ -122,6 +130,8 @@ class Layout(Protocol):
     @property
     def image_separator(self) -> str | None: ...
     @property
+    def image_directory(self) -> str | None: ...
+    @property
     def encoding(self) -> str: ...
     @property
     def group_column(self) -> str | None: ...
@@ -134,7 +144,7 @@ class Source(Section):
 
     format: CaptionFormat = Field(description="Format of the data in ROOT, as in DATA.FORMAT.")
     root: Annotated[str, Field(min_length=1)] = Field(
-        description="Root directory of the data, as in DATA.ROOT."
+        description="Root directory of the data, or address of shards, as in DATA.ROOT."
     )
     weight: float = Field(
         default=1.0,
@@ -145,6 +155,7 @@ class Source(Section):
     columns: Columns = Columns()
     separator: Separator = None
     image_separator: ImageSeparator = None
+    image_directory: ImageDirectory = None
     encoding: Encoding = _UTF_8
     group_column: GroupColumn = None
     val_share: ValShare = None
@@ -153,10 +164,11 @@ class Source(Section):
     def _conflicts(self) -> Iterator[Conflict]:
         for keys, reason in layout_conflicts(self):
             yield ("DATA.SOURCES",), f"the source {self.root}: {', '.join(keys)}: {reason}"
-        if "://" in self.root:
+        if self.format != "shards" and "://" in self.root:
             yield (
                 ("DATA.SOURCES",),
-                f"expected directories on a local or mounted disk, not {self.root}; copy it",
+                f"the source {self.root}: expected a directory on a local or mounted disk, as only "
+                "shards are read from an address; copy it, or set its FORMAT to shards",
             )
 
 
@@ -171,6 +183,7 @@ def layout_conflicts(data: Layout) -> Iterator[Conflict]:
         "COLUMNS.CAPTION": (data.columns.caption, ("table", "shards")),
         "SEPARATOR": (data.separator, ("table",)),
         "IMAGE_SEPARATOR": (data.image_separator, ("table",)),
+        "IMAGE_DIRECTORY": (data.image_directory, ("table",)),
         "ENCODING": (None if data.encoding == _UTF_8 else 1, ("table", "folder", "shards")),
         "GROUP_COLUMN": (data.group_column, ("table",)),
         "VAL_SHARE": (data.val_share, ("coco", "table", "folder", "shards")),
@@ -186,8 +199,6 @@ def layout_conflicts(data: Layout) -> Iterator[Conflict]:
             ("VAL_SHARE", "COLUMNS.SPLIT"),
             "expected only one of them, as either determines the validation split; remove one",
         )
-    if data.val_share is not None and "://" in data.root:
-        yield ("VAL_SHARE", "ROOT"), "expected a directory on a local or mounted disk; copy it"
 
 
 def columns_of(columns: Columns) -> dict[str, Any]:

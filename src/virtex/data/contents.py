@@ -9,6 +9,7 @@ import hashlib
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import repeat
 from typing import Any, Protocol
 
 import numpy as np
@@ -24,11 +25,17 @@ Labels = tuple[Sequence[str], Sequence[int] | None]
 """A record's captions, and its categories in a data set of objects."""
 
 
-def content_rows(image_ids: Sequence[int], labels: Iterable[Labels]) -> npt.NDArray[np.void]:
-    """A row of `CONTENT_ROW` for each record, (N,), in their order."""
+def content_rows(
+    image_ids: Sequence[int], labels: Iterable[Labels], images: Iterable[int] | None = None
+) -> npt.NDArray[np.void]:
+    """A row of `CONTENT_ROW` for each record, (N,), in their order.
+
+    `images` are the numbers of images of the records; None stands for one each.
+    """
     rows = []
-    for image_id, (captions, categories) in zip(image_ids, labels, strict=True):
-        text = record_json(image_id, captions, categories)
+    counts = repeat(1, len(image_ids)) if images is None else images
+    for image_id, (captions, categories), count in zip(image_ids, labels, counts, strict=True):
+        text = record_json(image_id, captions, categories, count)
         rows.append((image_id, len(text), zlib.crc32(text)))
     return np.array(rows, CONTENT_ROW)
 

@@ -6,9 +6,9 @@ one worker, which returns the whole batch; errors are returned as values and rai
 is due.
 """
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -21,7 +21,12 @@ from virtex.data.images import BadImage
 from virtex.data.loader_workers import WorkerTimeout, started_workers, worker_start, workers_of
 from virtex.data.mixed_order import Mixture, mixed_keys
 from virtex.data.order import DEFAULT_WINDOW, training_keys
-from virtex.data.prefetch_plan import Prefetching, training_windows, with_prefetch
+from virtex.data.prefetch_plan import (
+    Prefetching,
+    mixed_windows,
+    training_windows,
+    with_prefetch,
+)
 from virtex.errors import RunError, UserError
 
 _POLL_SECONDS = 5.0
@@ -72,6 +77,7 @@ def training_batches(
     pin_memory: bool = False,
     prefetcher: Prefetching | None = None,
     mixture: Mixture | None = None,
+    earlier: Sequence[tuple[int, Examples]] = (),
     timeout_seconds: float = 600.0,
 ) -> Iterator[LoadedBatch]:
     """This process's parts of the global batches, endless, from `first_iteration` (0 or more).
@@ -79,7 +85,8 @@ def training_batches(
     `batch_size` is that of all processes together; process `rank` gets its contiguous part. Every
     epoch has its own order, in which `window` samples of whole shards are shuffled together; its
     last examples, which fill no batch, are not used. With a `mixture`, the examples are those of
-    its sources, in the order of `mixed_keys`. `workers` processes load (0: this one). Keys
+    its sources, in the order of `mixed_keys`. `earlier` are pairs of an iteration and of what makes
+    the examples up to it, in ascending order. `workers` processes load (0: this one). Keys
     of a window are given to workers when `prefetcher` has its shards; if no batch arrives for
     `timeout_seconds`, the run ends.
 
@@ -88,29 +95,33 @@ def training_batches(
     """
     part = _part(batch_size, world_size)
     check_batch_size(batch_size, len(dataset))
-    order = (
-        partial(training_keys, dataset.shard_sizes)
+    place: dict[str, int] = {
+        "window": window,
+        "batch_size": batch_size,
+        "seed": seed,
+        "first_iteration": first_iteration,
+    }
+    own = slice(rank * part, (rank + 1) * part)
+    keys: Iterable[list[Key]] = (
+        training_keys(dataset.shard_sizes, part=own, **place)
         if mixture is None
-        else partial(mixed_keys, mixture)
-    )
-    keys: Iterable[list[Key]] = order(
-        window=window,
-        batch_size=batch_size,
-        part=slice(rank * part, (rank + 1) * part),
-        seed=seed,
-        first_iteration=first_iteration,
+        else mixed_keys(mixture, part=own, **place)
     )
     if prefetcher is not None:
-        windows = training_windows(
-            dataset.shard_sizes,
-            window=window,
-            batch_size=batch_size,
-            seed=seed,
-            first_iteration=first_iteration,
+        windows = (
+            training_windows(dataset.shard_sizes, **place)
+            if mixture is None
+            else mixed_windows(mixture, sources=prefetcher.sources, **place)
         )
         lag = workers * _BATCHES_PER_WORKER
         keys = with_prefetch(keys, windows, prefetcher, first_iteration=first_iteration, lag=lag)
-    return _batches(_BatchDataset(dataset, collate), keys, workers, pin_memory, timeout_seconds)
+    stages = _BatchDataset([*(examples for _, examples in earlier), dataset], collate)
+    ends = [last for last, _ in earlier]
+    staged = (
+        (bisect_left(ends, iteration), batch)
+        for iteration, batch in enumerate(keys, first_iteration + 1)
+    )
+    return _batches(stages, staged, workers, pin_memory, timeout_seconds)
 
 
 def validation_batches(
@@ -131,10 +142,10 @@ def validation_batches(
     part = _part(batch_size, world_size)
     indices = range(rank, len(dataset), world_size)
     keys = (
-        [Key(VALIDATION_EPOCH, index) for index in indices[start : start + part]]
+        (0, [Key(VALIDATION_EPOCH, index) for index in indices[start : start + part]])
         for start in range(0, len(indices), part)
     )
-    return _batches(_BatchDataset(dataset, collate), keys, workers, pin_memory, timeout_seconds)
+    return _batches(_BatchDataset([dataset], collate), keys, workers, pin_memory, timeout_seconds)
 
 
 def check_batch_size(batch_size: int, examples: int) -> None:
@@ -175,15 +186,16 @@ def _part(batch_size: int, world_size: int) -> int:
 
 
 class _BatchDataset(Dataset[LoadedBatch | UserError]):
-    """Makes batches from their keys, in a worker."""
+    """Makes batches from the number of a stage and their keys, in a worker."""
 
-    def __init__(self, dataset: Examples, collate: Collate) -> None:
-        self._dataset = dataset
+    def __init__(self, stages: Sequence[Examples], collate: Collate) -> None:
+        self._stages = stages
         self._collate = collate
 
-    def __getitem__(self, keys: list[Key]) -> LoadedBatch | UserError:
+    def __getitem__(self, stage_and_keys: tuple[int, list[Key]]) -> LoadedBatch | UserError:
+        stage, keys = stage_and_keys
         try:
-            examples, bad = self._dataset.examples(keys)
+            examples, bad = self._stages[stage].examples(keys)
         except UserError as error:
             # As a value: torch would wrap a raised error in the worker's traceback.
             return error
@@ -200,12 +212,12 @@ class _BatchDataset(Dataset[LoadedBatch | UserError]):
 
 def _batches(
     dataset: _BatchDataset,
-    keys: Iterable[list[Key]],
+    keys: Iterable[tuple[int, list[Key]]],
     workers: int,
     pin_memory: bool,
     timeout_seconds: float,
 ) -> Iterator[LoadedBatch]:
-    """The batches of `keys`, in order; errors that came as values are raised."""
+    """The batches of stages and keys, in order; errors that came as values are raised."""
     # Holds interrupts until the first keys are asked for, when all workers have started.
     starting = ExitStack()
     watch = WorkerTimeout(timeout_seconds)

@@ -8,6 +8,7 @@ over its samples are shuffled again, and one begins where the one before ends.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import count
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +38,10 @@ class Mixture:
     def sizes(self) -> list[int]:
         """The number of samples in each source."""
         return [int(sizes.sum()) for sizes in self.shard_sizes]
+
+    def first_positions(self, window: int, seed: int) -> list[int]:
+        """The position among all records of the sample that each source gives first."""
+        return [passes.keys(0, 1)[0].position for passes in _all_passes(self, window, seed)]
 
     def quotas(self, samples: int) -> list[int]:
         """How many of the `samples` of an epoch each source gives; their sum is `samples`.
@@ -77,26 +82,21 @@ def mixed_keys(
     The epoch of a key counts the passes over its source, so a sample that a pass repeats is
     augmented in another way.
     """
-    batches = sum(mixture.sizes) // batch_size
-    order = _MixedOrder(mixture, window, seed, batches * batch_size)
-    epoch, first = divmod(first_iteration, batches)
-    while True:
-        for batch in range(first, batches):
-            yield order.keys(epoch, batch * batch_size, (batch + 1) * batch_size)[part]
-        epoch, first = epoch + 1, 0
+    order = MixedOrder(mixture, window, seed, batch_size)
+    for iteration in count(first_iteration):
+        yield order.batch(iteration)[part]
 
 
-class _MixedOrder:
+class MixedOrder:
     """The samples of each epoch; blocks of up to `window` samples are mixed, one is in memory."""
 
-    def __init__(self, mixture: Mixture, window: int, seed: int, samples: int) -> None:
-        self._seed = seed
+    def __init__(self, mixture: Mixture, window: int, seed: int, batch_size: int) -> None:
+        """Raises UserError as `Mixture.quotas`."""
+        self._seed, self._batch_size = seed, batch_size
+        self._batches = sum(mixture.sizes) // batch_size
+        samples = self._batches * batch_size
         self._quotas = np.array(mixture.quotas(samples), np.int64)
-        ends = np.cumsum(mixture.sizes)
-        self._sources = [
-            _Passes(sizes, window, seed + number * _SEEDS, int(end) - int(sizes.sum()))
-            for number, (sizes, end) in enumerate(zip(mixture.shard_sizes, ends, strict=True))
-        ]
+        self._sources = _all_passes(mixture, window, seed)
         blocks = -(-samples // window)
         # The samples of each source before each block, rounded to the nearest: (blocks + 1, S).
         fractions = 2 * np.arange(blocks + 1)[:, None] * self._quotas[None] + blocks
@@ -104,8 +104,10 @@ class _MixedOrder:
         self._starts = self._before.sum(axis=1)
         self._current: tuple[tuple[int, int], npt.NDArray[np.int64]] | None = None
 
-    def keys(self, epoch: int, start: int, stop: int) -> list[Key]:
-        """The keys at the ranks `start` … `stop` - 1 of an epoch."""
+    def batch(self, iteration: int) -> list[Key]:
+        """The keys of the global batch of an iteration, from 0."""
+        epoch, batch = divmod(iteration, self._batches)
+        start, stop = batch * self._batch_size, (batch + 1) * self._batch_size
         keys: list[Key] = []
         while start < stop:
             block = int(np.searchsorted(self._starts, start, side="right")) - 1
@@ -114,6 +116,33 @@ class _MixedOrder:
             keys += self._part(epoch, block, start - begin, until - begin)
             start = until
         return keys
+
+    def windows(self, source: int, first_iteration: int) -> Iterator[tuple[int, Numbers]]:
+        """Each window of a source from an iteration on, without end unless it has but one.
+
+        A window is the first iteration that has a sample of it, and its shards, by their numbers
+        in the source.
+        """
+        for rank, shards in self._sources[source].windows(self._rank(source, first_iteration)):
+            yield self._iteration(source, rank), shards
+
+    def _rank(self, source: int, iteration: int) -> int:
+        """How many samples a source has given before an iteration."""
+        epoch, batch = divmod(iteration, self._batches)
+        start = batch * self._batch_size
+        block = int(np.searchsorted(self._starts, start, side="right")) - 1
+        given = self._block(epoch, block)[: start - int(self._starts[block])]
+        before = epoch * int(self._quotas[source]) + int(self._before[block, source])
+        return before + int(np.count_nonzero(given == source))
+
+    def _iteration(self, source: int, rank: int) -> int:
+        """The iteration that has the sample at a rank in the endless order of a source."""
+        epoch, rank = divmod(rank, int(self._quotas[source]))
+        before = self._before[:, source]
+        block = int(np.searchsorted(before, rank, side="right")) - 1
+        places = np.flatnonzero(self._block(epoch, block) == source)
+        place = int(self._starts[block] + places[rank - int(before[block])])
+        return epoch * self._batches + place // self._batch_size
 
     def _part(self, epoch: int, block: int, start: int, stop: int) -> list[Key]:
         sources = self._block(epoch, block)
@@ -146,18 +175,41 @@ class _Passes:
         self._samples = int(shard_sizes.sum())
         self._order: tuple[int, EpochOrder] | None = None
 
-    def keys(self, rank: int, count: int) -> Sequence[Key]:
-        """The keys of `count` samples from a rank on, over all passes."""
+    def keys(self, rank: int, samples: int) -> Sequence[Key]:
+        """The keys of so many samples from a rank on, over all passes."""
         keys: list[Key] = []
-        while len(keys) < count:
+        while len(keys) < samples:
             number, start = divmod(rank + len(keys), self._samples)
-            stop = min(self._samples, start + count - len(keys))
+            stop = min(self._samples, start + samples - len(keys))
             positions = self._pass(number)[start:stop] + self._first
             keys += [Key(number, position) for position in positions.tolist()]
         return keys
+
+    def windows(self, rank: int) -> Iterator[tuple[int, Numbers]]:
+        """The first rank, at least `rank`, and the shards of each window from a rank on.
+
+        A pass of one window is the only one, as all others need the same shards.
+        """
+        for number in count(rank // self._samples):
+            before, windows = number * self._samples, list(self._pass(number).windows())
+            if len(windows) == 1:
+                yield rank, windows[0][2]
+                return
+            for start, stop, shards in windows:
+                first = max(before + start, rank)
+                if first < before + stop:
+                    yield first, shards
 
     def _pass(self, number: int) -> EpochOrder:
         if self._order is None or self._order[0] != number:
             order = EpochOrder(self._sizes, self._window, self._seed, number)
             self._order = (number, order)
         return self._order[1]
+
+
+def _all_passes(mixture: Mixture, window: int, seed: int) -> list[_Passes]:
+    ends = np.cumsum(mixture.sizes)
+    return [
+        _Passes(sizes, window, seed + number * _SEEDS, int(end) - int(sizes.sum()))
+        for number, (sizes, end) in enumerate(zip(mixture.shard_sizes, ends, strict=True))
+    ]

@@ -67,7 +67,7 @@ def evenly_spaced(count: int, most: int = SAMPLED_IMAGES) -> list[int]:
     return [count * index // min(most, count) for index in range(min(most, count))]
 
 
-def sampled_images(records: Records, within: range | None = None) -> Iterator[ImageSource]:
+def sampled_images(records: Records, within: Sequence[int] | None = None) -> Iterator[ImageSource]:
     """A sample of the images of records, of those at positions `within` if these are given."""
     positions = range(len(records)) if within is None else within
     for number in evenly_spaced(len(positions)):

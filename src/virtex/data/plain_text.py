@@ -1,6 +1,7 @@
 """Decoding of text: UTF-8, with or without a byte order mark, or another encoding that is named."""
 
 import codecs
+import unicodedata
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -14,11 +15,18 @@ ENCODING_REMEDY = (
 """What to do about text of another encoding, where that can be given."""
 UTF_8 = "utf-8"
 _CHUNK = 1 << 16
+_INVISIBLE = ("Cc", "Cf", "Zl", "Zp", "Zs")  # general categories of Unicode
 _ZEROS = "it holds zero bytes, as UTF-16 and binary files do"
 
 
 class NotTextError(ValueError):
     """Bytes that are not text of the expected encoding; the message is the reason."""
+
+
+def has_text(text: str) -> bool:
+    """Whether any character can be seen, or is not known; blanks, zero-width marks and control
+    characters cannot."""
+    return any(unicodedata.category(sign) not in _INVISIBLE for sign in text)
 
 
 def encoding_name(encoding: str) -> str:

@@ -46,14 +46,18 @@ def hashed_id(*identity: object) -> int:
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") >> 1
 
 
-def record_json(image_id: int, captions: Sequence[str], categories: Sequence[int] | None) -> bytes:
+def record_json(
+    image_id: int, captions: Sequence[str], categories: Sequence[int] | None, images: int = 1
+) -> bytes:
     """The JSON of a record in a shard, equal for equal records.
 
-    `categories` is None in a data set of captions.
+    `categories` is None in a data set of captions; `images` is the number of images of the text.
     """
     values: dict[str, object] = {"image_id": image_id, "captions": captions}
     if categories is not None:
         values["categories"] = categories
+    if images > 1:
+        values["images"] = images
     return _encode(values).encode()
 
 

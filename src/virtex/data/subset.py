@@ -167,7 +167,7 @@ class Subset:
 
     def __init__(self, records: Records, positions: npt.NDArray[np.int64]) -> None:
         """`positions` is (n,), each 0 … N-1."""
-        self._records = records
+        self.whole = records
         self._positions = shared(positions.astype(np.int64))
 
     def __len__(self) -> int:
@@ -176,17 +176,17 @@ class Subset:
     def __getitem__(self, index: int) -> Record:
         if not 0 <= index < len(self):
             raise IndexError(index)
-        return self._records[int(self._positions.numpy()[index])]
+        return self.whole[int(self._positions.numpy()[index])]
 
     def missing(self, positions: Iterable[int]) -> list[Path]:
         """The image files at `positions` (0 … n-1) that do not exist or are empty."""
         kept = self._positions.numpy()
-        return self._records.missing(int(kept[position]) for position in positions)
+        return self.whole.missing(int(kept[position]) for position in positions)
 
     @property
     def image_ids(self) -> npt.NDArray[np.int64]:
         """The id of each record, (n,)."""
-        ids: npt.NDArray[np.int64] = self._records.image_ids[self._positions.numpy()]
+        ids: npt.NDArray[np.int64] = self.whole.image_ids[self._positions.numpy()]
         return ids
 
     @property
@@ -211,12 +211,12 @@ class Subset:
     @property
     def fingerprint(self) -> str:
         """A hash of the records and the positions."""
-        digest = hashlib.sha256(self._records.fingerprint.encode())
+        digest = hashlib.sha256(self.whole.fingerprint.encode())
         digest.update(self._positions.numpy().data)
         return digest.hexdigest()
 
     def _shard_of_each(self) -> npt.NDArray[np.int64]:
-        ends = np.cumsum(self._records.shard_sizes)
+        ends = np.cumsum(self.whole.shard_sizes)
         return np.searchsorted(ends, self._positions.numpy(), side="right")
 
 

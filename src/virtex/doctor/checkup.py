@@ -9,10 +9,10 @@ from typing import Any
 from virtex.build.caption_checks import check_captions
 from virtex.build.images import image_limits, pixel_settings
 from virtex.build.model import task_settings
+from virtex.build.observer import Observer
 from virtex.build.pixel_choice import chosen_range
 from virtex.build.resolve import resolve_length, resolve_sizes
 from virtex.build.sources import (
-    Observer,
     OpenedSplits,
     ReportedRecords,
     caption_records,

@@ -12,7 +12,7 @@ GIVEN = "as given on the command line"
 ABSOLUTE = "an absolute path, so that the file can be used from any directory"
 
 
-class Finding(NamedTuple):
+class Choice(NamedTuple):
     """A setting by its whole key, such as `DATA.SEPARATOR`, its value in YAML, and the reason."""
 
     key: str
@@ -24,36 +24,36 @@ class Finding(NamedTuple):
 class DetectedData:
     """The settings by which a data set can be read, and what was seen of it.
 
-    `findings` are in the order in which they are written; `notes` are whole sentences on what was
+    `choices` are in the order in which they are written; `notes` are whole sentences on what was
     guessed, and on what the user should check.
     """
 
-    findings: tuple[Finding, ...]
+    choices: tuple[Choice, ...]
     notes: tuple[str, ...] = ()
 
     @property
     def settings(self) -> dict[str, object]:
         """The values by key."""
-        return {finding.key: finding.value for finding in self.findings}
+        return {choice.key: choice.value for choice in self.choices}
 
     @property
     def reasons(self) -> dict[str, str]:
         """The reasons by key."""
-        return {finding.key: finding.reason for finding in self.findings}
+        return {choice.key: choice.reason for choice in self.choices}
 
     def with_given(self, given: Mapping[str, object]) -> "DetectedData":
         """The same with the settings that the user gives, which come before what was found."""
         found = [
-            Finding(each.key, given[each.key], GIVEN) if each.key in given else each
-            for each in self.findings
+            Choice(each.key, given[each.key], GIVEN) if each.key in given else each
+            for each in self.choices
         ]
-        others = [Finding(key, given[key], GIVEN) for key in given.keys() - self.settings.keys()]
+        others = [Choice(key, given[key], GIVEN) for key in given.keys() - self.settings.keys()]
         return DetectedData((*found, *sorted(others)), self.notes)
 
-    def data(self, settings: Mapping[str, object] | None = None) -> Data:
-        """The `DATA` section with these findings and other `settings`; raises UserError."""
-        values = nested({**self.settings, **(settings or {})})
-        return load_layers(Config, [("found in the data", values)], "the data").data
+    def data(self) -> Data:
+        """The section `DATA` with these choices; raises UserError."""
+        layers = [("found in the data", nested(self.settings))]
+        return load_layers(Config, layers, "the data").data
 
 
 def nested(settings: Mapping[str, object]) -> dict[str, Any]:

@@ -192,4 +192,6 @@ def _example(text: str) -> str:
     line = max(lines, key=lambda each: sum(not c.isascii() for c in each[:_EXAMPLE]))
     first = next(place for place, c in enumerate(line) if not c.isascii())
     begin = max(0, first - _EXAMPLE // 3)
+    if begin and " " in line[begin:first]:  # the beginning of a word
+        begin = line.index(" ", begin) + 1
     return " ".join(line[begin : begin + _EXAMPLE].split())

@@ -79,7 +79,7 @@ class LoaderSpeed:
 
     def workers_for(self, images_per_second: float) -> int:
         """The workers that feed a device, with a tenth to spare."""
-        return math.ceil(1.1 * images_per_second / self.per_worker)
+        return math.ceil(round(1.1 * images_per_second / self.per_worker, 6))
 
     def lines(self, images_per_second: float) -> list[str]:
         """What limits a run on a device of so many images per second, and what helps."""

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from virtex.build.data import open_data
-from virtex.build.sources import Observer
+from virtex.build.observer import Observer
 from virtex.config.schema import Config
 from virtex.doctor.findings import Finding
 from virtex.doctor.measure import default_device, measure_loader, measure_memory

@@ -8,7 +8,7 @@ from typing import Any
 
 from virtex.data.shards.store import LocalStore
 from virtex.data.shards.tar_members import TarStream, tar_members
-from virtex.doctor.detected import Finding, quoted
+from virtex.doctor.detected import Choice, quoted
 from virtex.doctor.table_columns import text_length
 from virtex.errors import UserError
 
@@ -16,7 +16,7 @@ _MEMBERS = 300
 _KNOWN = ("captions", "caption")
 
 
-def shard_findings(directory: Path, name: str, given: Mapping[str, object]) -> list[Finding]:
+def shard_choices(directory: Path, name: str, given: Mapping[str, object]) -> list[Choice]:
     """The key of the captions, where it is another one than the usual; raises UserError.
 
     A shard in which no sample has a caption is refused.
@@ -37,7 +37,7 @@ def shard_findings(directory: Path, name: str, given: Mapping[str, object]) -> l
     if lengths:
         best = max(lengths, key=lengths.__getitem__)
         reason = f"the key of the longest texts in the .json members of {name}"
-        return [Finding("DATA.COLUMNS.CAPTION", best, reason)]
+        return [Choice("DATA.COLUMNS.CAPTION", best, reason)]
     if "txt" in kinds:
         return []
     raise UserError(

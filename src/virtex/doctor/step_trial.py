@@ -17,13 +17,14 @@ import torch
 from torch import Tensor
 
 from virtex.build.model import build_objective
-from virtex.build.optimizer import build_optimizer, build_schedule
+from virtex.build.optimizer import build_average, build_optimizer, build_schedule
 from virtex.config.schema import Config
 from virtex.distributed.world import World
 from virtex.errors import RunError
 from virtex.training.loop import TrainState, optimize
 from virtex.training.precision import choose_precision
 
+_ALL_CAPTIONS = 5
 _WARM_UP = 1
 _ENDED = "the measurement of a training step of {} images ended without a result: {}"
 
@@ -89,10 +90,11 @@ def _run(trial: Trial) -> StepCost:
         build_schedule(config),
         precision.gradient_scaler(),
         precision,
+        build_average(config, objective),
     )
     steps = optimize(
         state,
-        repeat(_random_batch(config, device)),
+        repeat(random_batch(config, device)),
         clip_grad_norm=optim.clip_grad_norm,
         max_nonfinite_steps=10**6,
         seed=0,
@@ -117,23 +119,32 @@ def _times(steps: Iterator[object], device: torch.device, seconds: float) -> Ite
         yield time.monotonic() - begin
 
 
-def _random_batch(config: Config, device: torch.device) -> dict[str, Tensor]:
-    """A batch with the tensors of every task, whose captions have the greatest length."""
+def random_batch(config: Config, device: torch.device) -> dict[str, Tensor]:
+    """A batch with the tensors of every task, whose captions have the greatest length.
+
+    Where all captions of an image are drawn, five are assumed.
+    """
     rows, side = config.optim.batch_size, config.data.image_crop_size
+    chosen = config.data.captions_per_image
+    per_image = _ALL_CAPTIONS if chosen == "all" else chosen
     length, size = config.data.max_caption_length, config.data.vocab_size
     assert size is not None
     generator = torch.Generator().manual_seed(0)
-    tokens = torch.randint(size, (rows, length), generator=generator)
-    names = ("caption_tokens", "reversed_tokens", "masked_labels", "labels")
+    tokens = torch.randint(size, (rows * per_image, length), generator=generator)
+    names = ("caption_tokens", "reversed_tokens", "masked_labels")
     batch = {
         "image_id": torch.arange(rows),
-        "dropout_key": torch.arange(rows),
+        "dropout_key": torch.arange(len(tokens)),
         "image": torch.randint(
             256, (rows, config.data.band_count, side, side), generator=generator, dtype=torch.uint8
         ),
-        "caption_lengths": torch.full((rows,), length),
+        "caption_lengths": torch.full((len(tokens),), length),
         **dict.fromkeys(names, tokens),
+        "parallel": torch.arange(len(tokens)) % 4 > 0,
+        **dict.fromkeys(("labels", "all_tokens"), tokens[:rows]),
     }
+    if per_image > 1:
+        batch["captions_per_image"] = torch.full((rows,), per_image)
     return {name: tensor.to(device) for name, tensor in batch.items()}
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from virtex.data.plain_text import text_lines
 from virtex.data.sources.table_layout import DELIMITERS
 from virtex.data.sources.table_rows import json_rows, parquet_rows
+from virtex.doctor.detected import quoted
 from virtex.doctor.encodings import FoundEncoding, find_encoding
 from virtex.errors import UserError
 from virtex.files import reading
@@ -38,6 +39,16 @@ class TableSample:
     def is_named(self) -> bool:
         """Whether the extension alone stands for the separator."""
         return self.separator in (None, DELIMITERS.get(self.path.suffix.lower()))
+
+
+def named_columns(sample: TableSample, name: str | None, flag: str) -> list[str]:
+    """The columns to choose from: all, or the one that the user names."""
+    if name is not None and name not in sample.values:
+        raise UserError(
+            f"{sample.path} has no column {name!r}, only {quoted(sample.values)}; name one of these"
+            f" as {flag}"
+        )
+    return list(sample.values) if name is None else [name]
 
 
 def read_sample(

@@ -8,16 +8,16 @@ from virtex.data.plain_text import UTF_8
 from virtex.data.sources.table_file import find_table, split_tables
 from virtex.data.sources.table_layout import TableLayout
 from virtex.data.sources.table_rows import KINDS
-from virtex.doctor.detected import ABSOLUTE, DetectedData, Finding, counted, quoted
+from virtex.doctor.detected import ABSOLUTE, Choice, DetectedData, quoted
+from virtex.doctor.image_column import find_image_column
 from virtex.doctor.table_columns import (
     find_caption_column,
     find_group_column,
     find_id_column,
-    find_image_column,
     find_split_column,
 )
 from virtex.doctor.table_sample import ROWS, TableSample, read_sample
-from virtex.doctor.validation import share_finding
+from virtex.doctor.validation import share_choice
 from virtex.errors import UserError, first_few
 
 _NAMES = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
@@ -93,41 +93,39 @@ def _table_data(root: Path, path: Path, given: _Given, *, has_validation: bool) 
     """As `table_data`, of a table `path` that is read by `DATA.ROOT` `root`."""
     sample = read_sample(path, encoding=given.text("ENCODING"), separator=given.text("SEPARATOR"))
     notes: list[str] = []
-    images = find_image_column(sample, given.text("COLUMNS.IMAGE"), given.text("IMAGE_SEPARATOR"))
+    images = find_image_column(
+        sample,
+        given.text("COLUMNS.IMAGE"),
+        separator=given.text("IMAGE_SEPARATOR"),
+        directory=given.text("IMAGE_DIRECTORY"),
+    )
     captions, others = find_caption_column(sample, images.name, given.text("COLUMNS.CAPTION"))
     split, warning = None, ""
     if not has_validation and "DATA.VAL_SHARE" not in given.settings:
         split, warning = find_split_column(sample, given.text("COLUMNS.SPLIT"))
-    caption_column = str(captions.value)
-    group = find_group_column(
-        sample, images.name, (images.name, caption_column), given.text("GROUP_COLUMN")
-    )
-    findings = [
-        Finding("DATA.FORMAT", "table", f"{path.name} has images and captions in its rows"),
-        Finding("DATA.ROOT", str(root), ABSOLUTE),
-        *images.findings,
+    taken = (images.name, str(captions.value))
+    group = find_group_column(sample, images.name, taken, given.text("GROUP_COLUMN"))
+    ids = find_id_column(sample, given.text("COLUMNS.ID"), images.name)
+    choices = [
+        Choice("DATA.FORMAT", "table", f"{path.name} has images and captions in its rows"),
+        Choice("DATA.ROOT", str(root), ABSOLUTE),
+        *images.choices,
         captions,
         *_as_read(sample, notes),
-        *(
-            each
-            for each in (find_id_column(sample, given.text("COLUMNS.ID"), images.name),)
-            if each
-        ),
-        *(each for each in (split, group) if each is not None),
+        *(each for each in (ids, split, group) if each is not None),
     ]
     if not has_validation and split is None:
-        findings.append(_share(sample, images.name, group))
-    notes += _notes(images.checked - images.found, others, warning)
-    return DetectedData(tuple(findings), tuple(notes))
+        choices.append(_share(sample, images.name, group))
+    return DetectedData(tuple(choices), (*notes, *_notes(others, warning)))
 
 
-def _as_read(sample: TableSample, notes: list[str]) -> list[Finding]:
+def _as_read(sample: TableSample, notes: list[str]) -> list[Choice]:
     """Separator and encoding, where they are not the usual ones."""
-    findings = []
+    choices = []
     if sample.separator is not None and not sample.is_named:
         name = _NAMES.get(sample.separator, repr(sample.separator))
         reason = f"the values of {sample.path.name} are separated by {name}"
-        findings.append(Finding("DATA.SEPARATOR", sample.separator, reason))
+        choices.append(Choice("DATA.SEPARATOR", sample.separator, reason))
     encoding = sample.encoding
     if encoding is not None and encoding.name != UTF_8:
         reason = "by its zero bytes and marks"
@@ -137,25 +135,23 @@ def _as_read(sample: TableSample, notes: list[str]) -> list[Finding]:
                 f"{sample.path.name} is not UTF-8. It is read as {encoding.name}, which is a guess:"
                 f" check that {encoding.example!r} is right, or give --encoding."
             )
-        findings.append(Finding("DATA.ENCODING", encoding.name, reason))
-    return findings
+        choices.append(Choice("DATA.ENCODING", encoding.name, reason))
+    return choices
 
 
-def _share(sample: TableSample, images: str, group: Finding | None) -> Finding:
+def _share(sample: TableSample, images: str, group: Choice | None) -> Choice:
     """The share of validation; of a sample that is not the whole table, the count is unknown."""
     values = sample.values[images]
     count = None if len(values) >= ROWS else len(set(map(str, values)))
     groups = None if group is None else len(set(map(str, sample.values[str(group.value)])))
-    return share_finding(count, groups)
+    return share_choice(count, groups)
 
 
-def _notes(missing: int, others: Sequence[str], warning: str) -> list[str]:
-    notes = []
-    if missing:
-        notes.append(f"Of the rows that were looked at, {counted(missing, 'image')} do not exist.")
+def _notes(others: Sequence[str], warning: str) -> list[str]:
+    notes = [warning] if warning else []
     if others:
         notes.append(
             f"Other columns hold texts too: {quoted(others)}; --caption-column names the one to"
             " use."
         )
-    return [*notes, warning] if warning else notes
+    return notes

@@ -12,10 +12,12 @@ from torch import Tensor, nn
 
 from virtex.build.images import with_pixel_options
 from virtex.build.model import build_backbone
+from virtex.checkpoints.exported import exported_weights, read_manifest
 from virtex.checkpoints.state import Checkpoint, read
 from virtex.config import loading as settings
 from virtex.config.schema import Config
 from virtex.errors import UserError
+from virtex.models.backbone import Backbone
 from virtex.models.first_convolution import fit_first_convolution
 from virtex.models.networks import (
     Network,
@@ -41,11 +43,13 @@ class EvaluatedBackbone:
 
     name: str
     network: str
-    module: nn.Module
+    module: Backbone
     image_size: int
     sha256: str
     config: Config
     iteration: int | None = None
+    contents: Mapping[str, Any] | None = None
+    """The numbers of images and captions that its run was trained on, if a file has them."""
 
     @property
     def note(self) -> str | None:
@@ -65,6 +69,7 @@ def open_backbones(
     network_name: str | None = None,
     image_size: int | None = None,
     pixels: Mapping[str, Any] | None = None,
+    average: bool = False,
 ) -> list[EvaluatedBackbone]:
     """The backbones of checkpoints, or `random` and `torchvision`, in the order of `names`.
 
@@ -73,12 +78,16 @@ def open_backbones(
     `torchvision` take the network of these or else of the first checkpoint of a run. `random` has
     the weights with which a run of that configuration begins. `image_size` replaces the
     configuration's `DATA.IMAGE_CROP_SIZE`, and `pixels` settings of `DATA` by their names in lower
-    case.
+    case. `average` takes the average of the weights of the checkpoints.
 
     Raises `UserError` for a name given twice and for what cannot be read or does not fit.
     """
     check_distinct(names)
-    files = {name: read(Path(name)) for name in names if name not in (RANDOM, TORCHVISION)}
+    files = {
+        name: _read(Path(name), average=average)
+        for name in names
+        if name not in (RANDOM, TORCHVISION)
+    }
     given = _given_config(config, network_name, image_size)
     first = next((file.config for file in files.values() if file.is_own), None)
     opened = []
@@ -95,6 +104,39 @@ def open_backbones(
             chosen = _with_image_size(chosen, image_size)
         opened.append(_open(name, file, with_pixel_options(chosen, pixels or {})))
     return opened
+
+
+def _read(path: Path, *, average: bool) -> Checkpoint:
+    """The checkpoint in a file, or one with what a directory of `virtex export` tells."""
+    if not path.is_dir():
+        return read(path, average=average)
+    if average:
+        raise UserError(f"{path} is an export, which has one set of weights; leave out --average")
+    manifest = read_manifest(path)
+    normalize = f"normalize::{ {'mean': tuple(manifest.mean), 'std': tuple(manifest.std)} }"
+    resize = f"smallest_resize::{ {'size': manifest.resize} }"
+    visual = {
+        "NAME": f"torchvision::{manifest.network}",
+        "FEATURE_SIZE": manifest.feature_size,
+    }
+    data: dict[str, Any] = {
+        "IMAGE_CROP_SIZE": manifest.image_size,
+        "IMAGE_TRANSFORM_TRAIN": ("random_resized_crop", normalize),
+        "IMAGE_TRANSFORM_VAL": (resize, "center_crop", normalize),
+        "BANDS": manifest.band_numbers,
+        "DICOM_WINDOW": manifest.dicom_window,
+    }
+    if manifest.pixel_range is not None:
+        data["PIXEL_RANGE"] = manifest.pixel_range
+    config = _validated({"DATA": data, "MODEL": {"VISUAL": visual}})
+    cnn = build_backbone(config, weights_follow=True).cnn
+    state = {
+        "model": exported_weights(path, manifest, cnn),
+        "config": config.model_dump(mode="json", by_alias=True),
+        "iteration": manifest.iteration,
+        "versions": manifest.versions,
+    }
+    return Checkpoint(str(path), state)
 
 
 def check_distinct(names: Sequence[str]) -> None:
@@ -160,6 +202,7 @@ def _open(name: str, file: Checkpoint | None, config: Config) -> EvaluatedBackbo
         sha256=module_hash(module),
         config=config,
         iteration=iteration,
+        contents=None if file is None else file.state.get("data"),
     )
 
 

@@ -16,12 +16,16 @@ def captioned_images(
     """The records of a split, "train" or "val", and a line for each finding in the annotations.
 
     The `settings` of a run describe the data in `root`, which otherwise are COCO's or tables with
-    well-known columns. Raises `UserError` for data without captions.
+    well-known columns. Of several sources those of image files are read, one after the other.
+    Raises `UserError` for data without captions.
     """
     if settings is not None:
-        described = settings.model_copy(update={"on_bad_image": "skip"})
+        files = tuple(source for source in settings.sources if source.format != "shards")
+        described = settings.model_copy(update={"on_bad_image": "skip", "sources": files})
         records = caption_records(described, split)
-        return [records[index] for index in range(len(records))], records.report
+        others = [source.root for source in settings.sources if source not in files]
+        note = (f"images in shards are not judged: {', '.join(others)}",) if others else ()
+        return [records[index] for index in range(len(records))], records.report + note
     if not root.is_dir():
         raise UserError(
             f"--data {root}: no such directory; expected captions in COCO's layout, or a directory "

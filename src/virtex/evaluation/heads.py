@@ -89,10 +89,12 @@ def open_models(
     tokenizer: Path | None = None,
     limits: ImageLimits | None = None,
     pixels: Mapping[str, Any] | None = None,
+    average: bool = False,
 ) -> list[EvaluatedModel]:
     """The models of checkpoints; raises `UserError` for one that has no captioning head.
 
-    `pixels` replaces settings of `DATA` by their names in lower case.
+    `pixels` replaces settings of `DATA` by their names in lower case. `average` takes the average
+    of the weights of the checkpoints.
     """
     check_distinct(names)
     for name in names:
@@ -103,7 +105,7 @@ def open_models(
             )
     models = []
     for name in names:
-        pretrained = load(name, config=config, tokenizer=tokenizer)
+        pretrained = load(name, config=config, tokenizer=tokenizer, average=average)
         _check_head(name, pretrained)
         adjusted = with_pixel_options(pretrained.config, pixels or {})
         pretrained = replace(pretrained, config=adjusted)

@@ -60,6 +60,7 @@ def evaluate(
     config: str | Path | None = None,
     network: str | None = None,
     image_size: int | None = None,
+    average: bool = False,
     device: str | torch.device = "cpu",
     precision: PrecisionName = "auto",
     cpu_workers: int = 0,

@@ -37,6 +37,7 @@ def open_features(
         network_name=options["network"],
         image_size=options["image_size"],
         pixels=options["pixels"],
+        average=options["average"],
     )
     settings = FeatureSettings(
         precision=named_precision(options["precision"], options["device"]),
@@ -63,6 +64,7 @@ def open_heads(
         tokenizer=options["tokenizer"],
         limits=options["limits"],
         pixels=options["pixels"],
+        average=options["average"],
     )
     settings = HeadSettings(
         precision=_head_precision(options["precision"], options["device"]),

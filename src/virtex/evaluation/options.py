@@ -14,6 +14,7 @@ DENSE = ("detection", "linear-segmentation")
 PROTOCOLS = (*FEATURES, "scenes", *HEADS, *DENSE)
 
 _OPTIONS = {
+    "average": (*FEATURES, *HEADS),
     "network": (*FEATURES, *DENSE),
     "image_size": (*FEATURES, "linear-segmentation"),
     "cache_dir": FEATURES,

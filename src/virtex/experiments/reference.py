@@ -15,10 +15,7 @@ from virtex.config import loading as settings
 from virtex.config.schema import Config
 from virtex.errors import UserError, first_few
 from virtex.files import reading
-from virtex.training.scalars import SCALARS, parse_line
-
-Curve = dict[int, float]
-"""The values of a metric by iteration, ascending."""
+from virtex.training.scalars import SCALARS, Curve, curves_of
 
 _LAG = 0.2
 _CLOSE = 0.03
@@ -70,13 +67,6 @@ class Judgement:
         return f"{text} and passed this value at iteration {self.reached:.0f}"
 
 
-def read_curves(path: Path) -> dict[str, Curve]:
-    """The metrics of a `scalars.jsonl`, to which a run may still be writing."""
-    with reading(path):
-        lines = path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]
-    return _curves(lines)
-
-
 def read_references(path: Path) -> list[Reference]:
     """The curves of a file, or of all files in a directory; raises `UserError` if there is none."""
     if path.is_file():
@@ -96,7 +86,7 @@ def _read_reference(path: Path) -> Reference:
         first, *lines = path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1] or [""]
     try:
         head = json.loads(first)
-        return Reference(path, str(head["reference"]), dict(head["settings"]), _curves(lines))
+        return Reference(path, str(head["reference"]), dict(head["settings"]), curves_of(lines))
     except (ValueError, TypeError, KeyError) as error:
         raise UserError(
             f"{path} is not a reference curve: its first line must be a JSON object with "
@@ -203,14 +193,3 @@ def _first_below(curve: Curve, value: float) -> float | None:
             return previous + share * (iteration - previous)
         previous = iteration
     return None
-
-
-def _curves(lines: Sequence[str]) -> dict[str, Curve]:
-    found: dict[str, Curve] = {}
-    for line in lines:
-        scalars = parse_line(line)
-        if scalars is not None:
-            iteration = int(scalars.pop("iteration"))
-            for name, value in scalars.items():
-                found.setdefault(name, {})[iteration] = float(value)
-    return {name: dict(sorted(curve.items())) for name, curve in found.items()}

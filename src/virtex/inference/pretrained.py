@@ -8,7 +8,7 @@ from typing import Literal, Self
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from virtex.build.images import pixel_settings, with_pixel_options
 from virtex.build.model import (
@@ -166,8 +166,23 @@ class Pretrained:
         """The captioner of batches of pixels; `strategy` and errors as for `caption`."""
         return build_captioner(self.config, self.objective, self.vocabulary, strategy)
 
-    def features(self, pictures: Sequence[ImageInput], *, batch_size: int = 32) -> Tensor:
-        """(N, C) float32 on the CPU: the mean of each image's grid of features."""
+    @property
+    def backbone(self) -> nn.Module:
+        """The backbone as a module: uint8 or normalised images (B, 3, H, W) to a grid (B, C, h, w).
+
+        `backbone.cnn` is torchvision's network without its classifier.
+        """
+        return self.objective.visual
+
+    def features(
+        self, pictures: ImageInput | Sequence[ImageInput], *, batch_size: int = 32
+    ) -> Tensor:
+        """(N, C) float32 on the CPU: the mean of each image's grid of features.
+
+        One image gives (1, C). Raises the errors of `pixels`.
+        """
+        if isinstance(pictures, str | Path | Image.Image | np.ndarray):
+            pictures = [pictures]
         with evaluating(self.objective):
             pooled = [
                 self.objective.visual(self.pixels(pictures[first : first + batch_size]))
@@ -189,6 +204,7 @@ def load(
     max_pixels: int | None = None,
     max_image_mb: int | None = None,
     pixel_range: tuple[float, float] | Literal["percentiles"] | None = None,
+    average: bool = False,
 ) -> Pretrained:
     """Load the model of a checkpoint onto the CPU.
 
@@ -197,13 +213,14 @@ def load(
     `Config`; their vocabulary is `tokenizer`, by default `DATA.TOKENIZER_MODEL`. With a
     self-contained checkpoint, both replace its own. `max_pixels` and `max_image_mb` (2^20 bytes)
     limit the image files that the model reads. `pixel_range` replaces `DATA.PIXEL_RANGE`: the
-    values that become 0 and 255 in images of more than 8 bits.
+    values that become 0 and 255 in images of more than 8 bits. `average` takes the average of the
+    weights that a run with `OPTIM.EMA.DECAY` keeps.
 
     Raises `UserError` if the file cannot be read, for missing or unexpected keys and size
     mismatches, and if the vocabulary does not fit the weights.
     """
     path = Path(path)
-    checkpoint = read(path)
+    checkpoint = read(path, average=average)
     described = with_pixel_options(_config(checkpoint, config), {"pixel_range": pixel_range})
     vocabulary, source = _vocabulary(checkpoint, described, tokenizer)
     resolved = resolve_sizes(described, vocabulary, source)

@@ -95,9 +95,9 @@ class DecoderLayer(nn.Module):
         self.norm_first = norm_first
 
     def forward(
-        self, x: Tensor, grid: Tensor, mask: Tensor, weights: list[Tensor] | None = None
+        self, x: Tensor, grid: KeysValues, mask: Tensor, weights: list[Tensor] | None = None
     ) -> Tensor:
-        """All tokens: x (B, T, D), projected grid (B, S, D), mask as in `Attention.attend`.
+        """All tokens: x (B, T, D), keys and values of the grid, mask as in `Attention.attend`.
 
         Cross-attention weights (B, heads, T, S), before any dropout, are appended to `weights`.
         """
@@ -107,11 +107,10 @@ class DecoderLayer(nn.Module):
             return self.self_attn.attend(query, (key, value), mask)
 
         def cross_attention(y: Tensor) -> Tensor:
-            keys_values = self.multihead_attn.keys_values(grid)
             query = self.multihead_attn.queries(y)
             if weights is not None:
-                weights.append(self.multihead_attn.weights(query, keys_values[0]))
-            return self.multihead_attn.attend(query, keys_values)
+                weights.append(self.multihead_attn.weights(query, grid[0]))
+            return self.multihead_attn.attend(query, grid)
 
         return self._residuals(x, self_attention, cross_attention)
 

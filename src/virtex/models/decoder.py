@@ -4,6 +4,7 @@ Two ways to the same logits: `forward` for all tokens at once, and `prefill` + `
 token at a time with a cache of keys and values that is passed in and out.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -113,9 +114,18 @@ class TransformerDecoder(nn.Module):
         bool and broadcastable to (B, 1, T, T), is true where a position (third axis) may attend to
         another (last axis): see `causal_mask` and `padding_mask`.
         """
+        return self.logits(self.keys_values(projected), tokens, mask)
+
+    def keys_values(self, projected: Tensor) -> tuple[KeysValues, ...]:
+        """The keys and values of a projected grid (B, S, D) in each layer."""
+        layers = map(_decoder_layer, self.transformer.layers)
+        return tuple(layer.multihead_attn.keys_values(projected) for layer in layers)
+
+    def logits(self, grid: Sequence[KeysValues], tokens: Tensor, mask: Tensor) -> Tensor:
+        """As `forward`, given the `keys_values` of the grid."""
         x = self.embedding(tokens)
-        for layer in self.transformer.layers:
-            x = layer(x, projected, mask)
+        for layer, layer_grid in zip(self.transformer.layers, grid, strict=True):
+            x = layer(x, layer_grid, mask)
         logits: Tensor = self.output(self.transformer.norm(x))
         return logits
 
@@ -129,17 +139,15 @@ class TransformerDecoder(nn.Module):
         mask = causal_mask(lengths, tokens.shape[1])
         x = self.embedding(tokens)
         weights: list[Tensor] = []
-        for layer in self.transformer.layers:
-            x = layer(x, projected, mask, weights)
+        for layer, grid in zip(self.transformer.layers, self.keys_values(projected), strict=True):
+            x = layer(x, grid, mask, weights)
         padding = torch.arange(tokens.shape[1], device=tokens.device) >= lengths.unsqueeze(1)
         return torch.stack(weights, dim=1).masked_fill(padding[:, None, None, :, None], 0.0)
 
     def prefill(self, grid: Tensor) -> KVCache:
         """The cache before the first token, for the images of a grid (B, C, h, w)."""
-        projected = self.project(grid)
-        layers = [_decoder_layer(layer) for layer in self.transformer.layers]
-        keys_values = tuple(layer.multihead_attn.keys_values(projected) for layer in layers)
-        return KVCache(grid=keys_values, text=(None,) * len(layers))
+        keys_values = self.keys_values(self.project(grid))
+        return KVCache(grid=keys_values, text=(None,) * len(keys_values))
 
     def decode_step(self, tokens: Tensor, cache: KVCache) -> tuple[Tensor, KVCache]:
         """Logits (N, V) after one more token per row, (N,) int64, and the longer cache.

@@ -16,6 +16,7 @@ from virtex.errors import first_few
 _HEADS = ("textual", "backward_textual")
 _PROJECTION = "visual_projection."
 _ENCODER = re.compile(r"^((?:backward_)?textual\.)(?:transformer\.)?encoder\.(?=layers\.|norm\.)")
+_AUXILIARIES = "auxiliaries."
 _WRAPPER = "module."  # of torch's parallel training, in files that were saved through it
 
 
@@ -43,6 +44,21 @@ def state_dict_mismatches(own: Mapping[str, Tensor], weights: Mapping[str, Any])
         for kind, names in mismatches.items()
         if names
     ]
+
+
+def is_count(name: str) -> bool:
+    """Whether a key is of the counts of labels in the training data."""
+    return "label_counts" in name.split(".")
+
+
+def only_trains(name: str) -> bool:
+    """Whether a key is of an auxiliary loss or of counts, which only training needs."""
+    return name.startswith(_AUXILIARIES) or is_count(name)
+
+
+def without_unused(weights: Mapping[str, Any], own: Mapping[str, Tensor]) -> dict[str, Any]:
+    """`weights` without those that only training needs and a module with the state `own` lacks."""
+    return {name: value for name, value in weights.items() if name in own or not only_trains(name)}
 
 
 def tied_keys(module: nn.Module) -> list[list[str]]:

@@ -47,14 +47,6 @@ def select_images(batch: Batch, start: int, stop: int) -> Batch:
     }
 
 
-def repeat_for_captions(features: Tensor, batch: Batch) -> Tensor:
-    """Repeat the features of each image, (B, …), for each of its captions, (N, …)."""
-    counts = batch.get("captions_per_image")
-    if counts is None:
-        return features
-    return features.repeat_interleave(counts, dim=0, output_size=len(batch["dropout_key"]))
-
-
 class Loss(NamedTuple):
     """A sum of losses and the number of items in it, both scalar tensors.
 
@@ -77,13 +69,19 @@ def at_least_float32(logits: Tensor) -> Tensor:
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
-def token_cross_entropy(logits: Tensor, targets: Tensor, padding_index: int) -> Tensor:
-    """The cross-entropy of (N, T, V) logits, summed over all (N, T) int64 targets but padding."""
+def token_cross_entropy(
+    logits: Tensor, targets: Tensor, padding_index: int, smoothing: float = 0.0
+) -> Tensor:
+    """The cross-entropy of (N, T, V) logits, summed over all (N, T) int64 targets but padding.
+
+    A share `smoothing` of each target is divided equally among all V tokens (Szegedy et al., 2016).
+    """
     return F.cross_entropy(
         at_least_float32(logits).flatten(0, 1),
         targets.flatten(),
         ignore_index=padding_index,
         reduction="sum",
+        label_smoothing=smoothing,
     )
 
 
@@ -242,9 +240,11 @@ class Masking:
 class TaskSettings:
     """The part of the configuration that tasks see.
 
+    At most `captions_per_image` captions of an image are drawn for training, None draws all.
+    `weighted_tokens` weighs tokens by how rare they are, in a task whose labels they are.
     `mirror_pairs` are words that are exchanged in the captions of mirrored images. `decoder` is
-    None for a task whose head is a classifier. A decoded caption has at most
-    `max_tokens` tokens after [SOS].
+    None for a task whose head is a classifier. `label_smoothing` is for training alone. A decoded
+    caption has at most `max_tokens` tokens after [SOS].
     """
 
     feature_size: int
@@ -255,11 +255,14 @@ class TaskSettings:
     mask_index: int
     max_caption_length: int
     single_caption: bool
+    captions_per_image: int | None
     whole_sentences: bool
+    weighted_tokens: bool
     mirror_pairs: tuple[Pair, ...]
     masking: Masking
     decoder: DecoderSettings | None
     initial_std: float
+    label_smoothing: float
     strategy: Strategy
     max_tokens: int
 

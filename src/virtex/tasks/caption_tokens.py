@@ -73,20 +73,36 @@ class CaptionTokens:
 
     def tokens(self, caption: str, *, mirrored: bool = False) -> list[int]:
         """[SOS], the tokens and [EOS] of one caption, cut as in `draw`."""
+        words = self._words(caption, mirrored=mirrored)
+        return [self.tokenizer.sos_index, *words, self.tokenizer.eos_index][: self.max_length]
+
+    def all_tokens(self, record: Record, *, mirrored: bool = False) -> list[int]:
+        """The distinct tokens of all captions that can be drawn, ascending, without special ones.
+
+        No caption is cut, as each of its tokens tells about the image.
+        """
+        captions = record.captions[:1] if self.single_caption else record.captions
+        found = {token for text in captions for token in self._words(text, mirrored=mirrored)}
+        return sorted(found - set(self.tokenizer.special_ids))
+
+    def _words(self, caption: str, *, mirrored: bool) -> list[int]:
         caption = self.tokenizer.normalize(caption)
         if mirrored:
             caption = self.mirror_words.swap(caption)
-        words = self.tokenizer.encode(caption)
-        return [self.tokenizer.sos_index, *words, self.tokenizer.eos_index][: self.max_length]
+        return self.tokenizer.encode(caption)
 
 
 def caption_tokens(tokenizer: Tokenizer, settings: TaskSettings, training: bool) -> CaptionTokens:
-    """The captions of a split; only training is ever restricted to the first of each image."""
+    """The captions of a split; only training takes the first or several of each image.
+
+    Validation draws one, so that its losses can be compared.
+    """
     single = settings.single_caption and training
     return CaptionTokens(
         tokenizer,
         settings.max_caption_length,
         single,
+        per_image=settings.captions_per_image if training else 1,
         whole_sentences=settings.whole_sentences,
         mirror_words=MirrorWords.normalized(settings.mirror_pairs, tokenizer.normalization),
     )

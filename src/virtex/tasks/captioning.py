@@ -16,7 +16,6 @@ from virtex.data.transforms import Augmented
 from virtex.decoding.captioner import Captioner
 from virtex.models.backbone import Backbone
 from virtex.models.decoder import TransformerDecoder, causal_mask, decoder_pair
-from virtex.models.dropout import draw_dropout
 from virtex.tasks.base import (
     Batch,
     Objective,
@@ -24,9 +23,9 @@ from virtex.tasks.base import (
     SamplePredictor,
     Task,
     TaskSettings,
-    repeat_for_captions,
     token_cross_entropy,
 )
+from virtex.tasks.caption_losses import GridMemory, sum_over_captions
 from virtex.tasks.caption_tokens import (
     CaptionTokens,
     caption_batch,
@@ -65,7 +64,8 @@ class CaptionEncoder:
 class Captioning(Objective):
     """Cross-entropy of the next token, forward and, with a `backward_textual`, backward.
 
-    The two heads share their projection of the grid; it is computed once.
+    The two heads share their projection of the grid; it is computed once. `label_smoothing` is for
+    training alone.
     """
 
     def __init__(
@@ -73,10 +73,12 @@ class Captioning(Objective):
         visual: Backbone,
         textual: TransformerDecoder,
         backward_textual: TransformerDecoder | None = None,
+        label_smoothing: float = 0.0,
     ) -> None:
         super().__init__(visual)
         self.textual = textual
         self.backward_textual = backward_textual
+        self.label_smoothing = label_smoothing
         self.main_losses = ("captioning_forward",)
         if backward_textual is not None:
             self.main_losses += ("captioning_backward",)
@@ -90,12 +92,16 @@ class Captioning(Objective):
 
     def main_totals(self, grid: Tensor, batch: Batch) -> dict[str, Tensor]:
         """`captioning_forward` and `captioning_backward`, summed over the tokens to predict."""
-        draw_dropout(self, batch["dropout_key"])
-        projected = repeat_for_captions(self.textual.project(grid), batch)
+        projected = self.textual.project(grid)
+        memories = [head.keys_values(projected) for _, head, _ in self._directions(batch)]
+        return sum_over_captions(self, memories, batch, self._losses)
+
+    def _losses(self, memories: Sequence[GridMemory], batch: Batch) -> dict[str, Tensor]:
         lengths = batch["caption_lengths"]
+        smoothing = self.label_smoothing if self.training else 0.0
         return {
-            name: next_token_loss(head, projected, tokens, lengths)
-            for name, head, tokens in self._directions(batch)
+            name: next_token_loss(head, memory, tokens, lengths, smoothing)
+            for memory, (name, head, tokens) in zip(memories, self._directions(batch), strict=True)
         }
 
     def _directions(self, batch: Batch) -> Iterator[tuple[str, TransformerDecoder, Tensor]]:
@@ -106,13 +112,18 @@ class Captioning(Objective):
 
 
 def next_token_loss(
-    textual: TransformerDecoder, projected: Tensor, tokens: Tensor, lengths: Tensor
+    textual: TransformerDecoder,
+    memory: GridMemory,
+    tokens: Tensor,
+    lengths: Tensor,
+    smoothing: float = 0.0,
 ) -> Tensor:
     """The cross-entropy of each token given those before it, summed over tokens (N, T) int64."""
     # The last token has no successor to predict.
     mask = causal_mask(lengths - 1, tokens.shape[1] - 1)
-    logits = textual(projected, tokens[:, :-1], mask)
-    return token_cross_entropy(logits, tokens[:, 1:], textual.embedding.padding_index)
+    logits = textual.logits(memory, tokens[:, :-1], mask)
+    padding = textual.embedding.padding_index
+    return token_cross_entropy(logits, tokens[:, 1:], padding, smoothing)
 
 
 def caption_predictor(
@@ -140,7 +151,7 @@ BICAPTIONING: Task[Captioning, Tokenizer] = Task(
         caption_tokens(tokenizer, settings, training)
     ),
     main_objective=lambda visual, settings: Captioning(
-        visual, *decoder_pair(settings.decoder_settings)
+        visual, *decoder_pair(settings.decoder_settings), settings.label_smoothing
     ),
     sample_predictor=lambda objective, tokenizer, settings: caption_predictor(
         objective.visual, objective.textual, tokenizer, settings
@@ -150,6 +161,8 @@ BICAPTIONING: Task[Captioning, Tokenizer] = Task(
 CAPTIONING = replace(
     BICAPTIONING,
     main_objective=lambda visual, settings: Captioning(
-        visual, decoder_pair(settings.decoder_settings)[0]
+        visual,
+        decoder_pair(settings.decoder_settings)[0],
+        label_smoothing=settings.label_smoothing,
     ),
 )

@@ -1,6 +1,6 @@
 """Classification into a set of labels: the tokens of a caption, or the categories of objects.
 
-The target is the uniform distribution over the labels of an image (Mahajan et al., 2018).
+The target is a distribution over the labels of an image; see `label_targets`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -24,7 +24,6 @@ from virtex.tasks.base import (
     Sample,
     Task,
     TaskSettings,
-    at_least_float32,
 )
 from virtex.tasks.caption_tokens import (
     CaptionTokens,
@@ -33,6 +32,7 @@ from virtex.tasks.caption_tokens import (
     image_example,
     padded,
 )
+from virtex.tasks.label_targets import LabelCounts, LabelTargets
 from virtex.text.tokenizer import Tokenizer
 from virtex.text.vocabulary import BACKGROUND, Categories
 
@@ -40,32 +40,23 @@ _SHOWN = 5
 
 
 class LabelSetClassification(Objective):
-    """Cross-entropy against the uniform distribution over an image's distinct labels.
-
-    Indices in `ignored` do not count as labels; they also fill up short rows.
-    """
+    """Cross-entropy against a distribution over an image's distinct labels."""
 
     main_losses = ("classification",)
-    ignored: Tensor
 
-    def __init__(self, visual: Backbone, textual: LabelHead, ignored: Sequence[int]) -> None:
+    def __init__(self, visual: Backbone, textual: LabelHead, targets: LabelTargets) -> None:
         super().__init__(visual)
         self.textual = textual
-        self.register_buffer("ignored", torch.tensor(ignored), persistent=False)
+        self.targets = targets
 
     def main_targets(self, batch: Batch) -> dict[str, Tensor]:
         """The images with a label."""
-        labelled = ~torch.isin(batch["labels"], self.ignored)
-        return {"classification": labelled.any(dim=1).sum()}
+        return {"classification": self.targets.num_images(batch["labels"])}
 
     def main_totals(self, grid: Tensor, batch: Batch) -> dict[str, Tensor]:
         """`classification`, summed over the images with a label; `labels` is (B, K) int64."""
-        logits = at_least_float32(self.textual(grid))
-        labelled = torch.zeros_like(logits).scatter_(1, batch["labels"], 1.0)
-        labelled = labelled.index_fill(1, self.ignored, 0.0)
-        counts = labelled.sum(dim=1).clamp(min=1)
-        costs = -(logits.log_softmax(dim=1) * labelled).sum(dim=1) / counts
-        return {"classification": costs.sum()}
+        total = self.targets.cross_entropy(self.textual(grid), batch["labels"])
+        return {"classification": total}
 
 
 def _label_batch(examples: Sequence[Mapping[str, Any]], padding: int) -> dict[str, Tensor]:
@@ -115,10 +106,10 @@ def predict_labels(
     objective: LabelSetClassification, name: Callable[[int], str], batch: Batch
 ) -> list[Sample]:
     """The names of the likeliest labels and of the target labels; `name` maps an index to one."""
-    ignored = set(objective.ignored.tolist())
+    ignored = set(objective.targets.ignored.tolist())
     with evaluating(objective):
         logits = objective.textual(objective.visual(batch["image"]))
-        logits = logits.index_fill(1, objective.ignored, -torch.inf)
+        logits = logits.index_fill(1, objective.targets.ignored, -torch.inf)
         likeliest = logits.topk(min(_SHOWN, logits.shape[1] - len(ignored))).indices
     targets = [sorted(set(row) - ignored) for row in batch["labels"].tolist()]
 
@@ -130,11 +121,16 @@ def predict_labels(
 
 
 def _objective(
-    visual: Backbone, settings: TaskSettings, ignored: Sequence[int]
+    visual: Backbone, settings: TaskSettings, targets: LabelTargets
 ) -> LabelSetClassification:
     head = LabelHead(settings.feature_size, settings.vocab_size)
     initialise(head, settings.initial_std)
-    return LabelSetClassification(visual, head, ignored)
+    return LabelSetClassification(visual, head, targets)
+
+
+def _token_objective(visual: Backbone, settings: TaskSettings) -> LabelSetClassification:
+    counts = LabelCounts(settings.vocab_size) if settings.weighted_tokens else None
+    return _objective(visual, settings, LabelTargets(settings.special_ids, counts))
 
 
 TOKEN_CLASSIFICATION: Task[LabelSetClassification, Tokenizer] = Task(
@@ -143,7 +139,7 @@ TOKEN_CLASSIFICATION: Task[LabelSetClassification, Tokenizer] = Task(
     main_encoder=lambda tokenizer, settings, training: TokenLabelEncoder(
         caption_tokens(tokenizer, settings, training)
     ),
-    main_objective=lambda visual, settings: _objective(visual, settings, settings.special_ids),
+    main_objective=_token_objective,
     sample_predictor=lambda objective, tokenizer, _: (
         lambda batch: predict_labels(objective, tokenizer.token, batch)
     ),
@@ -153,7 +149,9 @@ MULTILABEL_CLASSIFICATION: Task[LabelSetClassification, Categories] = Task(
     labels="categories",
     head="linear",
     main_encoder=lambda *_: CategoryEncoder(),
-    main_objective=lambda visual, settings: _objective(visual, settings, (BACKGROUND,)),
+    main_objective=lambda visual, settings: _objective(
+        visual, settings, LabelTargets((BACKGROUND,))
+    ),
     sample_predictor=lambda objective, categories, _: (
         lambda batch: predict_labels(objective, categories.name, batch)
     ),

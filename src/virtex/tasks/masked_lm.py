@@ -17,7 +17,6 @@ from virtex.data.records import Record
 from virtex.data.transforms import Augmented
 from virtex.models.backbone import Backbone
 from virtex.models.decoder import TransformerDecoder, decoder_pair, padding_mask
-from virtex.models.dropout import draw_dropout
 from virtex.models.modes import evaluating
 from virtex.tasks.base import (
     Batch,
@@ -25,9 +24,9 @@ from virtex.tasks.base import (
     Objective,
     Sample,
     Task,
-    repeat_for_captions,
     token_cross_entropy,
 )
+from virtex.tasks.caption_losses import GridMemory, sum_over_captions
 from virtex.tasks.caption_tokens import (
     CaptionTokens,
     caption_batch,
@@ -90,9 +89,12 @@ class MaskedLanguageModel(Objective):
 
     main_losses = ("masked_lm",)
 
-    def __init__(self, visual: Backbone, textual: TransformerDecoder) -> None:
+    def __init__(
+        self, visual: Backbone, textual: TransformerDecoder, label_smoothing: float = 0.0
+    ) -> None:
         super().__init__(visual)
         self.textual = textual
+        self.label_smoothing = label_smoothing
 
     def main_targets(self, batch: Batch) -> dict[str, Tensor]:
         """The tokens to predict."""
@@ -100,18 +102,26 @@ class MaskedLanguageModel(Objective):
         return {"masked_lm": (batch["masked_labels"] != padding).sum()}
 
     def logits(self, grid: Tensor, batch: Batch) -> Tensor:
-        """(N, T, V) for each position of `caption_tokens`."""
-        projected = repeat_for_captions(self.textual.project(grid), batch)
+        """(B, T, V) for each position of `caption_tokens`, one caption an image."""
+        memory = self.textual.keys_values(self.textual.project(grid))
+        return self._caption_logits(memory, batch)
+
+    def _caption_logits(self, memory: GridMemory, batch: Batch) -> Tensor:
         tokens = batch["caption_tokens"]
         mask = padding_mask(batch["caption_lengths"], tokens.shape[1])
-        return self.textual(projected, tokens, mask)
+        return self.textual.logits(memory, tokens, mask)
 
     def main_totals(self, grid: Tensor, batch: Batch) -> dict[str, Tensor]:
         """`masked_lm`, summed over the tokens to predict."""
-        draw_dropout(self, batch["dropout_key"])
+        memory = self.textual.keys_values(self.textual.project(grid))
+        return sum_over_captions(self, [memory], batch, self._losses)
+
+    def _losses(self, memories: Sequence[GridMemory], batch: Batch) -> dict[str, Tensor]:
         padding = self.textual.embedding.padding_index
-        logits = self.logits(grid, batch)
-        return {"masked_lm": token_cross_entropy(logits, batch["masked_labels"], padding)}
+        logits = self._caption_logits(memories[0], batch)
+        smoothing = self.label_smoothing if self.training else 0.0
+        total = token_cross_entropy(logits, batch["masked_labels"], padding, smoothing)
+        return {"masked_lm": total}
 
 
 def predict_masked(
@@ -138,7 +148,7 @@ MASKED_LM: Task[MaskedLanguageModel, Tokenizer] = Task(
         caption_tokens(tokenizer, settings, training), settings.masking
     ),
     main_objective=lambda visual, settings: MaskedLanguageModel(
-        visual, decoder_pair(settings.decoder_settings)[0]
+        visual, decoder_pair(settings.decoder_settings)[0], settings.label_smoothing
     ),
     sample_predictor=lambda objective, tokenizer, _: (
         lambda batch: predict_masked(objective, tokenizer, batch)

@@ -17,8 +17,8 @@ from virtex.data.records import Record
 from virtex.data.transforms import Augmented
 from virtex.models.backbone import Backbone
 from virtex.models.decoder import TransformerDecoder, causal_mask, decoder_pair, padding_mask
-from virtex.models.dropout import draw_dropout
-from virtex.tasks.base import Batch, Objective, Task, repeat_for_captions, token_cross_entropy
+from virtex.tasks.base import Batch, Objective, Task, token_cross_entropy
+from virtex.tasks.caption_losses import GridMemory, sum_over_captions
 from virtex.tasks.caption_tokens import (
     CaptionTokens,
     caption_batch,
@@ -63,10 +63,17 @@ class ParallelCaptioning(Objective):
 
     main_losses = ("parallel_captioning",)
 
-    def __init__(self, visual: Backbone, textual: TransformerDecoder, mask_index: int) -> None:
+    def __init__(
+        self,
+        visual: Backbone,
+        textual: TransformerDecoder,
+        mask_index: int,
+        label_smoothing: float = 0.0,
+    ) -> None:
         super().__init__(visual)
         self.textual = textual
         self.mask_index = mask_index
+        self.label_smoothing = label_smoothing
 
     def main_targets(self, batch: Batch) -> dict[str, Tensor]:
         """The tokens to predict, all but the first of each row."""
@@ -75,18 +82,22 @@ class ParallelCaptioning(Objective):
 
     def main_totals(self, grid: Tensor, batch: Batch) -> dict[str, Tensor]:
         """`parallel_captioning`, summed over the tokens to predict."""
-        draw_dropout(self, batch["dropout_key"])
-        projected = repeat_for_captions(self.textual.project(grid), batch)
+        memory = self.textual.keys_values(self.textual.project(grid))
+        return sum_over_captions(self, [memory], batch, self._losses)
+
+    def _losses(self, memories: Sequence[GridMemory], batch: Batch) -> dict[str, Tensor]:
         tokens, parallel = batch["caption_tokens"], batch["parallel"]
         # The last token has no successor to predict.
         lengths, positions = batch["caption_lengths"] - 1, tokens.shape[1] - 1
         inside = padding_mask(lengths, positions)  # (N, 1, 1, T - 1)
         masked = parallel[:, None] & inside.flatten(1)
         visible = causal_mask(lengths, positions) | (inside & parallel[:, None, None, None])
-        logits = self.textual(
-            projected, tokens[:, :-1].masked_fill(masked, self.mask_index), visible
+        logits = self.textual.logits(
+            memories[0], tokens[:, :-1].masked_fill(masked, self.mask_index), visible
         )
-        total = token_cross_entropy(logits, tokens[:, 1:], self.textual.embedding.padding_index)
+        padding = self.textual.embedding.padding_index
+        smoothing = self.label_smoothing if self.training else 0.0
+        total = token_cross_entropy(logits, tokens[:, 1:], padding, smoothing)
         return {"parallel_captioning": total}
 
 
@@ -97,7 +108,10 @@ PARALLEL_CAPTIONING: Task[ParallelCaptioning, Tokenizer] = Task(
         caption_tokens(tokenizer, settings, training)
     ),
     main_objective=lambda visual, settings: ParallelCaptioning(
-        visual, decoder_pair(settings.decoder_settings)[0], settings.mask_index
+        visual,
+        decoder_pair(settings.decoder_settings)[0],
+        settings.mask_index,
+        settings.label_smoothing,
     ),
     sample_predictor=lambda objective, tokenizer, settings: caption_predictor(
         objective.visual, objective.textual, tokenizer, settings

@@ -27,12 +27,17 @@ _PREFIX = "virtex_"
 
 
 def train(
-    captions: Iterable[str], vocab_size: int, normalization: Normalization = "published"
+    captions: Iterable[str],
+    vocab_size: int,
+    normalization: Normalization = "published",
+    *,
+    at_most: bool = False,
 ) -> bytes:
     """A SentencePiece model of `vocab_size` pieces for the captions, which are normalised here.
 
-    Deterministic: the same captions in the same order give the same bytes. The model names its
-    normalisation, unless it is the published one, of which models have no sign.
+    With `at_most` it has fewer pieces where the captions do not give as many. Deterministic: the
+    same captions in the same order give the same bytes. The model names its normalisation, unless
+    it is the published one, of which models have no sign.
 
     Raises UserError when the captions hold no text, or too few or too many different characters and
     pieces for `vocab_size`.
@@ -50,6 +55,7 @@ def train(
             model_writer=model,
             model_type="bpe",
             vocab_size=vocab_size,
+            hard_vocab_limit=not at_most,
             character_coverage=1.0,
             unk_id=0,
             bos_id=-1,

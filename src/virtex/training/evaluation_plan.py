@@ -4,12 +4,14 @@ The seed of everything drawn is 0, as by default for `virtex evaluate`, so that 
 seeds are judged alike.
 """
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
+from virtex.config.data import Data
 from virtex.config.schema import Config
 from virtex.data.sources.labelled import LabelledImages, read_labelled
 from virtex.errors import UserError
@@ -72,8 +74,7 @@ def open_plan(config: Config, directory: Path) -> EvaluationPlan:
 
     Raises `UserError` with everything for which an evaluation would fail.
     """
-    settings, root = config.evaluate, Path(config.data.root)
-    root = root.parent if root.is_file() else root
+    settings, root = config.evaluate, _root(config.data)
     opening = _Opening()
     opening.attempt("results of earlier evaluations", lambda: read_results(directory / RESULTS))
     opened = _Opened({}, None, {})
@@ -170,6 +171,15 @@ def _open_captioning(config: Config, root: Path, opened: _Opened) -> None:
     opened.captioning = open_captioning(root, settings=config.data)
     check_images(opened.captioning.paths, config.data.on_bad_image)
     opened.metrics[CAPTIONING] = _CAPTION_METRICS
+
+
+def _root(data: Data) -> Path:
+    """The directory of the captioned images; of several sources that in which all of them are."""
+    if not data.sources:
+        root = Path(data.root)
+        return root.parent if root.is_file() else root
+    roots = [Path(source.root).absolute() for source in data.sources if "://" not in source.root]
+    return Path(os.path.commonpath(roots)) if roots else Path(data.root)
 
 
 def _headline(protocol: str, metrics: tuple[str, ...]) -> str:

@@ -17,6 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from virtex.distributed.world import World
 from virtex.errors import RunError, first_few
+from virtex.optim.averaging import WeightAverage
 from virtex.optim.lookahead import AnyOptimizer
 from virtex.optim.schedules import Schedule
 from virtex.tasks.base import Batch, Objective, select_images
@@ -51,7 +52,7 @@ class TrainState:
     """The objects of every step; all but `schedule` and `precision` change.
 
     `parallel` is the objective, or a DistributedDataParallel of it. The optimizer's groups hold
-    `name`, `peak_lr` and `lr`.
+    `name`, `peak_lr` and `lr`. `average` is None without an average of the weights.
     """
 
     objective: Objective
@@ -60,6 +61,7 @@ class TrainState:
     schedule: Schedule
     scaler: torch.amp.GradScaler
     precision: Precision
+    average: WeightAverage | None = None
 
 
 def optimize(
@@ -110,6 +112,8 @@ def optimize(
         if not applied:
             for buffer, saved in zip(objective.buffers(), statistics, strict=True):
                 buffer.copy_(saved)
+        elif state.average is not None:
+            state.average.update(objective)
         nonfinite = 0 if applied else nonfinite + 1
         step = Step(
             iteration=iteration,

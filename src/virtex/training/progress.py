@@ -57,16 +57,19 @@ class Meter:
         return speed
 
 
-class IndexingProgress:
-    """Reports the indexing of shards to the watchdog, and on the main process to the user."""
+class PreparationProgress:
+    """Reports the preparation of a run to the watchdog, and on the main process to the user."""
 
     def __init__(self, watchdog: Watchdog, *, main: bool) -> None:
         self._watchdog, self._main = watchdog, main
         self._shown_at = time.monotonic()
 
-    def __call__(self, name: str, done: int, total: int) -> None:
+    def indexed(self, name: str, done: int, total: int) -> None:
         """`done` of `total` bytes of shards are read, the last of the shard `name`."""
-        line = f"indexing shards: {done / 1e9:.2f} of {total / 1e9:.2f} GB, {name}"
+        self.report(f"indexing shards: {done / 1e9:.2f} of {total / 1e9:.2f} GB, {name}")
+
+    def report(self, line: str) -> None:
+        """Report what is being done; the user sees it every ten seconds."""
         self._watchdog.report(line)
         if self._main and time.monotonic() - self._shown_at >= _SHOW_SECONDS:
             self._shown_at = time.monotonic()

@@ -11,7 +11,9 @@ from pathlib import Path
 import torch
 
 from virtex.build.data import training_batches
+from virtex.build.token_counts import count_for
 from virtex.checkpoints.background import BackgroundSaver
+from virtex.checkpoints.file import checkpoint_path
 from virtex.checkpoints.lock import locked
 from virtex.checkpoints.run_directory import ResumePoint
 from virtex.data.loader import translate_worker_errors
@@ -25,14 +27,16 @@ from virtex.distributed.signals import STOPPED, stop_requests
 from virtex.distributed.traffic import Traffic
 from virtex.distributed.world import World, connect
 from virtex.errors import RunError, UserError
+from virtex.tasks import find_task
 from virtex.tasks.base import Batch
 from virtex.training.evaluation import evaluate_and_log, log_best, restore_evaluations
 from virtex.training.forecast import Forecast
 from virtex.training.logger import RunLogger
 from virtex.training.loop import optimize
 from virtex.training.out_of_memory import translate_memory_errors
-from virtex.training.progress import Meter
+from virtex.training.progress import Meter, PreparationProgress
 from virtex.training.saving import describe, log_saved, prepare_directory, save
+from virtex.training.scalars import SCALARS, read_curves
 from virtex.training.setup import (
     PretrainOptions,
     Run,
@@ -47,6 +51,7 @@ from virtex.training.setup import (
     shared_memory_needed,
 )
 from virtex.training.step_log import log_forecast, log_step
+from virtex.training.summary import summarize
 from virtex.training.validation import samples_logged, validate_and_log
 
 
@@ -88,7 +93,7 @@ def pretrain(options: PretrainOptions) -> int:
             return _refused(refusal, world, options.command)
         watchdog.report("building the model")
         with translate_memory_errors(options.config, world):
-            state, taken = begin(options, world, start, data.vocabulary)
+            state, taken = begin(options, world, start, data)
         seen, fresh = samples_seen(options.config, data, start), start.state is None
         # Without the state, which is as large as model and optimizer.
         notes, cautions = (*start.notes, *taken.notes), (*start.cautions, *taken.cautions)
@@ -99,6 +104,10 @@ def pretrain(options: PretrainOptions) -> int:
             if world.main:
                 print("\n".join(reports))
             return 0
+        if fresh:
+            progress = PreparationProgress(watchdog, main=world.main)
+            counted = count_for(state.objective, data, world, progress.report)
+            start = replace(start, notes=(*start.notes, *counted))
         with translate_memory_errors(options.config, world):
             state = replace(state, parallel=data_parallel(state.objective, world))
         # Without a shared file system every machine needs a place for its log.
@@ -244,7 +253,7 @@ def _train(run: Run, start: ResumePoint) -> int:
                 validated = iteration
                 if not _judge(run, iteration):
                     return _stop(run, iteration)
-    return _finish(run)
+    return _finish(run, trained=start.iteration < last)
 
 
 def _judge(run: Run, iteration: int) -> bool:
@@ -313,7 +322,7 @@ def _stop(run: Run, iteration: int) -> int:
     return STOPPED
 
 
-def _finish(run: Run) -> int:
+def _finish(run: Run, *, trained: bool) -> int:
     """Finish saving, and return the exit status of a run that has done its last iteration."""
     run.saver.finish()
     log_saved(run)
@@ -321,4 +330,18 @@ def _finish(run: Run) -> int:
     run.watchdog.report("waiting until the last checkpoint is saved")
     run.world.wait()
     log_best(run)
+    if run.world.main and trained:
+        _conclude(run)
     return 0
+
+
+def _conclude(run: Run) -> None:
+    """Log what the run has learnt, and what to do with it."""
+    directory, iterations = run.options.directory, run.options.config.optim.iterations
+    lines = summarize(
+        read_curves(directory / SCALARS),
+        checkpoint_path(directory, iterations),
+        captions=find_task(run.options.config.model.name).captioning_head is not None,
+    )
+    for line in lines:
+        run.logger.info(line)

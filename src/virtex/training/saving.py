@@ -49,10 +49,12 @@ def save(run: Run, iteration: int, *, validated: bool) -> None:
             "not saved over good ones; lower OPTIM.CNN_LR and OPTIM.LR, and continue with "
             "--resume-from latest"
         )
+    average = run.state.average
     state = {
         "model": weights,
         "optimizer": run.state.optimizer.state_dict(),
         "scaler": run.state.scaler.state_dict(),
+        **({} if average is None else {"average": average.state_dict()}),
         "iteration": iteration,
         "validated": validated,
         "progress": run.seen.to_plain(iteration),

@@ -1,10 +1,16 @@
 """`scalars.jsonl`: the numbers of a run, a JSON object with `iteration` and numbers per line."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from virtex.files import reading
+
 SCALARS = "scalars.jsonl"
+
+Curve = dict[int, float]
+"""The values of a metric by iteration, ascending."""
 
 
 @dataclass
@@ -35,6 +41,25 @@ def last_scalars(path: Path) -> LastScalars:
             last.iteration = max(last.iteration, int(scalars.pop("iteration")))
             last.values |= scalars
     return last
+
+
+def read_curves(path: Path) -> dict[str, Curve]:
+    """The metrics of a `scalars.jsonl`, to which a run may still be writing."""
+    with reading(path):
+        lines = path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]
+    return curves_of(lines)
+
+
+def curves_of(lines: Sequence[str]) -> dict[str, Curve]:
+    """The metrics in lines of such a file, by name."""
+    found: dict[str, Curve] = {}
+    for line in lines:
+        scalars = parse_line(line)
+        if scalars is not None:
+            iteration = int(scalars.pop("iteration"))
+            for name, value in scalars.items():
+                found.setdefault(name, {})[iteration] = float(value)
+    return {name: dict(sorted(curve.items())) for name, curve in found.items()}
 
 
 def parse_line(line: str) -> dict[str, float] | None:

@@ -16,9 +16,15 @@ from virtex.build.initial_weights import (
     take_weights,
 )
 from virtex.build.model import build_objective, check_backbone
-from virtex.build.optimizer import build_optimizer, build_schedule, estimate_checkpoint_bytes
+from virtex.build.observer import Observer
+from virtex.build.optimizer import (
+    build_average,
+    build_optimizer,
+    build_schedule,
+    estimate_checkpoint_bytes,
+)
 from virtex.build.pixel_choice import PixelChoice, adopt_pixels, choose_pixels
-from virtex.build.sources import Observer
+from virtex.build.token_counts import check_countable
 from virtex.checkpoints import file
 from virtex.checkpoints import run_directory as directory
 from virtex.checkpoints.background import BackgroundSaver
@@ -42,13 +48,12 @@ from virtex.errors import RunError, UserError
 from virtex.evaluation.features import IMAGES_AT_ONCE
 from virtex.models.sync_batch_norm import synchronise_batch_norm
 from virtex.tasks.base import WEIGHT_PER_TOKEN
-from virtex.text.vocabulary import Vocabulary
 from virtex.training.best_checkpoint import BestCheckpoint
 from virtex.training.evaluation_plan import LOWER_IS_BETTER, EvaluationPlan, open_plan
 from virtex.training.logger import RunLogger
 from virtex.training.loop import TrainState
 from virtex.training.precision import choose_precision
-from virtex.training.progress import IndexingProgress, print_notice
+from virtex.training.progress import PreparationProgress, print_notice
 from virtex.training.samples import SamplesSeen
 
 DEFAULT_RECENT = 3
@@ -152,8 +157,8 @@ def open_with_progress(
 ) -> PretrainingData:
     """As `open_data`; reading annotations and indexing shards is reported to the watchdog."""
     watchdog.report("reading the annotations")
-    progress = IndexingProgress(watchdog, main=world.main)
-    return open_data(options.config, Observer(progress, print_notice))
+    progress = PreparationProgress(watchdog, main=world.main)
+    return open_data(options.config, Observer(progress.indexed, print_notice))
 
 
 def find_start(options: PretrainOptions, data: PretrainingData, attempt: int) -> ResumePoint:
@@ -222,11 +227,14 @@ def _start_or_refusal(
     options: PretrainOptions, data: PretrainingData, attempt: int
 ) -> ResumePoint | UserError:
     try:
-        return find_start(options, data, attempt)
+        start = find_start(options, data, attempt)
+        if start.state is None:
+            check_countable(options.config, data)
     except RunError:
         raise
     except UserError as error:
         return error
+    return start
 
 
 def _pixels_or_refusal(
@@ -265,7 +273,7 @@ def evaluations(options: PretrainOptions, plan: EvaluationPlan | None) -> Evalua
 
 
 def begin(
-    options: PretrainOptions, world: World, start: ResumePoint, vocabulary: Vocabulary
+    options: PretrainOptions, world: World, start: ResumePoint, data: PretrainingData
 ) -> tuple[TrainState, Taken]:
     """The objects that the run trains, in their state at `start`, not yet parallel.
 
@@ -281,7 +289,7 @@ def begin(
     if start.state is not None:
         load_weights(objective, Checkpoint("--resume-from", start.state), WEIGHT_PER_TOKEN)
     elif initial is not None:
-        taken = take_weights(objective, initial, config, vocabulary)
+        taken = take_weights(objective, initial, config, data.vocabulary)
     objective.to(world.device)
     if config.sync_bn and world.size > 1:
         objective.visual.cnn = synchronise_batch_norm(objective.visual.cnn, world.device)
@@ -292,8 +300,10 @@ def begin(
         # The earlier precision may have had no loss scale, and this one may need none.
         if start.state["scaler"] and scaler.is_enabled():
             scaler.load_state_dict(start.state["scaler"])
-    schedule = build_schedule(config)
-    return TrainState(objective, objective, optimizer, schedule, scaler, precision), taken
+    schedule, average = build_schedule(config), build_average(config, objective)
+    if average is not None and start.state is not None and "average" in start.state:
+        average.load_state_dict(start.state["average"])
+    return TrainState(objective, objective, optimizer, schedule, scaler, precision, average), taken
 
 
 def preflight(

@@ -1,7 +1,7 @@
 """The validation of a run: losses, accuracy or mAP, and samples with their diversity."""
 
 from collections import Counter
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
 
 from virtex.build.data import validation_batches, validation_samples
@@ -38,18 +38,10 @@ def validate_and_log(run: Run, iteration: int) -> bool:
     """Validate the weights after `iteration`; False if a request to stop came first."""
     phase = f"validation after iteration {iteration}"
     run.watchdog.report(phase)
-    # The statistics that are saved, and so judged, are those of the first process.
-    run.world.broadcast(list(run.state.objective.buffers()))
     task = find_task(run.options.config.model.name)
     scores = ClassScores(task, run.state.objective)
-    with closing(_batches(run, phase)) as batches, scores.recording():
-        means = validate(
-            run.state.objective,
-            scores.watch(batches),
-            precision=run.state.precision,
-            sum_over_processes=run.world.sum,
-            stopping=lambda: bool(run.request),
-        )
+    with scores.recording():
+        means = _mean_losses(run, phase, scores.watch)
     if means is None:
         return False
     if not means:
@@ -65,9 +57,42 @@ def validate_and_log(run: Run, iteration: int) -> bool:
     run.logger.log_scalars(iteration, scalars)
     percents = "".join(f"  {name} {value:.2f} %" for name, value in figures.items())
     run.logger.info(f"{phase}: {losses_text(total, means)}{percents}")
+    if run.state.average is not None:
+        with run.state.average.applied(run.state.objective):
+            means = _mean_losses(run, f"{phase}, average of the weights")
+        if means is None:
+            return False
+        _log_average(run, iteration, means)
     if run.world.main:
         _log_samples(run, iteration)
     return True
+
+
+def _mean_losses(
+    run: Run, phase: str, watch: Callable[[Iterable[Batch]], Iterable[Batch]] = iter
+) -> dict[str, float] | None:
+    """The losses of the validation split, by `watch`ed batches; None if a request to stop came."""
+    # The statistics that are saved, and so judged, are those of the first process.
+    run.world.broadcast(list(run.state.objective.buffers()))
+    with closing(_batches(run, phase)) as batches:
+        return validate(
+            run.state.objective,
+            watch(batches),
+            precision=run.state.precision,
+            sum_over_processes=run.world.sum,
+            stopping=lambda: bool(run.request),
+        )
+
+
+def _log_average(run: Run, iteration: int, means: dict[str, float]) -> None:
+    total = run.state.objective.total(means)
+    scalars = {"val/average/loss": total}
+    scalars |= {f"val/average/{name}": mean for name, mean in means.items()}
+    run.logger.log_scalars(iteration, scalars)
+    run.logger.info(
+        f"validation after iteration {iteration}, average of the weights: "
+        f"{losses_text(total, means)}"
+    )
 
 
 def _batches(run: Run, phase: str) -> Generator[Batch, None, None]:

@@ -1,3 +1,4 @@
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,6 +12,7 @@ from virtex.data.order import EpochOrder
 from virtex.data.remote.shards import RemoteShards, remote_splits
 from virtex.data.remote.store import RemoteStore
 from virtex.data.sources.coco import CocoCaptions
+from virtex.data.sources.joined import JoinedRecords
 from virtex.data.subset import Subset
 from virtex.errors import UserError
 
@@ -25,14 +27,26 @@ def directory(write_coco, tmp_path):
 @pytest.fixture
 def shards(directory, tmp_path):
     """The same at an address."""
+    with served(directory, tmp_path) as (shards, _):
+        yield shards
+
+
+@contextmanager
+def served(directory, tmp_path):
+    """The shards at an address, through two stores, as those of two splits."""
     with serve() as server:
         server.files |= {f"/d/{path.name}": path.read_bytes() for path in directory.iterdir()}
-        store = RemoteStore(f"{server.url}/d", cache_dir=tmp_path / "kept", cache_bytes=10**9)
-        yield opened(directory, store=store)
+        stores = [
+            RemoteStore(f"{server.url}/d", cache_dir=tmp_path / "kept", cache_bytes=10**9)
+            for _ in range(2)
+        ]
+        yield [opened(directory, store=store) for store in stores]
 
 
 def test_the_files_are_those_of_the_chosen_shards(shards, directory, tmp_path):
-    training = remote_splits(shards, Subset(shards, np.array([0, 6, 7, 10])), shards).training
+    subset = Subset(shards, np.array([0, 6, 7, 10]))
+    (source,) = remote_splits(shards, subset, shards).sources
+    training = source.training
     assert training.samples.tolist() == [1, 2, 1]
     files = training.files(np.array([1, 2]))
     assert sorted(files) == ["00002.index", "00002.tar", "00003.index", "00003.tar"]
@@ -81,9 +95,10 @@ def test_equal_shards_take_what_they_take():
     ]
 
 
-def test_a_cache_without_room_for_two_windows_is_refused_with_what_would_fit(shards):
-    splits = remote_splits(shards, shards, shards)
-    whole = int(splits.training.bytes.sum())
+def test_a_cache_without_room_for_two_windows_is_refused_with_what_would_fit(directory, tmp_path):
+    with served(directory, tmp_path) as (shards, validation):
+        splits = remote_splits(shards, shards, validation)
+    whole = int(splits.sources[0].training.bytes.sum())
     splits.check_space(window=1000, cache_gb=2 * whole / 1e9)
     splits.check_space(window=3, cache_gb=1.7 * whole / 1e9)
     words = r"two windows of DATA\.SHUFFLE_WINDOW 6 .* up to .* bytes.*; set DATA\.CACHE_GB to "
@@ -98,3 +113,35 @@ def test_a_cache_without_room_for_two_windows_is_refused_with_what_would_fit(sha
     splits.check_space(window=fitting, cache_gb=1.7 * whole / 1e9)
     with pytest.raises(UserError, match=words + r"\S+ or more$"):
         splits.check_space(window=6, cache_gb=whole / 1e9)
+
+
+@pytest.mark.parametrize("kept", [None, [0, 1, 2, 12, 13, 20, 24, 40]])
+def test_of_several_sources_the_files_of_the_remote_ones_are_fetched(
+    directory, tmp_path, kept, monkeypatch
+):
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with served(directory, tmp_path) as remote, served(directory, tmp_path) as other:
+        local = opened(directory)
+        # 11 samples in 4 shards each.
+        training, validation = (
+            JoinedRecords([local, one, local, two], ())
+            for one, two in zip(remote, other, strict=True)
+        )
+        chosen = training if kept is None else Subset(training, np.array(kept))
+        splits = remote_splits(training, chosen, validation)
+        assert [source.number for source in splits.sources] == [1, 3]
+        shards = np.searchsorted(np.cumsum(training.shard_sizes), kept or range(44), side="right")
+        for place, number in enumerate(np.unique(shards).tolist()):
+            found = splits.files(np.array([place]))
+            source = {1: 0, 3: 1}.get(number // 4)
+            name = f"{number % 4:05}"
+            names = (f"{name}.tar", f"{name}.index") if source is not None else ()
+            expected = {(source, file) for file in names}
+            assert set(found) == expected
+            assert splits.bytes(np.array([place])) == sum(size + 36 for size, _ in found.values())
+        splits.check_space(1000, 1.0)
+        with pytest.raises(UserError, match=f"{remote[0].store.root}, {other[0].store.root}"):
+            splits.check_space(1000, 1e-6)
+        before = splits.statistics.files
+        remote[0].store.fetch("00000.tar")
+        assert splits.statistics.files == before + 1

@@ -1,5 +1,6 @@
 import json
 import time
+from dataclasses import replace
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -11,7 +12,7 @@ from tests.data.tars import tar
 from virtex.data.plain_text import NotTextError
 from virtex.data.shards import sample_text
 from virtex.data.shards.store import MemoryStore
-from virtex.data.shards.tar_index import ROW, TarIndex, index_tar, read_index
+from virtex.data.shards.tar_index import FURTHER_IMAGE, ROW, TarIndex, index_tar, read_index
 from virtex.data.shards.tar_members import TarStream, tar_members
 from virtex.errors import UserError
 
@@ -195,6 +196,29 @@ def test_sizes_that_no_file_has_are_refused(size):
 def test_places_outside_of_the_tar_file_are_refused(row):
     with pytest.raises(UserError, match=r"points beyond the end|unknown kind"):
         read_index(of_rows([row], tar_bytes=100).to_bytes(), "a.index")
+
+
+def test_the_images_of_a_text_are_those_that_it_counts():
+    three = json.dumps({"caption": "a", "images": 3}).encode()
+    members = {"a.jpg": b"0", "a.1.jpg": b"11", "a.2.png": b"222", "a.3.jpg": b"-", "a.json": three}
+    members |= {"b.jpg": b"0", "b.json": three}  # of others, who mean something else
+    members |= {"c.jpg": b"0", "c.1.jpg": b"1", "c.json": three}
+    store, index = indexed(members)
+    for kept in (index, read_index(index.to_bytes(), "0.index")):
+        assert len(kept.rows) == 2
+        parts = [store.read("0.tar", *place) for *place, _ in kept.further_images(0)]
+        assert parts == [b"11", b"222"]
+        assert kept.further_images(1) == []
+    assert index.excluded == ("1 texts of several images lack the image 2 (files c.json)",)
+    assert "2 images are parts" in index.report[0]
+
+
+@pytest.mark.parametrize("row", [(1, 0, 1, 1), (-1, 0, 1, 1), (0, 10**6, 1, 1)])
+def test_an_index_with_impossible_further_images_is_refused(row):
+    index = of_rows([(1, 1, 1, 1, 1, 1, 1, 0)], tar_bytes=1000)
+    index = replace(index, further=np.array([row], FURTHER_IMAGE))
+    with pytest.raises(UserError, match=r"no sample|points beyond the end"):
+        read_index(index.to_bytes(), "a")
 
 
 def test_ten_thousand_samples_are_read_in_milliseconds():

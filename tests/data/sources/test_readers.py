@@ -11,6 +11,7 @@ from tests.data.packing import opened
 from tests.data.tars import tar
 
 from virtex.data.sources.coco import CocoCaptions
+from virtex.data.sources.image_list import similar_file
 from virtex.data.sources.table import TableCaptions
 from virtex.data.sources.text_folder import TextFolder
 from virtex.errors import UserError
@@ -102,6 +103,9 @@ DEFECTS = {
     "none": {},
     "no caption": {1: ("b.jpg", None)},
     "blank": {1: ("b.jpg", " ")},
+    "invisible": {1: ("b.jpg", "\u200b\ufeff\u00a0")},
+    "zero bytes": {1: ("b.jpg", b"t\0w\0o\0")},
+    "quotes inside": {1: ("b.jpg", 'the "open" sign it\'s')},
     "Windows-1252": {1: ("b.jpg", b"caf\xe9")},
     "two quotes": {1: ("b.jpg", '"open'), 2: ("c.jpg", 'tea"')},
     "a quote": {1: ("b.jpg", '"open')},
@@ -113,8 +117,22 @@ DEFECTS = {
 TABLES = ("csv", "tsv", "jsonl", "parquet")
 REFUSED = {("Windows-1252", reader) for reader in ("coco", *TABLES, "folder")}
 REFUSED |= {("two quotes", "csv"), ("a quote", "csv")}
-COUNTED = {(defect, reader) for defect in ("no caption", "blank") for reader in READERS}
-COUNTED |= {("Windows-1252", "txt shard"), ("Windows-1252", "json shard")}
+REFUSED |= {("zero bytes", reader) for reader in ("csv", "tsv", "jsonl", "folder")}
+COUNTED = {
+    (defect, reader) for defect in ("no caption", "blank", "invisible") for reader in READERS
+}
+COUNTED |= {
+    (defect, f"{kind} shard")
+    for defect in ("Windows-1252", "zero bytes")
+    for kind in ("txt", "json")
+}
+TRIALS = [
+    (defect, reader)
+    for defect in DEFECTS
+    for reader in READERS
+    # In Parquet they are a part of the text; in COCO's JSON they are no place to name.
+    if defect != "zero bytes" or reader not in ("coco", "parquet")
+]
 PLACES = {
     "coco": r"image ids 1|byte \d+, after",
     "csv": "line 3",
@@ -128,8 +146,7 @@ PLACES = {
 REMEDY = r"convert it to UTF-8|in double quotes|skip"
 
 
-@pytest.mark.parametrize("reader", READERS)
-@pytest.mark.parametrize("defect", DEFECTS)
+@pytest.mark.parametrize(("defect", "reader"), TRIALS)
 def test_every_image_is_read_or_counted_or_refused_by_name(tmp_path, reader, defect):
     write, read = READERS[reader]
     samples = [DEFECTS[defect].get(n, sample) for n, sample in enumerate(GOOD)]
@@ -152,3 +169,51 @@ def test_every_image_is_read_or_counted_or_refused_by_name(tmp_path, reader, def
         if not count:
             captions = {text for record in records for text in record.captions}
             assert captions == {text for _, text in samples}
+
+
+OUTSIDE = ("../a.jpg", "im/../../a.jpg", "/etc/passwd", "..", "")
+ODD = {
+    "im\\1.jpg": "im/1.jpg",
+    "im/%31.jpg": "im/1.jpg",
+    "im/1.jpg ": "im/1.jpg",
+    "im/1.JPG": "im/1.jpg",
+    "im/2.jpg": "im/2.JPG",
+    "im/none.jpg": None,
+    "im": None,
+}
+
+
+@pytest.mark.parametrize("reader", [*TABLES, "coco"])
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_a_name_that_leads_elsewhere_is_refused_with_its_place(tmp_path, reader, name):
+    write, read = READERS[reader]
+    write(tmp_path, [GOOD[0], (name, "two"), GOOD[2]])
+    for on_bad_image in ("error", "skip"):
+        with pytest.raises(UserError) as caught:
+            read(tmp_path, on_bad_image)
+        assert re.search("line 3|line 2|row 2|'id': 1", str(caught.value))
+        assert repr(name) in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_a_file_that_a_name_nearly_names_is_found(tmp_path, name):
+    (tmp_path / "im").mkdir()
+    for number, file in enumerate(("1.jpg", "2.JPG")):
+        (tmp_path / "im" / file).write_bytes(b"%d" % number)
+    write_lines(tmp_path, [("im/1.jpg", "one"), (name.replace("\\", "\\\\"), "two")])
+    records = read_table(tmp_path, "skip")
+    (missing,) = records.missing(range(2))
+    assert missing == tmp_path / name
+    found = similar_file(missing)
+    assert found == (None if ODD[name] is None else tmp_path / ODD[name])
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv"])
+def test_line_ends_of_old_macs_are_refused_in_words(tmp_path, kind):
+    write_separated(tmp_path, GOOD, kind)
+    path = tmp_path / f"train.{kind}"
+    path.write_bytes(path.read_bytes().replace(b"\n", b"\r"))
+    with pytest.raises(UserError, match="line 1: a carriage return ends a value"):
+        read_table(tmp_path, "skip")
+    path.write_bytes(path.read_bytes().replace(b"\r", b"\r\n"))
+    assert len(read_table(tmp_path, "error")) == len(GOOD)

@@ -212,3 +212,16 @@ def test_quoted_names_with_another_separator_are_refused_with_the_setting(tmp_pa
     with pytest.raises(UserError, match=r"line 1 is malformed.*set DATA\.SEPARATOR.*by ';'"):
         captions(tmp_path, TableLayout())
     assert captions(tmp_path, TableLayout(separator=";")) == {"a": ("b",)}
+
+
+def test_paths_are_relative_to_the_directory_of_images(tmp_path):
+    (tmp_path / "tables").mkdir()
+    table = tmp_path / "tables" / "train.csv"
+    table.write_text(f"image,caption\na/1.png,a dog\n{tmp_path}/images/2.png,a cat\n")
+    for directory in ("../images", str(tmp_path / "images")):
+        layout = TableLayout(image_directory=directory)
+        records = TableCaptions(str(table), None, "error", layout)
+        paths = {records.path(index).resolve() for index in range(2)}
+        assert paths == {tmp_path / "images" / "a" / "1.png", tmp_path / "images" / "2.png"}
+    with pytest.raises(UserError, match=r"is not a file below .*--image-directory"):
+        TableCaptions(str(table), None, "error", TableLayout(image_directory="a"))

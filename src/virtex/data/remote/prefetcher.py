@@ -10,6 +10,7 @@ import os
 import random
 import signal
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from copy import copy
 from multiprocessing import resource_tracker
@@ -70,14 +71,19 @@ class Prefetcher:
         self._process: Any = None
         self._connection: Any = None
 
+    @property
+    def sources(self) -> tuple[int, ...]:
+        """The numbers of the sources that are remote."""
+        return tuple(source.number for source in self._splits.sources)
+
     def wait_for(self, shards: npt.NDArray[np.int64]) -> None:
-        size = f"{len(shards)} shards, {self._splits.training.bytes[shards].sum() / 1e9:.3f} GB,"
+        size = f"{len(shards)} shards, {self._splits.bytes(shards) / 1e9:.3f} GB,"
         start = time.monotonic()
         if self._is_first:
             self._logger.info(
                 f"fetching {size} of the first window; training starts when they are cached"
             )
-        fetched = self._fetched
+        fetched = self._splits.fetched_for_training
         error = self._wait(self._request(shards))
         seconds = time.monotonic() - start
         if error is not None:
@@ -85,7 +91,7 @@ class Prefetcher:
                 f"fetching ahead failed, so missing files are fetched when they are read: {error}"
             )
         elif self._is_first or seconds > 2 * _POLL_SECONDS:
-            fetched = self._fetched - fetched
+            fetched = self._splits.fetched_for_training - fetched
             self._logger.info(
                 f"waited {seconds:.1f} s for {size} of which {fetched / 1e9:.3f} were fetched"
             )
@@ -117,7 +123,7 @@ class Prefetcher:
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")
         self._connection, other_end = context.Pipe()
-        arguments = (self._splits.training.store, other_end)
+        arguments = (self._splits.stores, other_end)
         self._process = context.Process(target=_fetch_ahead, args=arguments, daemon=True)
         # A terminal's Ctrl-C goes to all processes; this one ends with its parent. The tracker is
         # started before, as its start lets the signal through again.
@@ -133,7 +139,7 @@ class Prefetcher:
         """Request shards in place of all that were requested before; returns their files."""
         if self._process is None:
             self._start()
-        files = self._splits.training.files(shards)
+        files = self._splits.files(shards)
         self._requests += 1
         with suppress(OSError):  # the process has ended, which `_wait` finds
             self._connection.send((self._requests, files))
@@ -152,24 +158,19 @@ class Prefetcher:
             except (EOFError, OSError):
                 return "the process that does it has ended"
             if answer is not None and answer[0] == self._requests:
-                _, name, error = answer
+                _, key, error = answer
                 if error is not None:
                     return str(error)
-                missing.discard(name)
+                missing.discard(key)
             phase = f"waiting for {len(missing)} of {len(files)} files of shards to be fetched"
             # Only on progress, so that the watchdog finds a run that is stuck.
-            if answer is not None or self._fetched > fetched:
-                fetched = self._fetched
+            if answer is not None or self._splits.fetched_for_training > fetched:
+                fetched = self._splits.fetched_for_training
                 self._watchdog.report(phase)
             if time.monotonic() - logged > _LOG_SECONDS:
                 logged = time.monotonic()
-                self._logger.info(f"{phase}, {self._splits.training.store.statistics}")
+                self._logger.info(f"{phase}, {self._splits.statistics}")
         return None
-
-    @property
-    def _fetched(self) -> int:
-        """Bytes fetched for training by this process and those that it started."""
-        return self._splits.training.store.statistics.bytes
 
 
 class _Queue:
@@ -184,15 +185,15 @@ class _Queue:
         # Each process in an order of its own, so that those of one machine share the work.
         order = random.Random(os.getpid()).sample(sorted(files), len(files))
         with self._changed:
-            self._request, self._files = request, {name: files[name] for name in order}
+            self._request, self._files = request, {key: files[key] for key in order}
             self._changed.notify_all()
 
     def take(self) -> tuple[int, Files]:
         """The next file, as soon as there is one, and the number of its request."""
         with self._changed:
             self._changed.wait_for(lambda: self._files)
-            name = next(iter(self._files))
-            return self._request, {name: self._files.pop(name)}
+            key = next(iter(self._files))
+            return self._request, {key: self._files.pop(key)}
 
     def put_back(self, request: int, file: Files) -> None:
         """Return a file after a pause, unless there is another request meanwhile."""
@@ -202,12 +203,12 @@ class _Queue:
                 self._changed.notify_all()
 
 
-def _fetch_ahead(store: RemoteStore, connection: Any) -> None:
+def _fetch_ahead(stores: Sequence[RemoteStore], connection: Any) -> None:
     """Fetch what is requested, until the other end of the connection is gone."""
     queue, sending = _Queue(), Lock()
     for _ in range(_CONCURRENT_FETCHES):
         # A copy each, as a store is not for two threads.
-        arguments = (copy(store), queue, connection, sending)
+        arguments = ([copy(store) for store in stores], queue, connection, sending)
         Thread(target=_fetch_files, args=arguments, daemon=True).start()
     with suppress(EOFError, OSError):
         while True:
@@ -215,16 +216,19 @@ def _fetch_ahead(store: RemoteStore, connection: Any) -> None:
     os._exit(0)  # fsspec's threads may be in the middle of something
 
 
-def _fetch_files(store: RemoteStore, queue: _Queue, connection: Any, sending: Lock) -> None:
+def _fetch_files(
+    stores: Sequence[RemoteStore], queue: _Queue, connection: Any, sending: Lock
+) -> None:
     while True:
         request, file = queue.take()
-        name, error = next(iter(file)), None
+        (((store, name), content),) = file.items()
+        error = None
         try:
-            store.register_checksums(file)
-            store.fetch(name)
+            stores[store].register_checksums({name: content})
+            stores[store].fetch(name)
         except UserError as caught:
             error = str(caught)
         with sending, suppress(OSError):
-            connection.send((request, name, error))
+            connection.send((request, (store, name), error))
         if error is not None:
             queue.put_back(request, file)

@@ -82,6 +82,23 @@ class Indexing:
         return content if fits else None
 
 
+def has_shards(indexing: Indexing) -> bool:
+    """Whether the directory exists and has shards of these names.
+
+    Over HTTP, which cannot list, whether it has a manifest of them.
+    """
+    store = indexing.store
+    try:
+        files = store.list_files()
+        if files is not None:
+            return bool(indexing.names.of(files))
+        return store.size(indexing.manifest_name) > 0
+    except RunError:
+        raise
+    except UserError:
+        return False
+
+
 def manifest_and_home(
     indexing: Indexing, on_indexed: OnIndexed = ignore_progress
 ) -> tuple[ShardManifest, Store]:

@@ -37,7 +37,7 @@ from virtex.data.shards.sample_text import (
 )
 from virtex.data.shards.shard_names import ALL_SHARDS, ShardNames
 from virtex.data.shards.store import Store
-from virtex.data.shards.tar_index import KINDS, read_index
+from virtex.data.shards.tar_index import KINDS, TarIndex, read_index
 from virtex.data.shards.tar_members import BLOCK, header_name
 from virtex.errors import RunError, UserError
 
@@ -108,7 +108,7 @@ class Shards:
         self.store, self.home, self.manifest = store, home, manifest
         self._form = form
         self._starts = np.concatenate([[0], np.cumsum(manifest.samples)])
-        self._indexes: RecentlyUsed[int, npt.NDArray[np.void]] = RecentlyUsed(held, len)
+        self._indexes: RecentlyUsed[int, TarIndex] = RecentlyUsed(held, len)
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -117,8 +117,9 @@ class Shards:
         if not 0 <= index < len(self):
             raise IndexError(index)
         shard = int(np.searchsorted(self._starts, index, side="right")) - 1
-        row = self._rows(shard)[index - int(self._starts[shard])]
-        image_id, *locations, kind = row.item()
+        place = index - int(self._starts[shard])
+        tar_index = self._index(shard)
+        image_id, *locations, kind = tar_index.rows[place].item()
         name = self.manifest.names[shard]
         text = self._member(name, *locations[3:])
         parsed = _parse(text, KINDS[kind], self._form)
@@ -133,6 +134,7 @@ class Shards:
             image=self._member(name, *locations[:3]),
             captions=parsed.captions,
             categories=categories,
+            others=tuple(self._member(name, *image) for image in tar_index.further_images(place)),
         )
 
     def _member(self, shard: str, offset: int, size: int, crc32: int) -> Member:
@@ -187,14 +189,17 @@ class Shards:
         return np.array([hashed_id(name, image_id) for image_id in ids.tolist()], np.int64)
 
     def _rows(self, shard: int) -> npt.NDArray[np.void]:
-        """The rows of a shard's index, from memory if it was used recently."""
-        rows = self._indexes.get(shard)
-        if rows is None:
-            rows = self._read_rows(shard)
-            self._indexes.put(shard, rows)
-        return rows
+        return self._index(shard).rows
 
-    def _read_rows(self, shard: int) -> npt.NDArray[np.void]:
+    def _index(self, shard: int) -> TarIndex:
+        """The index of a shard, from memory if it was used recently."""
+        index = self._indexes.get(shard)
+        if index is None:
+            index = self._read_index(shard)
+            self._indexes.put(shard, index)
+        return index
+
+    def _read_index(self, shard: int) -> TarIndex:
         manifest, tar = self.manifest, self.manifest.names[shard]
         name = manifest.index_name(tar)
         digest = manifest.index_sha256[shard].tobytes()
@@ -208,7 +213,7 @@ class Shards:
                 f"{address} is not the index that {self.home.root}/{manifest.name} lists; copy it"
                 " again, or remove both to have them made again"
             )
-        return read_index(content, address).rows
+        return read_index(content, address)
 
 
 def open_shards(

@@ -5,7 +5,14 @@ import json
 from dataclasses import dataclass
 from typing import Literal
 
-from virtex.data.plain_text import UTF_8, NotTextError, decoded, undecodable, without_mark
+from virtex.data.plain_text import (
+    UTF_8,
+    NotTextError,
+    decoded,
+    has_text,
+    undecodable,
+    without_mark,
+)
 from virtex.data.records import is_int64
 
 Kind = Literal["json", "txt"]
@@ -43,7 +50,8 @@ class SampleText:
     """Captions that are not blank, indices of categories, and the image's id if there is one.
 
     `unusable` is the number of captions in JSON that are blank, null or not text; `keys` are those
-    of JSON that has neither captions nor categories.
+    of JSON that has neither captions nor categories. `images` is the number of images of the text,
+    of which `virtex pack` names those after the first KEY.1, KEY.2, and so on.
     """
 
     captions: tuple[str, ...] = ()
@@ -51,6 +59,7 @@ class SampleText:
     image_id: int | None = None
     unusable: int = 0
     keys: tuple[str, ...] = ()
+    images: int = 1
 
     @property
     def has_labels(self) -> bool:
@@ -90,6 +99,7 @@ def parse(content: bytes, kind: Kind, form: TextFormat = DEFAULT_FORMAT) -> Samp
         image_id=image_id if is_int64(image_id) else None,
         unusable=len(found) - len(captions) if isinstance(found, list) else 0,
         keys=() if captions or categories is not None else tuple(values),
+        images=_image_count(values.get("images")),
     )
 
 
@@ -101,7 +111,11 @@ def key_id(key: str) -> int | None:
 def _captions(values: list[object] | list[str]) -> tuple[str, ...]:
     # JSON can hold half a surrogate pair, which UTF-8 cannot encode.
     texts = (value.encode(errors="replace").decode() for value in values if isinstance(value, str))
-    return tuple(text for text in texts if text.strip())
+    return tuple(text for text in texts if has_text(text))
+
+
+def _image_count(value: object) -> int:
+    return value if is_int64(value) and value > 1 else 1
 
 
 def _categories(values: object) -> tuple[int, ...] | None:

@@ -1,7 +1,8 @@
 """The index of a shard: offsets, sizes and checksums of each sample's image and text.
 
 A file is a line of JSON (`format`, `samples`, `tar_bytes`, `tar_sha256`, `ids`, `left_out`,
-`labels`, perhaps `report`) and then a row of `ROW` a sample, in the order of the tar file.
+`labels`, perhaps `report`) and then a row of `ROW` a sample, in the order of the tar file, and a
+row of `FURTHER_IMAGE` for each image of a text after its first.
 """
 
 import json
@@ -47,6 +48,14 @@ ROW = np.dtype(
         ("text_kind", "u1"),  # of KINDS
     ]
 )
+FURTHER_IMAGE = np.dtype(
+    [
+        ("sample", "<i8"),  # its row
+        ("image_offset", "<i8"),
+        ("image_bytes", "<u4"),
+        ("image_crc32", "<u4"),
+    ]
+)
 KINDS: tuple[Kind, ...] = ("json", "txt")
 IMAGES = IMAGE_EXTENSIONS | {"img"}  # which `virtex pack` gives to what has no extension of its own
 TEXTS: dict[str, Kind] = {"json": "json", "txt": "txt"}
@@ -74,7 +83,7 @@ class _Header(JsonFile):
 
 @dataclass(frozen=True)
 class TarIndex:
-    """The samples of one shard.
+    """The samples of one shard, and their images after the first, in order of the samples.
 
     `excluded` describes, a line each, what of the tar file cannot be used; `report` what else a
     person may want to know.
@@ -87,6 +96,16 @@ class TarIndex:
     labels: Labels = "captions"
     excluded: tuple[str, ...] = ()
     report: tuple[str, ...] = ()
+    further: npt.NDArray[np.void] = field(default_factory=lambda: np.empty(0, FURTHER_IMAGE))
+
+    def __len__(self) -> int:
+        """The number of rows of both kinds."""
+        return len(self.rows) + len(self.further)
+
+    def further_images(self, sample: int) -> list[tuple[int, int, int]]:
+        """The offset, bytes and CRC-32 of each image of a sample after the first."""
+        start, stop = np.searchsorted(self.further["sample"], [sample, sample + 1])
+        return [tuple(row.item()[1:]) for row in self.further[start:stop]]
 
     def to_bytes(self) -> bytes:
         """The content of the index file; equal for equal indexes."""
@@ -101,7 +120,9 @@ class TarIndex:
         }
         if self.report:
             header["report"] = self.report
-        return json.dumps(header).encode() + b"\n" + self.rows.tobytes()
+        return b"".join(
+            (json.dumps(header).encode(), b"\n", self.rows.tobytes(), self.further.tobytes())
+        )
 
 
 def read_index(content: bytes, address: str) -> TarIndex:
@@ -111,19 +132,24 @@ def read_index(content: bytes, address: str) -> TarIndex:
     end = content.find(b"\n", 0, _MAX_HEADER_BYTES)
     header = parse_json(_Header, content[: max(end, 0)], wrong, remedy)
     try:
-        rows = np.frombuffer(content, ROW, offset=end + 1)
-        _check_rows(rows, header)
+        start, size = end + 1, header.samples * ROW.itemsize
+        rows = np.frombuffer(content[start : start + size], ROW)
+        further = np.frombuffer(content[start + size :], FURTHER_IMAGE)
+        _check_rows(rows, further, header)
     except ValueError as error:
         raise UserError(f"{wrong}: {error}; {remedy}") from error
-    return TarIndex(rows, **header.model_dump(exclude={"format", "samples"}))
+    return TarIndex(rows, **header.model_dump(exclude={"format", "samples"}), further=further)
 
 
-def _check_rows(rows: npt.NDArray[np.void], header: _Header) -> None:
+def _check_rows(rows: npt.NDArray[np.void], further: npt.NDArray[np.void], header: _Header) -> None:
     if len(rows) != header.samples:
         raise ValueError(f"it holds {len(rows)} samples, not {header.samples}")
-    for part in ("image", "text"):
-        offsets = rows[f"{part}_offset"]
-        last = header.tar_bytes - rows[f"{part}_bytes"].astype(np.int64)
+    samples = further["sample"]
+    if np.any(samples < 0) or np.any(samples >= len(rows)) or np.any(np.diff(samples) < 0):
+        raise ValueError("it holds images of no sample")
+    for part, of_part in (("image", rows), ("text", rows), ("image", further)):
+        offsets = of_part[f"{part}_offset"]
+        last = header.tar_bytes - of_part[f"{part}_bytes"].astype(np.int64)
         if np.any(offsets < 0) or np.any(offsets > last):
             raise ValueError("it points beyond the end of the tar file")
     if np.any(rows["text_kind"] >= len(KINDS)):
@@ -152,13 +178,17 @@ def index_tar(
     return contents.index()
 
 
+_Location = tuple[int, int, int]
+"""The offset, the bytes and the CRC-32 of a member."""
+
+
 @dataclass
 class _Sample:
     """The members of one key so far."""
 
     start: int  # of the first member
     short_key: str  # the path up to the first dot
-    image: tuple[int, int, int] | None = None  # offset, bytes, CRC-32
+    image: _Location | None = None
     text: tuple[int, int, int, int] | None = None  # the same, and the kind
     parsed: SampleText = field(default_factory=SampleText)
     kinds: set[Kind] = field(default_factory=set)
@@ -235,11 +265,18 @@ class _TarContents:
             for key, sample in sorted(samples.items(), key=lambda item: item[1].start)
             if sample.image and sample.text
         }
+        further = self._further_images(complete)
         ids, source = _image_ids(complete)
         rows = [
             (image_id, *(sample.image or ()), *(sample.text or ()))
             for image_id, sample in zip(ids, complete.values(), strict=True)
         ]
+        rows_of_further = [
+            (number, *image)
+            for number, key in enumerate(complete)
+            for image in further[key].values()
+        ]
+        used = {name for images in further.values() for name in images}
         has_categories = [sample.parsed.categories is not None for sample in complete.values()]
         return TarIndex(
             rows=np.array(rows, ROW),
@@ -248,8 +285,30 @@ class _TarContents:
             ids=source,
             labels="categories" if complete and all(has_categories) else "captions",
             excluded=self._excluded(samples) + (() if complete else self._kinds()),
-            report=_summaries({_PARTS: [key for key, sample in parts.items() if sample.image]}),
+            report=_summaries(
+                {_PARTS: [key for key, part in parts.items() if part.image and key not in used]}
+            ),
+            further=np.array(rows_of_further, FURTHER_IMAGE),
         )
+
+    def _further_images(self, samples: dict[str, _Sample]) -> dict[str, dict[str, _Location]]:
+        """The images KEY.1, KEY.2, … by name, of each text that says how many images it has.
+
+        Samples that lack some of them are removed and noted as a problem.
+        """
+        found: dict[str, dict[str, _Location]] = {}
+        for key, sample in list(samples.items()):
+            images = found[key] = {}
+            for number in range(1, sample.parsed.images):
+                part = self._long_keys.get(f"{key}.{number}")
+                if part is None or part.image is None:
+                    break
+                images[f"{key}.{number}"] = part.image
+            if 0 < len(images) < sample.parsed.images - 1:
+                what = f"texts of several images lack the image {len(images) + 1}"
+                self._problems[what].append(f"{key}.json")
+                del samples[key], found[key]
+        return found
 
     def _excluded(self, samples: dict[str, _Sample]) -> tuple[str, ...]:
         without = {
@@ -275,7 +334,7 @@ def _count(counts: Counter[str], what: str) -> None:
         counts[what] += 1
 
 
-def _location(member: TarMember) -> tuple[int, int, int]:
+def _location(member: TarMember) -> _Location:
     return member.offset, len(member.content), zlib.crc32(member.content)
 
 

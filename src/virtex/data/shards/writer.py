@@ -22,10 +22,9 @@ from virtex.data.images import (
     read_bytes,
 )
 from virtex.data.pixel_values import DEFAULT_PIXELS, PixelSettings
-from virtex.data.records import Record, Records, record_json
-from virtex.data.shards.tar_index import IMAGES, KINDS, ROW, TarIndex, summarize
+from virtex.data.records import Records, record_json
+from virtex.data.shards.tar_index import FURTHER_IMAGE, IMAGES, KINDS, ROW, TarIndex, summarize
 from virtex.data.shards.tar_members import BLOCK
-from virtex.errors import UserError
 from virtex.files import whole_file
 
 _END = bytes(2 * BLOCK)
@@ -71,6 +70,7 @@ def write_shard(
     keys = [PurePath(error.picture).name for error in bad]
     index = TarIndex(
         rows=np.array(shard.rows, ROW),
+        further=np.array(shard.further, FURTHER_IMAGE),
         tar_bytes=shard.size,
         tar_sha256=shard.sha256.hexdigest(),
         ids="given",
@@ -85,6 +85,7 @@ class _Shard:
 
     def __init__(self, file: BinaryIO) -> None:
         self.rows: list[tuple[int, ...]] = []
+        self.further: list[tuple[int, ...]] = []
         self.size = 0
         self.sha256 = hashlib.sha256()
         self._file = file
@@ -115,37 +116,40 @@ def _add(
     """Add a record; returns the error of an image that is skipped."""
     try:
         record = records[index]
-        if record.others:
-            raise UserError(
-                f"{record.image} and {len(record.others)} more are images of one text, and a shard"
-                " holds one image for each text; give each image a row of its own"
-            )
-        extension, data = _image(record, packing, limits, pixels)
+        images = [
+            _image(image, packing, limits, pixels) for image in (record.image, *record.others)
+        ]
     except BadImage as error:
         if not packing.skip_bad:
             raise
         return error
     key = f"{record.image_id:012}"
-    image = shard.add(f"{key}.{extension}", data)
+    names = [key, *(f"{key}.{number}" for number in range(1, len(images)))]
+    first, *further = [
+        shard.add(f"{name}.{extension}", data)
+        for name, (extension, data) in zip(names, images, strict=True)
+    ]
+    shard.further += [(len(shard.rows), *image) for image in further]
     categories = record.categories if packing.with_categories else None
-    text = shard.add(f"{key}.json", record_json(record.image_id, record.captions, categories))
-    shard.rows.append((record.image_id, *image, *text, KINDS.index("json")))
+    json = record_json(record.image_id, record.captions, categories, len(images))
+    text = shard.add(f"{key}.json", json)
+    shard.rows.append((record.image_id, *first, *text, KINDS.index("json")))
     return None
 
 
 def _image(
-    record: Record, packing: Packing, limits: ImageLimits, pixels: PixelSettings
+    source: ImageSource, packing: Packing, limits: ImageLimits, pixels: PixelSettings
 ) -> tuple[str, bytes]:
-    """The extension and the bytes of a record's image in the shard."""
-    data = read_bytes(record.image, limits)
+    """The extension and the bytes of an image in the shard."""
+    data = read_bytes(source, limits)
     if packing.reduction is not None:
-        image = decode_image(data, record.image, limits, pixels)
+        image = decode_image(data, source, limits, pixels)
         if min(image.shape[:2]) > packing.reduction.short_side:
-            return "jpg", _reduced(image, packing.reduction, record.image)
+            return "jpg", _reduced(image, packing.reduction, source)
     elif packing.checked:
         # The range, and which frame is used, are for the training to choose.
-        decode_raster(data, record.image, limits, replace(pixels, frame="first"))
-    return _extension(data, record.image), data
+        decode_raster(data, source, limits, replace(pixels, frame="first"))
+    return _extension(data, source), data
 
 
 def _reduced(image: npt.NDArray[np.uint8], reduction: Reduction, source: ImageSource) -> bytes:

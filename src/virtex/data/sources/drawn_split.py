@@ -48,6 +48,10 @@ def check_apart(root: str, training: Groups, validation: Groups) -> None:
         )
 
 
+class EmptySideError(UserError):
+    """A draw that leaves no image on one side."""
+
+
 class DrawnSplit:
     """One side of a data set that was split by drawing, in the order of the whole."""
 
@@ -60,34 +64,34 @@ class DrawnSplit:
     ) -> None:
         """`positions` (n,) ascend; `categories` are the names of those of objects."""
         self._records, self._positions = records, shared(positions)
-        self._subset = Subset(records, positions)
+        self.subset = Subset(records, positions)
         self.report = report
         self.categories = categories
 
     def __len__(self) -> int:
-        return len(self._subset)
+        return len(self.subset)
 
     def __getitem__(self, index: int) -> Record:
-        return self._subset[index]
+        return self.subset[index]
 
     def missing(self, positions: Iterable[int]) -> list[Path]:
         """The image files at `positions` (0 … n-1) that do not exist or are empty."""
-        return self._subset.missing(positions)
+        return self.subset.missing(positions)
 
     @property
     def image_ids(self) -> npt.NDArray[np.int64]:
         """The id of each record, (n,)."""
-        return self._subset.image_ids
+        return self.subset.image_ids
 
     @property
     def shard_sizes(self) -> npt.NDArray[np.int64]:
         """The number of records in each shard that has any."""
-        return self._subset.shard_sizes
+        return self.subset.shard_sizes
 
     @property
     def fingerprint(self) -> str:
         """A hash of the records and the positions."""
-        return self._subset.fingerprint
+        return self.subset.fingerprint
 
     @property
     def content_rows(self) -> npt.NDArray[np.void]:
@@ -118,12 +122,12 @@ class Draw:
     ) -> tuple[DrawnSplit, DrawnSplit]:
         """The training and the validation side; the `report` of the whole goes to the first.
 
-        Raises UserError if a side has no image.
+        Raises EmptySideError if a side has no image.
         """
         drawn, note = self._drawn(records.image_ids, groups)
         if drawn.all() or not drawn.any():
             side = "training" if drawn.all() else "validation"
-            raise UserError(
+            raise EmptySideError(
                 f"{root}: {self._setting} leaves no image for {side} of {len(drawn)}"
                 f"{'' if groups is None else f' in {len(groups.present())} groups'}; set another"
                 " DATA.VAL_SHARE or DATA.VAL_SEED"

@@ -4,15 +4,18 @@ An image without an id gets a hash of its path below the data's root: the same o
 beside any other images.
 """
 
+import stat
 from collections.abc import Iterable, Sequence
 from itertools import chain, pairwise
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 import numpy.typing as npt
 
 from virtex.data.contents import content_rows
 from virtex.data.images import OnBadImage
+from virtex.data.plain_text import has_text
 from virtex.data.records import Record
 from virtex.data.shared_strings import PackedStrings, hashed, shared
 from virtex.errors import UserError
@@ -117,8 +120,11 @@ class CaptionedImages(ImageFiles):
         captions = list(self._captions)
         ordered = [captions[place] for place in self._order.tolist()]
         ends = pairwise(self._ends.tolist())
+        images = None
+        if (self._names.tensors[0] == ord(SEVERAL)).any():
+            images = (1 + self._names[place].count(SEVERAL) for place in self._places.tolist())
         return content_rows(
-            self.image_ids.tolist(), ((ordered[start:end], None) for start, end in ends)
+            self.image_ids.tolist(), ((ordered[start:end], None) for start, end in ends), images
         )
 
     @property
@@ -131,7 +137,7 @@ def defect(caption: str | None) -> int:
     """`BLANK`, `NULL`, or 0 for a caption with text."""
     if caption is None:
         return NULL
-    return 0 if caption.strip() else BLANK
+    return 0 if has_text(caption) else BLANK
 
 
 def check_left_out(path: Path, left_out: Sequence[str], on_bad_image: OnBadImage) -> None:
@@ -143,8 +149,22 @@ def check_left_out(path: Path, left_out: Sequence[str], on_bad_image: OnBadImage
         )
 
 
+def similar_file(path: Path) -> Path | None:
+    """An existing file whose name differs from a missing one as names often do.
+
+    It has slashes for backslashes, characters for %-codes, no outer blanks, or an extension in
+    another case.
+    """
+    name = str(path)
+    names = (name.replace("\\", "/"), unquote(name), name.strip())
+    suffixes = (path.with_suffix(path.suffix.lower()), path.with_suffix(path.suffix.upper()))
+    others = (other for other in (*map(Path, names), *suffixes) if other != path)
+    return next(filter(_has_content, others), None)
+
+
 def _has_content(path: Path) -> bool:
     try:
-        return path.stat().st_size > 0
-    except OSError:
+        status = path.stat()
+    except (OSError, ValueError):
         return False
+    return stat.S_ISREG(status.st_mode) and status.st_size > 0

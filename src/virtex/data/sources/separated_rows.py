@@ -24,6 +24,11 @@ _REMEDY = (
     " in double quotes, and quotation marks inside it must be doubled"
 )
 
+_CARRIAGE_RETURN = (
+    "a carriage return ends a value, as in files of old Macs, whose lines have no line feed; save"
+    " the file with the line ends of Unix or Windows"
+)
+
 
 def separated_rows(
     path: Path, layout: TableLayout | None = None
@@ -111,6 +116,8 @@ def _quoted_rows(file: _File) -> Iterator[tuple[int, list[str]]]:
         try:
             row = _next(rows)
         except csv.Error as error:
+            if "new-line character" in str(error):
+                raise UserError(f"{path}, line {begin}: {_CARRIAGE_RETURN}") from error
             raise _QuotingError(
                 f"{path}, line {rows.line_num} is malformed: {error}"
                 + (f", in a row that begins in line {begin}" if rows.line_num > begin else "")

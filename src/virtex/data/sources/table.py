@@ -1,8 +1,9 @@
 """Captions in a table: `train.csv` and `val.csv`, or `.tsv`, `.jsonl`, `.parquet`.
 
-A row has the path of an image below the table's directory and a caption of it. The rows of an image
-are one record; records are in order of their image ids. A table may come from anybody, so it cannot
-name files elsewhere; a link in its directory can lead to them.
+A row has the path of an image below the table's directory, or another one that the layout names,
+and a caption of it. The rows of an image are one record; records are in order of their image ids. A
+table may come from anybody, so it cannot name files elsewhere; a link in the directory can lead to
+them.
 """
 
 import posixpath
@@ -74,7 +75,7 @@ class TableCaptions(CaptionedImages):
         if not len(usable):
             raise UserError(f"{path} holds no image with a caption")
         super().__init__(
-            path.parent,
+            path.parent / layout.image_directory,
             names,
             columns.captions.packed(),
             usable=usable,
@@ -110,7 +111,7 @@ def _read(path: Path, layout: TableLayout) -> _Columns:
     for row in read_rows(path, layout, columns.notes):
         images = (row.image, *row.others)
         if images != former:  # rows of an image mostly follow each other
-            name = SEVERAL.join(_name(path, row.number, image) for image in images)
+            name = SEVERAL.join(_name(path, row.number, image, layout) for image in images)
             columns.names.append(name)
             former, id_of_path = images, hashed_id(name)
         several += bool(row.others)
@@ -157,17 +158,19 @@ def _groups(path: Path, column: str, columns: _Columns, image_ids: npt.NDArray[n
     return Groups(column, packed.packed(), shared(groups[first]))
 
 
-def _name(path: Path, number: int, image: str) -> str:
-    """The image's path below the table's directory; raises UserError where it is not below."""
+def _name(path: Path, number: int, image: str, layout: TableLayout) -> str:
+    """The image's path below the directory of images; raises UserError where it is not below."""
+    directory = path.parent / layout.image_directory
     if "://" in image:
         what = f"{image!r} is an address; download the images first"
         raise row_error(path, number, what)
     name = posixpath.normpath(image)
     if posixpath.isabs(name):
-        name = posixpath.relpath(name, path.parent.absolute())
+        name = posixpath.relpath(name, posixpath.normpath(directory.absolute()))
     if name in (".", "..") or name.startswith("../") or "\0" in name:
-        what = f"{image!r} is not a file below {path.parent}; write paths relative to it"
-        raise row_error(path, number, f"{what}, and link directories of elsewhere into it")
+        what = f"{image!r} is not a file below {directory}; write paths relative to it"
+        remedy = "link directories of elsewhere into it, or set DATA.IMAGE_DIRECTORY"
+        raise row_error(path, number, f"{what}, {remedy} (--image-directory)")
     return name
 
 

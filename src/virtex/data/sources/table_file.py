@@ -95,8 +95,9 @@ class SplitRows:
 
     def append(self, value: str | None) -> None:
         """Add a row; the value of its split is None if it has none."""
-        self.codes.append(_SPLITS.get((value or "").lower(), _OTHER))
-        self.counts[value or ""] += 1
+        name = (value or "").strip()
+        self.codes.append(_SPLITS.get(name.lower(), _OTHER))
+        self.counts[name] += 1
 
     @property
     def report(self) -> tuple[str, ...]:

@@ -36,7 +36,8 @@ class TableLayout:
 
     `image`, `caption`, `split`, `image_id` and `group` are names of columns. A table without
     `split` is of one split, and one without `group` has no groups. `separator` is one character, as
-    is `image_separator`, which stands between several paths in one value of the images.
+    is `image_separator`, which stands between several paths in one value of the images. The paths
+    are relative to `image_directory`, which is itself relative to the table.
     """
 
     image: str | None = None
@@ -46,6 +47,7 @@ class TableLayout:
     group: str | None = None
     separator: str | None = None
     image_separator: str | None = None
+    image_directory: str = "."
     encoding: str = UTF_8
 
     def delimiter(self, suffix: str) -> str:

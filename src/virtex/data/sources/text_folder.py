@@ -16,6 +16,7 @@ from virtex.data.plain_text import (
     NotTextError,
     decoded,
     encoding_name,
+    has_text,
     without_mark,
 )
 from virtex.data.records import hashed_id
@@ -66,7 +67,8 @@ class TextFolder(CaptionedImages):
             )
         if self.report and on_bad_image == "error":
             raise UserError(
-                f"{root}: {'; '.join(self.report)}. Correct these, or choose to skip them"
+                f"{root}: {'; '.join(self.report)}. Correct these, or set DATA.ON_BAD_IMAGE"
+                " to skip to train without them"
             )
         image_ids = _image_ids(root, [image for image in captions if captions[image]])
         ordered = sorted(image_ids, key=image_ids.__getitem__)
@@ -124,7 +126,7 @@ def _captions(path: Path, encoding: str) -> list[str]:
         name = encoding_name(encoding)
         raise UserError(f"{path} is not {name} text: {error}; {ENCODING_REMEDY}") from error
     lines = content.replace("\r\n", "\n").replace("\r", "\n").split("\n")
-    return [line for line in lines if line.strip()]
+    return [line for line in lines if has_text(line)]
 
 
 def _image_ids(root: Path, images: list[Path]) -> dict[Path, int]:

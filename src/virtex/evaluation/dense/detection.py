@@ -50,7 +50,7 @@ def train_detector(job: DetectionJob, around: Surroundings) -> Detector:
     state = find_progress(plan, resume=job.resume)
     torch.manual_seed(given.seed)
     detector = Detector(
-        copy.deepcopy(job.backbone.module),  # type: ignore[arg-type]
+        copy.deepcopy(job.backbone.module),
         classes=len(job.data.classes),
         masks=job.detector == "mask-rcnn",
         frozen=given.frozen,

@@ -98,7 +98,7 @@ def _train_and_judge(
     job: SegmentationJob, device: torch.device, reporting: Reporting
 ) -> list[Figure]:
     world, name = World(0, 1, device), job.directory.name
-    stages = LastStages(job.backbone.module).to(device)  # type: ignore[arg-type]
+    stages = LastStages(job.backbone.module).to(device)
     with (
         stop_requests() as request,
         interrupts_as_requests(request),
