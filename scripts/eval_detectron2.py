@@ -7,7 +7,7 @@ import published_flags as flags
 TEXT = """Detectron2 is not started from here any more. `virtex evaluate detection --data DATA
 --checkpoint FILE` trains and judges a detector on COCO or VOC2007 with torchvision
 (docs/detection.md). `virtex export detectron2 --checkpoint FILE --output DIR` writes the backbone
-for detectron2's own training script, which takes the published YAML files of `--d2-config` (docs/export.md)."""
+for detectron2's own training script (docs/export.md)."""
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=TEXT, epilog=flags.PAGE)
