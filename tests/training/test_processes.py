@@ -28,22 +28,28 @@ from virtex.training.loop import TrainState, optimize, validate
 def rows_of_this_process(world, rows, seed):
     part = rows // world.size
     share = list(range(world.rank * part, (world.rank + 1) * part))
-    return with_labels(small.rows_of(small.batch(rows, seed=seed), share))
+    return small.rows_of(small.batch(rows, seed=seed), share)
 
-def with_labels(batch):
-    # An image whose tokens are all ignored has no target.
-    images = batch["image_id"].unsqueeze(1)
-    return batch | {"all_tokens": batch["caption_tokens"] * (images % 3 > 0)}
+def learning_more(batch):
+    # One or two captions of an image, and labels; an image whose tokens are all ignored has none.
+    images, counts = batch["image_id"], 1 + batch["image_id"] % 2
+    batch = batch | {"all_tokens": batch["caption_tokens"] * (images % 3 > 0).unsqueeze(1)}
+    if int(counts.sum()) == len(images):
+        return batch
+    for name in ("dropout_key", "caption_tokens", "reversed_tokens", "caption_lengths"):
+        batch[name] = batch[name].repeat_interleave(counts, dim=0)
+    second = torch.cat([torch.arange(count) for count in counts])
+    return batch | {"captions_per_image": counts, "dropout_key": batch["dropout_key"] + second}
 
 class Training:
     def __init__(
         self, world, accumulate, sync, frozen, auxiliary=False, dtype=torch.float64
     ):
         self.world, self.accumulate = world, accumulate
+        self.adapt = learning_more if auxiliary else dict
         self.model = small.captioning(dropout=0.3, frozen=frozen)
         if auxiliary:
-            heads = {"length": small.LengthHead(), "tokens": small.tokens_head()}
-            self.model.attach(heads, {"length": 0.01, "tokens": 1.0})
+            self.model.attach({"tokens": small.tokens_head()}, {"tokens": 0.5})
         self.model.to(dtype)
         if sync and world.size > 1:
             synchronise_batch_norm(self.model.visual.cnn, world.device)
@@ -65,7 +71,10 @@ class Training:
         )
         return optimize(
             state,
-            (rows_of_this_process(self.world, rows, seed) for seed in itertools.count(first)),
+            (
+                self.adapt(rows_of_this_process(self.world, rows, seed))
+                for seed in itertools.count(first)
+            ),
             clip_grad_norm=1.0,
             max_nonfinite_steps=0,
             seed=0,
@@ -83,7 +92,7 @@ def agree(world, *settings):
         figures.append([*losses.tolist(), step.gradient_norm.item()])
     # Of four processes one has no batch at all.
     rows = [[0, 4, 1], [5, 2], [3]][world.rank :: world.size]
-    batches = [with_labels(small.rows_of(small.batch(6, seed=99), part)) for part in rows]
+    batches = [training.adapt(small.rows_of(small.batch(6, seed=99), part)) for part in rows]
     means = validate(
         training.model, batches, precision=training.precision, sum_over_processes=world.sum
     )
@@ -122,7 +131,7 @@ PLAIN, ACCUMULATED, SYNCHRONISED = [1, False, False], [2, False, False], [1, Tru
 FROZEN, ACCUMULATED_FROZEN = [1, False, True], [2, False, True]
 """Of accumulated parts, synchronised batch norm, a frozen backbone."""
 AUXILIARY, ACCUMULATED_AUXILIARY = [1, False, True, True], [2, False, True, True]
-"""A frozen backbone, with auxiliary losses that count other items than the tokens to predict."""
+"""A frozen backbone, one or two captions an image, and an auxiliary loss over other items."""
 
 
 def run(directory, processes, agree=(), resume=()):

@@ -111,7 +111,10 @@ def _read(path: Path, *, average: bool) -> Checkpoint:
     if not path.is_dir():
         return read(path, average=average)
     if average:
-        raise UserError(f"{path} is an export, which has one set of weights; leave out --average")
+        raise UserError(
+            f"--checkpoint {path} is an export, which holds no average of the weights; leave out "
+            "--average, or name a checkpoint"
+        )
     manifest = read_manifest(path)
     normalize = f"normalize::{ {'mean': tuple(manifest.mean), 'std': tuple(manifest.std)} }"
     resize = f"smallest_resize::{ {'size': manifest.resize} }"
