@@ -164,6 +164,7 @@ def test_defects_are_found_in_every_format(tree, tmp_path, convert):
     found = json.loads(json_file.read_text())["findings"]
     kinds = {each["kind"] for each in found if each["severity"] != "note"}
     assert kinds == {PLANTS[name][0] for name in names}
+    assert [each["count"] for each in found if each["kind"] == "images"] == [40, 12]
 
 
 def test_data_are_only_read(tree, tmp_path):

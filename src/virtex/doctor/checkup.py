@@ -168,6 +168,8 @@ def _open(
     _left_out(config.data, open_all, checkup)
     splits = {"train": opened.training, "val": opened.validation}
     for name, records in splits.items():
+        text = f"{_SPLITS[name]} images"
+        checkup.findings.append(Finding("images", "note", text, count=len(records)))
         lines = (f"{_SPLITS[name]}: {line}" for line in records.report)
         checkup.findings += [Finding("reading", "note", line) for line in lines]
         checkup.findings += _missing(_SPLITS[name], records)
