@@ -75,7 +75,7 @@ def test_a_sound_run_has_no_problem(configuration, tmp_path, capsys):
 
 
 def test_files_for_other_programs(tree, configuration, tmp_path, capsys):
-    for name in ("truncated", "duplicate", "leak"):
+    for name in ("truncated", "duplicate", "leak", "missing"):
         PLANTS[name][1](tree)
     tree.save()
     json_file, manifest = tmp_path / "findings.json", tmp_path / "subset.json"
@@ -90,9 +90,9 @@ def test_files_for_other_programs(tree, configuration, tmp_path, capsys):
     assert found["leaked-images"]["severity"] == "problem"
     assert str(tree.root) in found["duplicate-images"]["examples"][0]
     listed = subset.read(manifest)  # as a run with DATA.SUBSET_MANIFEST reads it
-    unfit = {tree.content["images"][number]["id"] for number in (0, 2, 3)}
+    unfit = {tree.content["images"][number]["id"] for number in (0, 2, 3, 4)}
     assert set(listed.ids) == {each["id"] for each in tree.content["images"]} - unfit
-    assert "37 of 40 training images" in capsys.readouterr().out
+    assert "36 of 40 training images" in capsys.readouterr().out
 
 
 def _by_image(tree: Tree, split: str) -> dict[str, list[str]]:
@@ -165,6 +165,14 @@ def test_defects_are_found_in_every_format(tree, tmp_path, convert):
     kinds = {each["kind"] for each in found if each["severity"] != "note"}
     assert kinds == {PLANTS[name][0] for name in names}
     assert [each["count"] for each in found if each["kind"] == "images"] == [40, 12]
+
+
+def test_a_manifest_without_opening_images_lacks_the_missing_ones(tree, configuration, tmp_path):
+    PLANTS["missing"][1](tree)
+    manifest = tmp_path / "subset.json"
+    override = ["--config-override", "DATA.ROOT", tree.root]
+    assert doctor(configuration, "--no-images", "--write-manifest", manifest, *override) == 1
+    assert tree.content["images"][0]["id"] not in subset.read(manifest).ids
 
 
 def test_data_are_only_read(tree, tmp_path):

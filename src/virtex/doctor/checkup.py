@@ -113,6 +113,8 @@ def examine(config: Config, options: Options, checkup: Checkup, *, complete: boo
         crop = data.image_crop_size if complete else None
         facts[split] = _images(data, crop, records, split, options, checkup)
     checkup.training = opened.get("train")
+    if checkup.training is not None:
+        checkup.unfit |= _missing_positions(checkup.training)
     if tokenizer is not None and checkup.training is not None:
         checkup.findings += _laterality(data, checkup.training, tokenizer)
     _leaks(facts, checkup)
@@ -228,6 +230,13 @@ def _missing(name: str, records: Records) -> Iterator[Finding]:
             total=len(records),
             advice="check the paths, or set DATA.ON_BAD_IMAGE to skip, which leaves them out",
         )
+
+
+def _missing_positions(records: Records) -> set[int]:
+    """The positions of the images whose files are missing or empty."""
+    if not records.missing(range(len(records))):
+        return set()
+    return {position for position in range(len(records)) if records.missing([position])}
 
 
 def _pixels(data: Data, training: Records | None, options: Options, checkup: Checkup) -> Data:
