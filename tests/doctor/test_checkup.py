@@ -175,6 +175,19 @@ def test_a_manifest_without_opening_images_lacks_the_missing_ones(tree, configur
     assert tree.content["images"][0]["id"] not in subset.read(manifest).ids
 
 
+def test_what_a_run_skips_is_no_problem(tree, configuration, tmp_path):
+    for name in ("missing", "truncated", "blank caption"):
+        PLANTS[name][1](tree)
+    tree.save()
+    override = ["--config-override", "DATA.ROOT", tree.root, "DATA.ON_BAD_IMAGE"]
+    assert doctor(configuration, "--workers", 1, *override, "error") == 1
+    json_file = tmp_path / "findings.json"
+    assert doctor(configuration, "--workers", 1, "--json", json_file, *override, "skip") == 0
+    found = json.loads(json_file.read_text())["findings"]
+    warnings = {each["kind"] for each in found if each["severity"] == "warning"}
+    assert warnings == {"missing-images", "unreadable-images", "unusable-items"}
+
+
 def test_data_are_only_read(tree, tmp_path):
     def state() -> dict[str, tuple[int, int, str]]:
         return {
