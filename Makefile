@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN := runs/quickstart
 
-.PHONY: quickstart test test-slow coverage lint types clean help
+.PHONY: quickstart test test-slow coverage lint types docs clean help
 
 help:
 	@echo "make quickstart   install, then train on drawn scenes and show what was learnt (minutes)"
@@ -13,6 +13,7 @@ help:
 	@echo "make test-slow    run the slow tests alone: larger cases of the same laws"
 	@echo "make coverage     run all tests and print the lines and branches that none reaches"
 	@echo "make lint types   check style, imports and types"
+	@echo "make docs         build the book from docs/ into build/book"
 	@echo "make clean        remove the environment and the quickstart's run"
 
 # The environment is rebuilt only when pyproject.toml changes.
@@ -46,6 +47,9 @@ lint: $(VENV)/installed
 
 types: $(VENV)/installed
 	$(BIN)/mypy
+
+docs: $(VENV)/installed
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs build/book
 
 clean:
 	rm -rf $(VENV) $(RUN)

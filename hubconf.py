@@ -96,7 +96,7 @@ def _backbone(
     if path is True:  # the published calls are resnet50(True) and resnet50(pretrained=True)
         raise UserError(
             f"{name}(pretrained=True) downloads nothing; give the file of the weights, such as "
-            f"checkpoint='bicaptioning_R_50_L1_H2048.pth'"
+            "checkpoint='bicaptioning_R_50_L1_H2048.pth'"
         )
     built = network(name, feature_size=2048, image_size=224)
     if path is not None and path is not False:

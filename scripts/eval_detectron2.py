@@ -4,9 +4,10 @@ import argparse
 
 import published_flags as flags
 
-TEXT = """Detectron2 is not used any more. `virtex evaluate detection --data DATA --checkpoint FILE`
-trains and judges a detector on COCO or VOC2007 with torchvision; its flags have other names, and
-docs/detection.md lists what differs from the published protocol."""
+TEXT = """Detectron2 is not started from here any more. `virtex evaluate detection --data DATA
+--checkpoint FILE` trains and judges a detector on COCO or VOC2007 with torchvision
+(docs/detection.md). `virtex export detectron2 --checkpoint FILE --output DIR` writes the backbone
+for detectron2's own training script (docs/export.md)."""
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=TEXT, epilog=flags.PAGE)

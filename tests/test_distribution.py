@@ -11,6 +11,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 
 REPOSITORY = Path(__file__).parent.parent
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -84,3 +85,8 @@ def test_an_installed_package_runs_in_an_empty_directory(installed, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "transdec_postnorm::L1_H1024_A16_F4096" in done.stdout
+
+
+def test_the_citation_is_of_this_version():
+    citation = yaml.safe_load((REPOSITORY / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == PROJECT["version"]

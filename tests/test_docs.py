@@ -5,11 +5,14 @@ import ast
 import json
 import pkgutil
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tools.pages import model_costs, scaling
+from tools.pages import settings as settings_page
 
 from virtex.commands import pretrain
 from virtex.config import loading as settings
@@ -198,3 +201,17 @@ def test_functions_that_the_page_names_exist():
     assert len(named) >= 15
     for name in named:
         pkgutil.resolve_name(name)
+
+
+def test_the_settings_page_is_that_of_the_code():
+    assert settings_page.PAGE.read_text(encoding="utf-8") == settings_page.page()
+
+
+def test_the_book_is_built_without_a_warning(tmp_path):
+    pytest.importorskip("sphinx")
+    words = ("-q", "-W", "--keep-going", "-b", "html", REPOSITORY / "docs", tmp_path)
+    built = subprocess.run(
+        [sys.executable, "-m", "sphinx", *words], capture_output=True, text=True, check=False
+    )
+    assert built.returncode == 0, built.stderr
+    assert "virtex.training.interface.pretrain" in (tmp_path / "reference.html").read_text()

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from virtex.exporting.verification import Verification
     from virtex.inference.pretrained import Pretrained
 
-__all__ = ["__version__", "evaluate", "export", "load"]
+__all__ = ["__version__", "evaluate", "export", "load", "pretrain"]
 
 
 def load(
@@ -63,3 +63,10 @@ def export(
     from virtex.exporting import interface
 
     return interface.export(checkpoint, target, directory, config=config, network=network)
+
+
+def pretrain(config: str | Path, directory: str | Path, **options: Any) -> Path:
+    """Pretrain, and return the last checkpoint; see `virtex.training.interface.pretrain`."""
+    from virtex.training import interface
+
+    return interface.pretrain(config, directory, **options)

@@ -75,7 +75,7 @@ def test_a_sound_run_has_no_problem(configuration, tmp_path, capsys):
 
 
 def test_files_for_other_programs(tree, configuration, tmp_path, capsys):
-    for name in ("truncated", "duplicate", "leak"):
+    for name in ("truncated", "duplicate", "leak", "missing"):
         PLANTS[name][1](tree)
     tree.save()
     json_file, manifest = tmp_path / "findings.json", tmp_path / "subset.json"
@@ -86,13 +86,13 @@ def test_files_for_other_programs(tree, configuration, tmp_path, capsys):
     assert content["format"] == 1
     found = {each["kind"]: each for each in content["findings"]}
     assert found["unreadable-images"]["count"] == 1
-    assert found["unreadable-images"]["total"] == TRAINING
+    assert found["unreadable-images"]["total"] == TRAINING - 1
     assert found["leaked-images"]["severity"] == "problem"
     assert str(tree.root) in found["duplicate-images"]["examples"][0]
     listed = subset.read(manifest)  # as a run with DATA.SUBSET_MANIFEST reads it
-    unfit = {tree.content["images"][number]["id"] for number in (0, 2, 3)}
+    unfit = {tree.content["images"][number]["id"] for number in (0, 2, 3, 4)}
     assert set(listed.ids) == {each["id"] for each in tree.content["images"]} - unfit
-    assert "37 of 40 training images" in capsys.readouterr().out
+    assert "36 of 40 training images" in capsys.readouterr().out
 
 
 def _by_image(tree: Tree, split: str) -> dict[str, list[str]]:
@@ -164,6 +164,28 @@ def test_defects_are_found_in_every_format(tree, tmp_path, convert):
     found = json.loads(json_file.read_text())["findings"]
     kinds = {each["kind"] for each in found if each["severity"] != "note"}
     assert kinds == {PLANTS[name][0] for name in names}
+    assert [each["count"] for each in found if each["kind"] == "images"] == [40, 12]
+
+
+def test_a_manifest_without_opening_images_lacks_the_missing_ones(tree, configuration, tmp_path):
+    PLANTS["missing"][1](tree)
+    manifest = tmp_path / "subset.json"
+    override = ["--config-override", "DATA.ROOT", tree.root]
+    assert doctor(configuration, "--no-images", "--write-manifest", manifest, *override) == 1
+    assert tree.content["images"][0]["id"] not in subset.read(manifest).ids
+
+
+def test_what_a_run_skips_is_no_problem(tree, configuration, tmp_path):
+    for name in ("missing", "truncated", "blank caption"):
+        PLANTS[name][1](tree)
+    tree.save()
+    override = ["--config-override", "DATA.ROOT", tree.root, "DATA.ON_BAD_IMAGE"]
+    assert doctor(configuration, "--workers", 1, *override, "error") == 1
+    json_file = tmp_path / "findings.json"
+    assert doctor(configuration, "--workers", 1, "--json", json_file, *override, "skip") == 0
+    found = json.loads(json_file.read_text())["findings"]
+    warnings = {each["kind"] for each in found if each["severity"] == "warning"}
+    assert warnings == {"missing-images", "unreadable-images", "unusable-items"}
 
 
 def test_data_are_only_read(tree, tmp_path):

@@ -120,6 +120,20 @@ def test_tables_of_splits_are_read_together(tmp_path):
     assert len(opened(detected)) == 12
 
 
+@pytest.mark.parametrize("validation", ["validation", "val"])
+def test_a_table_in_the_directory_of_each_split_is_read(tmp_path, validation):
+    for split in ("train", validation):
+        names = write_images(tmp_path / split)
+        rows = [("file_name", "text"), *((name, "a cat sits on a mat") for name in names)]
+        write_table(tmp_path / split / "metadata.csv", rows)
+    detected = detect_data(str(tmp_path), {})
+    assert detected.settings["DATA.ROOT"] == str(tmp_path)
+    assert "DATA.VAL_SHARE" not in detected.settings
+    splits = open_splits(detected.data(), "captions")
+    assert splits.training[0].image.parent == tmp_path / "train"
+    assert splits.validation[0].image.parent == tmp_path / validation
+
+
 def test_a_validation_split_with_another_name_is_spoken_of(tmp_path):
     for split in ("train", "validation"):
         for name in write_images(tmp_path / split):

@@ -1,4 +1,4 @@
-"""Who is told of long work while data are opened."""
+"""What is called while data are opened, and whether shards may get indexes beside them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""A source of tar shards, on a disk or at an address: in train/ and val/, or told apart by name."""
+"""A source of tar shards, on a disk or at an address: in train/ and val/, or in one directory."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -14,7 +14,7 @@ from virtex.models.other_names import detectron2_keys, timm_keys
 
 MANIFEST = "virtex.json"
 WEIGHTS = "model.safetensors"
-Target = Literal["timm", "torchvision", "onnx", "detectron2"]
+Target = Literal["timm", "torchvision", "onnx", "detectron2", "virtex"]
 _MOST_BYTES = 1 << 20
 _MISSING = "reading it requires safetensors: pip install 'virtex-pretraining[export]'"
 

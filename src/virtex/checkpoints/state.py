@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from virtex._version import __version__
 from virtex.checkpoints import file as checkpoint
+from virtex.checkpoints.model_directory import is_model_directory, read_model
 from virtex.config.schema import Config
 from virtex.data.contents import Contents, from_plain
 from virtex.errors import UserError, first_few
@@ -116,9 +117,10 @@ class Checkpoint:
 def read(path: Path, *, average: bool = False) -> Checkpoint:
     """The checkpoint in a file, or the same with its `average` of the weights in their place.
 
+    The directory of a whole model, as `virtex export virtex` writes it, counts as a checkpoint.
     Raises `UserError` if it cannot be read or has no average.
     """
-    state = checkpoint.load(path)
+    state = read_model(path) if is_model_directory(path) else checkpoint.load(path)
     if not average:
         return Checkpoint(str(path), state)
     held = state.get("average")

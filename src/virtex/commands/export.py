@@ -5,7 +5,7 @@ from pathlib import Path
 
 from virtex.commands.arguments import local_path
 
-_TARGETS = ("timm", "torchvision", "onnx", "detectron2")
+_TARGETS = ("timm", "torchvision", "onnx", "detectron2", "virtex")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -13,7 +13,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "target",
         choices=_TARGETS,
-        help="library that loads the backbone; timm is also read by transformers",
+        help="library that loads the backbone: timm is also read by transformers, and virtex gets "
+        "the whole model with its vocabulary",
     )
     parser.add_argument(
         "--checkpoint",

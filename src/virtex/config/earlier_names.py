@@ -12,6 +12,6 @@ KEYS: Mapping[str, str] = {
 """Settings of release 0.9 by dotted key, each with its remedy."""
 
 
-def earlier_architecture(text: str) -> str:
-    """The name of today of a textual head; the text itself if it is not a name of release 0.9."""
-    return text.replace("transformer_", "transdec_", 1) if text.startswith("transformer_") else text
+def todays_architecture(text: str) -> str:
+    """A textual head by its name since release 1.0."""
+    return text.replace("transformer_", "transdec_", 1)

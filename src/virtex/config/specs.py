@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from virtex.config.earlier_names import earlier_architecture
+from virtex.config.earlier_names import todays_architecture
 
 
 @dataclass(frozen=True)
@@ -128,8 +128,8 @@ def parse_architecture(text: str) -> TextualArchitecture | None:
     form = r"transdec_(post|pre)norm::L([0-9]{1,3})_H([0-9]{1,6})_A([0-9]{1,6})_F([0-9]{1,6})"
     match = re.fullmatch(form, text)
     if match is None:
-        today = earlier_architecture(text)
-        if today != text:
+        today = todays_architecture(text)
+        if re.fullmatch(form, today):
             raise ValueError(f"expected its name since release 1.0, {today!r}")
         raise ValueError(
             "expected transdec_postnorm or transdec_prenorm with layers, width, heads and "

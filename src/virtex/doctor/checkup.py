@@ -34,7 +34,7 @@ from virtex.data.records import Records
 from virtex.data.subset import SubsetManifest
 from virtex.doctor.captions import Caption, caption_findings, read_captions
 from virtex.doctor.environment import disk_findings
-from virtex.doctor.findings import Finding
+from virtex.doctor.findings import BadImages, Finding
 from virtex.doctor.image_facts import ImageFacts, image_facts
 from virtex.doctor.images import by_digest, image_findings, leak_findings, leaks
 from virtex.doctor.measured import measured_findings
@@ -113,6 +113,8 @@ def examine(config: Config, options: Options, checkup: Checkup, *, complete: boo
         crop = data.image_crop_size if complete else None
         facts[split] = _images(data, crop, records, split, options, checkup)
     checkup.training = opened.get("train")
+    if checkup.training is not None:
+        checkup.unfit |= _missing_positions(checkup.training)
     if tokenizer is not None and checkup.training is not None:
         checkup.findings += _laterality(data, checkup.training, tokenizer)
     _leaks(facts, checkup)
@@ -168,9 +170,11 @@ def _open(
     _left_out(config.data, open_all, checkup)
     splits = {"train": opened.training, "val": opened.validation}
     for name, records in splits.items():
+        text = f"{_SPLITS[name]} images"
+        checkup.findings.append(Finding("images", "note", text, count=len(records)))
         lines = (f"{_SPLITS[name]}: {line}" for line in records.report)
         checkup.findings += [Finding("reading", "note", line) for line in lines]
-        checkup.findings += _missing(_SPLITS[name], records)
+        checkup.findings += _missing(config.data, _SPLITS[name], records)
     if complete:
         checkup.findings += _length(config, len(opened.training))
     return splits
@@ -203,29 +207,41 @@ def _open_apart(data: Data, options: Options) -> dict[str, ReportedRecords]:
 
 def _left_out(data: Data, open_all: Callable[[Data], OpenedSplits], checkup: Checkup) -> None:
     """A finding if items cannot be used, for which `DATA.ON_BAD_IMAGE` error refuses the data."""
+    bad = _bad_images(data)
     try:
         open_all(data.model_copy(update={"on_bad_image": "error"}))
     except UserError as error:
         finding = Finding(
             "unusable-items",
-            "problem" if data.on_bad_image == "error" else "warning",
+            bad.severity,
             str(error),
-            "correct them, or set DATA.ON_BAD_IMAGE to skip, which leaves them out",
+            f"correct them{bad.otherwise}",
         )
         checkup.findings.append(finding)
 
 
-def _missing(name: str, records: Records) -> Iterator[Finding]:
+def _bad_images(data: Data) -> BadImages:
+    return BadImages(skipped=data.on_bad_image == "skip")
+
+
+def _missing(data: Data, name: str, records: Records) -> Iterator[Finding]:
     missing = records.missing(range(len(records)))
     if missing:
         yield Finding.of_items(
             "missing-images",
-            "problem",
+            _bad_images(data).severity,
             f"{name} images whose files are missing or empty",
             missing,
             total=len(records),
-            advice="check the paths, or set DATA.ON_BAD_IMAGE to skip, which leaves them out",
+            advice=f"check the paths{_bad_images(data).otherwise}",
         )
+
+
+def _missing_positions(records: Records) -> set[int]:
+    """The positions of the images whose files are missing or empty."""
+    if not records.missing(range(len(records))):
+        return set()
+    return {position for position in range(len(records)) if records.missing([position])}
 
 
 def _pixels(data: Data, training: Records | None, options: Options, checkup: Checkup) -> Data:
@@ -299,7 +315,7 @@ def _images(
         return []
     known = {str(path) for path in records.missing(positions)}  # a finding of their own
     checkup.findings += image_findings(
-        name, [fact for fact in facts if fact.name not in known], crop
+        name, [fact for fact in facts if fact.name not in known], crop, _bad_images(data)
     )
     if split == "train":
         checkup.unfit |= {fact.position for fact in facts if fact.problem is not None}

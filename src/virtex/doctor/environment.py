@@ -68,7 +68,7 @@ def _has(name: str) -> bool:
 
 def _unfit_versions() -> Iterator[str]:
     """The requirements of the package, without extras, that are not met."""
-    from packaging.requirements import Requirement  # tensorboard needs it too
+    from packaging.requirements import Requirement
 
     for line in importlib.metadata.requires(DISTRIBUTION) or () if _has(DISTRIBUTION) else ():
         requirement = Requirement(line)

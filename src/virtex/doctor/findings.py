@@ -64,6 +64,24 @@ class Finding:
             yield f"         → {self.advice}"
 
 
+@dataclass(frozen=True)
+class BadImages:
+    """What becomes of items that cannot be used: whether `DATA.ON_BAD_IMAGE` skips them."""
+
+    skipped: bool
+
+    @property
+    def severity(self) -> Severity:
+        return "warning" if self.skipped else "problem"
+
+    @property
+    def otherwise(self) -> str:
+        """The end of an advice: what to do, or what a run does, without a repair."""
+        if self.skipped:
+            return "; otherwise they are left out (DATA.ON_BAD_IMAGE is skip)"
+        return ", or set DATA.ON_BAD_IMAGE to skip, which leaves them out"
+
+
 def as_json(findings: Sequence[Finding]) -> list[dict[str, object]]:
     """The findings as plain values."""
     return [asdict(finding) for finding in findings]

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from virtex.doctor.findings import Finding
+from virtex.doctor.findings import BadImages, Finding
 from virtex.doctor.image_facts import THUMBNAIL, ImageFacts
 
 _LOW_CONTRAST = 2.0
@@ -18,19 +18,24 @@ _NEAR_CORRELATION = 0.98
 _BLOCK = 1024
 
 
-def image_findings(split: str, facts: Sequence[ImageFacts], crop: int | None) -> Iterator[Finding]:
-    """What is wrong with single images, or remarkable, for crops of `crop` pixels if known."""
-    bad = [fact for fact in facts if fact.problem is not None]
+def image_findings(
+    split: str, facts: Sequence[ImageFacts], crop: int | None, bad: BadImages
+) -> Iterator[Finding]:
+    """What is wrong with single images, or remarkable, for crops of `crop` pixels if known.
+
+    `bad` is what becomes of those that cannot be read.
+    """
+    unread = [fact for fact in facts if fact.problem is not None]
     good = [fact for fact in facts if fact.problem is None]
     total = len(facts)
-    if bad:
+    if unread:
         yield Finding.of_items(
             "unreadable-images",
-            "problem",
+            bad.severity,
             f"{split} images that cannot be read",
-            [f"{fact.name}: {fact.problem}" for fact in bad],
+            [f"{fact.name}: {fact.problem}" for fact in unread],
             total=total,
-            advice="repair or remove them, or set DATA.ON_BAD_IMAGE to skip, which leaves them out",
+            advice=f"repair or remove them{bad.otherwise}",
         )
     flat = [fact for fact in good if fact.contrast < _LOW_CONTRAST]
     if flat:

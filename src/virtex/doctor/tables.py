@@ -77,16 +77,23 @@ def find_table_data(tables: Sequence[Path], given: Mapping[str, object]) -> Dete
 def _choices(tables: Sequence[Path]) -> list[tuple[Path, Path]]:
     """What `DATA.ROOT` may be, each with the table to look into.
 
-    That is the directory of a table called train, beside which no other one counts, or a table.
+    That is the directory of a table of the training split, beside which no other one counts, or a
+    table.
     """
     choices = {}
-    for root in dict.fromkeys(path.parent for path in tables):
-        inside = [path for path in tables if path.parent == root]
-        if split_tables(root, "train"):
+    for path in tables:
+        above = (path.parent, path.parent.parent)
+        root = next((each for each in above if path in _of_splits(each)), None)
+        if root is None:
+            if not split_tables(path.parent, "train"):
+                choices[path] = path
+        elif split_tables(root, "train"):
             choices[root] = find_table(root, "train", TableLayout())
-        else:
-            choices |= {path: path for path in inside}
     return list(choices.items())
+
+
+def _of_splits(root: Path) -> list[Path]:
+    return [*split_tables(root, "train"), *split_tables(root, "val")]
 
 
 def _table_data(root: Path, path: Path, given: _Given, *, has_validation: bool) -> DetectedData:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from virtex.build.images import with_pixel_options
 from virtex.build.model import build_backbone
 from virtex.checkpoints.exported import exported_weights, read_manifest
+from virtex.checkpoints.model_directory import is_model_directory
 from virtex.checkpoints.state import Checkpoint, read
 from virtex.config import loading as settings
 from virtex.config.schema import Config
@@ -108,7 +109,7 @@ def open_backbones(
 
 def _read(path: Path, *, average: bool) -> Checkpoint:
     """The checkpoint in a file, or one with what a directory of `virtex export` tells."""
-    if not path.is_dir():
+    if not path.is_dir() or is_model_directory(path):
         return read(path, average=average)
     if average:
         raise UserError(

@@ -20,6 +20,7 @@ from virtex.checkpoints.exported import (
     exported_keys,
     save_tensors,
 )
+from virtex.checkpoints.model_directory import write_model
 from virtex.config.schema import Config
 from virtex.data.transforms import CenterCrop, SmallestResize, apply_transforms
 from virtex.errors import UserError
@@ -50,6 +51,8 @@ class ExportedBackbone:
     iteration: int | None = None
     contents: Mapping[str, Any] | None = None
     results: tuple[Result, ...] = ()
+    state: Mapping[str, Any] | None = None
+    """The content of the checkpoint of a run, for the export of the whole model."""
 
     @property
     def network(self) -> str:
@@ -72,14 +75,7 @@ def export_backbone(target: Target, backbone: ExportedBackbone, directory: Path)
     _check(target, backbone, directory)
     manifest = _manifest(target, backbone)
     directory.mkdir(parents=True, exist_ok=True)
-    state = backbone.module.cnn.state_dict()
-    names = exported_keys(backbone.network, manifest.keys_of, state)
-    shaped = {new: _shaped(target, state[old]) for old, new in names.items()}
-    save_tensors(directory / WEIGHTS, shaped, {"format": "pt"})
-    if target == "timm":
-        _write_json(directory / "config.json", timm_config(manifest))
-    if target == "onnx":
-        write_onnx(backbone.module, manifest, directory)
+    _write_weights(backbone, manifest, directory)
     tensor = fingerprint.formula_tensor(manifest.bands, manifest.image_size)
     prints = {fingerprint.TENSOR: backbone.features(tensor)}
     if manifest.bands == 3:
@@ -90,6 +86,23 @@ def export_backbone(target: Target, backbone: ExportedBackbone, directory: Path)
     # Last, so that a directory with a manifest is complete.
     _write_json(directory / MANIFEST, manifest.model_dump())
     return manifest
+
+
+def _write_weights(backbone: ExportedBackbone, manifest: Manifest, directory: Path) -> None:
+    """Write the weights, and what the library needs beside them."""
+    target = manifest.target
+    if target == "virtex":
+        assert backbone.state is not None, "the interface gives it"
+        write_model(directory, backbone.state)
+        return
+    state = backbone.module.cnn.state_dict()
+    names = exported_keys(backbone.network, manifest.keys_of, state)
+    shaped = {new: _shaped(target, state[old]) for old, new in names.items()}
+    save_tensors(directory / WEIGHTS, shaped, {"format": "pt"})
+    if target == "timm":
+        _write_json(directory / "config.json", timm_config(manifest))
+    if target == "onnx":
+        write_onnx(backbone.module, manifest, directory)
 
 
 def _check(target: Target, backbone: ExportedBackbone, directory: Path) -> None:

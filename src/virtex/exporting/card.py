@@ -35,6 +35,12 @@ def usage(manifest: Manifest) -> list[str]:
                 "session = onnxruntime.InferenceSession('DIR/model.onnx')",
                 "features, grid = session.run(None, {'images': images})",
             ]
+        case "virtex":
+            return [
+                "import virtex",
+                "model = virtex.load('DIR')",
+                "model.features('a.jpg'); model.caption(['a.jpg'])",
+            ]
         case "detectron2":
             return ["cfg.MODEL.WEIGHTS = 'DIR/model.safetensors'"]
 

