@@ -36,7 +36,7 @@ def backbone(network: str, size: int = SIZE, **data: object) -> ExportedBackbone
     [
         ("timm", "resnet18", ["timm", "transformers"]),
         ("timm", "convnext_tiny", ["timm", "transformers"]),
-        ("timm", "vit_b_32", ["timm", "transformers"]),
+        pytest.param("timm", "vit_b_32", ["timm", "transformers"], marks=pytest.mark.slow),
         ("torchvision", "resnet18", ["torchvision"]),
         ("torchvision", "regnet_y_400mf", ["torchvision"]),
         ("onnx", "resnet18", ["onnxruntime"]),
